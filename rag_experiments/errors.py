@@ -1,0 +1,32 @@
+"""The two ways a run ends early, and the sentence the user reads.
+
+Imports nothing heavy: every module, the command line included, may raise these.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RequestError(Exception):
+    """The request is wrong (configuration or data): exit status 2, one sentence, no traceback.
+
+    The message says which key or file and line, what was wrong, and what would be right.
+    """
+
+
+def nearest(word: str, options: Iterable[str], count: int = 3) -> list[str]:
+    """The options spelt most like `word`, best first."""
+    return difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)
+
+
+def did_you_mean(word: str, options: Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"`, or the whole list where nothing is near and the list is short, or nothing."""
+    options = list(options)
+    close = nearest(word, options)
+    if close:
+        return f" (did you mean {' or '.join(repr(c) for c in close)}?)"
+    if 0 < len(options) <= 12:
+        return f" (choose from {', '.join(sorted(options))})"
+    return ""
