@@ -1,0 +1,1 @@
+"""The training algorithms, one file each: equation, loss as a pure function, config, trainer."""

@@ -1,0 +1,167 @@
+"""What the six algorithms share: a `transformers.Trainer` that knows a run's parts.
+
+An algorithm is a subclass that declares what it trains and needs, makes examples and batches, and
+overrides `compute_loss`. Everything else (checkpoints, evaluation, logging) is here, once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from rag_experiments.data.load import RagData
+from rag_experiments.evaluation.results import Evaluator
+from rag_experiments.retrieval.retriever import Retriever
+from rag_experiments.schema import RunConfig
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """What a run is made of, built from its configuration.
+
+    `model` is the component that trains (an `Encoder` or a `Reader`): it has `module`, `save(dir)`,
+    `load_weights(dir)` and `fingerprint()`. `retriever` finds passages for it; where the encoder
+    trains, it is that encoder's own, and `retriever.refresh()` takes up its current weights.
+    """
+
+    config: RunConfig
+    data: RagData
+    model: Any
+    retriever: Retriever
+    evaluator: Evaluator
+    cache: Path
+
+
+class Examples(Dataset):
+    """The training examples of an epoch: a list, and a hook that remakes an item for the epoch.
+
+    `make(item, epoch)` must draw from nothing but its arguments, so that a resumed run sees the same.
+    """
+
+    def __init__(self, items: Sequence[Any], make: Callable[[Any, int], Any] | None = None):
+        self.items = items
+        self.make = make
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate's data loader at the start of an epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.items[index]
+        return item if self.make is None else self.make(item, self.epoch)
+
+
+class AlgorithmTrainer(Trainer):
+    """The base of every algorithm.
+
+    Subclasses set the class attributes and implement `training_examples`, `collate` and `compute_loss`.
+    `check_config(config)`, a static method, may refuse a configuration (`RequestError`) before weights
+    are read; `before_training()` does what must come first (prescoring, a first retrieval).
+    """
+
+    Config: ClassVar[type]
+    """Dataclass of the hyper-parameters under `algorithm:`; has the fields `name` and whatever the loss takes."""
+    trains: ClassVar[str | tuple[str, ...]]
+    """`encoder`, `decoder`, `encoder_decoder`, or several."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """What every training question must have: `positives`, `answers`."""
+
+    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
+        self.parts = parts
+        self.hyper = parts.config.algorithm
+        self._recorded: dict[str, list[float]] = defaultdict(list)
+        self.before_training()
+        super().__init__(
+            model=parts.model.module,
+            args=args,
+            data_collator=self.collate,
+            train_dataset=self.training_examples(),
+            eval_dataset=_Sized(parts.data.splits["dev"]),
+            callbacks=callbacks,
+        )
+        # Losses here are means over the batch unless an algorithm says otherwise: Trainer divides them by
+        # the accumulation steps itself, and must not guess from the model's forward signature.
+        self.loss_is_scaled_for_ga = self.scales_own_loss
+
+    scales_own_loss: ClassVar[bool] = False
+    """True where `compute_loss` divides by `num_items_in_batch`, the whole optimiser step's count."""
+
+    def before_training(self) -> None:
+        """Work that must be done before examples are made. Nothing by default."""
+
+    def training_examples(self) -> Dataset:
+        """The training set, one item an example."""
+        raise TypeError(f"{type(self).__name__} must implement training_examples()")
+
+    def collate(self, features: list[Any]) -> dict[str, Any]:
+        """A batch of tensors from the items of `training_examples()`."""
+        raise TypeError(f"{type(self).__name__} must implement collate()")
+
+    # -- logging ---------------------------------------------------------------------------------
+
+    def record(self, name: str, value: float | torch.Tensor) -> None:
+        """Log `value`, averaged over the steps since the last logging step, as `train/<name>`."""
+        self._recorded[name].append(float(value.detach()) if isinstance(value, torch.Tensor) else float(value))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Trainer's own figures get the `train/` prefix; evaluation's have their stage already."""
+        named = {name if "/" in name else f"train/{name}": value for name, value in logs.items() if name != "epoch"}
+        if "train/loss" in named:
+            named |= {f"train/{name}": sum(values) / len(values) for name, values in self._recorded.items() if values}
+            self._recorded.clear()
+        super().log(named, start_time)
+
+    # -- evaluation ------------------------------------------------------------------------------
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The run's own evaluator on dev, so that figures during and after training have one meaning."""
+        result = self.parts.evaluator.evaluate(self._dev_questions())
+        self.log({f"dev/{name}": value for name, value in result.metrics.items()})
+        # Trainer looks for its best metric under `eval_<metric_for_best_model>`.
+        metrics = {f"eval_dev/{name}": value for name, value in result.metrics.items()}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _dev_questions(self) -> list[Any]:
+        from rag_experiments.evaluation.results import sample_questions
+
+        config = self.parts.config
+        return sample_questions(self.parts.data.splits["dev"], config.evaluation.max_questions)
+
+    # -- checkpoints -----------------------------------------------------------------------------
+    # A checkpoint's weights are what `model/` would hold, so each opens by itself, and no pickled
+    # arguments lie beside them.
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if self.args.should_save:
+            self.parts.model.save(Path(output_dir or self.args.output_dir))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self.parts.model.load_weights(Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        self.parts.model.load_weights(Path(self.state.best_model_checkpoint))
+
+
+class _Sized(Dataset):
+    """Trainer insists on an evaluation set where it evaluates; ours is the evaluator's business."""
+
+    def __init__(self, items: Sequence[Any]):
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.items[index]

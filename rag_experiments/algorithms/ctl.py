@@ -1,0 +1,188 @@
+r"""CTL: contrastive learning of an encoder (Karpukhin et al. 2020, DPR; Izacard et al. 2021; Wang et al. 2022, E5).
+
+    L = -1/B Σ_i log [ exp(s(q_i, p_i)/τ) / Σ_{j ∈ C_i} exp(s(q_i, p_j)/τ) ]
+
+C_i is every passage of the batch, on every process, hard negatives included, less those known to be
+positive for q_i (p_i itself stays).
+
+Where we deviate, and why:
+- A passage that occurs twice in a batch is encoded once: C_i is a set. With dropout off the loss is the
+  published one whenever no passage repeats.
+- Known positives are masked by passage id. On one support-article set, two questions on one passage meet
+  in a batch of 256 for 44 % of the questions; unmasked, the gold passage is then its own negative.
+- Batches larger than memory (`mini_batch_size`) use activation checkpointing around the encoder, a
+  sub-batch at a time: the gradients and the cost of GradCache (Gao et al. 2021), one more forward,
+  with the random state and autocast of the first pass kept by PyTorch instead of by us.
+- Sub-batches are sorted by length, which saves the padding and changes nothing else.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
+from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.distributed import gather_rows, gather_with_gradient
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.schema import Question
+from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt
+
+NO_ROW = -1  # pads lists of passage rows
+
+
+def ctl_loss(
+    scores_BP: torch.Tensor, target_B: torch.Tensor, excluded_BP: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Mean cross-entropy of each question's target among the passages that are not excluded.
+
+    Args:
+        scores_BP: s(q_i, p_j).
+        target_B: column of each question's own positive.
+        excluded_BP: True where p_j is another known positive of q_i. The target may be marked: it stays.
+        temperature: τ.
+    """
+    return F.cross_entropy(masked_scores(scores_BP / temperature, target_B, excluded_BP), target_B)
+
+
+def masked_scores(scores_BP: torch.Tensor, target_B: torch.Tensor, excluded_BP: torch.Tensor) -> torch.Tensor:
+    """`scores_BP` with minus infinity where excluded, the targets kept."""
+    keep_target_BP = F.one_hot(target_B, scores_BP.shape[1]).bool()
+    return scores_BP.masked_fill(excluded_BP & ~keep_target_BP, float("-inf"))
+
+
+def known_positives(passage_rows_P: torch.Tensor, positive_rows_BM: torch.Tensor) -> torch.Tensor:
+    """`[B, P]`, True where passage j is one of question i's positives; rows of -1 are padding."""
+    return (positive_rows_BM[:, :, None] == passage_rows_P[None, None, :]).any(dim=1)
+
+
+@dataclass(kw_only=True)
+class CTLConfig:
+    """Hyper-parameters of CTL."""
+
+    name: str = "ctl"
+    temperature: PositiveFloat = 0.05
+    hard_negatives: NonNegativeInt = 1
+    """Listed negatives taken for each question, drawn anew each epoch."""
+    mini_batch_size: PositiveInt | None = None
+    """Texts encoded at a time with cached gradients; None: the whole batch in one pass."""
+    symmetric: bool = False
+    """Add the loss from passages to questions, and halve the sum."""
+    matryoshka_dims: list[PositiveInt] | None = None
+    """Train these leading dimensions as well (Kusupati et al. 2022); the loss is the mean over them and the whole."""
+    mask_known_positives: bool = True
+    sub_batch_size: Annotated[int, Field(ge=1)] = 32
+    """Texts of like length padded together, where `mini_batch_size` is None."""
+
+
+class CTLTrainer(AlgorithmTrainer):
+    """Contrastive training of an `Encoder` on questions with gold passages."""
+
+    Config = CTLConfig
+    trains = "encoder"
+    needs = frozenset({"positives"})
+    hyper: CTLConfig
+
+    def training_examples(self) -> Examples:
+        store = self.parts.data.passages
+        questions = self.parts.data.splits["train"]
+        items = [
+            (question, store.rows(question.positive_ids), store.rows(question.negative_ids)) for question in questions
+        ]
+        return Examples(items, self._draw)
+
+    def _draw(self, item: tuple[Question, np.ndarray, np.ndarray], epoch: int) -> dict[str, Any]:
+        """One positive and up to `hard_negatives` negatives: a function of seed, question and epoch alone."""
+        question, positives, negatives = item
+        drawn = random.Random(f"{self.parts.config.seed}/{epoch}/{question.id}")
+        count = min(self.hyper.hard_negatives, len(negatives))
+        return {
+            "query": retrieval_query(question, self.parts.config.data.query_history),
+            "target": int(drawn.choice(list(positives))),
+            "negatives": [int(row) for row in drawn.sample(list(negatives), count)],
+            "positives": [int(row) for row in positives],
+        }
+
+    def collate(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        """Query and passage sub-batches, `passage_rows_P`, `target_B` and `positive_rows_BM`."""
+        # A dict keeps the first occurrence's place: targets first, in the order of their questions.
+        rows = list(dict.fromkeys([f["target"] for f in features] + [row for f in features for row in f["negatives"]]))
+        column = {row: index for index, row in enumerate(rows)}
+        most = max(len(f["positives"]) for f in features)
+        encoder = self.parts.model
+        size = self.hyper.mini_batch_size or self.hyper.sub_batch_size
+        return {
+            "queries": length_sorted_chunks(encoder, encoder.tokenize_queries([f["query"] for f in features]), size),
+            "passages": length_sorted_chunks(
+                encoder, encoder.tokenize_passages(self.parts.data.passages.full_texts(rows)), size
+            ),
+            "passage_rows_P": torch.tensor(rows),
+            "target_B": torch.tensor([column[f["target"]] for f in features]),
+            "positive_rows_BM": torch.tensor(
+                [f["positives"] + [NO_ROW] * (most - len(f["positives"])) for f in features]
+            ),
+        }
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """See the module's docstring; the mean over this process's questions."""
+        cached = self.hyper.mini_batch_size is not None
+        queries_BD = encode_chunks(model, inputs["queries"], recompute=cached)
+        own_PD = encode_chunks(model, inputs["passages"], recompute=cached)
+        passages_PD, offset = gather_with_gradient(own_PD)
+        passage_rows_P = gather_rows(inputs["passage_rows_P"])
+        target_B = inputs["target_B"] + offset
+        excluded_BP = known_positives(passage_rows_P, inputs["positive_rows_BM"])
+        if not self.hyper.mask_known_positives:
+            excluded_BP = torch.zeros_like(excluded_BP)
+
+        losses = [
+            self._loss_at(dim, queries_BD, passages_PD, target_B, excluded_BP)
+            for dim in self._dimensions(queries_BD.shape[1])
+        ]
+        loss = torch.stack(losses).mean()
+        self.record("negatives_per_question", _negatives(target_B, excluded_BP))
+        return (loss, {"queries": queries_BD, "passages": passages_PD}) if return_outputs else loss
+
+    def _loss_at(
+        self,
+        dimension: int,
+        queries_BD: torch.Tensor,
+        passages_PD: torch.Tensor,
+        target_B: torch.Tensor,
+        excluded_BP: torch.Tensor,
+    ) -> torch.Tensor:
+        encoder = self.parts.model
+        if dimension < queries_BD.shape[1]:
+            queries_BD, passages_PD = queries_BD[:, :dimension], passages_PD[:, :dimension]
+            if encoder.config.similarity == "cosine":  # a part of a unit vector is none
+                queries_BD, passages_PD = F.normalize(queries_BD, dim=-1), F.normalize(passages_PD, dim=-1)
+        scores_BP = encoder.similarity(queries_BD, passages_PD).float()
+        loss = ctl_loss(scores_BP, target_B, excluded_BP, self.hyper.temperature)
+        if not self.hyper.symmetric:
+            return loss
+        # From each question's own passage back to the questions, less those it is a known positive of.
+        back_BB = scores_BP[:, target_B].T
+        own_B = torch.arange(len(target_B), device=target_B.device)
+        return (loss + ctl_loss(back_BB, own_B, excluded_BP[:, target_B].T, self.hyper.temperature)) / 2
+
+    def _dimensions(self, full: int) -> Sequence[int]:
+        return sorted({full, *(dim for dim in self.hyper.matryoshka_dims or [] if dim <= full)}, reverse=True)
+
+
+def _negatives(target_B: torch.Tensor, excluded_BP: torch.Tensor) -> torch.Tensor:
+    """Mean number of passages a question is contrasted with."""
+    counted_BP = ~(excluded_BP | F.one_hot(target_B, excluded_BP.shape[1]).bool())
+    return counted_BP.sum(dim=1).float().mean()

@@ -1,0 +1,45 @@
+"""What contrastive losses exchange between processes. With one process, nothing happens."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn
+
+
+def _several() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def gather_with_gradient(own_ND: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """Every process's rows, one below the other, and where this process's begin.
+
+    Gradients flow back to the process that made a row, summed over all losses it took part in;
+    DistributedDataParallel then averages them, which is the gradient of the mean over the whole batch.
+    Processes may hold different numbers of rows.
+    """
+    if not _several():
+        return own_ND, 0
+    counts = _counts(own_ND)
+    padded_ND = torch.cat([own_ND, own_ND.new_zeros(max(counts) - len(own_ND), own_ND.shape[1])])
+    gathered = torch.distributed.nn.functional.all_gather(padded_ND.contiguous())
+    rows_ND = torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+    return rows_ND, sum(counts[: dist.get_rank()])
+
+
+def gather_rows(own_N: torch.Tensor) -> torch.Tensor:
+    """Every process's integers, in the order of `gather_with_gradient`."""
+    if not _several():
+        return own_N
+    counts = _counts(own_N)
+    padded_N = torch.cat([own_N, own_N.new_full((max(counts) - len(own_N),), -1)])
+    gathered = [torch.empty_like(padded_N) for _ in counts]
+    dist.all_gather(gathered, padded_N)
+    return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+
+
+def _counts(own: torch.Tensor) -> list[int]:
+    mine = torch.tensor([len(own)], device=own.device)
+    counts = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, mine)
+    return [int(count) for count in counts]
