@@ -1,0 +1,232 @@
+"""A text encoder: any Hugging Face transformer, pooled to one vector, with the similarity it was trained for.
+
+A plain `nn.Module` with `forward(input_ids, attention_mask)`, so that `transformers.Trainer` trains it. One object
+answers for training, index, evaluation and what is saved: they cannot disagree on prefixes, lengths or similarity.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rag_experiments.errors import RequestError
+from rag_experiments.models import encoder_files
+from rag_experiments.models.folder import FolderFacts, read_folder, write_folder
+from rag_experiments.models.pooling import pool
+from rag_experiments.models.precision import autocast, precision_name, resolve_precision
+from rag_experiments.models.source import fetch, resolve, write_facts
+from rag_experiments.schema import EncoderConfig
+
+_SAVED_SETTINGS = (
+    "pooling", "similarity", "query_prefix", "passage_prefix", "max_query_length", "max_passage_length",
+    "padding_side", "append_eos", "dimension",
+)  # fmt: skip
+
+
+class Encoder(nn.Module):
+    """Texts to vectors `[N, D]`, fp32. `config` is fully resolved: no `auto` is left in what decides a vector."""
+
+    kind = "encoder"
+
+    def __init__(
+        self, config: EncoderConfig, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, dense: nn.ModuleList
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self.dense = dense
+        width = self._width()
+        if config.dimension is not None and config.dimension > width:
+            raise RequestError(
+                f"model.dimension: {config.dimension} is more than the {width} this model's vectors have."
+            )
+        self.dimension: int = config.dimension or width
+        # Hashed before the first call: a fast tokenizer keeps the last call's truncation in its own state.
+        self._tokenizer_hash = _tokenizer_hash(tokenizer)
+
+    @classmethod
+    def load(cls, config: EncoderConfig, device: torch.device | str | None = None) -> Encoder:
+        """Read the encoder that `config` describes; weights in fp32, in eval mode, on `device` (default: CPU).
+
+        Raises `RequestError` for a source that is missing, unreadable, or of another kind.
+        """
+        source = resolve(config.path, config.revision, weights=config.init == "pretrained")
+        folder = fetch(source)
+        if folder.is_file():
+            raise RequestError(f"model.path: {config.path!r} is one file; an encoder is opened from a folder.")
+        facts = read_folder(folder) if config.architecture is None else FolderFacts()
+        tokenizer = encoder_files.load_tokenizer(folder)
+        model_config = encoder_files.load_model_config(config, folder, tokenizer)
+        resolved = encoder_files.resolve_config(config, facts, model_config, tokenizer)
+        dtype = resolve_precision(config.precision, device or "cpu")
+        resolved = dataclasses.replace(resolved, precision=precision_name(dtype))
+        tokenizer.padding_side = resolved.padding_side
+        if resolved.append_eos:
+            encoder_files.ensure_eos(tokenizer)
+        backbone = encoder_files.load_backbone(resolved, folder, model_config)
+        dense = encoder_files.load_dense(folder, facts, resolved)
+        return cls(resolved, tokenizer, backbone, dense).to(device or "cpu").eval()
+
+    @property
+    def module(self) -> Encoder:
+        """What a trainer trains."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Token ids and mask `[B, L]` to vectors `[B, D]`, fp32; unit length where the similarity is cosine."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.config.padding_side == "left" and self.backbone.config.model_type in _COUNTED_POSITIONS:
+            # Padding on the left would otherwise shift a text's positions by the length of its neighbours.
+            inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        hidden_BLD = self.backbone(**inputs).last_hidden_state
+        vectors_BD = pool(hidden_BLD, attention_mask, self.config.pooling)
+        for layer in self.dense:
+            vectors_BD = layer(vectors_BD).float()
+        vectors_BD = vectors_BD[:, : self.dimension]
+        if self.config.similarity == "cosine":
+            vectors_BD = functional.normalize(vectors_BD, dim=-1)
+        return vectors_BD
+
+    def similarity(self, queries_QD: Tensor, passages_PD: Tensor) -> Tensor:
+        """Scores `[Q, P]` of vectors from `forward`: their inner product (cosine: they have unit length already)."""
+        return queries_QD @ passages_PD.T
+
+    def tokenize_queries(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids a question, prefix in front, cut to `max_query_length`, not padded."""
+        return self._tokenize(texts, self.config.query_prefix or "", self.config.max_query_length)
+
+    def tokenize_passages(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids a passage, prefix in front, cut to `max_passage_length`, not padded."""
+        return self._tokenize(texts, self.config.passage_prefix or "", self.config.max_passage_length)
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+        """`input_ids` and `attention_mask` `[B, L]` with L the longest of the batch, on the CPU."""
+        longest = max((len(row) for row in ids), default=0)
+        input_ids = np.full((len(ids), longest), self.tokenizer.pad_token_id, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for i, row in enumerate(ids):
+            where = slice(longest - len(row), longest) if self.config.padding_side == "left" else slice(0, len(row))
+            input_ids[i, where] = row
+            mask[i, where] = 1
+        return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
+
+    def embed_queries(self, texts: Sequence[str], batch_size: int | None = None, progress: bool = False) -> np.ndarray:
+        """Vectors `[N, D]`, fp32, in the order of `texts`."""
+        return self._embed(self.tokenize_queries(texts), batch_size, progress, "questions")
+
+    def embed_passages(self, texts: Sequence[str], batch_size: int | None = None, progress: bool = False) -> np.ndarray:
+        """Vectors `[N, D]`, fp32, in the order of `texts`."""
+        return self._embed(self.tokenize_passages(texts), batch_size, progress, "passages")
+
+    def save(self, folder: Path | str) -> None:
+        """Write the model into `folder`, for `Encoder.load` and for `SentenceTransformer(folder)` alike."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backbone.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        dense = encoder_files.save_dense(self.dense, folder, width=self._width(), dimension=self.config.dimension)
+        limit = encoder_files.position_limit(self.backbone.config) or 10**9
+        hidden_size = self.backbone.config.hidden_size
+        write_folder(folder, self.config, hidden_size=hidden_size, dense=dense, tokenizer_limit=limit)
+        write_facts(folder, self.kind, {name: getattr(self.config, name) for name in _SAVED_SETTINGS})
+
+    def load_weights(self, folder: Path | str) -> None:
+        """Take the weights that `save` wrote, in place; settings stay."""
+        folder = Path(folder)
+        saved = dataclasses.replace(self.config, path=str(folder), init="pretrained", architecture=None, revision=None)
+        backbone = encoder_files.load_backbone(saved, folder, self.backbone.config)
+        self.backbone.load_state_dict(backbone.state_dict())
+        self.dense.load_state_dict(encoder_files.load_dense(folder, read_folder(folder), saved).state_dict())
+
+    def fingerprint(self) -> str:
+        """A hash of the weights and of all else that decides a vector: equal fingerprints mean equal vectors."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(self._tokenizer_hash.encode())
+        settings = {name: getattr(self.config, name) for name in (*_SAVED_SETTINGS, "precision")}
+        architecture = self.backbone.config.to_dict()
+        for volatile in ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache"):
+            architecture.pop(volatile, None)
+        digest.update(json.dumps([settings, architecture], sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Recompute activations in the backward pass (`trainer.gradient_checkpointing=true`)."""
+        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs or {"use_reentrant": False})
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep activations again."""
+        self.backbone.gradient_checkpointing_disable()
+
+    def _width(self) -> int:
+        """Dimension before truncation."""
+        return self.dense[-1].linear.out_features if len(self.dense) else self.backbone.config.hidden_size
+
+    def _tokenize(self, texts: Sequence[str], prefix: str, length: int | None) -> list[list[int]]:
+        if not len(texts):
+            return []
+        encoded = self.tokenizer(
+            [prefix + text for text in texts],
+            truncation=True,
+            max_length=length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        return encoded["input_ids"]
+
+    def _embed(self, ids: list[list[int]], batch_size: int | None, progress: bool, what: str) -> np.ndarray:
+        """Vectors of tokenised texts in their order, computed longest first: little padding, and the largest batch
+        (the one that runs out of memory) comes at once."""
+        batch_size = batch_size or self.config.batch_size
+        order = np.argsort([-len(row) for row in ids], kind="stable")
+        vectors_ND = np.empty((len(ids), self.dimension), dtype=np.float32)
+        device, dtype = self.device, resolve_precision(self.config.precision, self.device)
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), autocast(device, dtype), tqdm(total=len(ids), desc=what, disable=not progress) as bar:
+                for start in range(0, len(order), batch_size):
+                    rows = order[start : start + batch_size]
+                    batch = {k: v.to(device, non_blocking=True) for k, v in self.pad([ids[i] for i in rows]).items()}
+                    vectors_ND[rows] = self(**batch).float().cpu().numpy()
+                    bar.update(len(rows))
+        finally:
+            self.train(was_training)
+            # Casts cached here carry no gradient; inside a trainer's own autocast the next forward would reuse them.
+            torch.clear_autocast_cache()
+        return vectors_ND
+
+
+# Models whose positions are counted from the first column and which take them as an argument.
+_COUNTED_POSITIONS = {
+    "bert", "distilbert", "electra", "gpt2", "gpt_neo", "nomic_bert", "modernbert", "llama", "mistral", "qwen2", "qwen3",
+    "gemma", "gemma2", "gemma3_text", "phi3",
+}  # fmt: skip
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of everything that turns a text into ids, without the truncation and padding of the last call."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
+    for volatile in ("truncation", "padding"):
+        state.pop(volatile, None)
+    return hashlib.sha256(json.dumps(state, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,19 @@
+"""A model configuration → the component it describes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.schema import EncoderConfig, ModelConfig
+
+
+def load_model(config: ModelConfig, cache: Path) -> Any:
+    """An `Encoder` or a `Reader`, by the kind of model."""
+    if isinstance(config, EncoderConfig):
+        from rag_experiments.models.encoder import Encoder
+
+        return Encoder.load(config)
+    from rag_experiments.models.reader import Reader
+
+    return Reader.load(config, cache)
