@@ -20,7 +20,6 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rag_experiments.data.prompts import Prompt, PromptBuilder
-from rag_experiments.errors import RequestError
 from rag_experiments.models import answers, reader_files
 from rag_experiments.models.precision import autocast, precision_name, resolve_precision
 from rag_experiments.schema import ReaderConfig
@@ -75,8 +74,8 @@ class Reader:
     def load(
         cls,
         config: ReaderConfig,
-        device: torch.device | str | None = None,
         cache: Path | None = None,
+        device: torch.device | str | None = None,
         frozen: bool = False,
     ) -> Reader:
         """Open the reader that `config` names.
@@ -148,7 +147,7 @@ class Reader:
             "input_ids": pad(ids, self.pad_id).to(self.device),
             "attention_mask": answers.lengths_mask(ids, left=left).to(self.device),
         }
-        out = self.module.generate(**inputs, generation_config=settings, use_model_defaults=False)
+        out = self.module.generate(**inputs, generation_config=settings)
         new = out[:, inputs["input_ids"].shape[1] :] if left else out
         return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
 
@@ -161,7 +160,15 @@ class Reader:
         return GenerationConfig(
             max_new_tokens=max_new_tokens,
             num_beams=num_beams,
+            # Said one by one: what is left unsaid, generate() takes from the model's own sampling defaults.
             do_sample=False,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            length_penalty=1.0,
+            early_stopping=False,
             eos_token_id=sorted({self.prompts.end_id, *(end for end in ends if end is not None)}),
             pad_token_id=self.pad_id,
             bos_token_id=_first(own.bos_token_id, self.tokenizer.bos_token_id),
@@ -250,6 +257,3 @@ def _own_limit(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> i
 
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
-
-
-__all__ = ["AnswerScores", "Reader", "RequestError"]
