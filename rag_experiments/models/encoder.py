@@ -219,8 +219,8 @@ class Encoder(nn.Module):
 
 # Models whose positions are counted from the first column and which take them as an argument.
 _COUNTED_POSITIONS = {
-    "bert", "distilbert", "electra", "gpt2", "gpt_neo", "nomic_bert", "modernbert", "llama", "mistral", "qwen2", "qwen3",
-    "gemma", "gemma2", "gemma3_text", "phi3",
+    "bert", "electra", "gpt2", "gpt_neo", "nomic_bert", "modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma",
+    "gemma2", "gemma3_text", "phi3",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from rag_experiments.models.folder import TRUNCATE_FOLDER, FolderFacts
 from rag_experiments.schema import EncoderConfig
 
 DEFAULT_LENGTH = 512
-"""Tokens a text where neither the configuration nor the model's folder says: a longer limit is asked for, not met with."""
+"""Tokens a text where neither the configuration nor the model's folder says: more has to be asked for."""
 
 # Encoder-decoders of which only the encoder is used; AutoModel would build both halves.
 _ENCODER_HALVES = {

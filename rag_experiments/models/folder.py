@@ -86,8 +86,8 @@ def _read_modules(folder: Path, modules_file: Path, facts: FolderFacts) -> None:
             )
         if name == "Transformer" and module["path"]:
             raise RequestError(
-                f"{modules_file}: the transformer lies in {module['path']!r}; open the model with sentence-transformers "
-                "once and save it, which puts it beside modules.json."
+                f"{modules_file}: the transformer lies in {module['path']!r}; open the model with "
+                "sentence-transformers once and save it, which puts it beside modules.json."
             )
         if name == "Pooling":
             facts.pooling = _read_pooling(folder / module["path"] / "config.json")

@@ -34,7 +34,7 @@ _IGNORED_HUB_FILES = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpa
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSource:
-    """A model that is known to exist. `local` is its folder or file; `None`: it still has to be fetched from the hub."""
+    """A model that is known to exist. `local` is its folder or file; `None`: still to be fetched from the hub."""
 
     kind: Literal["local", "hub"]
     given: str

@@ -1,0 +1,116 @@
+"""Retrieval by the encoder's vectors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
+from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
+from rag_experiments.retrieval.index import FaissIndex
+
+if TYPE_CHECKING:
+    from rag_experiments.data.passages import PassageStore
+    from rag_experiments.models.encoder import Encoder
+    from rag_experiments.schema import RetrieverConfig
+
+QUERY_BLOCK = 4096
+"""Questions embedded and searched at a time."""
+
+_BUILD_KEYS = {"flat": (), "ivf": ("nlist",), "hnsw": ("hnsw_m", "ef_construction")}
+
+
+class DenseRetriever(Retriever):
+    """The nearest passages in the encoder's own similarity.
+
+    The index is built at the first search. It stays as it was while the encoder trains, until `refresh`.
+    """
+
+    def __init__(self, config: RetrieverConfig, passages: PassageStore, encoder: Encoder, cache: Path | None) -> None:
+        self.config = config
+        self.passages = passages
+        self.encoder = encoder
+        self.cache = cache
+        self.progress = True
+        self._index: FaissIndex | None = None
+        self._vectors_ND: np.ndarray | None = None
+        self._key = ""
+
+    @property
+    def index(self) -> FaissIndex:
+        """The index, built now if it was not."""
+        if self._index is None:
+            self._build(store=True)
+        assert self._index is not None
+        return self._index
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The indexed passage vectors `[N, D]`, in passage order; do not write to them."""
+        vectors_ND = self.index.vectors() if self._vectors_ND is None else self._vectors_ND
+        assert vectors_ND is not None
+        return vectors_ND
+
+    def search(self, queries: Sequence[str], k: int) -> SearchResult:
+        """See `Retriever.search`; the questions are embedded with the encoder's current weights."""
+        index = self.index
+        k = min(k, len(self.passages))
+        result = empty_result(len(queries), k)
+        for start in range(0, len(queries), QUERY_BLOCK):
+            rows = slice(start, start + QUERY_BLOCK)
+            queries_QD = self.encoder.embed_queries(list(queries[rows]))
+            result.scores_QK[rows], result.rows_QK[rows] = index.search(queries_QD, k)
+        return result
+
+    def refresh(self, persist: bool = False) -> None:
+        """See `Retriever.refresh`. Nothing is done where the weights are those already indexed."""
+        if self._index is not None and vectors_key(self.encoder, self.passages) == self._key:
+            return
+        # The old index goes first: two of them beside each other may be more than the memory holds.
+        self._index = self._vectors_ND = None
+        self._build(store=persist)
+
+    def fingerprint(self) -> str:
+        """A hash of the indexed vectors, the encoder's current weights and the index's parameters."""
+        _ = self.index
+        parts = [self._key, self.encoder.fingerprint(), json.dumps(asdict(self.config), sort_keys=True, default=str)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+    def save(self, folder: Path) -> None:
+        """`index.faiss` and `index.json`."""
+        self.index.save(folder)
+
+    def _build(self, store: bool) -> None:
+        """Embed the corpus and index it; a graph or inverted lists over cached vectors are cached beside them."""
+        self._key = vectors_key(self.encoder, self.passages)
+        vectors_ND = embed_corpus(self.encoder, self.passages, self.cache, self.progress, store=store)
+        if isinstance(vectors_ND, np.memmap) and self.config.index != "flat" and self.cache is not None:
+            self._index = self._cached_index(vectors_ND, self.cache / "indices")
+        else:
+            self._index = FaissIndex.build(vectors_ND, self.config)
+        # A flat index holds a copy of its own: what is only in memory need not be held twice.
+        keep = isinstance(vectors_ND, np.memmap) or self._index.vectors() is None
+        self._vectors_ND = vectors_ND if keep else None
+
+    def _cached_index(self, vectors_ND: np.ndarray, root: Path) -> FaissIndex:
+        """The index built before over the same vectors with the same parameters, or a new one, kept for the next."""
+        parameters = {name: getattr(self.config, name) for name in _BUILD_KEYS[self.config.index]}
+        content = json.dumps([self._key, self.config.index, parameters], sort_keys=True)
+        key = hashlib.sha256(content.encode()).hexdigest()[:32]
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            folder = root / key
+            if folder.is_dir():
+                return FaissIndex.load(folder, self.config)
+            index = FaissIndex.build(vectors_ND, self.config)
+            temporary = root / f"{key}.partial"
+            index.save(temporary)
+            temporary.rename(folder)
+            return index

@@ -1,0 +1,144 @@
+"""Corpus vectors, computed once for a corpus and an encoder, by as many processes as there are.
+
+A cache entry is a folder named by the hash of the corpus and of everything in the encoder that decides a vector, so a
+changed weight, prefix or length never finds the vectors of another. The corpus is worked through in blocks written
+straight into one memory-mapped file: memory stays that of a block, a killed run loses a block at most, and processes
+that want the same vectors share the blocks between them (a lock each) instead of computing them twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from rag_experiments.data.passages import PassageStore
+    from rag_experiments.models.encoder import Encoder
+
+BLOCK = 16_384
+"""Passages sorted by length and embedded together: wide enough that batches hold hardly any padding."""
+
+_VECTORS = "vectors.npy"
+
+
+def embed_corpus(
+    encoder: Encoder,
+    passages: PassageStore,
+    cache: Path | None,
+    progress: bool = True,
+    *,
+    store: bool = True,
+    block: int = BLOCK,
+) -> np.ndarray:
+    """Vectors of all passages `[N, D]`, float32, row i that of passage i.
+
+    From `cache` (a read-only memory map) where it has them. Otherwise computed: into the cache, or, with
+    `store=False` or without a cache, into memory, for weights that will change with the next step.
+    Raises `OSError` when the disk has no room for the vectors, before any is computed.
+    """
+    shape = (len(passages), encoder.dimension)
+    if cache is not None:
+        root = cache / "vectors"
+        key = vectors_key(encoder, passages)
+        found = _open(root / key, shape)
+        if found is not None:
+            return found
+        if store:
+            return _embed_into(root, key, encoder, passages, progress, block)
+    vectors_ND = np.empty(shape, dtype=np.float32)
+    with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
+        for rows in _blocks(len(passages), block):
+            vectors_ND[rows] = encoder.embed_passages(passages.full_texts(rows))
+            bar.update(rows.stop - rows.start)
+    return vectors_ND
+
+
+def vectors_key(encoder: Encoder, passages: PassageStore) -> str:
+    """The cache key: equal keys mean equal vectors."""
+    parts = [passages.content_hash, encoder.fingerprint(), str(len(passages)), str(encoder.dimension)]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _embed_into(
+    root: Path, key: str, encoder: Encoder, passages: PassageStore, progress: bool, block: int
+) -> np.ndarray:
+    """Fill the cache entry `key`, together with every other process that does so at the same moment."""
+    final, partial, locks = root / key, root / f"{key}.partial", root / "locks"
+    shape = (len(passages), encoder.dimension)
+    locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(locks / f"{key}.lock"):
+        found = _open(final, shape)
+        if found is not None:
+            return found
+        _prepare(partial, shape, block)
+        vectors_ND = np.load(partial / _VECTORS, mmap_mode="r+")
+    blocks = list(enumerate(_blocks(len(passages), block)))
+    with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
+        # First pass: whatever no other process works on. Second: wait for those, or do what a dead one left.
+        for wait in (False, True):
+            waiting = []
+            for number, rows in blocks:
+                done = partial / f"{number:06d}.done"
+                try:
+                    with FileLock(locks / f"{key}.{number:06d}.lock", timeout=-1 if wait else 0):
+                        if not (done.exists() or final.exists()):
+                            vectors_ND[rows] = encoder.embed_passages(passages.full_texts(rows))
+                            vectors_ND.flush()
+                            done.touch()
+                    bar.update(rows.stop - rows.start)
+                except Timeout:
+                    waiting.append((number, rows))
+            blocks = waiting
+    del vectors_ND
+    with FileLock(locks / f"{key}.lock"):
+        if not final.exists():
+            for marker in partial.glob("*.done"):
+                marker.unlink()
+            partial.rename(final)
+    for lock in locks.glob(f"{key}.*.lock"):
+        # Whoever still waits on one finds the finished entry right after, so the files may go.
+        lock.unlink(missing_ok=True)
+    found = _open(final, shape)
+    if found is None:
+        raise RuntimeError(f"{final}: the vectors just written there cannot be read; remove the folder and try again")
+    return found
+
+
+def _prepare(partial: Path, shape: tuple[int, int], block: int) -> None:
+    """An empty array with its disk space reserved, unless an earlier process left one to go on with."""
+    layout = {"shape": list(shape), "block": block}
+    note = partial / "layout.json"
+    if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == layout:
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    np.lib.format.open_memmap(partial / _VECTORS, mode="w+", dtype=np.float32, shape=shape).flush()
+    if hasattr(os, "posix_fallocate"):
+        # A memory map on a full disk kills the process with a bus error; this fails with a sentence, and now.
+        size = (partial / _VECTORS).stat().st_size
+        with open(partial / _VECTORS, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    note.write_text(json.dumps(layout), encoding="utf-8")
+
+
+def _open(entry: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The finished vectors of a cache entry, or `None` where there are none of this shape."""
+    file = entry / _VECTORS
+    if not file.is_file():
+        return None
+    vectors_ND = np.load(file, mmap_mode="r")
+    return vectors_ND if vectors_ND.shape == shape else None
+
+
+def _blocks(count: int, block: int) -> Iterator[slice]:
+    for start in range(0, count, block):
+        yield slice(start, min(start + block, count))

@@ -1,0 +1,166 @@
+"""Nearest vectors by inner product, with FAISS (Douze et al. 2024): exact, inverted lists, or a graph.
+
+Cosine is the inner product of unit vectors, and an encoder with cosine similarity returns unit vectors, so the index
+always searches by the similarity that was trained. The only file that imports `faiss`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+
+from rag_experiments.errors import RequestError
+from rag_experiments.schema import RetrieverConfig
+
+BLOCK = 65_536
+"""Vectors added at a time: bounds the memory beside the index when they come from a memory map."""
+
+POINTS_PER_LIST = 39
+"""FAISS's own lower bound of training points a list."""
+
+_FILE = "index.faiss"
+
+
+class Index(ABC):
+    """Vectors in, nearest rows out."""
+
+    @abstractmethod
+    def add(self, vectors_ND: np.ndarray) -> None:
+        """Append vectors; their rows go on from the last."""
+
+    @abstractmethod
+    def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float32 and rows int64, both `[Q, k]`, best first; row -1 and score -inf where there are fewer."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+
+
+class FaissIndex(Index):
+    """`flat` is exact. `ivf` looks into `nprobe` of `nlist` lists; `hnsw` walks a graph (Malkov & Yashunin 2016)."""
+
+    def __init__(self, index: Any, kind: str) -> None:
+        self.kind = kind
+        self._index = index
+
+    @classmethod
+    def build(cls, vectors_ND: np.ndarray, config: RetrieverConfig) -> FaissIndex:
+        """An index over `vectors_ND` (an array or a memory map), trained on a seeded sample where its kind needs that.
+
+        Raises `RequestError` for more lists than vectors, or a GPU that is not there.
+        """
+        count, dimension = vectors_ND.shape
+        index = _on_device(_empty(config, count, dimension), config)
+        if not index.is_trained:
+            wanted = min(count, 256 * index.nlist)
+            sample = np.sort(np.random.default_rng(0).choice(count, size=wanted, replace=False))
+            index.train(np.ascontiguousarray(vectors_ND[sample], dtype=np.float32))
+        built = cls(index, config.index)
+        built.add(vectors_ND)
+        return built
+
+    @property
+    def size(self) -> int:
+        """Vectors held."""
+        return self._index.ntotal
+
+    def add(self, vectors_ND: np.ndarray) -> None:
+        """Append vectors. Raises `ValueError` for one that is not finite: it would be found everywhere or nowhere."""
+        for start in range(0, len(vectors_ND), BLOCK):
+            block = np.ascontiguousarray(vectors_ND[start : start + BLOCK], dtype=np.float32)
+            if not np.isfinite(block).all():
+                raise ValueError("a passage's vector is not finite: the encoder's weights have diverged")
+            self._index.add(block)
+
+    def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Index.search`."""
+        scores_QK, rows_QK = self._index.search(np.ascontiguousarray(queries_QD, dtype=np.float32), k)
+        return np.where(rows_QK < 0, np.float32(-np.inf), scores_QK), rows_QK.astype(np.int64)
+
+    def save(self, folder: Path) -> None:
+        """`index.faiss`, which `faiss.read_index` opens, and what it is in `index.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        index = faiss.index_gpu_to_cpu(self._index) if _is_on_gpu(self._index) else self._index
+        faiss.write_index(index, str(folder / _FILE))
+        facts = {"kind": self.kind, "size": self.size, "dimension": index.d, "metric": "inner_product"}
+        (folder / "index.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path, config: RetrieverConfig | None = None) -> FaissIndex:
+        """Read what `save` wrote; `config` gives search parameters and device."""
+        facts = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index = faiss.read_index(str(folder / _FILE))
+        if config is not None:
+            _set_search_parameters(index, config)
+            index = _on_device(index, config)
+        return cls(index, facts["kind"])
+
+    def vectors(self) -> np.ndarray | None:
+        """The vectors of an exact index on the CPU, `[N, D]`, without a copy; `None` for the other kinds."""
+        if self.kind != "flat" or _is_on_gpu(self._index):
+            return None
+        flat = faiss.downcast_index(self._index)
+        return faiss.rev_swig_ptr(flat.get_xb(), self.size * flat.d).reshape(self.size, flat.d)
+
+
+def default_lists(count: int) -> int:
+    """Lists for `count` vectors: 4·√N, fewer where they would be too thin to train."""
+    return max(1, min(round(4 * math.sqrt(count)), count // POINTS_PER_LIST))
+
+
+def _empty(config: RetrieverConfig, count: int, dimension: int) -> Any:
+    """An index without vectors, its parameters set."""
+    if config.index == "flat":
+        return faiss.IndexFlatIP(dimension)
+    if config.index == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, config.hnsw_m, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = config.ef_construction
+    else:
+        lists = config.nlist or default_lists(count)
+        if lists > count:
+            raise RequestError(f"retriever.nlist: {lists} lists for {count} passages; at most one a passage.")
+        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1  # few points a list are the user's choice, not worth FAISS's warning
+    _set_search_parameters(index, config)
+    return index
+
+
+def _set_search_parameters(index: Any, config: RetrieverConfig) -> None:
+    if hasattr(index, "hnsw"):
+        index.hnsw.efSearch = config.ef_search
+    elif hasattr(index, "nlist"):
+        index.nprobe = min(config.nprobe, index.nlist)
+
+
+def _on_device(index: Any, config: RetrieverConfig) -> Any:
+    """The index on a GPU where one is asked for, or where there is one and FAISS can use it."""
+    gpus = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+    if config.device == "gpu":
+        if not gpus:
+            raise RequestError("retriever.device: gpu, but FAISS sees none (it needs faiss-gpu-cu12); use cpu or auto.")
+        if config.index == "hnsw":
+            raise RequestError("retriever.device: FAISS has no hnsw on a GPU; use retriever=faiss_flat or device cpu.")
+    if config.device == "cpu" or not gpus or config.index == "hnsw":
+        return index
+    import torch
+
+    resources = faiss.StandardGpuResources()
+    moved = faiss.index_cpu_to_gpu(resources, torch.cuda.current_device(), index)
+    moved.resources = resources  # FAISS does not keep them alive itself
+    return moved
+
+
+def _is_on_gpu(index: Any) -> bool:
+    return type(index).__name__.startswith("GpuIndex")
