@@ -54,6 +54,11 @@ def register() -> None:
     ConfigStore.instance().store(name="open_groups", node=DictConfig({group: open_node() for group in GROUPS}))
 
 
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own node."""
+    return OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+
+
 def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]]:
     """The run configuration with `algorithm` still a plain dict, and the whole resolved configuration.
 
@@ -77,7 +82,7 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
         "sweep": _checked(schema.SweepConfig, plain["sweep"], "sweep"),
         "paths": _checked(schema.PathsConfig, plain["paths"], "paths"),
     }
-    top = {key: plain[key] for key in ("seed", "name", "resume", "plan")}
+    top = {key: plain[key] for key in ("seed", "name", "resume", "plan", "early_stopping")}
     config = _checked(schema.RunConfig, {**plain, **top}, "", already=parts)
     _check_metric_name(config)
     return config, plain
@@ -96,8 +101,9 @@ def check_algorithm(config: schema.RunConfig) -> type:
     if config.model.kind not in trains:
         fitting = [name for name, kind in model_kinds().items() if kind in trains]
         raise RequestError(
-            f"algorithm={given.get('name')} trains {_article(' or '.join(trains))}, but model.path={config.model.path} "
-            f"is {_article(config.model.kind)}: choose model={'|'.join(fitting)}, or model=run with the path of such a run"
+            f"algorithm={given.get('name')} trains {_article(' or '.join(trains))}, but model.path="
+            f"{config.model.path} is {_article(config.model.kind)}: choose model={'|'.join(fitting)}, "
+            "or model=run with the path of such a run"
         )
     _check_retriever(config, trainer_class)
     check = getattr(trainer_class, "check_config", None)
@@ -146,6 +152,7 @@ def model_kinds() -> dict[str, str]:
 
 
 def _resolved(composed: DictConfig) -> dict[str, Any]:
+    composed = without_hydra(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise RequestError(f"{missing[0]} has no value: set {missing[0]}=…")
@@ -201,9 +208,7 @@ def _location(loc: tuple[Any, ...], values: Any) -> list[Any]:
     """The keys of a pydantic location without the names of union members."""
     kept = []
     for part in loc:
-        if isinstance(values, dict) and part in values:
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int):
+        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
             values = values[part]
         elif kept:
             continue

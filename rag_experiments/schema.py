@@ -73,7 +73,9 @@ class ReaderConfig(ModelConfig):
 
     kind: Literal["decoder", "encoder_decoder"] = "decoder"
     max_input_length: PositiveInt | None = None
-    """Tokens of prompt and answer together (decoder); of one passage's input (FiD). `None`: the model's own limit, 2048 at most."""
+    """Tokens of prompt and answer together (decoder); of one passage's input (FiD).
+
+    `None`: the model's own limit, 2048 at most."""
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 16
     """Prompts a generation batch."""
@@ -119,7 +121,7 @@ class DataConfig:
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     split_seed: NonNegativeInt = 0
-    """Seed of the split made where dev or test is missing: kept apart from `seed`, so that runs with other seeds compare."""
+    """Seed of the split made where dev or test is missing. Not `seed`: runs with other seeds must compare."""
     query_history: Literal["none", "user", "all"] = "user"
     """Which earlier turns stand before the question in the retrieval query."""
     max_train: PositiveInt | None = None
@@ -141,8 +143,11 @@ class EvaluationConfig:
     bootstrap: NonNegativeInt = 1000
     """Resamples behind `…_ci_low` and `…_ci_high`; 0 leaves them out."""
     oracle: bool = False
+    """Readers: measured with the gold passages as well, as `oracle_…`."""
     bleu: bool = False
     num_beams: PositiveInt = 1
+    latency: NonNegativeInt = 16
+    """Questions asked one by one at the final evaluation, for the median and 95th percentile of their time."""
 
 
 @dataclass(kw_only=True)
@@ -186,6 +191,8 @@ class RunConfig:
     name: str
     resume: str | None
     plan: bool
+    early_stopping: PositiveInt | None
+    """Evaluations without a better `trainer.metric_for_best_model` after which training ends."""
     model: EncoderConfig | ReaderConfig
     algorithm: Any
     data: DataConfig

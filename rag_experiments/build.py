@@ -1,0 +1,80 @@
+"""A checked request → the loaded parts of a run, and its trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+
+from rag_experiments.algorithms.base import AlgorithmTrainer, Parts
+from rag_experiments.errors import RequestError
+from rag_experiments.models.load import load_model
+from rag_experiments.models.precision import resolve_precision
+from rag_experiments.request import Request
+from rag_experiments.retrieval.retriever import Retriever, build_retriever
+from rag_experiments.schema import RunConfig
+
+
+def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArguments:
+    """`trainer.*`, completed by what the run decides: directory, seed, precision."""
+    given: dict[str, Any] = dict(config.trainer)
+    if "bf16" not in given and "fp16" not in given:
+        import torch
+
+        device = torch.device("cpu" if given.get("use_cpu") or not torch.cuda.is_available() else "cuda")
+        dtype = resolve_precision(config.model.precision, device)
+        given["bf16"], given["fp16"] = dtype is torch.bfloat16, dtype is torch.float16
+    return TrainingArguments(
+        output_dir=str(checkpoints),
+        seed=config.seed,
+        report_to=[],
+        remove_unused_columns=False,
+        disable_tqdm=given.pop("disable_tqdm", None),
+        **given,
+    )
+
+
+def build_parts(request: Request) -> Parts:
+    """Read the weights, open the corpus, prepare the retriever and the evaluator.
+
+    Everything random is seeded here first, fresh adapters and heads included.
+    """
+    config = request.config
+    set_seed(config.seed)
+    trainer_class: type[AlgorithmTrainer] = request.trainer_class
+    model = trainer_class.load_model(config.model, request.cache)
+    retriever = make_retriever(request, model)
+    return Parts(
+        config=config,
+        data=request.data,
+        model=model,
+        retriever=retriever,
+        evaluator=trainer_class.make_evaluator(config, request.data, model, retriever),
+        cache=request.cache,
+    )
+
+
+def make_retriever(request: Request, model: Any) -> Retriever:
+    """The retriever over the whole corpus: with the encoder being trained, or a frozen one of its own."""
+    config = request.config
+    if config.model.kind == "encoder":
+        encoder = model
+    else:
+        encoder = None if config.retriever.encoder is None else load_model(config.retriever.encoder, request.cache)
+    return build_retriever(config.retriever, request.data.passages, encoder, request.cache)
+
+
+def build_trainer(request: Request, parts: Parts, checkpoints: Path, callbacks: list[TrainerCallback]) -> Any:
+    """The algorithm's trainer.
+
+    Raises:
+        RequestError: early stopping is asked for without what it needs.
+    """
+    args = training_arguments(request.config, checkpoints)
+    patience = request.config.early_stopping
+    if patience is not None:
+        if not args.load_best_model_at_end:
+            raise RequestError("early_stopping needs trainer.load_best_model_at_end=true and an eval_strategy")
+        callbacks = [*callbacks, EarlyStoppingCallback(early_stopping_patience=patience)]
+    return request.trainer_class(parts, args, callbacks)

@@ -1,0 +1,149 @@
+"""One run from one command line: config → checks → parts → zero shot → train → evaluate → write.
+
+python -m rag_experiments.train [group=option …] [key=value …]        (`--help` lists them)
+python -m rag_experiments.train -m …                                  a sweep
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rag_experiments import cli, resume, runs
+from rag_experiments.errors import RequestError
+
+if TYPE_CHECKING:
+    from rag_experiments.request import Request
+
+log = logging.getLogger(__name__)
+
+PURPOSE = "Train one half of a retrieval-augmented QA system, evaluate it before and after, and write a run directory."
+
+
+def main() -> None:
+    """The console script and `python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status.
+
+    A single run is checked whole before Hydra makes its directory, so that a refused request leaves nothing.
+    """
+    if {"-h", "--help"} & set(arguments):
+        print(cli.help_page("python -m rag_experiments.train", PURPOSE))
+        return cli.DONE
+    line = cli.parse(arguments)
+    runs.refuse_secrets(line.overrides)
+    if line.multirun or line.shows_only:
+        return cli.run_hydra(arguments, TaskFunction())
+    command = resume.resolve(line.overrides, line.config_dir)
+    composed = cli.compose(command.overrides, command.config_dir)
+    directory = Path(composed.hydra.run.dir)
+    request = check(composed, directory, resuming=command.directory is not None)
+    if request.config.plan:
+        from rag_experiments.plan import print_plan
+
+        print_plan(request, directory)
+        return cli.DONE
+    # The directory was decided above; Hydra must not decide again, a second later.
+    overrides = [value for value in command.overrides if not value.startswith("hydra.run.dir=")]
+    overrides.append(f"hydra.run.dir={resume.quoted(str(directory))}")
+    task = TaskFunction(request, resuming=command.directory is not None)
+    return cli.run_hydra(resume.CommandPlan(overrides, command.config_dir, None).arguments, task)
+
+
+def check(composed: DictConfig, directory: Path, resuming: bool) -> Request:
+    """Every check of one run: its directory, then `request.check_request`.
+
+    Raises:
+        RequestError: with the one sentence that the user reads.
+    """
+    from rag_experiments.config import check_writable
+    from rag_experiments.request import check_request
+
+    if not resuming and (directory / "status.json").exists():
+        raise RequestError(f"hydra.run.dir={directory} already holds a run: continue it with resume={directory}")
+    check_writable(directory, "hydra.run.dir")
+    return check_request(composed)
+
+
+class TaskFunction:
+    """What Hydra calls with a composed configuration: once for a single run, once a job in a sweep."""
+
+    __name__ = "train"
+
+    def __init__(self, request: Request | None = None, resuming: bool = False):
+        self.request = request
+        self.resuming = resuming
+        self.status = cli.DONE
+
+    def __call__(self, composed: DictConfig) -> float | None:
+        """Run; returns the figure that a search maximises or minimises (None where the run did not end well)."""
+        from hydra.core.hydra_config import HydraConfig
+
+        from rag_experiments.request import check_request
+
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        request = self.request or check_request(composed)
+        run = runs.RunDirectory.open(directory) if self.resuming else runs.RunDirectory.create(directory)
+        with runs.recording(run, request.config_hash, facts(request)) as outcome:
+            outcome.metrics = train(request, run, resuming=self.resuming)
+        self.status = outcome.exit_status
+        return objective(request, outcome.metrics) if self.status == cli.DONE else None
+
+
+def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> dict[str, float]:
+    """A checked request → a finished run directory. Returns the final figures."""
+    from rag_experiments import build, stages
+    from rag_experiments.callbacks import Progress, RunLog
+    from rag_experiments.tracking import make_tracker
+
+    config = request.config
+    runs.atomic_write_text(run.config_path, OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved))))
+    with make_tracker(config.tracking, run, request.resolved) as tracker:
+        run_log = RunLog(run, tracker)
+        for note in request.data.notes:
+            log.info("data: %s", note)
+        parts = build.build_parts(request)
+        before = stages.zero_shot(parts, run, run_log)
+        trainer = build.build_trainer(request, parts, run.checkpoints_dir, [run_log, Progress()])
+        cost = stages.fit(trainer, run.last_checkpoint() if resuming else None)
+        stages.save_model(parts, run)
+        after = stages.final(parts, run, run_log, trainer.state)
+        metrics = {**before, **after, **cost}
+        run.write_metrics(metrics)
+        stages.report(run, tracker, metrics, config.tracking)
+    return metrics
+
+
+def facts(request: Request) -> dict[str, Any]:
+    """What `status.json` says of a run besides its state."""
+    return {
+        "algorithm": request.config.algorithm.name,
+        "name": request.config.name,
+        "data_hash": request.data.content_hash,
+        "corpus_hash": request.data.corpus_hash,
+        "data": {
+            "format": request.config.data.format,
+            "path": request.config.data.path,
+            "passages": len(request.data.passages),
+            **{split: len(questions) for split, questions in request.data.splits.items()},
+        },
+        "command": " ".join([Path(sys.executable).name, "-m", "rag_experiments.train", *sys.argv[1:]]),
+        "working_directory": os.getcwd(),
+    }
+
+
+def objective(request: Request, metrics: dict[str, float]) -> float | None:
+    """The figure of `trainer.metric_for_best_model` on dev, which sweeps search by."""
+    return metrics.get(request.config.trainer.get("metric_for_best_model", ""))
+
+
+if __name__ == "__main__":
+    main()

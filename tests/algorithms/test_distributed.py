@@ -1,0 +1,54 @@
+"""Two processes give the gradient of one batch of both halves."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from rag_experiments.algorithms.ctl import ctl_loss, known_positives
+from rag_experiments.algorithms.distributed import gather_rows, gather_with_gradient
+
+DIM = 5
+QUESTIONS = 6
+
+
+def gradient(part: slice, passages_of: slice) -> torch.Tensor:
+    """Gradient of this process's mean loss, as an optimiser's hook would find it."""
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(QUESTIONS, DIM, generator=generator, dtype=torch.float64)
+    texts = torch.randn(QUESTIONS + 1, DIM, generator=generator, dtype=torch.float64)
+    positives = torch.tensor([[0, 5], [1, -1], [2, -1], [3, -1], [4, 0], [5, -1]])
+    weight = torch.eye(DIM, dtype=torch.float64, requires_grad=True)
+    passages, offset = gather_with_gradient(texts[passages_of] @ weight)
+    rows = gather_rows(torch.arange(QUESTIONS + 1)[passages_of])
+    scores = (queries[part] @ weight) @ passages.T
+    target = torch.arange(part.stop - part.start) + offset
+    loss = ctl_loss(scores, target, known_positives(rows, positives[part]), 1.0)
+    (found,) = torch.autograd.grad(loss, weight)
+    return found
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    # Three questions each; the second process holds one passage more (a hard negative).
+    found = gradient(slice(rank * 3, rank * 3 + 3), slice(0, 3) if rank == 0 else slice(3, 7))
+    dist.all_reduce(found)
+    if rank == 0:
+        torch.save(found / 2, Path(folder, "gradient.pt"))  # what DistributedDataParallel's average gives
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(120)
+def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    apart = torch.load(tmp_path / "gradient.pt", weights_only=True)
+    together = gradient(slice(0, QUESTIONS), slice(0, QUESTIONS + 1))
+    torch.testing.assert_close(apart, together, atol=1e-12, rtol=0)

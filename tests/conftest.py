@@ -1,0 +1,94 @@
+"""Fixtures that several test folders share: small real things, made here, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+WORDS = (
+    "the a of to and in is red blue green cat dog fish house tree river stone runs eats sleeps who what where "
+    "small large old new sun moon star one two three four five six seven eight nine ten colour animal"
+).split()  # noqa: SIM905 - forty short words read better in a line
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT of two layers and 32 dimensions, random weights, and a tokenizer of whole words."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: index for index, word in enumerate(special + WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def small_data(tmp_path: Path) -> Path:
+    """A native data set: 40 passages, each the gold of one train question, some of dev and test."""
+    return write_small_data(tmp_path / "data")
+
+
+def write_small_data(folder: Path, passages: int = 40) -> Path:
+    """`passages.jsonl`, `train.jsonl`, `dev.jsonl` and `test.jsonl` of number words and animals."""
+    folder.mkdir(parents=True, exist_ok=True)
+    animals, places, colours = ["cat", "dog", "fish"], ["house", "tree", "river", "stone"], ["red", "blue", "green"]
+    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    rows = []
+    for index in range(passages):
+        animal, place, colour = animals[index % 3], places[index % 4], colours[(index // 3) % 3]
+        number = numbers[index % 10]
+        rows.append({"id": f"p{index}", "title": animal, "text": f"the {colour} {animal} sleeps in {place} {number}"})
+    questions = [
+        {
+            "id": f"q{index}",
+            "question": f"where is the {row['text'].split()[1]} {row['title']} {numbers[index % 10]}",
+            "answers": [row["text"].split()[-2]],
+            "positive_ids": [row["id"]],
+            "negative_ids": [f"p{(index + 7) % passages}", f"p{(index + 11) % passages}"],
+        }
+        for index, row in enumerate(rows)
+    ]
+    write_jsonl(folder / "passages.jsonl", rows)
+    write_jsonl(folder / "train.jsonl", questions)
+    write_jsonl(folder / "dev.jsonl", [{**q, "id": f"dev-{q['id']}"} for q in questions[: passages // 4]])
+    write_jsonl(folder / "test.jsonl", [{**q, "id": f"test-{q['id']}"} for q in questions[-(passages // 4) :]])
+    return folder
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    """One JSON object a line."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
