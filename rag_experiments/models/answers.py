@@ -39,14 +39,17 @@ def lengths_mask(rows: Sequence[Sequence[int]], left: bool = False) -> Tensor:
 
 
 def decoder_batch(prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
-    """`input_ids` and `labels`, both `[B, L]`: prompt then answer, labels `IGNORE` but at the answer.
+    """`input_ids`, `attention_mask`, `labels`, all `[B, L]`: prompt then answer, labels `IGNORE` but at the answer.
 
-    Padded on the right, and without an attention mask: under causal attention no token sees what stands
-    after it, so padding changes nothing that is supervised and the faster unmasked kernel can run.
+    Padded on the right, which `answer_logits` relies on.
     """
     rows = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     labels = [[IGNORE] * len(prompt) + list(answer) for prompt, answer in zip(prompts, answers, strict=True)]
-    return {"input_ids": pad_right(rows, pad_id), "labels": pad_right(labels, IGNORE)}
+    return {
+        "input_ids": pad_right(rows, pad_id),
+        "attention_mask": lengths_mask(rows),
+        "labels": pad_right(labels, IGNORE),
+    }
 
 
 def encoder_decoder_batch(
@@ -64,7 +67,9 @@ def answer_logits(model: torch.nn.Module, batch: dict[str, Tensor], kind: str) -
     """Logits `[N, V]` at the positions that predict a supervised token, and those tokens `[N]`, row by row.
 
     `model` may be wrapped (adapters, a distributed launcher). A causal model's labels are those of its
-    inputs and are shifted here; an encoder-decoder shifts them into its decoder's inputs itself.
+    inputs and are shifted here; an encoder-decoder shifts them into its decoder's inputs itself. A causal
+    batch must be padded on the right: no token sees what stands after it, so the padding mask is left out
+    and the faster unmasked kernel runs. A 4-D mask (packing) is kept.
     """
     inputs = dict(batch)
     labels_BT = inputs["labels"]
@@ -72,6 +77,8 @@ def answer_logits(model: torch.nn.Module, batch: dict[str, Tensor], kind: str) -
         supervised_BT = labels_BT != IGNORE
         return model(**inputs).logits[supervised_BT], labels_BT[supervised_BT]
     del inputs["labels"]
+    if "attention_mask" in inputs and inputs["attention_mask"].dim() == 2:
+        del inputs["attention_mask"]
     targets_BL = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
     supervised_BL = targets_BL != IGNORE
     if keeps_positions(type(base_module(model))):

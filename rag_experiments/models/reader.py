@@ -12,17 +12,20 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from rag_experiments.data.prompts import Prompt, PromptBuilder
+from rag_experiments.data.prompts import Prompt, PromptBuilder, TruncationCounts
 from rag_experiments.models import answers, reader_files
 from rag_experiments.models.precision import autocast, precision_name, resolve_precision
 from rag_experiments.schema import ReaderConfig
+
+if TYPE_CHECKING:
+    from rag_experiments.data.schema import Passage, Question
 
 LONGEST_DEFAULT = 2048
 """Tokens a prompt and its answer may have where nothing is said, however long a context the model can take."""
@@ -175,6 +178,20 @@ class Reader:
             decoder_start_token_id=start,
             forced_bos_token_id=own.forced_bos_token_id,
         )
+
+    def answer(
+        self,
+        questions: Sequence[Question],
+        passages: Sequence[Sequence[Passage]],
+        num_beams: int = 1,
+        progress: bool = False,
+    ) -> tuple[list[str], TruncationCounts]:
+        """An answer a question from the passages given for it, and what had to be cut from the prompts."""
+        prompts = [self.prompts.for_question(q, given) for q, given in zip(questions, passages, strict=True)]
+        cut = TruncationCounts()
+        for prompt in prompts:
+            cut.add(prompt)
+        return self.generate(prompts, num_beams=num_beams, progress=progress), cut
 
     # -- judging ---------------------------------------------------------------------------------
 

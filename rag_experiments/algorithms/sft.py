@@ -1,0 +1,161 @@
+"""SFT: fine-tune a reader on gold passages.
+
+    L = - 1/N Σ_i Σ_t log P(a_it | prompt(h_i, gold_i, q_i), a_i,<t)
+
+Over answer and end token only; N is the number of supervised tokens of the whole optimiser step, over its
+micro-batches and processes, so that accumulation changes nothing (a mean of means would weigh a token of
+a short batch more). The reader learns to take an answer from a passage that has it; SwR (`swr.py`) is the
+same with retrieved passages beside the gold ones.
+
+An encoder-decoder that is not to read passages apart (that is FiD) trains here too.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
+from rag_experiments.algorithms.packing import packed_batch
+from rag_experiments.data.prompts import TruncationCounts
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.errors import RequestError
+from rag_experiments.models import answers
+from rag_experiments.schema import RunConfig
+
+log = logging.getLogger(__name__)
+
+
+def answer_loss(logits_NV: Tensor, targets_N: Tensor, items: Tensor | int) -> Tensor:
+    """Cross-entropy of N supervised tokens, summed and divided by `items`, the optimiser step's count of them."""
+    return (
+        F.cross_entropy(
+            logits_NV.float() if logits_NV.dtype != torch.float64 else logits_NV, targets_N, reduction="sum"
+        )
+        / items
+    )
+
+
+@dataclass(kw_only=True)
+class SFTConfig:
+    """`algorithm:` of `algorithm=sft`."""
+
+    name: str = "sft"
+    answer: Literal["first", "random"] = "first"
+    """Which of a question's answers is learnt: the first, or another each epoch."""
+    max_gold: Annotated[int, Field(ge=1)] | None = None
+    """At most so many of a question's gold passages; `None`: all."""
+    packing: bool = False
+    """Several examples in one row, closed to each other."""
+
+
+class SFTTrainer(AlgorithmTrainer):
+    """Trainer with the loss above, on answer positions only, in batches of like length."""
+
+    Config = SFTConfig
+    trains = ("decoder", "encoder_decoder")
+    needs = frozenset({"positives", "answers"})
+    scales_own_loss: ClassVar[bool] = True
+
+    @staticmethod
+    def check_config(config: RunConfig) -> None:
+        """What cannot work, before weights are read."""
+        if config.algorithm.packing and config.model.kind == "encoder_decoder":
+            raise RequestError(
+                "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."
+            )
+        if config.model.load_in_4bit and config.model.lora is None:
+            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        # Trainer counts the step's supervised tokens only for models whose forward takes loss arguments.
+        self.model_accepts_loss_kwargs = True
+
+    # -- examples --------------------------------------------------------------------------------
+
+    def training_examples(self) -> Examples:
+        """One example a question. What the prompts of the first epoch lose to truncation is counted and said."""
+        self.truncation = TruncationCounts()
+        self.lengths = []
+        questions = self.parts.data.splits["train"]
+        for question in questions:
+            prompt, answer = self._prompt_and_answer(question, epoch=0)
+            self.truncation.add(prompt)
+            self.lengths.append(len(prompt) + len(answer))
+        if self.truncation.prompts_truncated:
+            log.warning("training: %s", self.truncation.sentence())
+        return Examples(questions, self._example)
+
+    def passages_for(self, question: Question, epoch: int) -> list[Passage]:
+        """The passages of a question's prompt, in order."""
+        return self.gold(question)
+
+    def gold(self, question: Question) -> list[Passage]:
+        """Its gold passages, `max_gold` at most."""
+        store = self.parts.data.passages
+        return [store[int(row)] for row in store.rows(question.positive_ids[: self.hyper.max_gold])]
+
+    def draws(self, question: Question, epoch: int) -> random.Random:
+        """Random choices for a question in an epoch: the same in a resumed run, whatever came before."""
+        return random.Random(f"{self.parts.config.seed}/{epoch}/{question.id}")
+
+    def _prompt_and_answer(self, question: Question, epoch: int) -> tuple[Any, list[int]]:
+        given = question.answers
+        text = given[0] if self.hyper.answer == "first" else self.draws(question, epoch).choice(given)
+        prompts = self.parts.model.prompts
+        return prompts.for_question(question, self.passages_for(question, epoch), text), prompts.answer(text)
+
+    def _example(self, question: Question, epoch: int) -> dict[str, list[int]]:
+        prompt, answer = self._prompt_and_answer(question, epoch)
+        return {"input_ids": prompt.ids, "answer_ids": answer}
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        # As Trainer's own, but with the lengths that are known: it would make every example to measure it.
+        return LengthGroupedSampler(
+            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=self.lengths
+        )
+
+    # -- batches ---------------------------------------------------------------------------------
+
+    def collate(self, features: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+        """Tensors of a batch, padded to its longest. Raises `RequestError` where a row has nothing to learn."""
+        prompts = [feature["input_ids"] for feature in features]
+        targets = [feature["answer_ids"] for feature in features]
+        if not features or not all(targets):
+            raise RequestError("a training batch has an example without any answer token: there is nothing to learn.")
+        reader = self.parts.model
+        if reader.kind == "encoder_decoder":
+            return answers.encoder_decoder_batch(prompts, targets, reader.pad_id)
+        if self.hyper.packing:
+            room = reader.config.max_input_length
+            eager = answers.base_module(reader.module).config._attn_implementation == "eager"
+            return packed_batch(prompts, targets, reader.pad_id, room, additive=eager)
+        return answers.decoder_batch(prompts, targets, reader.pad_id)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a micro-batch, as its share of the optimiser step's."""
+        logits_NV, targets_N = answers.answer_logits(model, inputs, self.parts.model.kind)
+        items = targets_N.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = answer_loss(logits_NV, targets_N, items)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # `items` counts every process's tokens, and the gradients of the processes are averaged, not summed.
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"logits": logits_NV}) if return_outputs else loss

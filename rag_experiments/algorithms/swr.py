@@ -1,0 +1,103 @@
+"""SwR: fine-tune a reader on gold passages among retrieved ones (SFT with a frozen retriever).
+
+The loss is SFT's; the passages are `gold ∪ retrieved`, deduplicated by id. The retriever is frozen and
+searches the whole corpus, as it will when the reader is used; a pool of the training set's gold passages
+would make every wrong passage another question's right one. All questions are searched at once, before
+training, and what was found is cached.
+
+Where the gold passages stand and how often they are left out are drawn anew each epoch. Left out (RAFT,
+Zhang et al. 2024, leaves them out of 20 % of its questions), the reader also learns what to say when the
+retriever missed. `by_score` is what a reader meets in use: gold stands where the retriever put it, and last
+where it was not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rag_experiments.algorithms.sft import SFTConfig, SFTTrainer
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.retrieval.cached_search import cached_search
+from rag_experiments.schema import Fraction
+
+
+@dataclass(kw_only=True)
+class SwRConfig(SFTConfig):
+    """`algorithm:` of `algorithm=swr`."""
+
+    name: str = "swr"
+    distractors: Annotated[int, Field(ge=0)] | None = None
+    """Retrieved passages beside the gold ones; `None`: `retriever.k`."""
+    gold_position: Literal["first", "random", "by_score"] = "by_score"
+    gold_dropout: Fraction = 0.0
+    """Share of questions, drawn each epoch, whose gold passages are left out."""
+
+
+def order_pool(gold: Sequence[str], found: Sequence[str], distractors: int, place: str, draws: object) -> list[str]:
+    """Ids of `gold ∪ found` in the order the reader sees them: each once, `distractors` that are not gold.
+
+    Args:
+        found: ids by falling score.
+        place: `first`, `random`, or `by_score`: where `found` has them, those it has not at the end.
+        draws: a `random.Random`, asked only for `random`.
+    """
+    gold = list(dict.fromkeys(gold))
+    others = [passage for passage in dict.fromkeys(found) if passage not in set(gold)][:distractors]
+    if place == "first":
+        return gold + others
+    if place == "random":
+        pool = list(others)
+        for passage in gold:
+            pool.insert(draws.randint(0, len(pool)), passage)
+        return pool
+    ranked = [passage for passage in dict.fromkeys(found) if passage in set(gold) or passage in set(others)]
+    return ranked + [passage for passage in gold if passage not in set(found)]
+
+
+class SwRTrainer(SFTTrainer):
+    """The only change from SFT: which passages stand in the prompt."""
+
+    Config = SwRConfig
+
+    def before_training(self) -> None:
+        """Search the whole corpus for every training question, once."""
+        questions = self.parts.data.splits["train"]
+        mode = self.parts.config.data.query_history
+        depth = self.distractors + max((len(set(question.positive_ids)) for question in questions), default=0)
+        store = self.parts.data.passages
+        result = cached_search(
+            self.parts.retriever,
+            [retrieval_query(question, mode) for question in questions],
+            min(depth, len(store)),
+            self.parts.cache,
+        )
+        self.found = {
+            question.id: store.ids([row for row in rows.tolist() if row >= 0])
+            for question, rows in zip(questions, result.rows_QK, strict=True)
+        }
+
+    @property
+    def distractors(self) -> int:
+        """Retrieved passages beside the gold."""
+        asked = self.hyper.distractors
+        return self.parts.config.retriever.k if asked is None else asked
+
+    def passages_for(self, question: Question, epoch: int) -> list[Passage]:
+        """Gold and retrieved, in the order asked for."""
+        draws = self.draws(question, epoch)
+        gold = question.positive_ids[: self.hyper.max_gold]
+        # Gold that is left out is out of the retrieved ones as well.
+        found = [
+            passage for passage in self.found[question.id] if passage not in set(question.positive_ids) - set(gold)
+        ]
+        if draws.random() < self.hyper.gold_dropout:
+            found = [passage for passage in found if passage not in set(gold)]
+            gold = ()
+        pool = order_pool(gold, found, self.distractors, self.hyper.gold_position, draws)
+        store = self.parts.data.passages
+        return [store[int(row)] for row in store.rows(pool)] if pool else []
