@@ -1,0 +1,122 @@
+"""How a run ended: which state, which exit status, which sentence. Imports no torch."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rag_experiments.errors import RequestError
+
+State = Literal["running", "completed", "failed", "interrupted"]
+STATES: tuple[State, ...] = ("running", "completed", "failed", "interrupted")
+EXIT_STATUS = {"completed": 0, "failed": 1, "interrupted": 130}
+
+# What torch's allocators say where they raise a plain RuntimeError.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "Cannot allocate memory",
+)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end (SIGTERM, SIGHUP): handled like Ctrl-C."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run, or a job of a sweep, ended."""
+
+    state: State
+    exit_status: int
+    error: dict[str, str] | None = None
+    """`type`, `message`, and `kind`: `out_of_memory`, `disk_full`, `request` or `exception`."""
+
+    @property
+    def sentence(self) -> str:
+        """One line for the console."""
+        if self.error is None:
+            return self.state
+        lead = {"out_of_memory": "out of memory: ", "disk_full": "the disk is full: "}.get(self.error["kind"], "")
+        named = self.error["message"] if lead else f"{self.error['type']}: {self.error['message']}"
+        first = named.strip().splitlines()[0] if named.strip() else self.error["type"]
+        return f"{lead}{first}"[:500]
+
+
+def ending_of(exception: BaseException | None) -> Ending:
+    """The ending that an exception (or None: a good end) means."""
+    if exception is None:
+        return Ending("completed", 0)
+    error = {"type": type(exception).__name__, "message": str(exception), "kind": _kind(exception)}
+    if isinstance(exception, KeyboardInterrupt):
+        return Ending("interrupted", 130, error)
+    return Ending("failed", 2 if isinstance(exception, RequestError) else 1, error)
+
+
+def _kind(exception: BaseException) -> str:
+    if isinstance(exception, RequestError):
+        return "request"
+    for link in _chain(exception):
+        name = type(link).__name__
+        if isinstance(link, MemoryError) or name in ("OutOfMemoryError", "_ArrayMemoryError"):
+            return "out_of_memory"
+        if isinstance(link, OSError) and link.errno == errno.ENOMEM:
+            return "out_of_memory"
+        if isinstance(link, RuntimeError) and any(words in str(link) for words in _OUT_OF_MEMORY):
+            return "out_of_memory"
+        # Rust and C++ writers (safetensors, Arrow, torch's zip) wrap the system's error in their own types.
+        if getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(link):
+            return "disk_full"
+    return "exception"
+
+
+def _chain(exception: BaseException | None) -> Iterator[BaseException]:
+    """The exception and what caused it: a full disk often comes wrapped."""
+    seen: set[int] = set()
+    while exception is not None and id(exception) not in seen:
+        seen.add(id(exception))
+        yield exception
+        exception = exception.__cause__ or (None if exception.__suppress_context__ else exception.__context__)
+
+
+def traceback_text(exception: BaseException) -> str:
+    """The traceback as Python prints it."""
+    return "".join(traceback.format_exception(exception))
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP raise `Terminated`, so that a run killed politely says so in its status.
+
+    Does nothing outside the main thread, where Python sets no signal handlers. Child processes that
+    inherit the handler (data loader workers) die of the signal as usual.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def raise_terminated(number: int, frame: Any) -> None:
+        if os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        raise Terminated(f"received {signal.Signals(number).name}")
+
+    # SIGHUP that is ignored (nohup) stays ignored.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    before = {number: signal.signal(number, raise_terminated) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""Keeping a run's `status.json` true, from its start to whatever ended it. Imports no torch."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from rag_experiments import provenance
+from rag_experiments.errors import RequestError
+from rag_experiments.files import atomic_write_text
+from rag_experiments.outcome import Ending, ending_of, termination_as_interrupt, traceback_text
+from rag_experiments.run_directory import HEARTBEAT, RunDirectory
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 30.0
+RESERVE_BYTES = 64 * 1024
+"""Held by the heartbeat file and given back before the last status is written, for a disk that is full."""
+
+
+@dataclass
+class Outcome:
+    """What `recording` leaves behind."""
+
+    exit_status: int = 1
+    ending: Ending | None = None
+    exception: BaseException | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def recording(run: RunDirectory, config_hash: str, facts: dict[str, Any] | None = None) -> Iterator[Outcome]:
+    """Keep `status.json` true while the block runs, and write how it ended.
+
+    `facts` (`algorithm`, `data_hash`, `corpus_hash`, …) go into the status as they are. Where the directory
+    holds an unfinished run, this is its continuation: `resumed` counts up, and what was logged after
+    the last complete checkpoint is dropped. The block's exception is swallowed and kept in the
+    outcome, its traceback in `error.txt` and the log: the caller leaves with `outcome.exit_status`.
+
+    Raises:
+        RequestError: a live process is writing this run.
+    """
+    earlier = run.read_status()
+    if run.writes and earlier.get("state") == "running" and run.process_lives():
+        raise RequestError(f"{run.path} is running (process {earlier.get('pid')} on {earlier.get('host')})")
+    outcome = Outcome()
+    if run.writes:
+        _begin(run, earlier, config_hash, facts or {})
+    started = time.monotonic()
+    with termination_as_interrupt(), _heartbeat(run):
+        try:
+            yield outcome
+        except BaseException as error:
+            outcome.exception = error
+        # From here a second Ctrl-C would lose the status: the write below takes milliseconds.
+    outcome.ending = ending_of(outcome.exception)
+    outcome.exit_status = outcome.ending.exit_status
+    if run.writes:
+        _end(run, outcome, earlier.get("seconds") or 0.0, time.monotonic() - started)
+
+
+def _begin(run: RunDirectory, earlier: dict[str, Any], hash_: str, facts: dict[str, Any]) -> None:
+    resumed = 0
+    if earlier:
+        resumed = earlier.get("resumed", 0) + 1
+        checkpoint = run.last_checkpoint()
+        run.truncate_metrics(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
+        run.error_path.unlink(missing_ok=True)
+    commit, dirty = provenance.git_state()
+    run.update_status(
+        state="running",
+        started=earlier.get("started") or _now(),
+        ended=None,
+        seconds=earlier.get("seconds") or 0.0,
+        config_hash=hash_,
+        **facts,
+        git_commit=commit,
+        git_dirty=dirty,
+        versions=provenance.library_versions(),
+        **provenance.process_identity(),
+        error=None,
+        resumed=resumed,
+    )
+
+
+def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: float) -> None:
+    ending, exception = outcome.ending, outcome.exception
+    assert ending is not None
+    (run.path / HEARTBEAT).unlink(missing_ok=True)  # gives its reserve back: the disk may be full
+    changes = {"state": ending.state, "ended": _now(), "seconds": round(seconds_before + seconds, 3)}
+    try:
+        run.update_status(**changes, error=ending.error)
+        if exception is not None and ending.state == "failed":
+            atomic_write_text(run.error_path, traceback_text(exception))
+    except (OSError, RequestError) as error:
+        log.error("%s: the run's end could not be recorded: %s", run.path, error)
+    if ending.state == "failed":
+        log.error("%s", ending.sentence)
+        log.debug("traceback", exc_info=exception)
+        if exception is not None and run.error_path.exists():
+            log.error("The traceback is in %s", run.error_path)
+    elif ending.state == "interrupted":
+        log.warning("interrupted; continue with resume=%s", run.path)
+
+
+@contextmanager
+def _heartbeat(run: RunDirectory) -> Iterator[None]:
+    """Touch `.running` every half minute, for readers on other hosts; it also reserves room for the last status."""
+    if not run.writes:
+        yield
+        return
+    path = run.path / HEARTBEAT
+    path.write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which some file systems store as nothing
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            with suppress(OSError):
+                os.utime(path)
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
