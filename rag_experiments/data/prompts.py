@@ -169,7 +169,9 @@ class PromptBuilder:
         turns = list(history)
         tail = self.tail(question, turns, bool(parts))
         kept = _fitting(parts, room - len(self._head) - len(tail))
-        while turns and not kept and len(self._head) + len(tail) > room:
+        if not kept:
+            tail = self.tail(question, turns, False)
+        while turns and len(self._head) + len(tail) > room:
             turns = turns[1:]
             tail = self.tail(question, turns, False)
         if len(self._head) + len(tail) > room:
