@@ -1,0 +1,69 @@
+"""Metrics of one ranked list, by `ir-measures` on `pytrec-eval-terrier`.
+
+| name here   | ir-measures | meaning                                                       |
+|-------------|-------------|---------------------------------------------------------------|
+| `recall@k`  | `R@k`       | share of the question's gold passages among the first k       |
+| `hit@k`     | `Success@k` | 1 where any gold passage is among the first k                 |
+| `mrr@10`    | `RR@10`     | 1 / rank of the first gold passage, 0 beyond rank 10          |
+| `ndcg@10`   | `nDCG@10`   | gain is the grade, discount log2(rank + 1), ideal order below |
+
+A grade of 1 or more is gold; 0 and negative judgements are not. The order of the list decides, not the
+scores: trec_eval would break ties by passage id, so it is handed ranks. An id that comes twice counts where it
+first stands. A question without a gold passage has no such metric; one that retrieved nothing scores 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import ir_measures
+from ir_measures import RR, R, Success, nDCG
+
+from rag_experiments.data.schema import Question
+
+
+def gold_grades(question: Question) -> dict[str, int]:
+    """The passages that answer a question, with their grades (at least 1)."""
+    if question.relevance is not None:
+        return {passage: int(grade) for passage, grade in question.relevance.items() if grade > 0}
+    return dict.fromkeys(question.positive_ids, 1)
+
+
+def ranking_metrics(
+    grades: Sequence[Mapping[str, int]], retrieved: Sequence[Sequence[str]], cutoffs: Iterable[int]
+) -> list[dict[str, float]]:
+    """Per question its metrics, in order; an empty dict where it has no gold passage.
+
+    Args:
+        grades: per question, gold passage id to grade (at least 1).
+        retrieved: per question, the retrieved ids, best first.
+        cutoffs: the k of `recall@k` and `hit@k`.
+
+    Raises:
+        ValueError: the two lists differ in length.
+    """
+    if len(grades) != len(retrieved):
+        raise ValueError(f"{len(grades)} questions but {len(retrieved)} ranked lists")
+    names = _measures(cutoffs)
+    rows: list[dict[str, float]] = [dict.fromkeys(names.values(), 0.0) if gold else {} for gold in grades]
+    qrels = {str(row): dict(gold) for row, gold in enumerate(grades) if gold}
+    run = {key: _by_rank(retrieved[int(key)]) for key in qrels if retrieved[int(key)]}
+    if run:
+        for value in ir_measures.iter_calc(list(names), qrels, run):
+            rows[int(value.query_id)][names[value.measure]] = float(value.value)
+    return rows
+
+
+def _measures(cutoffs: Iterable[int]) -> dict[ir_measures.Measure, str]:
+    cutoffs = sorted(set(cutoffs))
+    return {
+        **{R @ k: f"recall@{k}" for k in cutoffs},
+        **{Success @ k: f"hit@{k}" for k in cutoffs},
+        RR @ 10: "mrr@10",
+        nDCG @ 10: "ndcg@10",
+    }
+
+
+def _by_rank(ids: Sequence[str]) -> dict[str, float]:
+    """Ids to falling scores: float(-rank) keeps the order exactly."""
+    return {passage: -float(rank) for rank, passage in enumerate(dict.fromkeys(ids))}
