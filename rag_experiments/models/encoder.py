@@ -24,7 +24,7 @@ from rag_experiments.errors import RequestError
 from rag_experiments.models import encoder_files
 from rag_experiments.models.folder import FolderFacts, read_folder, write_folder
 from rag_experiments.models.pooling import pool
-from rag_experiments.models.precision import autocast, precision_name, resolve_precision
+from rag_experiments.models.precision import autocast, default_device, precision_name, resolve_precision
 from rag_experiments.models.source import fetch, resolve, write_facts
 from rag_experiments.schema import EncoderConfig
 
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def load(cls, config: EncoderConfig, device: torch.device | str | None = None) -> Encoder:
-        """Read the encoder that `config` describes; weights in fp32, in eval mode, on `device` (default: CPU).
+        """Read the encoder that `config` describes: weights in fp32, eval mode, on `device` (default: accelerate's).
 
         Raises `RequestError` for a source that is missing, unreadable, or of another kind.
         """
@@ -70,14 +70,15 @@ class Encoder(nn.Module):
         tokenizer = encoder_files.load_tokenizer(folder)
         model_config = encoder_files.load_model_config(config, folder, tokenizer)
         resolved = encoder_files.resolve_config(config, facts, model_config, tokenizer)
-        dtype = resolve_precision(config.precision, device or "cpu")
+        device = device or default_device()
+        dtype = resolve_precision(config.precision, device)
         resolved = dataclasses.replace(resolved, precision=precision_name(dtype))
         tokenizer.padding_side = resolved.padding_side
         if resolved.append_eos:
             encoder_files.ensure_eos(tokenizer)
         backbone = encoder_files.load_backbone(resolved, folder, model_config)
         dense = encoder_files.load_dense(folder, facts, resolved)
-        return cls(resolved, tokenizer, backbone, dense).to(device or "cpu").eval()
+        return cls(resolved, tokenizer, backbone, dense).to(device).eval()
 
     @property
     def module(self) -> Encoder:

@@ -20,6 +20,13 @@ _CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags in /proc/cpuinfo: Intel and AMD (avx512_bf16), Intel (amx_bf16), ARM (bf16)."""
 
 
+def default_device() -> torch.device:
+    """Where this process computes: accelerate's choice, which follows the launcher and `trainer.use_cpu`."""
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
 def resolve_precision(precision: Precision, device: torch.device | str) -> torch.dtype:
     """The dtype of autocast on `device`; `torch.float32` means no autocast.
 

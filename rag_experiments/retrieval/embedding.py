@@ -101,9 +101,10 @@ def _embed_into(
     del vectors_ND
     with FileLock(locks / f"{key}.lock"):
         if not final.exists():
-            for marker in partial.glob("*.done"):
-                marker.unlink()
             partial.rename(final)
+            # After the rename: a process that looks for a block's marker in between must find one or the other.
+            for marker in final.glob("*.done"):
+                marker.unlink()
     for lock in locks.glob(f"{key}.*.lock"):
         # Whoever still waits on one finds the finished entry right after, so the files may go.
         lock.unlink(missing_ok=True)
