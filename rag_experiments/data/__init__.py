@@ -1,0 +1,1 @@
+"""What users bring: formats, checks, splits, prompts."""

@@ -1,0 +1,17 @@
+"""The one place a retrieval query is made."""
+
+from __future__ import annotations
+
+from rag_experiments.data.schema import Question
+
+
+def retrieval_query(question: Question, mode: str) -> str:
+    """The question with the turns before it, a line each.
+
+    Args:
+        mode: `data.query_history`: `none` (the question alone), `user` (what the user said before), `all`.
+    """
+    if mode == "none" or not question.history:
+        return question.question
+    turns = [turn.content for turn in question.history if mode == "all" or turn.role == "user"]
+    return "\n".join([*turns, question.question])

@@ -1,0 +1,44 @@
+"""Passages and questions: what every format is read into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A unit of the corpus. Two passages are the same where their ids are; text never decides it."""
+
+    id: str
+    text: str
+    title: str = ""
+
+    @property
+    def full_text(self) -> str:
+        """What an encoder reads: title and text on lines of their own."""
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier message of a conversation; `role` is `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with whatever its data set knows about it."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...] = ()
+    positive_ids: tuple[str, ...] = ()
+    negative_ids: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
+    relevance: Mapping[str, int] | None = None
+    """Graded judgements (BEIR's qrels); None: every positive is worth 1."""
+    candidate_ids: tuple[str, ...] = ()
+    """The data's own candidates (DPR's and FiD's `ctxs`), in their order."""

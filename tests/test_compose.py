@@ -1,0 +1,95 @@
+"""Every option of every group composes and passes the checks that need no weights."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from rag_experiments import cli
+from rag_experiments.config import check_algorithm, check_common, conf_dir, model_kinds
+from rag_experiments.errors import RequestError
+
+OPTIONS = {
+    group: sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+    for group in ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "tracking", "experiment")
+}
+NEEDED = ["data.path=somewhere"]
+
+
+def checked(overrides: list[str]):
+    config, resolved = check_common(cli.compose([*overrides, *NEEDED]))
+    check_algorithm(config)
+    return config, resolved
+
+
+@pytest.mark.parametrize("algorithm", OPTIONS["algorithm"])
+def test_an_algorithm_alone_is_a_whole_run(algorithm):
+    config, _ = checked([f"algorithm={algorithm}"])
+    assert config.algorithm.name == algorithm
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "data", "retriever"),
+    list(itertools.product(OPTIONS["algorithm"], OPTIONS["data"], OPTIONS["retriever"])),
+)
+def test_algorithm_data_retriever_compose(algorithm, data, retriever):
+    overrides = [f"algorithm={algorithm}", f"data={data}", f"retriever={retriever}"]
+    if retriever == "bm25" and checked([f"algorithm={algorithm}"])[0].model.kind == "encoder":
+        with pytest.raises(RequestError, match="bm25"):
+            checked(overrides)
+    else:
+        config, _ = checked(overrides)
+        assert config.data.format
+
+
+@pytest.mark.parametrize(("algorithm", "model"), list(itertools.product(OPTIONS["algorithm"], OPTIONS["model"])))
+def test_models_fit_or_are_refused_by_name(algorithm, model):
+    if model == "run":
+        pytest.skip("the kind of a run's model is read from the run; tests/test_run.py does")
+    overrides = [f"algorithm={algorithm}", f"model={model}"]
+    trains = checked([f"algorithm={algorithm}"])[0]
+    kind = model_kinds()[model]
+    from rag_experiments.config import import_algorithm
+
+    trainer_class = import_algorithm(cli.compose([f"algorithm={algorithm}"]).algorithm._target_)
+    fitting = trainer_class.trains if isinstance(trainer_class.trains, tuple) else (trainer_class.trains,)
+    if kind in fitting:
+        assert checked(overrides)[0].model.kind == kind
+    else:
+        with pytest.raises(RequestError, match="choose model="):
+            checked(overrides)
+    assert trains.algorithm.name == algorithm
+
+
+@pytest.mark.parametrize("trainer", OPTIONS["trainer"])
+@pytest.mark.parametrize("tracking", OPTIONS["tracking"])
+@pytest.mark.parametrize("evaluation", OPTIONS["evaluation"])
+def test_the_other_groups_compose(trainer, tracking, evaluation):
+    config, _ = checked([f"trainer={trainer}", f"tracking={tracking}", f"evaluation={evaluation}"])
+    assert config.trainer["learning_rate"] > 0
+
+
+@pytest.mark.parametrize("experiment", OPTIONS["experiment"])
+def test_every_experiment_composes(experiment):
+    config, _ = checked([f"experiment={experiment}"])
+    assert config.algorithm.name in OPTIONS["algorithm"]
+
+
+def test_a_model_on_the_command_line_wins_over_the_algorithms():
+    config, _ = checked(["algorithm=ctl", "model=e5_small"])
+    assert "e5" in config.model.path
+
+
+def test_every_yaml_says_what_it_is():
+    for file in conf_dir().rglob("*.yaml"):
+        assert len(cli.first_comment(file)) > 10, file
+
+
+def test_help_is_quick_and_lists_every_option(capsys):
+    page = cli.help_page("train", "purpose")
+    for group in ("algorithm", "model", "data", "retriever"):
+        for option in OPTIONS[group]:
+            assert option in page
+    assert Path(conf_dir(), "config.yaml").is_file()
