@@ -81,6 +81,7 @@ def write_tiny_t5(folder: Path) -> Path:
         pad_token_id=0,
         decoder_start_token_id=0,
         initializer_factor=2.0,
+        dropout_rate=0.0,
     )
     T5ForConditionalGeneration(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

