@@ -30,7 +30,7 @@ from rag_experiments.data.prompts import TruncationCounts
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models import answers
-from rag_experiments.schema import RunConfig
+from rag_experiments.schema import ReaderConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,7 @@ class SFTTrainer(AlgorithmTrainer):
     @staticmethod
     def check_config(config: RunConfig) -> None:
         """What cannot work, before weights are read."""
+        assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
         if config.algorithm.packing and config.model.kind == "encoder_decoder":
             raise RequestError(
                 "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."

@@ -13,6 +13,7 @@ where it was not found.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -38,13 +39,15 @@ class SwRConfig(SFTConfig):
     """Share of questions, drawn each epoch, whose gold passages are left out."""
 
 
-def order_pool(gold: Sequence[str], found: Sequence[str], distractors: int, place: str, draws: object) -> list[str]:
+def order_pool(
+    gold: Sequence[str], found: Sequence[str], distractors: int, place: str, draws: random.Random
+) -> list[str]:
     """Ids of `gold ∪ found` in the order the reader sees them: each once, `distractors` that are not gold.
 
     Args:
         found: ids by falling score.
         place: `first`, `random`, or `by_score`: where `found` has them, those it has not at the end.
-        draws: a `random.Random`, asked only for `random`.
+        draws: asked only for `random`.
     """
     gold = list(dict.fromkeys(gold))
     others = [passage for passage in dict.fromkeys(found) if passage not in set(gold)][:distractors]

@@ -197,7 +197,7 @@ class PromptBuilder:
 
     def text(self, prompt: Prompt) -> str:
         """The prompt as a model sees it, special tokens shown."""
-        return self.tokenizer.decode(prompt.ids)
+        return str(self.tokenizer.decode(prompt.ids))
 
     def _encode_once(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
@@ -246,9 +246,10 @@ class PromptBuilder:
 
     def _render(self, messages: list[dict[str, str]], open_reply: bool = True) -> str:
         # Templates of reasoning models open an empty thought when told not to think; others ignore the key.
-        return self.tokenizer.apply_chat_template(
+        rendered = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
         )
+        return str(rendered)
 
 
 def passage_text(passage: Passage, number: int) -> str:

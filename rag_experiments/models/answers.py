@@ -8,13 +8,14 @@ that layer is applied only where a token is supervised. The numbers are those of
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel, modeling_utils
+from transformers import modeling_utils
 
 IGNORE = -100
 """The label of a position that is not learnt from."""
@@ -81,7 +82,7 @@ def answer_logits(model: torch.nn.Module, batch: dict[str, Tensor], kind: str) -
         del inputs["attention_mask"]
     targets_BL = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
     supervised_BL = targets_BL != IGNORE
-    if keeps_positions(type(base_module(model))):
+    if keeps_positions(type(base_module(model)).forward):
         inputs["logits_to_keep"] = supervised_BL
     logits = model(**inputs, use_cache=False).logits
     return (logits if logits.dim() == 2 else logits[supervised_BL]), targets_BL[supervised_BL]
@@ -99,7 +100,7 @@ def supervised_counts(labels_BT: Tensor, kind: str) -> Tensor:
     return (labels_BT if kind == "encoder_decoder" else labels_BT[:, 1:]).ne(IGNORE).sum(1)
 
 
-def base_module(model: torch.nn.Module) -> PreTrainedModel:
+def base_module(model: Any) -> Any:
     """The Hugging Face model inside a distributed wrapper and adapters."""
     if not hasattr(model, "config") and isinstance(getattr(model, "module", None), torch.nn.Module):
         model = model.module
@@ -107,9 +108,13 @@ def base_module(model: torch.nn.Module) -> PreTrainedModel:
 
 
 @cache
-def keeps_positions(model_class: type[PreTrainedModel]) -> bool:
-    """Whether its forward applies the last layer at chosen positions only (`logits_to_keep` as a mask)."""
+def keeps_positions(forward: Callable[..., Any]) -> bool:
+    """Whether a model's forward applies the last layer at chosen positions only (`logits_to_keep` as a mask).
+
+    transformers takes a mask since it has `slice_logits_to_keep`; a model that does without it, or one from
+    outside, computes all logits and `answer_logits` picks from them.
+    """
     known = hasattr(modeling_utils, "slice_logits_to_keep")
-    if not known or "logits_to_keep" not in inspect.signature(model_class.forward).parameters:
+    if not known or "logits_to_keep" not in inspect.signature(forward).parameters:
         return False
-    return "slice_logits_to_keep" in inspect.getsource(model_class.forward)
+    return "slice_logits_to_keep" in inspect.getsource(forward)

@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -56,7 +57,7 @@ def _write(file: Path, folder: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _read(file: Path) -> tuple[PreTrainedModel, object]:
+def _read(file: Path) -> tuple[PreTrainedModel, Any]:
     """The model in fp32 and its tokenizer, without the marks of a quantised model."""
     if importlib.util.find_spec("gguf") is None:
         raise RequestError(f"model.path: reading {file.name} needs the package gguf; run: pip install gguf")
@@ -73,7 +74,7 @@ def _read(file: Path) -> tuple[PreTrainedModel, object]:
     return model.eval(), tokenizer
 
 
-def _check(model: PreTrainedModel, folder: Path, tokenizer: object, file: Path) -> None:
+def _check(model: PreTrainedModel, folder: Path, tokenizer: Any, file: Path) -> None:
     """The saved model says what the one read says, in finite numbers, and better than by chance."""
     again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     ids_1L = tokenizer(_PROBE, return_tensors="pt")["input_ids"]

@@ -55,14 +55,14 @@ def load_adapter_weights(module: PeftModel, folder: Path) -> None:
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
         raise RequestError(f"{folder}: has no {ADAPTER_WEIGHTS}, so no adapters can be loaded from it.")
-    outcome = set_peft_model_state_dict(module, load_file(file))
+    outcome: Any = set_peft_model_state_dict(module, load_file(file))
     if outcome.unexpected_keys:
         raise RequestError(f"{file}: these adapters belong to another model ({outcome.unexpected_keys[0]}).")
 
 
 def settings_of(module: PeftModel) -> dict[str, Any]:
     """The fields of `LoraConfig` that adapters on a module were made with."""
-    found = module.peft_config[module.active_adapter]
+    found: Any = module.peft_config[module.active_adapter]
     targets = found.target_modules
     settings = LoraConfig(
         r=found.r,

@@ -52,21 +52,18 @@ class AnswerScores:
 class Reader:
     """A component: `module`, `tokenizer`, `config` (no `auto` or `None` left where the model's folder knew)."""
 
-    def __init__(self, module: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, base: str):
+    def __init__(self, module: Any, tokenizer: Any, config: ReaderConfig, base: str):
         self.module = module
         self.tokenizer = tokenizer
         self.base = base
         """Where the weights come from, in the words of `model.path`: adapters are put back onto it."""
         self.kind = config.kind
         self.dtype = resolve_precision(config.precision, self.device)
-        self.config = dataclasses.replace(
-            config,
-            precision=precision_name(self.dtype),
-            max_input_length=config.max_input_length or _own_limit(answers.base_module(module), tokenizer),
-        )
+        limit = config.max_input_length or _own_limit(answers.base_module(module), tokenizer)
+        self.config = dataclasses.replace(config, precision=precision_name(self.dtype), max_input_length=limit)
         self.prompts = PromptBuilder(
             tokenizer,
-            max_length=self.config.max_input_length,
+            max_length=limit,
             reserve=config.max_new_tokens,
             kind=self.kind,
             chat_template=config.chat_template,

@@ -22,7 +22,6 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
@@ -40,8 +39,8 @@ _INHERITED = ("instruction", "max_input_length")
 class Loaded:
     """An opened reader; `base` is where its weights without adapters come from."""
 
-    module: torch.nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    module: Any
+    tokenizer: Any
     config: ReaderConfig
     base: str
 
@@ -71,9 +70,7 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
     return Loaded(module, tokenizer, config, _portable(base))
 
 
-def save(
-    module: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, base: str, directory: Path
-) -> None:
+def save(module: Any, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, base: str, directory: Path) -> None:
     """Model (or adapters), tokenizer and facts into `directory`, which is made."""
     directory.mkdir(parents=True, exist_ok=True)
     whole = answers.base_module(module)
@@ -84,7 +81,7 @@ def save(
     write_facts(directory, config.kind, {**dataclasses.asdict(config), "path": base})
 
 
-def load_weights(module: torch.nn.Module, directory: Path) -> None:
+def load_weights(module: Any, directory: Path) -> None:
     """Weights of `directory` into `module`, in place. Raises `RequestError` when they are another model's."""
     if answers.base_module(module) is not module:
         from rag_experiments.models.lora import load_adapter_weights
@@ -123,7 +120,7 @@ def _folder(path: str, revision: str | None, cache: Path) -> Path:
 
 
 def _with_facts(config: ReaderConfig, facts: dict[str, Any]) -> ReaderConfig:
-    inherited = {key: facts.get(key) for key in _INHERITED if getattr(config, key) is None}
+    inherited: dict[str, Any] = {key: facts.get(key) for key in _INHERITED if getattr(config, key) is None}
     if config.chat_template == "auto" and facts.get("chat_template"):
         inherited["chat_template"] = facts["chat_template"]
     return dataclasses.replace(config, **inherited)
@@ -141,9 +138,7 @@ def _base_of(folder: Path, facts: dict[str, Any]) -> str:
     return base
 
 
-def _with_adapters(
-    module: PreTrainedModel, config: ReaderConfig, adapters: Path | None, frozen: bool
-) -> tuple[torch.nn.Module, ReaderConfig]:
+def _with_adapters(module: Any, config: ReaderConfig, adapters: Path | None, frozen: bool) -> tuple[Any, ReaderConfig]:
     """`module` with the adapters of a folder, or fresh ones, and the configuration that says which."""
     from rag_experiments.models import lora
 
@@ -157,7 +152,7 @@ def _with_adapters(
     return module, dataclasses.replace(config, lora=LoraConfig(**lora.settings_of(module)))
 
 
-def _read_module(folder: Path, config: ReaderConfig, device: torch.device, frozen: bool) -> PreTrainedModel:
+def _read_module(folder: Path, config: ReaderConfig, device: torch.device, frozen: bool) -> Any:
     """The model in `folder`. Weights that do not train are held in the precision that is computed in."""
     precision = resolve_precision(config.precision, device)
     arguments: dict[str, Any] = {"dtype": precision if frozen else torch.float32}
