@@ -11,11 +11,15 @@ from rag_experiments.schema import EncoderConfig, ModelConfig
 
 
 def load_model(config: ModelConfig, cache: Path) -> Any:
-    """An `Encoder` or a `Reader`, by the kind of model."""
+    """An `Encoder`, a `Reader`, or a `FidReader` where `config.fid` is set."""
     if isinstance(config, EncoderConfig):
         from rag_experiments.models.encoder import Encoder
 
         return Encoder.load(config, PartialState().device)
+    if config.fid is not None:
+        from rag_experiments.models.fid import FidReader
+
+        return FidReader.load(config, cache)
     from rag_experiments.models.reader import Reader
 
     return Reader.load(config, cache)

@@ -135,7 +135,7 @@ class Reader:
         written: list[str] = [""] * len(ids)
         # One autocast around all batches: it keeps the cast weights, which a step a token would else cast anew.
         with self._evaluating(), autocast(self.device, self.dtype):
-            for rows in _batches(ids, batch_size or self.config.batch_size, progress, "generating"):
+            for rows in batches(ids, batch_size or self.config.batch_size, progress, "generating"):
                 for row, text in zip(rows, self._generate_batch([ids[row] for row in rows], settings), strict=True):
                     written[row] = text
         return written
@@ -211,7 +211,7 @@ class Reader:
         rows_of = [[*prompt, *answer] for prompt, answer in pairs]
         scored: list[Tensor] = [torch.empty(0)] * len(pairs)
         with self._evaluating(), autocast(self.device, self.dtype):
-            for rows in _batches(rows_of, batch_size or self.config.batch_size, progress, "scoring"):
+            for rows in batches(rows_of, batch_size or self.config.batch_size, progress, "scoring"):
                 batch = self.batch([pairs[row] for row in rows])
                 found = answers.answer_log_probs(self.module, batch, self.kind)
                 for row, log_probs_T in zip(rows, found, strict=True):
@@ -252,7 +252,7 @@ class _EvalMode:
         self.module.train(self.was_training)
 
 
-def _batches(rows: Sequence[Sequence[Any]], size: int, progress: bool, what: str) -> Iterator[list[int]]:
+def batches(rows: Sequence[Sequence[Any]], size: int, progress: bool, what: str) -> Iterator[list[int]]:
     """Positions of `rows`, longest first (the largest batch comes first, and so does running out of memory)."""
     order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     with tqdm(total=len(order), desc=what, disable=not progress) as bar:
