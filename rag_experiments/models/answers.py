@@ -78,7 +78,8 @@ def answer_logits(model: torch.nn.Module, batch: dict[str, Tensor], kind: str) -
         supervised_BT = labels_BT != IGNORE
         return model(**inputs).logits[supervised_BT], labels_BT[supervised_BT]
     del inputs["labels"]
-    if "attention_mask" in inputs and inputs["attention_mask"].dim() == 2:
+    # What is read after a cache (Fusion-in-Decoder) may have padding before it, so there the mask stays.
+    if "past_key_values" not in inputs and "attention_mask" in inputs and inputs["attention_mask"].dim() == 2:
         del inputs["attention_mask"]
     targets_BL = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
     supervised_BL = targets_BL != IGNORE

@@ -7,6 +7,7 @@ The only change from `Reader`: what a prompt's parts become. Weights, files and 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,11 @@ class FidReader(Reader):
             config = dataclasses.replace(config, fid=saved_settings(config.path, config.revision))
         loaded = reader_files.open_reader(config, device, cache, frozen)
         return cls(loaded.module, loaded.tokenizer, loaded.config, loaded.base)
+
+    def fingerprint(self) -> str:
+        """As `Reader.fingerprint`; how passages are read is part of it."""
+        apart = f"{self.settings.passage_tokens} {self.settings.question_with_passage}"
+        return hashlib.blake2b(f"fid {apart} {super().fingerprint()}".encode(), digest_size=16).hexdigest()
 
     @property
     def bare(self) -> Any:
