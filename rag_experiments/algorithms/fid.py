@@ -1,0 +1,172 @@
+r"""FiD: Fusion-in-Decoder (Izacard & Grave 2020, arXiv 2007.01282).
+
+    L = - 1/N Σ_i Σ_t log P(a_it | a_i,<t , [enc(q_i, p_i1); …; enc(q_i, p_iK)])
+
+Each passage is encoded with the question and without the other passages; the answer is written over the states
+of all of them. N is the number of answer tokens of the whole optimiser step. Passages are the K best of a
+frozen retriever over the whole corpus (or the data's own); no gold passage is needed.
+
+Where we deviate, and why:
+- Besides encoder-decoders, decoder LMs are trained so (`models/fid_states.py`): those are the weights that ship in
+  a package, and no pretrained encoder-decoder does.
+- Passages of a batch are encoded sorted by length, each distinct input once, without padding passages: the same
+  numbers for less work.
+- `trainer.gradient_checkpointing=true` recomputes the passages a chunk at a time (the states stay, as large as the
+  reader's input; the activations do not). Hugging Face's own checkpointing would drop a decoder's states.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainingArguments
+
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
+from rag_experiments.algorithms.sft import answer_loss
+from rag_experiments.data.prompts import TruncationCounts
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.errors import RequestError
+from rag_experiments.retrieval.cached_search import cached_search
+from rag_experiments.schema import FidSettings, PositiveInt, RunConfig
+
+log = logging.getLogger(__name__)
+
+
+def fid_loss(logits_NV: Tensor, targets_N: Tensor, items: Tensor | int) -> Tensor:
+    """Cross-entropy of N answer tokens, summed and divided by `items`, the optimiser step's count of them."""
+    return answer_loss(logits_NV, targets_N, items)
+
+
+@dataclass(kw_only=True)
+class FiDConfig:
+    """`algorithm:` of `algorithm=fid`. How passages are read is `model.fid`, since it is saved with the model."""
+
+    name: str = "fid"
+    answer: Literal["first", "random"] = "random"
+    """Which of a question's answers is learnt: the first, or another each epoch, as published."""
+    passages: Literal["retriever", "data"] = "retriever"
+    """`data`: the passages that the data lists for each question (`ctxs` of the DPR and FiD formats), in order."""
+    train_k: PositiveInt | None = None
+    """Passages a question in training; `None`: `retriever.k`."""
+    add_gold: bool = False
+    """Put a known gold passage in the last one's place where it is not among them."""
+
+
+class FiDTrainer(AlgorithmTrainer):
+    """Trains a `FidReader`: an encoder-decoder, or a decoder LM that reads passages apart."""
+
+    Config = FiDConfig
+    trains = ("decoder", "encoder_decoder")
+    needs = frozenset({"answers"})
+    scales_own_loss: ClassVar[bool] = True
+    hyper: FiDConfig
+
+    @staticmethod
+    def check_config(config: RunConfig) -> None:
+        """Fill in `model.fid`, and refuse what cannot work before weights are read."""
+        if config.model.load_in_4bit and config.model.lora is None:
+            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+        config.model.fid = config.model.fid or FidSettings()
+
+    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
+        self.recompute = args.gradient_checkpointing
+        args.gradient_checkpointing = False
+        super().__init__(parts, args, callbacks)
+        # Trainer counts the step's supervised tokens only for models whose forward takes loss arguments.
+        self.model_accepts_loss_kwargs = True
+
+    def before_training(self) -> None:
+        """Find the passages of every training question, once, and count what their prompts lose."""
+        self.questions = self.parts.data.splits["train"]
+        self.rows = self._passage_rows()
+        cut = TruncationCounts()
+        for number in range(len(self.questions)):
+            cut.add(self._prompt(number, self.questions[number].answers[0]))
+        if cut.prompts_truncated:
+            log.warning("training: %s", cut.sentence())
+
+    def training_examples(self) -> Examples:
+        """Numbers of questions."""
+        return Examples(range(len(self.questions)), self._example)
+
+    def collate(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The batch of `fid_batch.training_batch`."""
+        return self.parts.model.training_batch([f["prompt"] for f in features], [f["answer"] for f in features])
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The loss of a micro-batch, as its share of the optimiser step's."""
+        with self.accelerator.autocast():
+            logits_NV, targets_N = self.parts.model.answer_logits(inputs, model, self.recompute)
+        items = targets_N.numel() if num_items_in_batch is None else num_items_in_batch
+        loss = fid_loss(logits_NV, targets_N, items)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # `items` counts every process's tokens, and the gradients of the processes are averaged, not summed.
+            loss = loss * self.accelerator.num_processes
+        return (loss, {"logits": logits_NV}) if return_outputs else loss
+
+    # -- examples --------------------------------------------------------------------------------
+
+    def _example(self, number: int, epoch: int) -> dict[str, Any]:
+        question = self.questions[number]
+        text = question.answers[0]
+        if self.hyper.answer == "random":
+            text = random.Random(f"{self.parts.config.seed}/{epoch}/{question.id}").choice(question.answers)
+        return {"prompt": self._prompt(number, text), "answer": self.parts.model.answer_ids(text)}
+
+    def _prompt(self, number: int, answer: str) -> Any:
+        store = self.parts.data.passages
+        passages: list[Passage] = [store[row] for row in self.rows[number]]
+        return self.parts.model.prompts.for_question(self.questions[number], passages, answer)
+
+    def _passage_rows(self) -> list[list[int]]:
+        """Rows of each training question's passages, best first."""
+        return passage_rows(self.parts, self.questions, self.hyper)
+
+
+def passage_rows(parts: Parts, questions: Sequence[Question], hyper: FiDConfig) -> list[list[int]]:
+    """Rows of the passages that each question is read with.
+
+    Raises:
+        RequestError: `passages: data`, and a question lists none.
+    """
+    store = parts.data.passages
+    k = min(hyper.train_k or parts.config.retriever.k, len(store))
+    if hyper.passages == "data":
+        found = [listed_rows(store, question)[:k] for question in questions]
+    else:
+        queries = [retrieval_query(question, parts.config.data.query_history) for question in questions]
+        result = cached_search(parts.retriever, queries, k, parts.cache)
+        found = [[row for row in rows if row >= 0] for rows in result.rows_QK.tolist()]
+    if not hyper.add_gold:
+        return found
+    return [with_gold(rows, store.rows(q.positive_ids).tolist(), k) for rows, q in zip(found, questions, strict=True)]
+
+
+def listed_rows(store: Any, question: Question) -> list[int]:
+    """Rows of the data's own candidates of a question. Raises `RequestError` where it has none."""
+    if not question.candidate_ids:
+        raise RequestError(
+            f"question {question.id!r} lists no passages of its own (ctxs): use algorithm.passages=retriever, "
+            "or data=dpr with ctxs"
+        )
+    return store.rows(question.candidate_ids).tolist()
+
+
+def with_gold(rows: list[int], golds: list[int], k: int) -> list[int]:
+    """`rows`, at most `k`, with the first of `golds` in the last one's place where none of them is there."""
+    kept = rows[:k]
+    if not golds or set(kept) & set(golds):
+        return kept
+    return [*kept[: k - 1], golds[0]]
