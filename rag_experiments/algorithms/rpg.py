@@ -1,0 +1,349 @@
+r"""RPG: distil a frozen language model's judgement into the encoder (REPLUG LSR, Shi et al. 2023, arXiv 2301.12652).
+
+    P_R(p_k|q) = softmax_k( s(q, p_k) / γ )                      over the encoder's current top K
+    Q(p_k|q,a) = softmax_k( LM(a|p_k, q) / β )                   a constant: the language model is frozen
+
+    replug   KL(P_R ‖ Q)
+    pdist    KL(Q ‖ P_R)                                         (Izacard et al. 2022, Atlas, arXiv 2208.03299)
+    loop     KL(Q ‖ P_R), LM(a|p_k, q) := −LM(a| all p but p_k, q)    (Atlas)
+    emdr2    −1/T Σ_t log Σ_k p(a_t|p_k, q) P_R(p_k|q)           (Sachan et al. 2021; Atlas)
+
+No gold passage is needed. Candidates come from the whole corpus and are found anew every `refresh_every` optimiser
+steps (`retrieval/refresh.py`); they stand in one `[B, K]` order that both score matrices use.
+
+Where we deviate, and why:
+- LM(a|·) is the mean log-probability of the answer's tokens (`target: mean`). The paper's text says probability, its
+  implementations take this; at β = 0.1 a softmax over probabilities of 1e-5 would be flat.
+- A question with several answers is scored with its first.
+- A passage that is candidate for several questions of a batch is encoded once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import TrainerCallback, TrainingArguments
+
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
+from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.scoring import AnswerScorer
+from rag_experiments.data.prompts import Prompt
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.schema import Question
+from rag_experiments.errors import RequestError
+from rag_experiments.models.reader import Reader
+from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates
+from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+
+log = logging.getLogger(__name__)
+
+Objective = Literal["replug", "pdist", "loop", "emdr2"]
+Target = Literal["mean", "sum", "probability"]
+PRESCORED_AT_A_TIME = 4096  # questions whose prompts are in memory together
+NO_PASSAGE = -1e9  # the score of an empty place: finite, so that 0 · log 0 stays 0
+
+
+def replug_loss(log_retriever_BK: torch.Tensor, log_target_BK: torch.Tensor) -> torch.Tensor:
+    """KL(P_R ‖ Q), mean over B; both arguments are log-probabilities over K."""
+    return (log_retriever_BK.exp() * (log_retriever_BK - log_target_BK)).sum(1).mean()
+
+
+def pdist_loss(log_retriever_BK: torch.Tensor, log_target_BK: torch.Tensor) -> torch.Tensor:
+    """KL(Q ‖ P_R), mean over B; both arguments are log-probabilities over K."""
+    return (log_target_BK.exp() * (log_target_BK - log_retriever_BK)).sum(1).mean()
+
+
+def emdr2_loss(
+    log_retriever_BK: torch.Tensor, token_log_probs_BKT: torch.Tensor, token_mask_BT: torch.Tensor
+) -> torch.Tensor:
+    """−log of each answer token's probability, mixed over K by P_R; mean over a question's tokens, then over B."""
+    mixed_BT = torch.logsumexp(log_retriever_BK[:, :, None] + token_log_probs_BKT, dim=1)
+    return -(mixed_BT * token_mask_BT).sum(1).div(token_mask_BT.sum(1)).mean()
+
+
+def rpg_loss(
+    retriever_scores_BK: torch.Tensor,
+    token_log_probs_BKT: torch.Tensor,
+    token_mask_BT: torch.Tensor,
+    objective: Objective,
+    target: Target = "mean",
+    retriever_temperature: float = 0.1,
+    target_temperature: float = 0.1,
+    present_BK: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The loss of one batch, and its gradient in `retriever_scores_BK` alone.
+
+    Args:
+        retriever_scores_BK: s(q, p_k).
+        token_log_probs_BKT: log p(a_t | …) given candidate k (`loop`: given all candidates but k); 0 at padding.
+        token_mask_BT: True at the answer's tokens.
+        present_BK: False where there is no k-th candidate.
+    """
+    log_retriever_BK = candidate_log_probs(retriever_scores_BK, retriever_temperature, present_BK)
+    token_log_probs_BKT = token_log_probs_BKT.detach()
+    if objective == "emdr2":
+        return emdr2_loss(log_retriever_BK, token_log_probs_BKT, token_mask_BT)
+    values_BK = target_values(token_log_probs_BKT, token_mask_BT, target)
+    if objective == "loop":  # what the answer loses without p_k
+        values_BK = -values_BK
+    log_target_BK = candidate_log_probs(values_BK, target_temperature, present_BK)
+    return (replug_loss if objective == "replug" else pdist_loss)(log_retriever_BK, log_target_BK)
+
+
+def target_values(token_log_probs_BKT: torch.Tensor, token_mask_BT: torch.Tensor, target: Target) -> torch.Tensor:
+    """LM(a|·) `[B, K]`: mean or sum of the tokens' log-probabilities, or the answer's probability."""
+    sum_BK = (token_log_probs_BKT * token_mask_BT[:, None, :]).sum(2)
+    if target == "mean":
+        return sum_BK / token_mask_BT.sum(1, keepdim=True)
+    return sum_BK if target == "sum" else sum_BK.exp()
+
+
+def candidate_log_probs(
+    values_BK: torch.Tensor, temperature: float, present_BK: torch.Tensor | None = None
+) -> torch.Tensor:
+    """log softmax over K: log P_R of the encoder's scores, log Q of the teacher's; an empty place gets no weight."""
+    scaled_BK = values_BK / temperature
+    if present_BK is not None:
+        scaled_BK = scaled_BK.masked_fill(~present_BK, NO_PASSAGE)
+    return F.log_softmax(scaled_BK, dim=1)
+
+
+@dataclass(kw_only=True)
+class RPGConfig:
+    """Hyper-parameters of RPG."""
+
+    name: str = "rpg"
+    teacher: ReaderConfig | None = None
+    """The language model that judges: `model@algorithm.teacher=…`."""
+    objective: Objective = "pdist"
+    target: Target = "mean"
+    """What LM(a|·) is; `emdr2` takes the tokens' probabilities themselves."""
+    temperature: PositiveFloat = 0.1
+    """γ, of the encoder's scores."""
+    target_temperature: PositiveFloat = 0.1
+    """β, of the language model's."""
+    candidates: PositiveInt = 8
+    """K; clamped to the corpus."""
+    add_gold: bool = False
+    """Put a known gold passage in the last candidate's place where it is not among them."""
+    refresh_every: NonNegativeInt = 0
+    """Optimiser steps between two searches for candidates; 0: those of the start stay."""
+    refresh: Literal["corpus", "questions"] = "corpus"
+    """`questions`: search the passage vectors of the start with the current encoder's questions."""
+    prescore: bool = False
+    """Score all candidates of all training questions in a pass of its own, before training and after each refresh."""
+    mini_batch_size: PositiveInt | None = None
+    """Texts encoded at a time and once more during backward, for batches larger than memory."""
+    sub_batch_size: PositiveInt = 32
+    """Texts of like length padded together, where `mini_batch_size` is None."""
+
+
+class RPGTrainer(AlgorithmTrainer):
+    """Distillation of a language model's scores into an `Encoder`, on questions with answers."""
+
+    Config = RPGConfig
+    trains = "encoder"
+    needs = frozenset({"answers"})
+    hyper: RPGConfig
+
+    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
+        super().__init__(parts, args, callbacks)
+        self.add_callback(RefreshCandidates(self.candidates, self.hyper.refresh_every, self.record))
+        if self.hyper.prescore:
+            self.add_callback(Prescore(self))
+
+    @staticmethod
+    def check_config(config: RunConfig) -> None:
+        """Raises `RequestError` without a teacher, and for LOOP with nothing to leave out."""
+        if config.algorithm.teacher is None:
+            raise RequestError(
+                "algorithm=rpg needs a language model that judges: add model@algorithm.teacher=smollm2_135m"
+            )
+        if config.algorithm.objective == "loop" and config.algorithm.candidates < 2:
+            raise RequestError("algorithm.candidates=1: objective=loop leaves one candidate out, so it needs 2 or more")
+
+    def before_training(self) -> None:
+        """Open the teacher and the score cache; refuse questions that do not fit; prepare the candidates."""
+        self.questions = self.parts.data.splits["train"]
+        teacher = Reader.load(self.hyper.teacher, cache=self.parts.cache, frozen=True)
+        for question in self.questions:
+            teacher.prompts.for_question(question, (), question.answers[0])
+        self.scorer = AnswerScorer(teacher, self.parts.cache)
+        store = self.parts.data.passages
+        self.golds = [store.rows(question.positive_ids).tolist() for question in self.questions]
+        if self.hyper.add_gold and not any(self.golds):
+            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
+        self.candidates = Candidates(
+            self.parts.retriever,
+            [retrieval_query(question, self.parts.config.data.query_history) for question in self.questions],
+            self.hyper.candidates,
+            golds=self.golds if self.hyper.add_gold else None,
+            mode=self.hyper.refresh,
+        )
+
+    def training_examples(self) -> Examples:
+        """Numbers of questions: their candidates are looked up when the step is computed."""
+        return Examples(range(len(self.questions)))
+
+    def collate(self, features: list[int]) -> dict[str, Any]:
+        """Query sub-batches and `questions_B`."""
+        encoder = self.parts.model
+        token_ids = encoder.tokenize_queries([self.candidates.queries[number] for number in features])
+        return {
+            "queries": length_sorted_chunks(encoder, token_ids, self._chunk_size),
+            "questions_B": torch.tensor(features),
+        }
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """See the module's docstring; the mean over this process's questions."""
+        numbers = inputs["questions_B"].tolist()
+        rows_BK = self.candidates.rows_QK[numbers]
+        token_log_probs_BKT, token_mask_BT = self.judged(numbers, rows_BK)
+        queries_BD = encode_chunks(model, inputs["queries"], recompute=self.hyper.mini_batch_size is not None)
+        scores_BK = self._retriever_scores(model, queries_BD, rows_BK)
+        present_BK = torch.from_numpy(rows_BK >= 0).to(scores_BK.device)
+        hyper = self.hyper
+        loss = rpg_loss(
+            scores_BK,
+            token_log_probs_BKT,
+            token_mask_BT,
+            hyper.objective,
+            hyper.target,
+            hyper.temperature,
+            hyper.target_temperature,
+            present_BK,
+        )
+        self._record_agreement(numbers, rows_BK, scores_BK.detach(), token_log_probs_BKT, token_mask_BT, present_BK)
+        return (loss, {"scores": scores_BK}) if return_outputs else loss
+
+    @property
+    def _chunk_size(self) -> int:
+        return self.hyper.mini_batch_size or self.hyper.sub_batch_size
+
+    def _retriever_scores(self, model: torch.nn.Module, queries_BD: torch.Tensor, rows_BK: np.ndarray) -> torch.Tensor:
+        """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places score 0."""
+        encoder = self.parts.model
+        rows_P, column_BK = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
+        texts = self.parts.data.passages.full_texts(rows_P.tolist())
+        chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
+        self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
+        passages_PD = encode_chunks(
+            model, self._prepare_inputs(chunks), recompute=self.hyper.mini_batch_size is not None
+        )
+        scores_BP = encoder.similarity(queries_BD, passages_PD).float()
+        column_BK = torch.from_numpy(column_BK.reshape(rows_BK.shape)).to(scores_BP.device)
+        return scores_BP.gather(1, column_BK)
+
+    # -- the teacher -----------------------------------------------------------------------------
+
+    def judged(
+        self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`token_log_probs_BKT` and `token_mask_BT` of `rpg_loss`, from the cache or from the teacher."""
+        scorer = self.scorer
+        asked, hits, seconds = scorer.asked, scorer.hits, scorer.seconds
+        places, prompts, answers = [], [], []
+        for b, number in enumerate(numbers):
+            question = self.questions[number]
+            for k, prompt in self._prompts(question, rows_BK[b]):
+                places.append((b, k))
+                prompts.append(prompt)
+                answers.append(question.answers[0])
+        scores = scorer.token_log_probs(prompts, answers, progress)
+        log_probs_BKT = np.zeros((*rows_BK.shape, max(map(len, scores), default=1)), dtype=np.float32)
+        mask_BT = np.zeros((len(numbers), log_probs_BKT.shape[2]), dtype=bool)
+        for (b, k), row_T in zip(places, scores, strict=True):
+            log_probs_BKT[b, k, : len(row_T)] = row_T
+            mask_BT[b, : len(row_T)] = True
+        self.record("cache_hit_rate", (scorer.hits - hits) / max(1, scorer.asked - asked))
+        self.record("lm_seconds", scorer.seconds - seconds)
+        device = self.parts.model.device
+        return torch.from_numpy(log_probs_BKT).to(device), torch.from_numpy(mask_BT).to(device)
+
+    def _prompts(self, question: Question, rows_K: np.ndarray) -> list[tuple[int, Prompt]]:
+        """Place and prompt of each candidate: with it alone or, for LOOP, with all the others."""
+        store, builder = self.parts.data.passages, self.scorer.reader.prompts
+        present = [(k, int(row)) for k, row in enumerate(rows_K) if row >= 0]
+        passages = {row: store[row] for _, row in present}
+        made = []
+        for k, row in present:
+            # In the corpus's order, so that the same set is the same prompt whatever the encoder's ranking.
+            shown = [row] if self.hyper.objective != "loop" else sorted(passages.keys() - {row})
+            made.append((k, builder.for_question(question, [passages[r] for r in shown], question.answers[0])))
+        return made
+
+    def prescore(self) -> None:
+        """Score the candidates of this process's share of the training questions, with a progress bar."""
+        rows_QK = self.candidates.rows_QK
+        mine = range(self.args.process_index, len(self.questions), self.args.world_size)
+        for start in range(0, len(mine), PRESCORED_AT_A_TIME):
+            numbers = mine[start : start + PRESCORED_AT_A_TIME]
+            self.judged(numbers, rows_QK[list(numbers)], progress=True)
+        self.accelerator.wait_for_everyone()
+        log.info("scored ahead: %s", self.cost())
+
+    def cost(self) -> str:
+        """What the teacher's scores have cost so far, in words."""
+        scorer = self.scorer
+        return (
+            f"{scorer.asked} pairs, {scorer.hit_rate:.0%} of them from the cache; {scorer.tokens_computed} of "
+            f"{scorer.tokens_asked} tokens computed in {scorer.seconds:.0f} s. {scorer.truncation.sentence()}"
+        )
+
+    # -- logging ---------------------------------------------------------------------------------
+
+    def _record_agreement(
+        self,
+        numbers: Sequence[int],
+        rows_BK: np.ndarray,
+        scores_BK: torch.Tensor,
+        token_log_probs_BKT: torch.Tensor,
+        token_mask_BT: torch.Tensor,
+        present_BK: torch.Tensor,
+    ) -> None:
+        """KL(P_R ‖ Q), Q's entropy in nats, and how often Q and P_R put a known gold passage first."""
+        values_BK = target_values(token_log_probs_BKT, token_mask_BT, self.hyper.target)
+        values_BK = -values_BK if self.hyper.objective == "loop" else values_BK
+        log_target_BK = candidate_log_probs(values_BK, self.hyper.target_temperature, present_BK)
+        log_retriever_BK = candidate_log_probs(scores_BK, self.hyper.temperature, present_BK)
+        self.record("kl", replug_loss(log_retriever_BK, log_target_BK))
+        self.record("target_entropy", -(log_target_BK.exp() * log_target_BK).sum(1).mean())
+        gold_BK = np.array([np.isin(rows_BK[b], self.golds[number]) for b, number in enumerate(numbers)])
+        known = [b for b, number in enumerate(numbers) if self.golds[number]]
+        if known:
+            self.record("gold_in_candidates", float(gold_BK[known].any(1).mean()))
+        found = gold_BK.any(1)
+        if found.any():
+            first_B = {"target": log_target_BK.argmax(1), "retriever": log_retriever_BK.argmax(1)}
+            for name, column_B in first_B.items():
+                right_B = gold_BK[np.arange(len(numbers)), column_B.cpu().numpy()]
+                self.record(f"{name}_agrees_with_gold", float(right_B[found].mean()))
+
+
+class Prescore(TrainerCallback):
+    """Scores ahead of time: when training begins, and after each refresh."""
+
+    def __init__(self, trainer: RPGTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After `RefreshCandidates`, which gives a resumed run its candidates back."""
+        self.trainer.prescore()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The new candidates; those that stayed are known."""
+        every = self.trainer.hyper.refresh_every
+        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
+            self.trainer.prescore()

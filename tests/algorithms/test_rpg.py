@@ -1,0 +1,276 @@
+"""RPG: gradients of known sign, one order of candidates, refresh, resume."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from rag_experiments.algorithms.rpg import RPGConfig, RPGTrainer, rpg_loss, target_values
+from rag_experiments.errors import RequestError
+from rag_experiments.retrieval.refresh import FILE
+from rag_experiments.schema import ReaderConfig
+from tests.algorithms.rpg_parts import logged, make_trainer
+from tests.tiny_readers import tiny_llama, tiny_t5  # noqa: F401 - fixtures
+
+# One question, three candidates, an answer of one token: log-probabilities given each candidate.
+LIKELY, MIDDLING, UNLIKELY = -1.0, -2.0, -4.0
+ONE_TOKEN = torch.tensor([[[LIKELY], [MIDDLING], [UNLIKELY]]], dtype=torch.float64)
+# Leave-one-out: without the first candidate the answer is unlikely, without the last it stays likely.
+WITHOUT = ONE_TOKEN.flip(1)
+OBJECTIVES = ["replug", "pdist", "loop", "emdr2"]
+
+
+def loss_of(objective: str, scores_BK: torch.Tensor, log_probs_BKT: torch.Tensor, **settings) -> torch.Tensor:
+    settings = {"retriever_temperature": 1.0, "target_temperature": 1.0, **settings}
+    mask_BT = torch.ones(log_probs_BKT.shape[0], log_probs_BKT.shape[2], dtype=torch.bool)
+    return rpg_loss(scores_BK, log_probs_BKT, mask_BT, objective, **settings)
+
+
+def gradient(objective: str, scores: list[float], log_probs_BKT: torch.Tensor, **settings) -> torch.Tensor:
+    scores_BK = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
+    loss_of(objective, scores_BK, log_probs_BKT, **settings).backward()
+    return scores_BK.grad[0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "log_probs", "signs"),
+    [
+        # KL(P‖Q): P_k (log P_k/Q_k − KL). The middling passage is better than the average log Q, so it rises too.
+        ("replug", ONE_TOKEN, [-1, -1, 1]),
+        # KL(Q‖P): P_k − Q_k, Q = 0.705, 0.259, 0.035: only the first is above a third.
+        ("pdist", ONE_TOKEN, [-1, 1, 1]),
+        # Q from what is lost without each: 4, 2, 1.
+        ("loop", WITHOUT, [-1, 1, 1]),
+        # P_k − p_k P_k / Σ: the posterior, here Q.
+        ("emdr2", ONE_TOKEN, [-1, 1, 1]),
+    ],
+)
+def test_the_gradient_of_each_passage_has_the_sign_worked_out_by_hand(objective, log_probs, signs):
+    """Negative: descent raises this passage's score."""
+    found = gradient(objective, [0.0, 0.0, 0.0], log_probs)
+    assert torch.sign(found).tolist() == signs
+    assert found.sum().item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_scores_and_log_probs_stand_in_one_order(objective):
+    """The passage that helps is the last one here: it, and no other, is raised the most."""
+    log_probs = (WITHOUT if objective == "loop" else ONE_TOKEN).flip(1)
+    found = gradient(objective, [0.3, 0.1, -0.2], log_probs)
+    assert found.argmin().item() == 2
+    assert found[2] < 0 < found[0]
+
+
+def test_losses_by_hand():
+    scores = torch.tensor([[0.4, 0.1, -0.3]], dtype=torch.float64)
+    p = [math.exp(s / 0.5) for s in (0.4, 0.1, -0.3)]
+    p = [value / sum(p) for value in p]
+    q = [math.exp(v / 2.0) for v in (LIKELY, MIDDLING, UNLIKELY)]
+    q = [value / sum(q) for value in q]
+    at = {"retriever_temperature": 0.5, "target_temperature": 2.0}
+    by_hand = {
+        "replug": sum(pk * math.log(pk / qk) for pk, qk in zip(p, q, strict=True)),
+        "pdist": sum(qk * math.log(qk / pk) for pk, qk in zip(p, q, strict=True)),
+        "emdr2": -math.log(sum(pk * math.exp(v) for pk, v in zip(p, (LIKELY, MIDDLING, UNLIKELY), strict=True))),
+    }
+    for objective, expected in by_hand.items():
+        assert loss_of(objective, scores, ONE_TOKEN, **at).item() == pytest.approx(expected, abs=1e-12), objective
+    q = [math.exp(v / 2.0) for v in (4, 2, 1)]
+    q = [value / sum(q) for value in q]
+    expected = sum(qk * math.log(qk / pk) for pk, qk in zip(p, q, strict=True))
+    assert loss_of("loop", scores, WITHOUT, **at).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_targets_of_an_answer_of_two_tokens_and_padding():
+    log_probs_BKT = torch.tensor([[[-1.0, -3.0, 0.0], [-2.0, -2.5, 0.0]]])
+    mask_BT = torch.tensor([[True, True, False]])
+    assert target_values(log_probs_BKT, mask_BT, "mean").tolist() == [[-2.0, -2.25]]
+    assert target_values(log_probs_BKT, mask_BT, "sum").tolist() == [[-4.0, -4.5]]
+    torch.testing.assert_close(target_values(log_probs_BKT, mask_BT, "probability"), torch.tensor([[-4.0, -4.5]]).exp())
+
+
+def test_emdr2_is_the_mean_over_a_questions_own_tokens():
+    log_probs_BKT = torch.tensor([[[-1.0, -3.0], [-2.0, -2.5]], [[-1.0, 0.0], [-5.0, 0.0]]])
+    mask_BT = torch.tensor([[True, True], [True, False]])
+    scores = torch.zeros(2, 2)
+    both = rpg_loss(scores, log_probs_BKT, mask_BT, "emdr2", retriever_temperature=1.0)
+    first = rpg_loss(scores[:1], log_probs_BKT[:1], mask_BT[:1], "emdr2", retriever_temperature=1.0)
+    second = rpg_loss(scores[1:], log_probs_BKT[1:, :, :1], mask_BT[1:, :1], "emdr2", retriever_temperature=1.0)
+    assert both.item() == pytest.approx((first + second).item() / 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_order_of_candidates_does_not_matter(objective):
+    torch.manual_seed(0)
+    scores, log_probs = torch.randn(4, 6, dtype=torch.float64), -torch.rand(4, 6, 5, dtype=torch.float64) * 5
+    shuffled = torch.tensor([3, 0, 5, 1, 4, 2])
+    loss = loss_of(objective, scores, log_probs)
+    assert loss_of(objective, scores[:, shuffled], log_probs[:, shuffled]).item() == pytest.approx(
+        loss.item(), abs=1e-12
+    )
+    # One of the two shuffled alone is another loss: the test can fail.
+    assert abs(loss_of(objective, scores[:, shuffled], log_probs).item() - loss.item()) > 1e-3
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_empty_place_counts_for_nothing(objective):
+    log_probs = WITHOUT if objective == "loop" else ONE_TOKEN
+    padded = torch.cat([log_probs, torch.zeros(1, 1, 1, dtype=torch.float64)], dim=1)
+    scores = torch.tensor([[0.4, 0.1, -0.3, 0.9]], dtype=torch.float64, requires_grad=True)
+    present = torch.tensor([[True, True, True, False]])
+    loss = loss_of(objective, scores, padded, present_BK=present)
+    loss.backward()
+    assert loss.item() == pytest.approx(loss_of(objective, scores[:, :3], log_probs).item(), abs=1e-9)
+    assert scores.grad[0, 3].item() == 0
+    assert torch.isfinite(scores.grad).all()
+
+
+def test_no_gradient_reaches_the_target():
+    log_probs = ONE_TOKEN.clone().requires_grad_()
+    loss_of("replug", torch.zeros(1, 3, dtype=torch.float64, requires_grad=True), log_probs).backward()
+    assert log_probs.grad is None
+
+
+# -- the trainer -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", ["pdist", "loop"])
+def test_column_k_of_both_matrices_is_candidate_k(tiny_bert, tiny_llama, tmp_path, objective):  # noqa: F811
+    trainer = make_trainer(tiny_bert, tiny_llama, tmp_path, algorithm_objective=objective)
+    model, reader = trainer.parts.model, trainer.scorer.reader
+    model.eval()
+    numbers = [5, 0, 3]
+    rows_BK = trainer.candidates.rows_QK[numbers]
+    log_probs_BKT, mask_BT = trainer.judged(numbers, rows_BK)
+    with torch.no_grad():
+        queries = torch.from_numpy(model.embed_queries([trainer.candidates.queries[n] for n in numbers]))
+        scores_BK = trainer._retriever_scores(model, queries, rows_BK)
+    store = trainer.parts.data.passages
+    for b, number in enumerate(numbers):
+        question = trainer.questions[number]
+        for k, row in enumerate(rows_BK[b].tolist()):
+            vector = torch.from_numpy(model.embed_passages([store[row].full_text]))[0]
+            assert scores_BK[b, k].item() == pytest.approx((queries[b] @ vector).item(), abs=1e-5)
+            shown = [row] if objective == "pdist" else sorted(set(rows_BK[b].tolist()) - {row})
+            prompt = reader.prompts.for_question(question, [store[r] for r in shown], question.answers[0])
+            expected = reader.score([prompt], [question.answers[0]]).tokens[0]
+            torch.testing.assert_close(log_probs_BKT[b, k][mask_BT[b]], expected, atol=1e-4, rtol=0)
+
+
+def test_a_step_draws_the_judged_best_passage_nearer(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    trainer = make_trainer(
+        tiny_bert, tiny_llama, tmp_path, algorithm_target_temperature=0.05, max_steps=12, per_device_train_batch_size=8
+    )
+    trainer.train()
+    agreement = logged(trainer, "train/kl")
+    assert agreement[-1] < 0.7 * agreement[0]
+
+
+def test_the_encoder_has_dropout_on_and_the_teacher_does_not(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    trainer = make_trainer(tiny_bert, tiny_llama, tmp_path, max_steps=3, algorithm_refresh_every=1)
+    seen = []
+    original = trainer.compute_loss
+
+    def watched(model, inputs, *rest, **named):
+        seen.append((model.training, trainer.scorer.reader.module.training))
+        assert original(model, inputs).item() != original(model, inputs).item()  # dropout draws anew
+        return original(model, inputs, *rest, **named)
+
+    trainer.compute_loss = watched
+    trainer.train()
+    assert seen == [(True, False)] * 3  # after a refresh as well
+    assert not any(parameter.requires_grad for parameter in trainer.scorer.reader.module.parameters())
+
+
+def test_refresh_at_every_step_equals_a_fresh_index_each_step(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    trainer = make_trainer(tiny_bert, tiny_llama, tmp_path, max_steps=5, algorithm_refresh_every=1, learning_rate=5e-2)
+    used, fresh = [], []
+    original = trainer.compute_loss
+
+    def watched(model, inputs, *rest, **named):
+        encoder, store = trainer.parts.model, trainer.parts.data.passages
+        vectors = encoder.embed_passages(store.full_texts(slice(None)))
+        scores = encoder.embed_queries(trainer.candidates.queries) @ vectors.T
+        # Their scores, not their names: two passages may lie equally near.
+        fresh.append(-np.sort(-scores, axis=1)[:, :4])
+        rows_QK = trainer.candidates.rows_QK
+        used.append((rows_QK, np.take_along_axis(scores, rows_QK, axis=1)))
+        return original(model, inputs, *rest, **named)
+
+    trainer.compute_loss = watched
+    trainer.train()
+    for step, ((rows_QK, ours), expected) in enumerate(zip(used, fresh, strict=True)):
+        assert all(len(set(row)) == 4 for row in rows_QK.tolist())
+        np.testing.assert_allclose(-np.sort(-ours, axis=1), expected, atol=1e-5, err_msg=f"step {step}")
+    found = [np.sort(rows_QK, axis=1) for rows_QK, _ in used]
+    assert any((a != b).any() for a, b in zip(found[1:], found[:-1], strict=True))  # candidates did change
+
+
+def weights(trainer: RPGTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.parts.model.state_dict().items()}
+
+
+def test_resume_in_the_middle_gives_the_uninterrupted_result(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    same = {"max_steps": 6, "algorithm_refresh_every": 2, "learning_rate": 2e-2}
+    whole = make_trainer(tiny_bert, tiny_llama, tmp_path / "whole", **same)
+    whole.train()
+    # Interrupted after step 3, between two refreshes: step 4's candidates are those found after step 2.
+    first = make_trainer(tiny_bert, tiny_llama, tmp_path / "cut", save_strategy="steps", save_steps=3, **same)
+    first.train()
+    assert (tmp_path / "cut" / "checkpoints" / "checkpoint-3" / FILE).is_file()
+    second = make_trainer(tiny_bert, tiny_llama, tmp_path / "cut", **same)
+    second.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoints" / "checkpoint-3"))
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(second)[name], value, atol=1e-6, rtol=0, msg=name)
+    assert logged(second, "train/loss")[-3:] == pytest.approx(logged(whole, "train/loss")[-3:], abs=1e-6)
+    assert logged(second, "train/cache_hit_rate")[-1] == 1.0  # the score cache survived too
+
+
+def test_an_encoder_decoder_may_judge(tiny_bert, tiny_t5, tmp_path):  # noqa: F811
+    trainer = make_trainer(tiny_bert, tiny_t5, tmp_path, kind="encoder_decoder", max_steps=2)
+    trainer.train()
+    assert all(math.isfinite(value) for value in logged(trainer, "train/loss"))
+
+
+def test_what_is_logged(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    trainer = make_trainer(
+        tiny_bert, tiny_llama, tmp_path, max_steps=4, algorithm_refresh_every=2, algorithm_add_gold=True
+    )
+    trainer.train()
+    for name in ("kl", "target_entropy", "target_agrees_with_gold", "retriever_agrees_with_gold", "cache_hit_rate"):
+        assert len(logged(trainer, f"train/{name}")) == 4, name
+    assert len(logged(trainer, "train/refresh_seconds")) == 1
+    assert all(value == 1 for value in logged(trainer, "train/gold_in_candidates"))
+    assert all(0 <= value <= math.log(4) + 1e-6 for value in logged(trainer, "train/target_entropy"))
+    assert logged(trainer, "train/cache_hit_rate")[0] == 0
+
+
+def test_prescoring_leaves_nothing_for_the_steps(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    plain = make_trainer(tiny_bert, tiny_llama, tmp_path / "plain", cache=None)
+    plain.train()
+    ahead = make_trainer(tiny_bert, tiny_llama, tmp_path / "ahead", algorithm_prescore=True)
+    ahead.train()
+    assert logged(ahead, "train/cache_hit_rate")[1:] == [1.0] * 3
+    assert logged(ahead, "train/loss") == pytest.approx(logged(plain, "train/loss"), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": None}, "add model@algorithm.teacher=smollm2_135m"),
+        ({"teacher": ReaderConfig(path="x"), "objective": "loop", "candidates": 1}, "leaves one candidate out"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_weights_are_read(settings, message):
+    with pytest.raises(RequestError, match=message):
+        RPGTrainer.check_config(SimpleNamespace(algorithm=RPGConfig(**settings)))
+
+
+def test_a_question_that_leaves_no_room_is_refused_before_training(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    config = ReaderConfig(path=str(tiny_llama), precision="fp32", max_input_length=40)
+    with pytest.raises(RequestError, match="never cut"):
+        make_trainer(tiny_bert, tiny_llama, tmp_path, algorithm_teacher=config)
