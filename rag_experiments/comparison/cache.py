@@ -1,0 +1,66 @@
+"""Parsed runs between calls: one SQLite file, safe under concurrent readers and writers, never needed.
+
+Where the file cannot be opened or written (a read-only home, a full disk, a broken file) everything works
+without it, only slower.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when what a record holds changes: older files are then ignored."""
+
+
+class RecordCache:
+    """`get` and `put` records by run path and stamp; new ones are written in one go at the end of the `with` block."""
+
+    def __init__(self, folder: Path):
+        self.file = folder / "compare" / f"runs-v{VERSION}.sqlite"
+        self.connection: sqlite3.Connection | None = None
+        self.fresh: dict[str, tuple[str, str]] = {}
+
+    def __enter__(self) -> RecordCache:
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.connection = sqlite3.connect(self.file, timeout=5)
+            self.connection.execute("CREATE TABLE IF NOT EXISTS runs (path TEXT PRIMARY KEY, stamp TEXT, record TEXT)")
+        except (sqlite3.Error, OSError) as error:
+            self._give_up(error)
+        return self
+
+    def get(self, path: str, stamp: str) -> dict[str, Any] | None:
+        """The record of a run whose files have not changed since, or None."""
+        if self.connection is None:
+            return None
+        try:
+            row = self.connection.execute("SELECT stamp, record FROM runs WHERE path = ?", (path,)).fetchone()
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return None
+        return json.loads(row[1]) if row and row[0] == stamp else None
+
+    def put(self, path: str, stamp: str, record: dict[str, Any]) -> None:
+        """Keep a record for the next call."""
+        self.fresh[path] = (stamp, json.dumps(record, ensure_ascii=False))
+
+    def __exit__(self, *exception: object) -> None:
+        if self.connection is None:
+            return
+        try:
+            with self.connection:  # one transaction: whole or not at all
+                rows = [(path, stamp, record) for path, (stamp, record) in self.fresh.items()]
+                self.connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", rows)
+            self.connection.close()
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        log.info("%s is not used: %s", self.file, error)
+        self.connection = None
