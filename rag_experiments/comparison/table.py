@@ -14,8 +14,18 @@ from functools import cached_property
 from typing import Any
 
 from rag_experiments.comparison import columns
-from rag_experiments.comparison.fields import Fields, group_value, higher_is_better, short_value, split_metric
+from rag_experiments.comparison.fields import (
+    Fields,
+    group_value,
+    higher_is_better,
+    short_labels,
+    short_value,
+    split_metric,
+)
 from rag_experiments.comparison.loading import RunRecord
+
+LABEL_KEYS = 4
+"""Config values in a group's label: the ones that come first say most."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,10 @@ def number(value: float) -> str:
 
 @dataclass
 class Group:
-    """Runs of one config, which differ in their seed."""
+    """Runs of one config, which differ in their seed. `label`: what sets it apart in its table, in words."""
 
     runs: list[RunRecord]
+    label: str = ""
 
     @cached_property
     def counted(self) -> list[RunRecord]:
@@ -133,6 +144,7 @@ class RunTable:
         self.config = columns.config_columns(readable)
         self.stage = split_metric(self.metric)[0] if self.metric else ""
         self.sections = self._sections()
+        self._label_groups()
         self.notes = notes(self)
 
     @property
@@ -170,6 +182,22 @@ class RunTable:
                 if len(chosen) == 1 and names[next(iter(chosen))] == 1
             }
         return found
+
+    def _label_groups(self) -> None:
+        labels = short_labels(self.config.shown)
+        for group in self.groups:
+            parts = []
+            for key in self.config.shown[:LABEL_KEYS]:
+                value = self.shown(group, key)
+                if value != "–":
+                    parts.append(value if key in columns.SELECTORS.values() else f"{labels[key]}={value}")
+            if not self.grouped:
+                parts.append(f"seed={group.runs[0].seed}")
+            group.label = " ".join(parts) or group.name
+        counts = Counter(group.label for group in self.groups)
+        for group in self.groups:
+            if counts[group.label] > 1:
+                group.label = group.name
 
     def _sections(self) -> list[Section]:
         by_key: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)

@@ -1,0 +1,149 @@
+"""Compare runs from their directories: `python -m rag_experiments.compare outputs --baseline outputs/ctl/…`.
+
+Reads files only: no torch, no W&B (but for `--wandb-report`), no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from rag_experiments.errors import RequestError
+
+if TYPE_CHECKING:
+    from rag_experiments.comparison.render import Document
+
+EPILOG = """\
+examples:
+  rag-compare outputs                                   every run, best first
+  rag-compare outputs --where "algorithm=ctl and trainer.learning_rate<1e-4" --metric recall@1
+  rag-compare RUN_A RUN_B --baseline RUN_A              which is better, by how much, is it noise
+  rag-compare RUN                                       one run: before and after training
+  rag-compare outputs --pivot algorithm data            a matrix
+  rag-compare outputs --baseline RUN_A --output report.html
+"""
+_BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".html": "html", ".htm": "html"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message} (rag-compare --help shows the options)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = _Parser(
+        prog="rag-compare",
+        description="Compare runs from their directories, at any depth below the ones given.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    p.add_argument("directories", nargs="+", metavar="DIR", help="run directories, or folders that hold some")
+    p.add_argument("--metric", metavar="M", help="what to rank by and test, such as recall@1 or test/f1; several: a,b")
+    p.add_argument(
+        "--baseline", metavar="DIR", help="the run (or the folder with its seeds) that all others are held to"
+    )
+    p.add_argument("--format", choices=["table", "csv", "markdown", "latex", "json", "html"], help="default: table")
+    p.add_argument("--output", metavar="FILE", help="write there; its ending gives the format where --format does not")
+    p.add_argument("--where", metavar="EXPR", help='only these runs, such as "algorithm=ctl and seed in [0, 1]"')
+    p.add_argument("--pivot", nargs=2, metavar=("A", "B"), help="also a matrix of the metric by two keys")
+    p.add_argument("--ungrouped", action="store_true", help="a row a seed")
+    p.add_argument(
+        "--wandb-report", action="store_true", help="also make a W&B report; offline, say what it would hold"
+    )
+    return p
+
+
+def main() -> None:
+    """The console script and `python -m`."""
+    from rag_experiments.cli import exit_with
+
+    exit_with(start)
+
+
+def start(arguments: Sequence[str]) -> int:
+    """From the typed arguments to an exit status."""
+    try:
+        args = parser().parse_args(arguments)
+    except SystemExit as leaving:  # --help
+        return int(leaving.code or 0)
+    form = args.format or _BY_SUFFIX.get(Path(args.output).suffix if args.output else "", "table")
+    if form == "html" and not args.output:
+        raise RequestError("--format html needs --output FILE")
+    document = make_document(args)
+    _write(document, form, args.output)
+    if args.wandb_report:
+        from rag_experiments.comparison.wandb_report import make_report
+
+        print(make_report(document), file=sys.stderr)
+    return 0
+
+
+def make_document(args: argparse.Namespace) -> Document:
+    """Load, filter, arrange, judge.
+
+    Raises:
+        RequestError: a directory, a name or an expression that cannot be used.
+    """
+    from rag_experiments.comparison.before_after import before_after
+    from rag_experiments.comparison.loading import load_runs
+    from rag_experiments.comparison.render import Document
+    from rag_experiments.comparison.table import RunTable
+    from rag_experiments.comparison.verdict import judge
+    from rag_experiments.comparison.where import filter_runs
+
+    if args.baseline and not Path(args.baseline).exists():
+        raise RequestError(f"--baseline {args.baseline}: there is no such directory")
+    directories = [*args.directories, *([args.baseline] if args.baseline else [])]
+    runs = load_runs(directories)
+    notes = []
+    if args.where:
+        chosen = filter_runs(runs, args.where)
+        if not chosen:
+            raise RequestError(f"--where {args.where!r}: none of the {len(runs)} runs satisfies it")
+        if len(chosen) < len(runs):
+            notes.append(f"{len(chosen)} of {len(runs)} runs (--where {args.where}).")
+        runs = chosen
+    metrics = [name.strip() for name in args.metric.split(",")] if args.metric else []
+    table = RunTable(runs, metrics[0] if metrics else None, grouped=not args.ungrouped)
+    if len(metrics) > 1:
+        table = RunTable(runs, metrics[0], metrics, grouped=not args.ungrouped)
+    if args.pivot and table.metric is None:
+        raise RequestError("--pivot: none of these runs has finished, so there is no figure to show")
+    tested = [name for name in table.metrics or [] if len(metrics) > 1] or None
+    return Document(
+        table=table,
+        comparison=judge(table, args.baseline, tested) if args.baseline else None,
+        pivot=tuple(args.pivot) if args.pivot else None,
+        changes=before_after(runs[0]) if len(runs) == 1 else None,
+        notes=notes,
+    )
+
+
+def _write(document: Document, form: str, output: str | None) -> None:
+    from rag_experiments.comparison.render import render
+    from rag_experiments.runs import atomic_write_text
+
+    if form == "html":
+        from rag_experiments.comparison.report import html_report
+
+        text = html_report(document)
+    else:
+        text = render(document, form)
+    if output is None:
+        print(text)
+        return
+    try:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(Path(output), text + "\n")
+    except OSError as error:
+        raise RequestError(f"--output {output}: cannot be written ({error.strerror or error})") from error
+    print(f"written to {output}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""A table, its verdicts and its pivot → text in every format. All formats show the same figures."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag_experiments.comparison import causes, grid
+from rag_experiments.comparison.before_after import BeforeAfter
+from rag_experiments.comparison.columns import MAX_SHOWN, metric_label
+from rag_experiments.comparison.fields import Fields, short_labels, short_value, value_of
+from rag_experiments.comparison.grid import Grid
+from rag_experiments.comparison.table import Group, RunTable, Section, Summary
+from rag_experiments.comparison.verdict import Comparison
+
+FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
+
+
+@dataclass
+class Document:
+    """Everything one call shows."""
+
+    table: RunTable
+    comparison: Comparison | None = None
+    pivot: tuple[str, str] | None = None
+    changes: BeforeAfter | None = None
+    """A single run's before and after."""
+    notes: list[str] = field(default_factory=list)
+    """What was said about the choice of runs."""
+
+    def grids(self, all_columns: bool = False) -> list[Grid]:
+        """The runs, then the pivot, before/after, the verdicts and their causes."""
+        made = table_grids(self.table, all_columns)
+        if self.pivot:
+            made += pivot_grids(self.table, *self.pivot)
+        if self.changes is not None and self.changes:
+            made.append(
+                self.changes.grid("before and after training, with 95 % intervals (the difference's is paired)")
+            )
+        if self.comparison:
+            made.append(self.comparison.grid())
+            made += causes.grids(self.table, self.comparison.baseline, [v.candidate for v in self._candidates()])
+        if made:
+            made[0].notes = [*self.notes, *made[0].notes]
+        return made
+
+    def _candidates(self) -> list[Any]:
+        seen: dict[int, Any] = {}
+        for verdict in self.comparison.verdicts if self.comparison else []:
+            seen.setdefault(id(verdict.candidate), verdict)
+        return list(seen.values())
+
+
+def render(document: Document, form: str) -> str:
+    """The document as one of `FORMATS`, html apart (see `report`)."""
+    if form == "json":
+        return json.dumps(records(document), ensure_ascii=False, indent=2, allow_nan=False)
+    if form == "csv":
+        return _csv(document.table)
+    writers = {"table": grid.to_text, "markdown": grid.to_markdown, "latex": grid.to_latex}
+    return writers[form](document.grids())
+
+
+def table_grids(table: RunTable, all_columns: bool = False) -> list[Grid]:
+    """A grid a section."""
+    keys = list(table.config.shown)
+    shown = keys if all_columns else keys[:MAX_SHOWN]
+    labels = short_labels(shown)
+    grids = []
+    for index, section in enumerate(table.sections):
+        grids.append(_section_grid(table, section, shown, labels))
+        if len(table.sections) > 1:
+            grids[-1].title = f"{chr(65 + index % 26)}. {section.title}"
+    if len(keys) > len(shown):
+        more = f"Differ as well (in csv, json, html): {', '.join(keys[len(shown) :])}."
+        table_notes = [more, *table.notes]
+    else:
+        table_notes = table.notes
+    if grids:
+        grids[-1].notes = list(table_notes)
+    return grids
+
+
+def _section_grid(table: RunTable, section: Section, keys: Sequence[str], labels: dict[str, str]) -> Grid:
+    with_seed = not table.grouped
+    headers = ["run", *(labels[key] for key in keys), *(["seed"] if with_seed else [])]
+    config_width = len(headers)
+    headers += [metric_label(metric, table.stage) for metric in table.metrics or []]
+    states = any(group.state != "completed" for group in section.groups)
+    headers += ["state"] if states else []
+    rows = []
+    for group in section.groups:
+        row = [group.name, *(table.shown(group, key) for key in keys)]
+        row += [short_value(group.runs[0].seed)] if with_seed else []
+        row += [str(group.summary(metric) or "–") for metric in table.metrics or []]
+        rows.append(row + ([group.state] if states else []))
+    numeric = [0 < index < config_width and _is_numeric(rows, index) for index in range(config_width)]
+    numeric += [True] * len(table.metrics or []) + ([False] if states else [])
+    return Grid(section.title, headers, rows, numeric)
+
+
+def _is_numeric(rows: Sequence[Sequence[str]], index: int) -> bool:
+    return all(row[index].lstrip("-").replace(".", "").replace("e-", "").isdigit() or row[index] == "–" for row in rows)
+
+
+def pivot_grids(table: RunTable, down: str, across: str) -> list[Grid]:
+    """Mean of the primary metric per value of two keys, a grid a section.
+
+    Raises:
+        RequestError: no run has one of the keys.
+    """
+    fields = Fields(table.runs)
+    down, across = fields.resolve(down), fields.resolve(across)
+    assert table.metric is not None
+    grids = []
+    for section in table.sections:
+        cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for group in section.groups:
+            for run in group.counted:
+                if table.metric in run.metrics:
+                    cells[_pivot_value(run, down), _pivot_value(run, across)].append(run.metrics[table.metric])
+        if not cells:
+            continue
+        names_down = list(dict.fromkeys(key[0] for key in cells))
+        names_across = list(dict.fromkeys(key[1] for key in cells))
+        rows = [[a, *(_cell(cells.get((a, b))) for b in names_across)] for a in names_down]
+        numeric = [False] + [True] * len(names_across)
+        title = f"{table.metric}: {down} (rows) × {across} (columns), mean ± sd (runs)"
+        grids.append(Grid(f"{title}; {section.title}", ["", *names_across], rows, numeric))
+    return grids
+
+
+def _pivot_value(run: Any, key: str) -> str:
+    return short_value(value_of(run, key))
+
+
+def _cell(values: Sequence[float] | None) -> str:
+    if not values:
+        return "–"
+    sd = statistics.stdev(values) if len(values) > 1 else None
+    return str(Summary(statistics.fmean(values), sd, len(values)))
+
+
+def records(document: Document) -> dict[str, Any]:
+    """Everything with full precision and full names."""
+    table = document.table
+    value: dict[str, Any] = {
+        "metric": table.metric,
+        "notes": [*document.notes, *table.notes],
+        "sections": [
+            {"title": section.title, "corpus_hash": section.key[0], "questions": section.key[1]}
+            | {"groups": [_group_record(table, group) for group in section.groups]}
+            for section in table.sections
+        ],
+    }
+    if document.pivot:
+        grids = pivot_grids(table, *document.pivot)
+        value["pivot"] = [{"title": g.title, "columns": g.headers[1:], "rows": g.rows} for g in grids]
+    if document.changes is not None:
+        value["before_after"] = {"rows": document.changes.records(), "notes": document.changes.notes}
+    if document.comparison:
+        value["verdicts"] = document.comparison.records()
+        value["verdict_notes"] = document.comparison.notes
+    return _finite(value)
+
+
+def _group_record(table: RunTable, group: Group) -> dict[str, Any]:
+    summaries = {metric: group.summary(metric) for metric in table.metrics or []}
+    return {
+        "runs": [
+            {"path": str(run.path), "name": run.name, "seed": run.seed, "state": run.state, "metrics": run.metrics}
+            for run in group.runs
+        ],
+        "label": group.label,
+        "state": group.state,
+        "config": {key: group.value(key) for key in table.config.shown},
+        "metrics": {m: {"mean": s.mean, "sd": s.sd, "n": s.n} for m, s in summaries.items() if s is not None},
+    }
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities become null: JSON has none."""
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def _csv(table: RunTable) -> str:
+    """A row a group, every config key that differs, full precision."""
+    keys = [*table.config.shown, *table.config.hidden]
+    metrics = list(table.metrics or [])
+    headers = ["section", "run", "state", "seeds", *keys]
+    headers += [f"{metric}{suffix}" for metric in metrics for suffix in ("", " sd", " n")]
+    rows = []
+    for index, section in enumerate(table.sections):
+        for group in section.groups:
+            seeds = " ".join(map(str, group.seeds))
+            row: list[object] = [index + 1, str(group.runs[0].path), group.state, seeds]
+            row += [_plain(group.value(key)) for key in keys]
+            for metric in metrics:
+                summary = group.summary(metric)
+                row += [summary.mean, summary.sd, summary.n] if summary else [None, None, 0]
+            rows.append(row)
+    return grid.to_csv(headers, rows)
+
+
+def _plain(value: Any) -> object:
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value, ensure_ascii=False)
