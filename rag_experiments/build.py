@@ -5,9 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+import torch
+from accelerate import PartialState
+import transformers
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts
+from rag_experiments.callbacks import Progress
 from rag_experiments.errors import RequestError
 from rag_experiments.models.load import load_model
 from rag_experiments.models.precision import resolve_precision
@@ -19,10 +30,9 @@ from rag_experiments.schema import RunConfig
 def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArguments:
     """`trainer.*`, completed by what the run decides: directory, seed, precision."""
     given: dict[str, Any] = dict(config.trainer)
+    device = torch.device("cpu") if given.get("use_cpu") else PartialState().device
+    given["use_cpu"] = device.type == "cpu"  # TrainingArguments refuses bf16 on a CPU that it was not told of
     if "bf16" not in given and "fp16" not in given:
-        import torch
-
-        device = torch.device("cpu" if given.get("use_cpu") or not torch.cuda.is_available() else "cuda")
         dtype = resolve_precision(config.model.precision, device)
         given["bf16"], given["fp16"] = dtype is torch.bfloat16, dtype is torch.float16
     return TrainingArguments(
@@ -30,7 +40,6 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArgument
         seed=config.seed,
         report_to=[],
         remove_unused_columns=False,
-        disable_tqdm=given.pop("disable_tqdm", None),
         **given,
     )
 
@@ -77,4 +86,8 @@ def build_trainer(request: Request, parts: Parts, checkpoints: Path, callbacks: 
         if not args.load_best_model_at_end:
             raise RequestError("early_stopping needs trainer.load_best_model_at_end=true and an eval_strategy")
         callbacks = [*callbacks, EarlyStoppingCallback(early_stopping_patience=patience)]
-    return request.trainer_class(parts, args, callbacks)
+    trainer = request.trainer_class(parts, args, callbacks)
+    trainer.pop_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+    trainer.add_callback(Progress())
+    transformers.utils.logging.disable_progress_bar()  # one for each shard of each checkpoint otherwise
+    return trainer

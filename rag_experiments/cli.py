@@ -143,6 +143,8 @@ def _sentence(error: BaseException) -> str:
     from rag_experiments.config import GROUPS, choices
 
     text = str(error)
+    if not text and error.__cause__ is not None:  # Hydra wraps OmegaConf's error and says nothing itself
+        return _sentence(error.__cause__)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
         known = [*GROUPS, "seed", "name", "resume", "plan", "early_stopping", "hydra"]

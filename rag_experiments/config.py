@@ -188,9 +188,9 @@ def _model_class(node: dict[str, Any], key: str) -> type:
 
 def _checked(cls: type, values: dict[str, Any], key: str, already: dict[str, Any] | None = None) -> Any:
     """`values` as an instance of dataclass `cls`; `already` holds fields that are checked."""
-    refuse_unknown(cls, values, key)
-    if already is not None:
-        values = {**values, **already}
+    already = already or {}
+    refuse_unknown(cls, {name: value for name, value in values.items() if name not in already}, key)
+    values = {**values, **already}
     try:
         return TypeAdapter(cls, config=None).validate_python(values)
     except ValidationError as error:

@@ -34,29 +34,25 @@ def zero_shot(parts: Parts, run: RunDirectory, run_log: RunLog) -> dict[str, flo
     return metrics
 
 
-def final(parts: Parts, run: RunDirectory, run_log: RunLog, step: int) -> dict[str, float]:
+def final(parts: Parts, run: RunDirectory, run_log: RunLog, state: TrainerState) -> dict[str, float]:
     """Evaluate the model that is kept, on every question."""
+    parts.evaluator.timed = True
     metrics: dict[str, float] = {}
     for split in parts.config.evaluation.splits:
-        metrics |= evaluate(parts, run, run_log, split, split, step, everything=True)
+        found = evaluate(parts, run, split, parts.data.splits[split])
+        run_log.write(state.global_step, state.epoch or 0.0, found)
+        metrics |= found
     return metrics
 
 
-def evaluate(
-    parts: Parts, run: RunDirectory, run_log: RunLog, stage: str, split: str, step: int, everything: bool = False
-) -> dict[str, float]:
-    """One stage on one split: predictions and figures written, figures returned under the stage's name."""
-    questions = parts.data.splits[split]
-    asked = questions if everything else sample_questions(questions, parts.config.evaluation)
-    log.info("evaluating %s on %d questions", stage, len(asked))
+def evaluate(parts: Parts, run: RunDirectory, stage: str, questions: Sequence[Question]) -> dict[str, float]:
+    """One stage: predictions written, figures returned under the stage's name."""
+    log.info("evaluating %s on %d questions", stage, len(questions))
     started = time.perf_counter()
-    parts.evaluator.timed = everything
-    result = parts.evaluate(asked)
-    metrics = {f"{stage}/{name}": value for name, value in result.metrics.items()}
-    metrics[f"{stage}/seconds/evaluation"] = time.perf_counter() - started
+    result = parts.evaluate(questions, persist=True)
     run.write_predictions(stage, result.rows)
-    run_log.write(step, 0.0 if step == 0 else parts.epochs, metrics)
-    return metrics
+    metrics = {f"{stage}/{name}": value for name, value in result.metrics.items()}
+    return metrics | {f"{stage}/seconds/evaluation": time.perf_counter() - started}
 
 
 def _measured(run: RunDirectory, stage: str) -> dict[str, float] | None:

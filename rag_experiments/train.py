@@ -91,9 +91,13 @@ class TaskFunction:
 
         directory = Path(HydraConfig.get().runtime.output_dir)
         request = self.request or check_request(composed)
+        if self.request is None:  # a job of a sweep, in whichever process its launcher chose
+            self.resuming = (directory / "status.json").exists()
         run = runs.RunDirectory.open(directory) if self.resuming else runs.RunDirectory.create(directory)
         with runs.recording(run, request.config_hash, facts(request)) as outcome:
             outcome.metrics = train(request, run, resuming=self.resuming)
+        if self.request is None and outcome.exit_status == cli.INTERRUPTED:
+            raise KeyboardInterrupt  # the sweep's too
         self.status = outcome.exit_status
         return objective(request, outcome.metrics) if self.status == cli.DONE else None
 
@@ -101,7 +105,7 @@ class TaskFunction:
 def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> dict[str, float]:
     """A checked request → a finished run directory. Returns the final figures."""
     from rag_experiments import build, stages
-    from rag_experiments.callbacks import Progress, RunLog
+    from rag_experiments.callbacks import RunLog
     from rag_experiments.tracking import make_tracker
 
     config = request.config
@@ -112,7 +116,7 @@ def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> d
             log.info("data: %s", note)
         parts = build.build_parts(request)
         before = stages.zero_shot(parts, run, run_log)
-        trainer = build.build_trainer(request, parts, run.checkpoints_dir, [run_log, Progress()])
+        trainer = build.build_trainer(request, parts, run.checkpoints_dir, [run_log])
         cost = stages.fit(trainer, run.last_checkpoint() if resuming else None)
         stages.save_model(parts, run)
         after = stages.final(parts, run, run_log, trainer.state)
@@ -127,6 +131,7 @@ def facts(request: Request) -> dict[str, Any]:
     return {
         "algorithm": request.config.algorithm.name,
         "name": request.config.name,
+        "sweep": _sweep_facts(request),
         "data_hash": request.data.content_hash,
         "corpus_hash": request.data.corpus_hash,
         "data": {
@@ -138,6 +143,11 @@ def facts(request: Request) -> dict[str, Any]:
         "command": " ".join([Path(sys.executable).name, "-m", "rag_experiments.train", *sys.argv[1:]]),
         "working_directory": os.getcwd(),
     }
+
+
+def _sweep_facts(request: Request) -> dict[str, str | None] | None:
+    sweep = request.config.sweep
+    return {"name": sweep.name, "job": sweep.job} if sweep.name else None
 
 
 def objective(request: Request, metrics: dict[str, float]) -> float | None:

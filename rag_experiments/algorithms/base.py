@@ -143,7 +143,11 @@ class AlgorithmTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's own figures get the `train/` prefix; evaluation's have their stage already."""
-        named = {name if "/" in name else f"train/{name}": value for name, value in logs.items() if name != "epoch"}
+        named = {
+            name if "/" in name else f"train/{name.removeprefix('train_')}": value
+            for name, value in logs.items()
+            if name != "epoch"
+        }
         if "train/loss" in named:
             named |= {f"train/{name}": sum(values) / len(values) for name, values in self._recorded.items() if values}
             self._recorded.clear()
