@@ -1,0 +1,135 @@
+"""Ask a finished run: what does it retrieve, with which scores, and, if it trained a reader, what does it answer?
+
+    python -m rag_experiments.ask run=<dir> "question"         without a question: interactive
+    python -m rag_experiments.ask run=<dir> retriever.k=8 "question"
+
+Interactively, a reader is asked as in a conversation: earlier questions and answers go along (`/new` starts
+another one).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_experiments import cli, runs
+from rag_experiments.errors import RequestError
+from rag_experiments.reopen import reopen, split_run
+
+if TYPE_CHECKING:
+    from rag_experiments.algorithms.base import Parts
+    from rag_experiments.data.schema import Passage, Turn
+
+USAGE = """Ask a finished run a question: the passages it retrieves, their scores, and a reader's answer.
+
+    python -m rag_experiments.ask run=<dir> ["question"] [key=value …]
+
+Without a question: interactive. Data, retriever and evaluation keys may be overridden, such as retriever.k=8."""
+
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
+SHOWN_CHARACTERS = 300
+"""Of a passage's text; the whole of it is what the reader gets."""
+
+
+@dataclass
+class Reply:
+    """What came back: an answer (None: the run trained an encoder) and the passages behind it, best first."""
+
+    answer: str | None
+    passages: list[tuple[float, Passage]]
+
+
+def main() -> None:
+    """The console script and `python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return cli.DONE
+    words = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("--")]
+    line = cli.parse([word for word in arguments if word not in words])
+    runs.refuse_secrets(line.overrides)
+    directory, changes = split_run(line.overrides, "ask")
+    question = " ".join(words).strip()
+    if words and not question:
+        raise RequestError("the question is empty")
+    parts = open_parts(directory, changes, line.config_dir)
+    if question:
+        show(reply(parts, question))
+    else:
+        converse(parts)
+    return cli.DONE
+
+
+def open_parts(directory: Any, changes: list[str], config_dir: str | None = None) -> Parts:
+    """The run's model and retriever, ready to be asked."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    request = reopen(directory, changes, config_dir).request
+    from rag_experiments import build
+
+    parts = build.build_parts(request)
+    parts.retriever.refresh(persist=True)
+    return parts
+
+
+def reply(parts: Parts, question: str, history: Sequence[Turn] = ()) -> Reply:
+    """Retrieve for `question`, and let a reader answer."""
+    from rag_experiments.data.queries import retrieval_query
+    from rag_experiments.data.schema import Question
+
+    asked = Question(id="asked", question=question, history=tuple(history))
+    query = retrieval_query(asked, parts.config.data.query_history)
+    found = parts.retriever.search([query], parts.config.retriever.k)
+    store = parts.data.passages
+    passages = [
+        (float(score), store[int(row)])
+        for row, score in zip(found.rows_QK[0], found.scores_QK[0], strict=True)
+        if row >= 0
+    ]
+    if parts.config.model.kind == "encoder":
+        return Reply(None, passages)
+    given = [[passage for _, passage in passages]]
+    (answer,), _ = parts.model.answer([asked], given, parts.config.evaluation.num_beams, False)
+    return Reply(answer, passages)
+
+
+def show(said: Reply) -> None:
+    """The answer, then the passages."""
+    if said.answer is not None:
+        print(said.answer, end="\n\n")
+    for number, (score, passage) in enumerate(said.passages, 1):
+        title = f"  {passage.title}" if passage.title else ""
+        text = " ".join(passage.text.split())
+        cut = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+        print(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
+
+
+def converse(parts: Parts) -> None:
+    """Questions from the terminal until it ends."""
+    from rag_experiments.data.schema import Turn
+
+    history: list[Turn] = []
+    print("A question (/new: another conversation; Ctrl-D: leave)", file=sys.stderr)
+    while True:
+        try:
+            question = input("> ").strip()
+        except EOFError:
+            return
+        if question == "/new":
+            history.clear()
+        elif question:
+            said = reply(parts, question, history)
+            show(said)
+            if said.answer is not None:
+                history += [Turn("user", question), Turn("assistant", said.answer)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""A finished run, evaluated again: on other data, behind another retriever, with another k or decoding.
+
+    python -m rag_experiments.evaluate run=<dir> [name=…] [overrides]
+    python -m rag_experiments.evaluate run=outputs/swr/… retriever.k=8 evaluation.oracle=true
+    python -m rag_experiments.evaluate run=… model@retriever.encoder=run retriever.encoder.path=run://outputs/ctl/…
+
+The run itself stays as it is: figures and predictions go to `<run>/evaluations/<name>/`. It is the code that
+the run's own evaluation went through, so the same overrides give the same figures.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from rag_experiments import cli, runs
+from rag_experiments.errors import RequestError
+from rag_experiments.reopen import Reopened, reopen, split_run
+
+log = logging.getLogger(__name__)
+
+PURPOSE = "Evaluate a finished run again: on other data, with another retriever, k or decoding."
+USAGE = f"""{PURPOSE}
+
+    python -m rag_experiments.evaluate run=<dir> [name=<word>] [group=option …] [key=value …]
+
+The figures go to <run>/evaluations/<name>/. What made the model (algorithm, model, seed, trainer) cannot be changed;
+data, retriever, evaluation, model.batch_size, model.max_new_tokens and model.precision can."""
+
+
+def main() -> None:
+    """The console script and `python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return cli.DONE
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    line = cli.parse(arguments)
+    runs.refuse_secrets(line.overrides)
+    directory, changes = split_run(line.overrides, "evaluate")
+    named = [value.partition("=")[2] for value in changes if value.startswith("name=")]
+    changes = [value for value in changes if not value.startswith("name=")]
+    opened = reopen(directory, changes, line.config_dir)
+    name = runs.safe_name(named[-1] if named else "_".join(changes) or "again")
+    evaluate(opened, directory / "evaluations" / name)
+    return cli.DONE
+
+
+def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
+    """Figures of `evaluation.splits`, written to `folder` whole or not at all, and printed beside the run's own.
+
+    Raises:
+        RequestError: a split without questions.
+    """
+    from omegaconf import OmegaConf
+
+    from rag_experiments import build
+
+    request = opened.request
+    splits: list[str] = list(request.config.evaluation.splits)
+    for split in splits:
+        if not request.data.splits.get(split):
+            raise RequestError(f"data.path={request.config.data.path}: the {split} split has no questions")
+    parts = build.build_parts(request)
+    parts.evaluator.timed = True
+    metrics: dict[str, float] = {}
+    predictions: dict[str, list[dict[str, Any]]] = {}
+    for split in splits:
+        log.info("evaluating %s on %d questions", split, len(request.data.splits[split]))
+        result = parts.evaluate(request.data.splits[split], persist=True)
+        metrics |= {f"{split}/{name}": value for name, value in result.metrics.items()}
+        predictions[split] = result.rows
+    if opened.run.writes:
+        with runs.atomic_directory(folder) as temporary:
+            settings = OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved)))
+            runs.atomic_write_text(temporary / "config.yaml", settings)
+            runs.atomic_write_json(temporary / "metrics.json", metrics)
+            for split, rows in predictions.items():
+                runs.atomic_write_jsonl(temporary / "predictions" / f"{split}.jsonl", rows)
+        print_beside(opened.run.read_final_metrics(), metrics)
+        print(f"\nwritten to {folder}")
+    return metrics
+
+
+def print_beside(before: dict[str, float], now: dict[str, float]) -> None:
+    """One line a metric: in the run, and here."""
+    shown = [name for name in now if not name.endswith(("_ci_low", "_ci_high"))]
+    width = max(map(len, shown), default=0)
+    print(f"{'':{width}}  {'in the run':>10}  {'here':>10}")
+    for name in shown:
+        earlier = before.get(name)
+        print(f"{name:{width}}  {'' if earlier is None else f'{earlier:.4f}':>10}  {now[name]:>10.4f}")
+
+
+if __name__ == "__main__":
+    main()
