@@ -1,0 +1,122 @@
+"""The web application: a route a page, the files they need, and one way to answer."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.resources
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from rag_experiments import __version__
+from rag_experiments.dashboard import text
+from rag_experiments.dashboard.address import View
+from rag_experiments.dashboard.pages import cost, curves, questions, repeat, runs, sweep
+from rag_experiments.dashboard.security import Guard
+from rag_experiments.dashboard.watch import Watch
+from rag_experiments.errors import RequestError
+
+HERE = Path(__file__).parent
+PAGES: dict[str, Any] = {
+    "runs": runs,
+    "curves": curves,
+    "sweep": sweep,
+    "questions": questions,
+    "cost": cost,
+    "repeat": repeat,
+}
+
+
+def create_app(watch: Watch) -> Starlette:
+    """The application over the runs that `watch` sees."""
+    templates = make_templates()
+    routes = [Route(f"/{name}", answer(watch, templates, name)) for name in PAGES]
+    return Starlette(
+        routes=[
+            Route("/", lambda request: RedirectResponse("/runs")),
+            *routes,
+            Route("/static/plotly.min.js", plotly_script),
+            Mount("/static", StaticFiles(directory=HERE / "static")),
+        ],
+        middleware=[Middleware(Guard), Middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)],
+        exception_handlers={404: lambda request, error: not_found(templates, watch)},
+    )
+
+
+def make_templates() -> jinja2.Environment:
+    """Jinja2 that escapes everything, and fails on a name that is not there."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "value": text.value,
+        "number": text.number,
+        "duration": text.duration,
+        "moment": text.moment,
+        "as_json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    }
+    environment.globals |= {
+        "metric_text": text.metric,
+        "difference_text": text.difference,
+        "pages_there": list(PAGES),
+        "version": __version__,
+    }
+    return environment
+
+
+def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[Request], Response]:
+    """The endpoint of a page. Plain functions: Starlette runs them in threads, so a slow page blocks no other."""
+    page = PAGES[name]
+    template = templates.get_template(f"{name}.html")
+
+    def endpoint(request: Request) -> Response:
+        view = View.read(name, page.DEFAULTS, request.query_params.multi_items())
+        watch.look()
+        headers = {"Cache-Control": "no-store"}
+        if request.query_params.get("since") == watch.version:  # a page asking whether anything is new
+            return Response(status_code=204, headers=headers)
+        status, shared = 200, {"view": view, "watch": watch, "stamp": watch.version, "problem": None}
+        try:
+            body = template.render(shared | page.context(watch, view))
+        except RequestError as error:
+            status = 404
+            body = templates.get_template("problem.html").render(shared | {"problem": str(error)})
+        asked_by_script = "hx-request" in request.headers and "hx-history-restore-request" not in request.headers
+        if asked_by_script and "since" not in request.query_params:
+            headers["HX-Push-Url"] = view.href
+        return HTMLResponse(body, status_code=status, headers=headers)
+
+    return endpoint
+
+
+def not_found(templates: jinja2.Environment, watch: Watch) -> Response:
+    """The page for an address that there is not."""
+    view = View("runs", runs.DEFAULTS)
+    shared = {"view": view, "watch": watch, "stamp": watch.version, "problem": "There is no such page."}
+    return HTMLResponse(templates.get_template("problem.html").render(shared), status_code=404)
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> bytes:
+    return (importlib.resources.files("plotly") / "package_data" / "plotly.min.js").read_bytes()
+
+
+def plotly_script(request: Request) -> Response:
+    """The script that the installed plotly package carries; 4.8 MB, so the browser keeps it."""
+    headers = {"Cache-Control": "public, max-age=86400"}
+    return Response(_plotly(), media_type="text/javascript", headers=headers)

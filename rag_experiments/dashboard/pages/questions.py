@@ -1,0 +1,290 @@
+"""Questions: two runs beside each other, question by question."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.dashboard.address import Value, View
+from rag_experiments.dashboard.corpus import passages_of
+from rag_experiments.dashboard.predictions import Entry, PredictionIndex, index_of, stages_of
+from rag_experiments.dashboard.scope import Scope, scope_of
+from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.data.schema import Passage
+
+DEFAULTS: dict[str, Value] = {
+    "a": "",
+    "b": "",
+    "stage": "",
+    "stage_b": "",
+    "metric": "",
+    "show": "all",
+    "find": "",
+    "order": "file",
+    "page": "1",
+}
+SHOW = {
+    "all": "all questions",
+    "better": "B better",
+    "worse": "A better",
+    "same": "no difference",
+    "both_miss": "both at zero",
+}
+ORDER = {"file": "as in the file", "gain": "B's gain first", "loss": "B's loss first"}
+ROWS, RANKS, OFFERED = 20, 10, 300
+_WORD = re.compile(r"\w+")
+_ARTICLES = {"a", "an", "the"}
+
+
+@dataclass
+class Hit:
+    """One retrieved passage."""
+
+    rank: int
+    id: str
+    score: float | None
+    gold: bool
+    passage: Passage | None
+    move: str = ""
+    """Against the other run: `↑3`, `↓2`, `=`, `new`, or nothing where there is no other."""
+
+
+@dataclass
+class Side:
+    """What one run made of a question."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    hits: list[Hit] = field(default_factory=list)
+    answer: list[tuple[str, bool]] | None = None
+    """The answer in pieces, each with whether it stands in a reference."""
+    gold_rank: int | None = None
+    deeper: int = 0
+    """Retrieved passages that are not listed."""
+
+
+@dataclass
+class Pair:
+    """A question with both sides."""
+
+    entry: Entry
+    a: float | None
+    b: float | None
+    references: list[list[tuple[str, bool]]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Gold passages that neither side lists."""
+    sides: list[Side] = field(default_factory=list)
+
+    @property
+    def change(self) -> float | None:
+        return None if self.a is None or self.b is None else self.b - self.a
+
+
+def context(watch: Watch, view: View) -> dict[str, Any]:
+    """What `questions.html` shows."""
+    scope = scope_of(watch.look(), view)
+    offered = [run for run in _offered(scope) if stages_of(run)][:OFFERED]
+    a = watch.runs.get(view.one("a")) or next(iter(offered), None)
+    if a is None:
+        return {"scope": scope, "a": None}
+    b = watch.runs.get(view.one("b")) if view.one("b") != "none" else None
+    if b is None and not view.one("b"):
+        b = _partner(a, offered)
+    stages = stages_of(a)
+    stage = view.one("stage") if view.one("stage") in stages else next(iter(stages), "")
+    stage_b = view.one("stage_b") or stage
+    if b is None and view.one("b") != "none" and f"zero_shot/{stage}" in stages:
+        b, stage_b = a, view.one("stage_b") or f"zero_shot/{stage}"  # one run alone: against its own zero shot
+    left, right = index_of(a, stage), index_of(b, stage_b) if b else None
+    pairs, metric, metrics = paired(left, right, view.one("metric"))
+    kept = _searched(_kept(pairs, view.one("show"), metric), view.one("find"))
+    kept = _ordered(kept, view.one("order"), metric)
+    pages = max(1, math.ceil(len(kept) / ROWS))
+    page = int(view.number("page", 1, pages))
+    rows = kept[(page - 1) * ROWS : page * ROWS]
+    texts = fill(rows, [(a, left), (b, right)], watch)
+    return {
+        "scope": scope,
+        "offered": list(dict.fromkeys([a.key, *([b.key] if b else []), *(run.key for run in offered)])),
+        "labels": {run.key: f"{run.name} ({run.state})" if run.state != "completed" else run.name for run in watch.runs.values()},
+        "a": a,
+        "b": b,
+        "stages": stages,
+        "stages_b": stages_of(b) if b else [],
+        "stage": stage,
+        "stage_b": stage_b,
+        "metrics": metrics,
+        "metric": metric,
+        "counts": counts(pairs, metric),
+        "pairs": rows,
+        "total": len(kept),
+        "first": (page - 1) * ROWS + 1,
+        "page": page,
+        "pages": pages,
+        "texts": texts,
+        "broken": (left.broken if left else 0) + (right.broken if right else 0),
+        "unlike": _unlike(a, b, stage, stage_b, left, right),
+        "SHOW": SHOW,
+        "ORDER": ORDER,
+    }
+
+
+def _offered(scope: Scope) -> list[Run]:
+    """Runs to choose from: the ticked ones first, then those that match, the newest first."""
+    rest = sorted(scope.matching, key=lambda run: str(run.status.get("started")), reverse=True)
+    return list({run.key: run for run in [*scope.selected, *rest]}.values())
+
+
+def _partner(a: Run, offered: Sequence[Run]) -> Run | None:
+    """The other run that is looked at, where it was asked the same questions."""
+    same = [run for run in offered if run is not a and run.comparable_key("test") == a.comparable_key("test")]
+    return next(iter(same), None)
+
+
+def _unlike(
+    a: Run, b: Run | None, stage: str, stage_b: str, left: PredictionIndex | None, right: PredictionIndex | None
+) -> str | None:
+    """One sentence where the two sides were not asked the same."""
+    if b is None or left is None or right is None:
+        return None
+    if a.status.get("corpus_hash") != b.status.get("corpus_hash"):
+        return "These runs searched different corpora: ranks and figures do not compare."
+    shared = len(left.entries.keys() & right.entries.keys())
+    if shared < max(len(left.entries), len(right.entries)):
+        return f"Only {shared} questions are in both: {len(left.entries)} in A, {len(right.entries)} in B."
+    one, other = a.stages.get(stage), b.stages.get(stage_b)
+    if one and other and one.digest != other.digest:
+        return "The questions have the same ids, but their texts, gold passages or references differ."
+    return None
+
+
+def paired(
+    left: PredictionIndex | None, right: PredictionIndex | None, wanted: str
+) -> tuple[list[Pair], str, list[str]]:
+    """Questions of both sides (of A alone where there is no B), the metric looked at, and those there are."""
+    if left is None:
+        return [], "", []
+    names = list(dict.fromkeys(name for entry in left.entries.values() for name in entry.metrics))
+    preferred = [name for name in ("exact_match", "f1", "recall@1") if name in names]
+    metric = wanted if wanted in names else next(iter(preferred or names), "")
+    pairs = []
+    for id_, entry in left.entries.items():
+        if right is not None and id_ not in right.entries:
+            continue
+        other = right.entries[id_].metrics.get(metric) if right else None
+        pairs.append(Pair(entry, entry.metrics.get(metric), other))
+    return pairs, metric, names
+
+
+def _sign(pair: Pair, metric: str) -> int:
+    change = pair.change or 0.0
+    return 0 if change == 0 else (1 if (change > 0) == higher_is_better(metric) else -1)
+
+
+def counts(pairs: Sequence[Pair], metric: str) -> dict[str, int]:
+    """How many questions B wins, loses and ties."""
+    signs = [_sign(pair, metric) for pair in pairs]
+    return {
+        "all": len(pairs),
+        "better": signs.count(1),
+        "worse": signs.count(-1),
+        "same": signs.count(0),
+        "both_miss": sum(pair.a == 0 and pair.b in (0, None) for pair in pairs),
+    }
+
+
+def _kept(pairs: list[Pair], show: str, metric: str) -> list[Pair]:
+    if show == "both_miss":
+        return [pair for pair in pairs if pair.a == 0 and pair.b in (0, None)]
+    wanted = {"better": 1, "worse": -1, "same": 0}.get(show)
+    return pairs if wanted is None else [pair for pair in pairs if _sign(pair, metric) == wanted]
+
+
+def _searched(pairs: list[Pair], text: str) -> list[Pair]:
+    words = text.lower().split()
+    return [
+        pair
+        for pair in pairs
+        if all(word in pair.entry.searched or word == pair.entry.id.lower() for word in words)
+    ]
+
+
+def _ordered(pairs: list[Pair], order: str, metric: str) -> list[Pair]:
+    if order not in ("gain", "loss"):
+        return pairs
+    turn = 1 if (order == "loss") == higher_is_better(metric) else -1
+    return sorted(pairs, key=lambda pair: turn * (pair.change or 0.0))
+
+
+def fill(rows: Sequence[Pair], sides: Sequence[tuple[Run | None, PredictionIndex | None]], watch: Watch) -> bool:
+    """Read what the pairs on the page need; returns whether the passages' texts are there."""
+    ids = [pair.entry.id for pair in rows]
+    full = [index.rows(ids) if index else {} for _, index in sides]
+    texts_there = False
+    stores: list[dict[str, Passage]] = []
+    for (run, _), found in zip(sides, full, strict=True):
+        wanted = [id_ for row in found.values() for id_ in [*_ids(row, "retrieved_ids")[:RANKS], *_ids(row, "gold_ids")]]
+        passages = passages_of(run, wanted, watch.cache) if run else None
+        texts_there |= passages is not None
+        stores.append(passages or {})
+    for pair in rows:
+        side_rows = [found.get(pair.entry.id) for found in full]
+        first = side_rows[0] or {}
+        pair.references = [mark(str(text), [str(first.get("answer") or "")]) for text in first.get("references") or []]
+        for row, other, store in zip(side_rows, reversed(side_rows), stores, strict=True):
+            if row is not None:
+                pair.sides.append(_side(row, other, store))
+        listed = {hit.id for side in pair.sides for hit in side.hits}
+        pair.missing = [id_ for id_ in _ids(first, "gold_ids") if id_ not in listed]
+    return texts_there
+
+
+def _ids(row: Mapping[str, Any], name: str) -> list[str]:
+    return [str(id_) for id_ in row.get(name) or []]
+
+
+def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage]) -> Side:
+    retrieved, gold = _ids(row, "retrieved_ids"), set(_ids(row, "gold_ids"))
+    scores = row.get("retrieved_scores") or []
+    before = {id_: rank for rank, id_ in enumerate(_ids(other, "retrieved_ids"), 1)} if other else None
+    hits = [
+        Hit(
+            rank,
+            id_,
+            scores[rank - 1] if rank <= len(scores) else None,
+            id_ in gold,
+            store.get(id_),
+            "" if before is None else _move(rank, before.get(id_)),
+        )
+        for rank, id_ in enumerate(retrieved, 1)
+        if rank <= RANKS or id_ in gold
+    ]
+    answer = row.get("answer")
+    return Side(
+        metrics={name: value for name, value in (row.get("metrics") or {}).items() if isinstance(value, int | float)},
+        hits=hits,
+        answer=None if answer is None else mark(str(answer), [str(text) for text in row.get("references") or []]),
+        gold_rank=next((rank for rank, id_ in enumerate(retrieved, 1) if id_ in gold), None),
+        deeper=len(retrieved) - len(hits),
+    )
+
+
+def _move(rank: int, other: int | None) -> str:
+    if other is None:
+        return "new"
+    return "=" if other == rank else (f"↑{other - rank}" if rank < other else f"↓{rank - other}")
+
+
+def mark(text: str, against: Sequence[str]) -> list[tuple[str, bool]]:
+    """`text` in pieces, each with whether its words stand in one of the texts `against`; articles never count."""
+    known = {word.lower() for other in against for word in _WORD.findall(other)} - _ARTICLES
+    pieces: list[tuple[str, bool]] = []
+    end = 0
+    for found in _WORD.finditer(text):
+        pieces += [(text[end : found.start()], False), (found.group(), found.group().lower() in known)]
+        end = found.end()
+    pieces.append((text[end:], False))
+    return [piece for piece in pieces if piece[0]]

@@ -1,0 +1,113 @@
+"""Repeat: one run, what it was started with, and the exact command line that starts it again."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import yaml
+
+from rag_experiments.comparison.fields import split_metric
+from rag_experiments.dashboard.address import Value, View
+from rag_experiments.dashboard.predictions import stages_of
+from rag_experiments.dashboard.scope import scope_of
+from rag_experiments.dashboard.watch import Run, Watch
+
+DEFAULTS: dict[str, Value] = {"run": ""}
+OFFERED = 300
+ERROR_SHOWN = 20_000
+"""Characters of a traceback, its end."""
+
+
+def context(watch: Watch, view: View) -> dict[str, Any]:
+    """What `repeat.html` shows."""
+    runs = watch.look()
+    scope = scope_of(runs, view)
+    run = runs.get(view.one("run")) or next(iter(scope.shown), None)
+    if run is None:
+        return {"scope": scope, "run": None}
+    offered = list(dict.fromkeys([run.key, *(other.key for other in scope.shown)]))[:OFFERED]
+    return {
+        "scope": scope,
+        "run": run,
+        "offered": offered,
+        "labels": {other.key: other.name for other in runs.values()},
+        "commands": commands(run),
+        "table": before_after(run),
+        "other": {k: v for k, v in sorted(run.figures.items()) if not split_metric(k)[0]},
+        "facts": facts(run),
+        "config": yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True) if run.config else "",
+        "error": error_text(run),
+        "stages": stages_of(run),
+    }
+
+
+def overrides(run: Run) -> list[str]:
+    """What Hydra recorded as typed (for a sweep's job: as the sweep gave it); empty where it did not."""
+    try:
+        found = yaml.safe_load((run.directory.path / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
+def commands(run: Run) -> list[tuple[str, str, str]]:
+    """Identifier, explanation and text of the command lines about a run."""
+    kept = [item for item in overrides(run) if not item.startswith(("hydra.run.dir=", "hydra.sweep.", "resume="))]
+    found = []
+    if kept or run.status.get("command"):
+        line = shlex.join(["python", "-m", "rag_experiments.train", *kept]) if kept else str(run.status["command"])
+        where = run.status.get("working_directory")
+        found.append(("again", "Run it again", f"cd {shlex.quote(str(where))} && {line}" if where else line))
+    if run.state in ("interrupted", "failed"):
+        path = shlex.quote(str(run.directory.path))
+        found.append(("resume", "Go on where it stopped", f"python -m rag_experiments.train resume={path}"))
+    if run.state == "completed":
+        path = shlex.quote(str(run.directory.path))
+        found.append(("evaluate", "Evaluate it again", f"python -m rag_experiments.evaluate run={path}"))
+        found.append(("ask", "Ask it", f'python -m rag_experiments.ask run={path} "a question"'))
+    return found
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What fixes a run's figures besides its configuration."""
+    status = run.status
+    commit = str(status.get("git_commit") or "")
+    versions = status.get("versions") if isinstance(status.get("versions"), dict) else {}
+    data = status.get("data") if isinstance(status.get("data"), dict) else {}
+    found = {
+        "directory": str(run.directory.path),
+        "typed": str(status.get("command") or ""),
+        "code": commit[:12] + (", with changes that were not committed" if status.get("git_dirty") else ""),
+        "data": ", ".join(f"{name} {value}" for name, value in data.items() if value is not None),
+        "data hash": str(status.get("data_hash") or ""),
+        "corpus hash": str(status.get("corpus_hash") or ""),
+        "config hash": str(status.get("config_hash") or ""),
+        "seed": "" if run.seed is None else str(run.seed),
+        "machine": f"{status.get('host')}, process {status.get('pid')}" if status.get("host") else "",
+        "resumed": f"{status['resumed']} times" if status.get("resumed") else "",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def before_after(run: Run) -> list[dict[str, Any]]:
+    """A row a metric and split: zero shot, after, and the interval of the latter."""
+    rows = []
+    for name, after in run.figures.items():
+        stage, metric = split_metric(name)
+        if stage not in ("dev", "test") or metric.endswith(("_ci_low", "_ci_high")) or metric.startswith("seconds"):
+            continue
+        low, high = run.figures.get(f"{name}_ci_low"), run.figures.get(f"{name}_ci_high")
+        before = run.figures.get(f"zero_shot/{name}")
+        rows.append({"name": name, "before": before, "after": after, "low": low, "high": high})
+    return sorted(rows, key=lambda row: (row["name"].split("/")[0] != "test"))
+
+
+def error_text(run: Run) -> str:
+    """The traceback of a failed run, its end; else what the status says."""
+    try:
+        return run.directory.error_path.read_text(encoding="utf-8", errors="replace")[-ERROR_SHOWN:]
+    except OSError:
+        error = run.status.get("error")
+        return f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else ""

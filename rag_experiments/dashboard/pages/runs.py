@@ -1,0 +1,138 @@
+"""Runs: the table, sorted, filtered, paged; and the ticked ones' settings beside their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rag_experiments.comparison.fields import higher_is_better, short_labels
+from rag_experiments.dashboard import text
+from rag_experiments.dashboard.address import Value, View
+from rag_experiments.dashboard.scope import comparable, differing, metric_names, plain, scope_of
+from rag_experiments.dashboard.watch import Run, Watch
+
+DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "only": ""}
+ROWS = 50
+SETTINGS_SHOWN, METRICS_SHOWN, COMPARED = 5, 4, 8
+
+
+@dataclass
+class Cell:
+    """A figure in the comparison of ticked runs."""
+
+    text: str
+    difference: str = ""
+    """Against the first run."""
+    better: bool | None = None
+    best: bool = False
+
+
+@dataclass
+class Line:
+    """One setting or figure over the ticked runs."""
+
+    name: str
+    cells: list[Cell]
+
+
+def context(watch: Watch, view: View) -> dict[str, Any]:
+    """What `runs.html` shows."""
+    scope = scope_of(watch.look(), view)
+    keys_there, names_there = differing(scope.everything, seed=True), metric_names(scope.everything)
+    keys = [key for key in view.many("key") if any(key in run.flat for run in scope.everything)]
+    keys = keys or keys_there[:SETTINGS_SHOWN]
+    names = [name for name in view.many("metric") if name in names_there] or _default_metrics(names_there)
+    view.forget("key", tuple(keys_there[:SETTINGS_SHOWN]))
+    view.forget("metric", tuple(_default_metrics(names_there)))
+    order = view.one("sort") or (f"-{names[0]}" if names and higher_is_better(names[0]) else "")
+    rows = ordered(scope.matching, order)
+    pages = max(1, math.ceil(len(rows) / ROWS))
+    page = int(view.number("page", 1, pages))
+    return {
+        "scope": scope,
+        "keys": keys,
+        "keys_there": keys_there,
+        "names": names,
+        "names_there": names_there,
+        "short": short_labels([*keys, *keys_there]),
+        "order": order,
+        "rows": rows[(page - 1) * ROWS : page * ROWS],
+        "first_row": (page - 1) * ROWS + 1,
+        "page": page,
+        "pages": pages,
+        "off_page": _ticked_elsewhere(view, rows[(page - 1) * ROWS : page * ROWS]),
+        "compared": compare(scope.selected[:COMPARED]) if len(scope.selected) > 1 else None,
+        "bests": {name: _best(scope.matching, name) for name in names},
+    }
+
+
+def _default_metrics(names: Sequence[str]) -> list[str]:
+    """The first few of one stage: test where there is one, else whatever there is."""
+    tested = [name for name in names if name.startswith("test/") and not text.is_seconds(name)]
+    return (tested or list(names))[:METRICS_SHOWN]
+
+
+def _ticked_elsewhere(view: View, rows: Sequence[Run]) -> list[str]:
+    here = {run.key for run in rows}
+    return [key for key in view.many("sel") if key not in here]
+
+
+def ordered(runs: Sequence[Run], order: str) -> list[Run]:
+    """Sorted by a setting, a figure, `name`, `state`, `started` or `seconds`; `-` before it turns it round.
+
+    Runs that lack the value come last either way; without an order, the newest first.
+    """
+    backwards, name = (order.startswith("-"), order.removeprefix("-")) if order else (True, "started")
+
+    def key(run: Run) -> tuple[int, float, str]:
+        value = sort_value(run, name)
+        return (0, float(value), "") if isinstance(value, int | float) else (1, 0.0, str(value))
+
+    having = sorted((run for run in runs if sort_value(run, name) is not None), key=key, reverse=backwards)
+    return having + [run for run in runs if sort_value(run, name) is None]
+
+
+def sort_value(run: Run, name: str) -> Any:
+    """What a run is sorted by."""
+    if name in ("name", "state", "seconds", "algorithm"):
+        return getattr(run, name)
+    if name == "started":
+        return run.status.get("started")
+    if name in run.figures:
+        return run.figures[name]
+    return plain(run.flat.get(name))
+
+
+def _best(runs: Sequence[Run], name: str) -> float | None:
+    values = [run.figures[name] for run in runs if name in run.figures and run.state == "completed"]
+    if len(values) < 2:
+        return None
+    return min(values) if not higher_is_better(name) else max(values)
+
+
+def compare(runs: Sequence[Run]) -> dict[str, Any]:
+    """The settings that differ between some runs, and their figures with differences to the first."""
+    keys = differing(runs, seed=True)
+    settings = [Line(key, [Cell(text.value(run.flat.get(key))) for run in runs]) for key in keys]
+    figures = [figure_line(name, runs) for name in metric_names(runs)]
+    return {"runs": runs, "settings": settings, "figures": figures, "warning": comparable(runs)}
+
+
+def figure_line(name: str, runs: Sequence[Run]) -> Line:
+    """One figure over the runs, the best marked, each but the first with its difference to the first."""
+    values = [run.figures.get(name) for run in runs]
+    there = [value for value in values if value is not None]
+    lower = not higher_is_better(name)
+    best = (min(there) if lower else max(there)) if len(there) > 1 and min(there) < max(there) else None
+    first, cells = values[0], []
+    for index, value in enumerate(values):
+        cell = Cell(text.metric(name, value), best=value is not None and value == best)
+        if index and value is not None and first is not None:
+            cell.difference = text.difference(name, value - first)
+            cell.better = None if value == first else (value < first) == lower
+        cells.append(cell)
+    return Line(name, cells)
+
+

@@ -1,0 +1,78 @@
+"""Sweep: which hyper-parameters matter, and where they should lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rag_experiments.comparison.columns import default_metric
+from rag_experiments.comparison.fields import higher_is_better, short_labels
+from rag_experiments.dashboard.address import Value, View
+from rag_experiments.dashboard.importance import importances
+from rag_experiments.dashboard.pages.runs import ordered
+from rag_experiments.dashboard.scope import comparable, differing, metric_names, scope_of
+from rag_experiments.dashboard.sweep_figures import Axis, contour, importance_bars, parallel, slice_plot
+from rag_experiments.dashboard.watch import Run, Watch
+
+DEFAULTS: dict[str, Value] = {"metric": "", "x": "", "y": ""}
+AXES, SLICES, BEST = 7, 6, 5
+
+
+def context(watch: Watch, view: View) -> dict[str, Any]:
+    """What `sweep.html` shows."""
+    scope = scope_of(watch.look(), view)
+    done = [run for run in scope.shown if run.completed and run.metrics]
+    names = metric_names(done)
+    metric = view.one("metric") if view.one("metric") in names else (default_metric(done) or "")
+    view.forget("metric", default_metric(done) or "")
+    measured = [run for run in done if metric in run.metrics]
+    keys = [key for key in differing(measured, seed=True) if _varied(measured, key)]
+    found: dict[str, Any] = {
+        "scope": scope,
+        "names": names,
+        "metric": metric,
+        "count": len(measured),
+        "keys": keys,
+        "labels": short_labels(keys),
+        "warning": comparable(measured),
+    }
+    if len(measured) < 3 or not keys:
+        return found | {"figures": None}
+    return found | figures(measured, keys, metric, view)
+
+
+def _varied(runs: list[Run], key: str) -> bool:
+    return len({repr(run.flat.get(key)) for run in runs}) > 1
+
+
+def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
+    """The figures over runs that all have the metric."""
+    labels, lower = short_labels(keys), not higher_is_better(metric)
+    columns = {key: [run.flat.get(key) for run in runs] for key in keys}
+    goal = Axis(metric, metric, [run.metrics[metric] for run in runs])
+    shares = importances(columns, goal.values)
+    ranked = [item.key for item in shares]
+    axes = {key: Axis(key, labels[key], columns[key]) for key in keys}
+    names = [run.name for run in runs]
+    chosen = [key for key in keys if key in ranked[:AXES]]
+    x, y = _two(view, ranked)
+    return {
+        "figures": {
+            "parallel": parallel([axes[key] for key in chosen], goal, names, lower),
+            "importance": importance_bars(shares, labels),
+            "slices": [(key, slice_plot(axes[key], goal, names, lower)) for key in ranked[:SLICES]],
+            "contour": contour(axes[x], axes[y], goal, names) if x and y else None,
+        },
+        "x": x,
+        "y": y,
+        "best": ordered(runs, metric if lower else f"-{metric}")[:BEST],
+        "shares": shares,
+    }
+
+
+def _two(view: View, ranked: list[str]) -> tuple[str, str]:
+    """The two hyper-parameters of the contour: as chosen, else the two that matter most."""
+    if len(ranked) < 2:
+        return "", ""
+    x = view.one("x") if view.one("x") in ranked else next(key for key in ranked if key != view.one("y"))
+    y = view.one("y") if view.one("y") in ranked and view.one("y") != x else next(key for key in ranked if key != x)
+    return x, y

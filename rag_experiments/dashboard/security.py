@@ -1,0 +1,60 @@
+"""What keeps other people's text and other people's pages out.
+
+A run directory may come from anybody, so every text is escaped (Jinja2's autoescape) and, should that fail
+somewhere, the browser is told to run no script but this package's own files. And any web page that somebody
+has open may send requests to 127.0.0.1, or point its own host name there (DNS rebinding): so only requests
+that name this machine as the host are answered, and none from another site's page is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+
+HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+# Styles: Plotly puts its rules in <style> and style="…", which run nothing. Images: its PNG download.
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": CONTENT_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def host_name(header: str) -> str:
+    """The host of a `Host` header without its port: `localhost:8050` → `localhost`, `[::1]:80` → `[::1]`."""
+    if header.startswith("["):
+        return header.partition("]")[0].lower() + "]"
+    return header.partition(":")[0].lower()
+
+
+class Guard(BaseHTTPMiddleware):
+    """Refuses foreign hosts, other sites' requests and anything but reading; adds the headers."""
+
+    async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        refusal = self.refusal(request)
+        response = refusal or await call_next(request)
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    def refusal(self, request: Request) -> Response | None:
+        """Why the request is not answered, or None."""
+        if host_name(request.headers.get("host", "")) not in HOSTS:
+            return PlainTextResponse("This page is served for 127.0.0.1 and localhost only.\n", status_code=421)
+        if request.method not in ("GET", "HEAD"):
+            return PlainTextResponse("This page only reads.\n", status_code=405, headers={"Allow": "GET, HEAD"})
+        # A link from elsewhere may open a page (navigate); a foreign page's own fetch may not read one.
+        site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
+        if site in ("cross-site", "same-site") and mode != "navigate":
+            return PlainTextResponse("Requests from other sites are not answered.\n", status_code=403)
+        return None

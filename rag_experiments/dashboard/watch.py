@@ -1,0 +1,174 @@
+"""The run directories as they are now: read once, read again where a file changed, and never held back by a broken one.
+
+A look at 2,000 unchanged runs is 8,000 `stat`s; what changed is told by time, size and inode, since
+every file but `metrics.jsonl` is replaced whole, and that one only grows (or is replaced on resume).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.comparison.cache import RecordCache
+from rag_experiments.comparison.loading import RunRecord, default_cache, load_record
+from rag_experiments.errors import RequestError
+from rag_experiments.runs import RunDirectory, find_runs
+
+LOOK_AGAIN_SECONDS = 1.0
+"""Requests closer together than this see the same state of the disk."""
+WATCHED = ("status.json", "config.yaml", "metrics.json", "metrics.jsonl")
+Stamp = tuple[int, int, int]
+"""Modification time, size, inode."""
+
+
+@dataclass
+class Run(RunRecord):
+    """A record that is kept up to date, with what it has logged so far."""
+
+    key: str = ""
+    """Ten hexadecimal digits of its name: what an address names it by."""
+    logged: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """The lines of `metrics.jsonl`."""
+    read_to: int = 0
+    stamps: dict[str, Stamp | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The last part of its path."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
+    def folder(self) -> str:
+        """The path before the label; empty at the top."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The final figures; of a run that has none yet, the last of each that it logged."""
+        return self.metrics or self._latest
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran; of one that is not done, how long by its own log."""
+        value = self.status.get("seconds")
+        if self.state != "completed" and self.logged:
+            value = max(value or 0.0, self.logged[-1].get("seconds") or 0.0)
+        return value
+
+    def history(self) -> list[dict[str, Any]]:
+        """As of the last look."""
+        return self.logged
+
+    @cached_property
+    def _latest(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for line in self.logged:
+            found |= {name: value for name, value in line.items() if isinstance(value, int | float)}
+        return {name: value for name, value in found.items() if name not in ("step", "epoch", "seconds")}
+
+
+class Watch:
+    """The runs below `roots`, by key. `look()` brings them up to date; safe to call from several threads.
+
+    Raises:
+        RequestError: a root is not there.
+    """
+
+    def __init__(self, roots: Iterable[Path | str], cache: Path | None = None):
+        self.roots = [Path(root).resolve() for root in roots]
+        for root in self.roots:
+            if not root.is_dir():
+                raise RequestError(f"{root}: there is no such directory")
+        self.base = Path(os.path.commonpath(self.roots)) if len(self.roots) > 1 else self.roots[0]
+        self.cache = cache or default_cache()
+        self.runs: dict[str, Run] = {}
+        self.version = ""
+        """Changes whenever anything that a page shows has changed."""
+        self._looked = float("-inf")
+        self._lock = threading.Lock()
+
+    def look(self) -> dict[str, Run]:
+        """The runs as they are on disk now, in the order of their paths."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+                with RecordCache(self.cache) as store:
+                    self._look(store)
+                self._looked = time.monotonic()
+            return self.runs
+
+    def _look(self, store: RecordCache) -> None:
+        found: dict[str, Run] = {}
+        digest = hashlib.sha256()
+        for root in self.roots:
+            for directory in find_runs(root):
+                key, name = self._key(directory.path)
+                if key in found:  # the same run below two of the directories
+                    continue
+                run = found[key] = refreshed(self.runs.get(key), directory, key, name, store)
+                digest.update(f"{key}{run.state}{run.stamps}".encode())
+        self.runs = found
+        self.version = digest.hexdigest()[:12]
+
+    def _key(self, path: Path) -> tuple[str, str]:
+        """A run's name is its path below the watched directories, so that an address fits a copy elsewhere, too."""
+        name = os.path.relpath(path, self.base)
+        name = path.name if name == "." else name
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10], name
+
+
+def refreshed(run: Run | None, directory: RunDirectory, key: str, name: str, store: RecordCache) -> Run:
+    """The run as it is now: the same object where nothing changed, a new one where something did."""
+    stamps = {file: _stamp(directory.path / file) for file in WATCHED}
+    if run is None or stamps != run.stamps:
+        record = load_record(directory.path, name, store)
+        fresh = Run(**vars(record), key=key, stamps=stamps)
+        fresh.logged, fresh.read_to = _history(run, directory, stamps["metrics.jsonl"])
+        return fresh
+    if run.state == "running":  # it may have been killed: its process is looked at every time
+        with suppress(RequestError):
+            run.state = directory.state
+    return run
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> tuple[list[dict[str, Any]], int]:
+    """The lines of `metrics.jsonl` and how far it was read: only what was appended since the last look is.
+
+    A resumed run's log is another file, and read anew.
+    """
+    if stamp is None:
+        return [], 0
+    lines: list[dict[str, Any]] = []
+    start = 0
+    if run is not None and (earlier := run.stamps.get("metrics.jsonl")) is not None:
+        if earlier[2] == stamp[2] and run.read_to <= stamp[1]:
+            lines, start = list(run.logged), run.read_to
+    try:
+        with open(directory.history_path, "rb") as file:
+            file.seek(start)
+            data = file.read()
+    except OSError:
+        return lines, start
+    whole, newline, _ = data.rpartition(b"\n")  # the last line may be half written
+    for text in whole.split(b"\n"):
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
+    return lines, start + len(whole) + len(newline)
