@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rag_experiments.comparison import causes, grid
+from rag_experiments.comparison import causes, grid, matrix
 from rag_experiments.comparison.before_after import BeforeAfter
 from rag_experiments.comparison.columns import MAX_SHOWN, metric_label
 from rag_experiments.comparison.fields import Fields, short_labels, short_value, value_of
 from rag_experiments.comparison.grid import Grid
-from rag_experiments.comparison.table import Group, RunTable, Section, Summary
-from rag_experiments.comparison.verdict import Comparison
+from rag_experiments.comparison.judgement import Comparison
+from rag_experiments.comparison.matrix import Matrix
+from rag_experiments.comparison.table import Group, RunTable, Section
 
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
@@ -36,11 +36,14 @@ class Document:
         """The runs, then the pivot, before/after, the verdicts and their causes."""
         made = table_grids(self.table, all_columns)
         if self.pivot:
-            made += pivot_grids(self.table, *self.pivot)
+            made += [found.grid() for found in pivots(self.table, *self.pivot)]
         if self.changes is not None and self.changes:
             made.append(
                 self.changes.grid("before and after training, with 95 % intervals (the difference's is paired)")
             )
+        for section in self.table.sections:
+            if (found := matrix.retriever_by_reader(self.table, section)) is not None:
+                made.append(found.grid())
         if self.comparison:
             made.append(self.comparison.grid())
             made += causes.grids(self.table, self.comparison.baseline, [v.candidate for v in self._candidates()])
@@ -107,42 +110,26 @@ def _is_numeric(rows: Sequence[Sequence[str]], index: int) -> bool:
     return all(row[index].lstrip("-").replace(".", "").replace("e-", "").isdigit() or row[index] == "–" for row in rows)
 
 
-def pivot_grids(table: RunTable, down: str, across: str) -> list[Grid]:
-    """Mean of the primary metric per value of two keys, a grid a section.
+def pivots(table: RunTable, down: str, across: str) -> list[Matrix]:
+    """Mean of the primary metric per value of two keys, a matrix a section.
 
     Raises:
         RequestError: no run has one of the keys.
     """
     fields = Fields(table.runs)
     down, across = fields.resolve(down), fields.resolve(across)
-    assert table.metric is not None
-    grids = []
+    made = []
     for section in table.sections:
-        cells: dict[tuple[str, str], list[float]] = defaultdict(list)
+        values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for group in section.groups:
             for run in group.counted:
                 if table.metric in run.metrics:
-                    cells[_pivot_value(run, down), _pivot_value(run, across)].append(run.metrics[table.metric])
-        if not cells:
-            continue
-        names_down = list(dict.fromkeys(key[0] for key in cells))
-        names_across = list(dict.fromkeys(key[1] for key in cells))
-        rows = [[a, *(_cell(cells.get((a, b))) for b in names_across)] for a in names_down]
-        numeric = [False] + [True] * len(names_across)
-        title = f"{table.metric}: {down} (rows) × {across} (columns), mean ± sd (runs)"
-        grids.append(Grid(f"{title}; {section.title}", ["", *names_across], rows, numeric))
-    return grids
-
-
-def _pivot_value(run: Any, key: str) -> str:
-    return short_value(value_of(run, key))
-
-
-def _cell(values: Sequence[float] | None) -> str:
-    if not values:
-        return "–"
-    sd = statistics.stdev(values) if len(values) > 1 else None
-    return str(Summary(statistics.fmean(values), sd, len(values)))
+                    key = short_value(value_of(run, down)), short_value(value_of(run, across))
+                    values[key].append(run.metrics[table.metric])
+        if values:
+            title = f"{table.metric}: {down} (rows) × {across} (columns), mean ± sd (runs); {section.title}"
+            made.append(matrix.build(title, values))
+    return made
 
 
 def records(document: Document) -> dict[str, Any]:
@@ -158,8 +145,7 @@ def records(document: Document) -> dict[str, Any]:
         ],
     }
     if document.pivot:
-        grids = pivot_grids(table, *document.pivot)
-        value["pivot"] = [{"title": g.title, "columns": g.headers[1:], "rows": g.rows} for g in grids]
+        value["pivot"] = [asdict(found) for found in pivots(table, *document.pivot)]
     if document.changes is not None:
         value["before_after"] = {"rows": document.changes.records(), "notes": document.changes.notes}
     if document.comparison:

@@ -1,0 +1,283 @@
+"""Plotly figures of runs, shared by the report and the dashboard.
+
+    bars(table), forest(comparison), before_after(changes), causes(groups, stage), wins(outcomes),
+    cost(table, against), matrix(found), curves(runs, metric, by, smoothing)
+
+Backgrounds are transparent and lines of the frame grey, so that one figure reads on a light page and on a dark one;
+the page sets the colour of text. Names come from users: Plotly reads a little HTML in text, so they are escaped.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from rag_experiments.comparison import causes as causes_module
+from rag_experiments.comparison.before_after import Change
+from rag_experiments.comparison.columns import group_key
+from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.comparison.judgement import Comparison
+from rag_experiments.comparison.loading import RunRecord
+from rag_experiments.comparison.matrix import Matrix
+from rag_experiments.comparison.table import Group, RunTable
+
+COLOURS = ("#3b7dd8", "#e07b39", "#2fa56d", "#b652c9", "#c94f5c", "#1f9ab5", "#a08a2c", "#7a6ff0")
+"""Distinguishable on white and on near-black."""
+OUTCOME_COLOURS = {"better": "#2fa56d", "worse": "#c94f5c", "same": "#7f8a99", "undecided": "#c9a23a"}
+CAUSE_COLOURS = {
+    causes_module.RIGHT: "#2fa56d",
+    causes_module.FOUND: "#2fa56d",
+    causes_module.IN_SPITE: "#1f9ab5",
+    causes_module.READER_MISS: "#e0a339",
+    causes_module.RETRIEVER_MISS: "#c94f5c",
+}
+MOST = 40
+"""Bars that a figure holds; the table has them all."""
+_GREY = "rgba(128,128,128,0.28)"
+
+
+def base(title: str, height: int = 380, **layout: Any) -> go.Figure:
+    """An empty figure in the house's look."""
+    axis = {"gridcolor": _GREY, "zerolinecolor": "rgba(128,128,128,0.7)", "automargin": True}
+    return go.Figure(
+        layout={
+            "title": {"text": escaped(title), "font": {"size": 14}},
+            "height": height,
+            "margin": {"l": 60, "r": 20, "t": 48, "b": 48},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "colorway": COLOURS,
+            "template": None,
+            "hovermode": "closest",
+            "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#808890"},
+            "legend": {"orientation": "h", "y": -0.2},
+            "xaxis": dict(axis),
+            "yaxis": dict(axis),
+        }
+    ).update_layout(**layout)
+
+
+def escaped(text: str) -> str:
+    """Text that Plotly shows as it stands."""
+    return html.escape(str(text), quote=False)
+
+
+def _height(bars: int) -> int:
+    return 140 + 26 * max(bars, 2)
+
+
+def bars(table: RunTable) -> go.Figure:
+    """The primary metric per group, best on top: mean, spread over seeds (else the 95 % interval), a dot a seed."""
+    metric = table.metric or ""
+    groups = [group for group in table.groups if group.summary(metric)][:MOST][::-1]
+    figure = base(f"{metric}: mean, and ± sd over seeds (one seed: 95 % interval over questions)", _height(len(groups)))
+    labels = [escaped(group.label) for group in groups]
+    means, up, down = [], [], []
+    for group in groups:
+        summary = group.summary(metric)
+        assert summary is not None
+        above, below = _spread(group, metric, summary.mean, summary.sd)
+        means.append(summary.mean)
+        up.append(above)
+        down.append(below)
+    error = {"type": "data", "array": up, "arrayminus": down, "color": "#808890"}
+    figure.add_bar(x=means, y=labels, orientation="h", error_x=error, marker_color=COLOURS[0], name="mean")
+    dots = [(run.metrics[metric], label) for group, label in zip(groups, labels, strict=True) for run in group.counted]
+    if len(dots) > len(groups):
+        x, y = zip(*dots, strict=True)
+        figure.add_scatter(x=x, y=y, mode="markers", marker={"color": COLOURS[1], "size": 6}, name="a seed")
+    return figure.update_layout(showlegend=False)
+
+
+def _spread(group: Group, metric: str, mean: float, sd: float | None) -> tuple[float, float]:
+    if sd is not None:
+        return sd, sd
+    metrics = group.counted[0].metrics
+    low, high = metrics.get(f"{metric}_ci_low"), metrics.get(f"{metric}_ci_high")
+    return (high - mean, mean - low) if low is not None and high is not None else (0.0, 0.0)
+
+
+def forest(comparison: Comparison) -> go.Figure:
+    """Difference from the baseline with its 95 % interval, coloured by verdict."""
+    chosen = [v for v in comparison.verdicts if v.questions][:MOST][::-1]
+    figure = base(f"difference from {comparison.baseline.label} (95 % interval over questions)", _height(len(chosen)))
+    several = len({v.metric for v in chosen}) > 1
+    for outcome, colour in OUTCOME_COLOURS.items():
+        points = [v for v in chosen if v.outcome == outcome]
+        tests = [v.questions for v in points if v.questions]
+        figure.add_scatter(
+            x=[test.difference for test in tests],
+            y=[escaped(f"{v.candidate.label} · {v.metric}" if several else v.candidate.label) for v in points],
+            error_x={
+                "type": "data",
+                "array": [test.high - test.difference for test in tests],
+                "arrayminus": [test.difference - test.low for test in tests],
+            },
+            mode="markers",
+            marker={"color": colour, "size": 9},
+            name={"same": "no relevant difference"}.get(outcome, outcome),
+        )
+    return figure.add_vline(x=0, line={"color": "#808890", "dash": "dot"})
+
+
+def before_after(changes: Sequence[Change]) -> go.Figure:
+    """Each metric before and after training, with 95 % intervals."""
+    figure = base("before and after training (95 % intervals over questions)", barmode="group")
+    names = [escaped(f"{change.split} {change.metric}") for change in changes]
+    for label, colour in (("before", "#9aa4b1"), ("after", COLOURS[0])):
+        found = [getattr(change, label) for change in changes]
+        error = {
+            "type": "data",
+            "array": [i.high - i.mean for i in found],
+            "arrayminus": [i.mean - i.low for i in found],
+        }
+        figure.add_bar(x=names, y=[i.mean for i in found], name=label, marker_color=colour, error_y=error)
+    return figure
+
+
+def causes(groups: Sequence[Group], stage: str) -> go.Figure | None:
+    """Share of questions by what went wrong; None where nothing is known."""
+    judge = causes_module.judged_by([run for group in groups for run in group.counted], stage)
+    known = [(g, s) for g in groups[:MOST] if (s := causes_module.shares(g, stage, judge))][::-1]
+    if not known:
+        return None
+    figure = base(f"why questions fail ({stage})", _height(len(known)) + 30, barmode="stack")
+    labels = [escaped(group.label) for group, _ in known]
+    for cause, colour in CAUSE_COLOURS.items():
+        if any(cause in share for _, share in known):
+            x = [share.get(cause, 0.0) for _, share in known]
+            figure.add_bar(x=x, y=labels, orientation="h", name=cause, marker_color=colour)
+    return figure.update_xaxes(tickformat=".0%", range=[0, 1])
+
+
+def wins(found: Sequence[causes_module.Outcomes]) -> go.Figure:
+    """Questions lost to the left, won to the right, per candidate."""
+    figure = base("questions won and lost against the baseline", _height(len(found)), barmode="relative")
+    labels = [escaped(o.candidate.label) for o in found]
+    figure.add_bar(x=[o.wins for o in found], y=labels, orientation="h", name="won", marker_color="#2fa56d")
+    return figure.add_bar(x=[-o.losses for o in found], y=labels, orientation="h", name="lost", marker_color="#c94f5c")
+
+
+def cost(table: RunTable, against: str) -> go.Figure | None:
+    """Quality against a cost (`seconds/train`, a latency): groups as dots, the best of each price joined.
+
+    None where fewer than two groups have both.
+    """
+    metric = table.metric or ""
+    points = []
+    for group in table.groups:
+        quality, price = group.summary(metric), group.summary(against)
+        if quality and price:
+            points.append((price.mean, quality.mean, escaped(group.label)))
+    if len(points) < 2:
+        return None
+    figure = base(f"{metric} against {against}")
+    x, y, names = zip(*points, strict=True)
+    hover = "%{text}<br>%{x:.4g}, %{y:.4f}<extra></extra>"
+    figure.add_scatter(x=x, y=y, text=names, mode="markers", marker={"size": 10}, name="run", hovertemplate=hover)
+    front = pareto([(price, quality) for price, quality, _ in points], higher_is_better(metric))
+    line = {"dash": "dot", "color": COLOURS[1]}
+    figure.add_scatter(
+        x=[p for p, _ in front], y=[q for _, q in front], mode="lines", line=line, name="best for its price"
+    )
+    return figure.update_xaxes(title=against).update_yaxes(title=metric)
+
+
+def pareto(points: Sequence[tuple[float, float]], high: bool = True) -> list[tuple[float, float]]:
+    """The (price, quality) pairs that no cheaper one beats, by price."""
+    kept: list[tuple[float, float]] = []
+    for price, quality in sorted(points, key=lambda p: (p[0], -p[1] if high else p[1])):
+        if not kept or (quality > kept[-1][1] if high else quality < kept[-1][1]):
+            kept.append((price, quality))
+    return kept
+
+
+def matrix(found: Matrix) -> go.Figure:
+    """A heat map with the figures in its cells."""
+    figure = base(found.title, 160 + 44 * len(found.rows))
+    values = [[cell.mean if cell else None for cell in row] for row in found.cells]
+    text = [[str(cell) if cell else "" for cell in row] for row in found.cells]
+    return (
+        figure.add_heatmap(
+            z=values,
+            x=[escaped(name) for name in found.columns],
+            y=[escaped(name) for name in found.rows],
+            text=text,
+            texttemplate="%{text}",
+            colorscale="Blues",
+        )
+        .update_yaxes(autorange="reversed", type="category")
+        .update_xaxes(type="category")
+    )
+
+
+def curves(runs: Sequence[RunRecord], metric: str, by: str = "step", smoothing: float = 0.0) -> go.Figure:
+    """A metric over `step`, `epoch` or `seconds`, a line a config; several seeds give their mean and a band of ± sd.
+
+    Args:
+        smoothing: weight of the past in an exponential average without bias at the start, 0 to below 1.
+    """
+    figure = base(f"{metric} by {by}")
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        groups[group_key(run)].append(run)
+    for index, members in enumerate(groups.values()):
+        lines = [line for run in members if (line := series(run, metric, by))]
+        if not lines:
+            continue
+        colour = COLOURS[index % len(COLOURS)]
+        name = escaped(members[0].name + (f" (+{len(lines) - 1})" if len(lines) > 1 else ""))
+        points = averaged(lines)
+        x = [point[0] for point in points]
+        y = smoothed([point[1] for point in points], smoothing)
+        figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour}, name=name, legendgroup=name)
+        if len(lines) > 1:
+            high = [value + sd for value, (_, _, sd) in zip(y, points, strict=True)]
+            low = [value - sd for value, (_, _, sd) in zip(y, points, strict=True)]
+            band = {
+                "mode": "lines",
+                "line": {"width": 0},
+                "legendgroup": name,
+                "showlegend": False,
+                "hoverinfo": "skip",
+            }
+            figure.add_scatter(x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor=_faint(colour), **band)
+    return figure.update_xaxes(title=by).update_yaxes(title=escaped(metric))
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.18)"
+
+
+def series(run: RunRecord, metric: str, by: str) -> list[tuple[float, float]]:
+    """What a run logged of a metric, in order."""
+    return [
+        (line[by], line[metric]) for line in run.history() if isinstance(line.get(metric), int | float) and by in line
+    ]
+
+
+def averaged(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float, float]]:
+    """(x, mean, sd) over lines, point by point; x is averaged too, since seeds log at other seconds."""
+    points = []
+    for group in zip(*lines, strict=False):
+        ys = [y for _, y in group]
+        mean = sum(ys) / len(ys)
+        sd = math.sqrt(sum((y - mean) ** 2 for y in ys) / (len(ys) - 1)) if len(ys) > 1 else 0.0
+        points.append((sum(x for x, _ in group) / len(group), mean, sd))
+    return points
+
+
+def smoothed(values: Sequence[float], weight: float) -> list[float]:
+    """Exponential moving average, divided by its weights' sum (Kingma & Ba 2015) so that it starts unbiased."""
+    last, norm, found = 0.0, 0.0, []
+    for value in values:
+        last = last * weight + (1 - weight) * value
+        norm = norm * weight + (1 - weight)
+        found.append(last / norm)
+    return found
