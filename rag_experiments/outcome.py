@@ -32,6 +32,10 @@ class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM, SIGHUP): handled like Ctrl-C."""
 
 
+class Pruned(Exception):
+    """A search cut this run short: on purpose, not an error; its checkpoint can be continued."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a run, or a job of a sweep, ended."""
@@ -39,7 +43,7 @@ class Ending:
     state: State
     exit_status: int
     error: dict[str, str] | None = None
-    """`type`, `message`, and `kind`: `out_of_memory`, `disk_full`, `request` or `exception`."""
+    """`type`, `message`, and `kind`: `out_of_memory`, `disk_full`, `request`, `pruned` or `exception`."""
 
     @property
     def sentence(self) -> str:
@@ -47,7 +51,11 @@ class Ending:
         if self.error is None:
             return self.state
         lead = {"out_of_memory": "out of memory: ", "disk_full": "the disk is full: "}.get(self.error["kind"], "")
-        named = self.error["message"] if lead else f"{self.error['type']}: {self.error['message']}"
+        named = (
+            self.error["message"]
+            if lead or self.error["kind"] == "request"
+            else f"{self.error['type']}: {self.error['message']}"
+        )
         first = named.strip().splitlines()[0] if named.strip() else self.error["type"]
         return f"{lead}{first}"[:500]
 
@@ -57,6 +65,8 @@ def ending_of(exception: BaseException | None) -> Ending:
     if exception is None:
         return Ending("completed", 0)
     error = {"type": type(exception).__name__, "message": str(exception), "kind": _kind(exception)}
+    if isinstance(exception, Pruned):
+        return Ending("interrupted", 0, {**error, "kind": "pruned"})
     if isinstance(exception, KeyboardInterrupt):
         return Ending("interrupted", 130, error)
     return Ending("failed", 2 if isinstance(exception, RequestError) else 1, error)

@@ -76,7 +76,7 @@ def _begin(run: RunDirectory, earlier: dict[str, Any], hash_: str, facts: dict[s
     commit, dirty = provenance.git_state()
     run.update_status(
         state="running",
-        started=earlier.get("started") or _now(),
+        started=earlier.get("started") or now(),
         ended=None,
         seconds=earlier.get("seconds") or 0.0,
         config_hash=hash_,
@@ -94,7 +94,7 @@ def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: fl
     ending, exception = outcome.ending, outcome.exception
     assert ending is not None
     (run.path / HEARTBEAT).unlink(missing_ok=True)  # gives its reserve back: the disk may be full
-    changes = {"state": ending.state, "ended": _now(), "seconds": round(seconds_before + seconds, 3)}
+    changes = {"state": ending.state, "ended": now(), "seconds": round(seconds_before + seconds, 3)}
     try:
         run.update_status(**changes, error=ending.error)
         if exception is not None and ending.state == "failed":
@@ -106,6 +106,8 @@ def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: fl
         log.debug("traceback", exc_info=exception)
         if exception is not None and run.error_path.exists():
             log.error("The traceback is in %s", run.error_path)
+    elif ending.error and ending.error["kind"] == "pruned":
+        log.info("pruned %s", ending.error["message"])
     elif ending.state == "interrupted":
         log.warning("interrupted; continue with resume=%s", run.path)
 
@@ -133,5 +135,6 @@ def _heartbeat(run: RunDirectory) -> Iterator[None]:
         done.set()
 
 
-def _now() -> str:
+def now() -> str:
+    """The time of day as statuses hold it (UTC)."""
     return datetime.now(UTC).isoformat(timespec="seconds")

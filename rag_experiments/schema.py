@@ -68,6 +68,20 @@ class LoraConfig:
 
 
 @dataclass(kw_only=True)
+class FidSettings:
+    """How a reader reads passages apart (Fusion-in-Decoder). Kept with the model: they are part of what it learnt."""
+
+    passage_tokens: PositiveInt = 250
+    """Tokens of one passage; for an encoder-decoder with the question beside it, as published."""
+    question_with_passage: bool = True
+    """A decoder LM sees the question before each passage too, as published; without, passage states are reusable."""
+    sub_batch_size: PositiveInt = 16
+    """Passages of like length encoded at a time."""
+    reuse_mb: NonNegativeInt = 1024
+    """Memory for passage states that several questions share when answering; 0 keeps none."""
+
+
+@dataclass(kw_only=True)
 class ReaderConfig(ModelConfig):
     """A language model that reads passages and answers: a decoder or an encoder-decoder."""
 
@@ -85,6 +99,8 @@ class ReaderConfig(ModelConfig):
     """Replaces the default instruction in the prompt."""
     lora: LoraConfig | None = None
     load_in_4bit: bool = False
+    fid: FidSettings | None = None
+    """`None`: reads its passages in one prompt; set: reads them apart and answers over all of them."""
 
 
 @dataclass(kw_only=True)
@@ -171,7 +187,19 @@ class SweepConfig:
 
     on_error: Literal["continue", "stop"] = "continue"
     retry_failed: bool = True
+    """Started again: failed jobs run again (from their checkpoint where there is one), or are left."""
     reuse_completed: bool = True
+    """Jobs with the same configuration and data return their result at once; False: they run again beside it."""
+    same_code: bool = False
+    """True: a result made by another git commit is not reused."""
+    metric: str | None = None
+    """What is shown and searched by; None: `trainer.metric_for_best_model`."""
+    name: str | None = None
+    job: str | None = None
+    """Set by the sweep: its name and the job's, for `status.json` and the tracker."""
+    study: str | None = None
+    trial: NonNegativeInt | None = None
+    """Set by a search: where its study is kept and which trial this is, for pruning."""
 
 
 @dataclass(kw_only=True)

@@ -106,6 +106,7 @@ def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> d
     """A checked request → a finished run directory. Returns the final figures."""
     from rag_experiments import build, stages
     from rag_experiments.callbacks import RunLog
+    from rag_experiments.sweeps.pruning import pruning_callbacks
     from rag_experiments.tracking import make_tracker
 
     config = request.config
@@ -116,7 +117,7 @@ def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> d
             log.info("data: %s", note)
         parts = build.build_parts(request)
         before = stages.zero_shot(parts, run, run_log)
-        trainer = build.build_trainer(request, parts, run.checkpoints_dir, [run_log])
+        trainer = build.build_trainer(request, parts, run.checkpoints_dir, [run_log, *pruning_callbacks(config)])
         cost = stages.fit(trainer, run.last_checkpoint() if resuming else None)
         stages.save_model(parts, run)
         after = stages.final(parts, run, run_log, trainer.state)

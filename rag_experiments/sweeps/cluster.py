@@ -1,0 +1,225 @@
+"""Launchers that need other packages: Slurm through `submitit`, and `ray`. Both imported when used.
+
+The sweep itself stays where it was started and waits; each job is a process of its own where the
+cluster puts it. The sweep's folder must be on storage that all of them see. A job that Slurm preempts
+or that runs out of time ends as interrupted and is queued again, from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.errors import RequestError
+from rag_experiments.sweeps import execute
+from rag_experiments.sweeps.jobs import Job, Result, record_exception, result_of
+from rag_experiments.sweeps.launchers import JobLauncher
+
+log = logging.getLogger(__name__)
+
+
+class RemoteLauncher(JobLauncher):
+    """Submits up to `n_jobs` at once, looks after them, and cancels them when the sweep is interrupted."""
+
+    poll_seconds = 2.0
+
+    def __init__(self, n_jobs: int = 16):
+        if not isinstance(n_jobs, int) or n_jobs < 1:
+            raise RequestError(f"hydra.launcher.n_jobs={n_jobs!r} must be a number of jobs, 1 or more")
+        self.n_jobs = n_jobs
+
+    @property
+    def places(self) -> int:
+        return self.n_jobs
+
+    @abstractmethod
+    def open(self) -> None:
+        """Connect to the cluster.
+
+        Raises:
+            RequestError: the package is missing, or the cluster does not answer.
+        """
+
+    @abstractmethod
+    def submit(self, job: Job) -> Any:
+        """Hand in a job; returns the cluster's handle."""
+
+    @abstractmethod
+    def done(self, handle: Any) -> bool:
+        """Whether the cluster is finished with it, well or badly."""
+
+    @abstractmethod
+    def exception(self, handle: Any) -> BaseException | None:
+        """What went wrong outside the run: a lost node, a job cancelled or never started."""
+
+    @abstractmethod
+    def cancel(self, handle: Any) -> None:
+        """Ask the cluster to end it."""
+
+    def close(self) -> None:
+        """Disconnect."""
+
+    def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        waiting = iter(jobs)
+        busy: list[tuple[Job, Any]] = []
+        exhausted = False
+        self.open()
+        try:
+            for _ in execute.watch(self.poll_seconds):
+                while len(busy) < self.n_jobs and not exhausted:
+                    job = next(waiting, None)
+                    exhausted = job is None
+                    if job is not None:
+                        busy.append((job, self.submit(job)))
+                if not busy:
+                    return
+                for job, handle in list(busy):
+                    if self.done(handle):
+                        busy.remove((job, handle))
+                        yield job, self._result(job, handle)
+        finally:
+            self._stop(busy)
+            self.close()
+
+    def _result(self, job: Job, handle: Any) -> Result:
+        error = self.exception(handle)
+        if error is not None and job.run.state not in ("completed", "failed"):
+            record_exception(job, error)
+        return result_of(job)
+
+    def _stop(self, busy: list[tuple[Job, Any]]) -> None:
+        for _, handle in busy:
+            with suppress(Exception):
+                self.cancel(handle)
+
+
+class SubmititTask:
+    """What submitit pickles and runs on the node. `checkpoint` is its name for being preempted."""
+
+    def __init__(self, job: Job):
+        self.job = job
+
+    def __call__(self) -> int:
+        self._continue_where_it_began()
+        return execute.run_process(self.job)
+
+    def checkpoint(self) -> Any:
+        """Queue the same job again; it continues from its last checkpoint."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+    def _continue_where_it_began(self) -> None:
+        begun = self.job.run.read_status().get("state") is not None
+        if begun and (self.job.path / ".hydra" / "overrides.yaml").is_file():
+            self.job.action = "resume"
+
+
+class SubmititLauncher(RemoteLauncher):
+    """Slurm through submitit (`executor: slurm`), or its stand-in on this machine (`local`, `debug`).
+
+    `parameters` are submitit's own: `timeout_min`, `gpus_per_node`, `cpus_per_task`, `mem_gb`,
+    `slurm_partition`, `slurm_array_parallelism`, …
+    """
+
+    def __init__(self, executor: str = "slurm", n_jobs: int = 16, parameters: Mapping[str, Any] | None = None):
+        super().__init__(n_jobs)
+        self.cluster = executor
+        self.parameters = dict(parameters or {})
+        if executor != "slurm":
+            self.poll_seconds = 0.5
+
+    def open(self) -> None:
+        try:
+            import submitit
+        except ImportError as error:
+            raise RequestError("this launcher needs submitit: pip install 'rag_experiments[slurm]'") from error
+        folder = Path(self.config.hydra.sweep.dir).resolve() / ".submitit"
+        try:
+            self.executor = submitit.AutoExecutor(folder=folder / "%j", cluster=self.cluster)
+            self.executor.update_parameters(**self.parameters)
+        except (RuntimeError, NameError, ValueError, TypeError) as error:
+            raise RequestError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
+
+    def submit(self, job: Job) -> Any:
+        handle = self.executor.submit(SubmititTask(job))
+        log.info("%s is job %s", job.label, handle.job_id)
+        return handle
+
+    def done(self, handle: Any) -> bool:
+        return handle.done()
+
+    def exception(self, handle: Any) -> BaseException | None:
+        return handle.exception()
+
+    def cancel(self, handle: Any) -> None:
+        handle.cancel(check=False)
+
+
+class RayLauncher(RemoteLauncher):
+    """Ray: each job takes `num_cpus` and `num_gpus` of the cluster; Ray sets `CUDA_VISIBLE_DEVICES`.
+
+    `init` goes to `ray.init`: `address: auto` for a cluster, empty for a Ray on this machine.
+    """
+
+    poll_seconds = 0.5
+
+    def __init__(
+        self,
+        n_jobs: int = 64,
+        num_cpus: float = 1,
+        num_gpus: float = 0,
+        init: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(n_jobs)
+        self.resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
+        self.init = dict(init or {})
+
+    def open(self) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise RequestError("this launcher needs ray: pip install 'rag_experiments[ray]'") from error
+        self.ray = ray
+        if not ray.is_initialized():
+            options = {
+                "include_dashboard": False,
+                "log_to_driver": False,
+                "logging_level": logging.WARNING,
+                **self.init,
+            }
+            try:
+                ray.init(**options)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise RequestError(f"hydra.launcher.init: {str(error).splitlines()[0]}") from error
+        # A job that fails is ours to retry, and its worker is not used again: it may hold a GPU's memory.
+        self.remote = ray.remote(max_retries=0, max_calls=1, **self.resources)(run_on_ray)
+
+    def submit(self, job: Job) -> Any:
+        return self.remote.remote(job)
+
+    def done(self, handle: Any) -> bool:
+        return bool(self.ray.wait([handle], timeout=0)[0])
+
+    def exception(self, handle: Any) -> BaseException | None:
+        try:
+            self.ray.get(handle)
+        except Exception as error:
+            return error
+        return None
+
+    def cancel(self, handle: Any) -> None:
+        self.ray.cancel(handle, force=False)
+
+    def close(self) -> None:
+        with suppress(Exception):
+            self.ray.shutdown()
+
+
+def run_on_ray(job: Job) -> int:
+    """A job on a Ray worker: in a process of its own, whose GPUs and threads are those Ray gave the worker."""
+    return execute.run_process(job)

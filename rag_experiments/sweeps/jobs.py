@@ -1,0 +1,194 @@
+"""A job of a sweep: what it is, where it belongs, whether it must run, how it ended. Imports no torch.
+
+Whether a job is done is found by the hash of its configuration and of its data, never by its name.
+A result made by another version of the code counts unless `sweep.same_code=true`; the closing table
+says how many did.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rag_experiments import provenance, runs
+from rag_experiments.errors import RequestError
+from rag_experiments.outcome import Ending, ending_of, traceback_text
+from rag_experiments.recording import now
+from rag_experiments.runs import RunDirectory
+from rag_experiments.schema import SweepConfig
+
+log = logging.getLogger(__name__)
+
+Action = Literal["run", "resume", "reuse", "leave", "wait", "refused"]
+
+
+@dataclass
+class Job:
+    """One run of a sweep, as plain values: it travels to other processes and machines."""
+
+    label: str
+    overrides: list[str]
+    """What was typed, this job's values chosen; nothing of Hydra's own."""
+    config_hash: str = ""
+    data_hash: str = ""
+    directory: str = ""
+    action: Action = "run"
+    config_dir: str | None = None
+    metric: str | None = None
+    """The figure that is shown and searched by, such as `dev/ndcg@10`."""
+    sweep: str = ""
+    extra: list[str] = field(default_factory=list)
+    """Overrides that the sweep adds: its name, the trial."""
+    refusal: str | None = None
+    other_code: bool = False
+    """Reused, and made by another version of the code."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.directory)
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.directory)
+
+    def arguments(self) -> list[str]:
+        """The command line of the run: `python -m rag_experiments.train …`."""
+        from rag_experiments.resume import quoted
+
+        if self.action == "resume":
+            return [f"resume={quoted(self.directory)}"]
+        where = ["--config-dir", self.config_dir] if self.config_dir else []
+        return [*where, *self.overrides, *self.extra, f"hydra.run.dir={quoted(self.directory)}"]
+
+
+@dataclass
+class Result:
+    """How a job ended."""
+
+    state: str
+    """A run's state, or `pruned`, `not started`."""
+    value: float | None = None
+    seconds: float | None = None
+    note: str = ""
+    error_kind: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.state == "failed"
+
+
+def result_of(job: Job) -> Result:
+    """Read a job's result from its directory."""
+    run = job.run
+    try:
+        status = run.read_status()
+    except RequestError as error:
+        return Result("failed", note=str(error))
+    error = status.get("error") or {}
+    state = run.state
+    if error.get("kind") == "pruned":
+        return Result("pruned", seconds=status.get("seconds"), note=error.get("message", ""), error_kind="pruned")
+    note = Ending(state, 1, error).sentence if error and state == "failed" else ""  # type: ignore[arg-type]
+    value = run.read_final_metrics().get(job.metric) if job.metric and state == "completed" else None
+    return Result(state, value=value, seconds=status.get("seconds"), note=note, error_kind=error.get("kind"))
+
+
+class Planner:
+    """Gives each job its directory and decides whether it must run."""
+
+    def __init__(self, folder: Path, config: SweepConfig):
+        self.folder = folder
+        self.config = config
+        self.commit = provenance.git_state()[0]
+        self.known: dict[tuple[str, str], list[RunDirectory]] = {}
+        self.taken: set[str] = set()
+        for run in runs.find_runs(folder):
+            try:
+                status = run.read_status()
+            except RequestError as error:
+                log.warning("%s; it is passed over", error)
+                continue
+            key = (status.get("config_hash") or "", status.get("data_hash") or "")
+            self.known.setdefault(key, []).append(run)
+
+    def plan(self, job: Job) -> Job:
+        """Set the job's `directory` and `action`."""
+        job.sweep = self.folder.name
+        candidates = self.known.get((job.config_hash, job.data_hash), [])
+        for action in ("reuse", "wait", "resume", "leave"):
+            for run in candidates:
+                if str(run.path) not in self.taken and self._fits(run, action):
+                    return self._settle(job, run.path, action)
+        return self._settle(job, self._free_directory(job), "run")
+
+    def forget(self, job: Job) -> Job:
+        """Let the job's directory be planned again, once another process is done with it."""
+        self.taken.discard(job.directory)
+        job.extra = [extra for extra in job.extra if not extra.startswith(("sweep.name=", "sweep.job="))]
+        return job
+
+    def _fits(self, run: RunDirectory, action: str) -> bool:
+        state = run.state
+        if action == "reuse":
+            return state == "completed" and self.config.reuse_completed and self._code_fits(run)
+        if action == "wait":
+            return state == "running"
+        if action == "leave":
+            return state == "failed" and not self.config.retry_failed
+        return state == "interrupted" or (state == "failed" and self.config.retry_failed)
+
+    def _code_fits(self, run: RunDirectory) -> bool:
+        return not self.config.same_code or run.read_status().get("git_commit") == self.commit
+
+    def _settle(self, job: Job, directory: Path, action: Any) -> Job:
+        job.directory, job.action = str(directory), action
+        self.taken.add(str(directory))
+        if action == "resume" and not (directory / ".hydra" / "overrides.yaml").is_file():
+            # It was refused or killed before it began: there is nothing to continue.
+            job.action = "run"
+        if action == "reuse":
+            job.other_code = RunDirectory(directory).read_status().get("git_commit") != self.commit
+        return job
+
+    def _free_directory(self, job: Job) -> Path:
+        """`<label>`, or with the configuration's hash where that name is another job's."""
+        stem = runs.safe_name(job.label, 150)
+        names = [stem, f"{stem}-{job.config_hash[:8]}"]
+        names += [f"{stem}-{job.config_hash[:8]}-{number}" for number in range(2, 1000)]
+        for name in names:
+            directory = self.folder / name
+            if str(directory) not in self.taken and not (directory / "status.json").exists():
+                return directory
+        raise RequestError(f"{self.folder} holds a thousand runs called {stem}: choose another name=…")
+
+
+def prepare_directory(job: Job) -> None:
+    """Make room for a fresh run: what a refused or never begun one left is removed."""
+    job.path.mkdir(parents=True, exist_ok=True)
+    if job.action == "run":
+        for name in ("status.json", "error.txt", "metrics.jsonl", "metrics.json"):
+            (job.path / name).unlink(missing_ok=True)
+        for name in (".hydra", "checkpoints", "predictions", "model"):
+            shutil.rmtree(job.path / name, ignore_errors=True)
+
+
+def record_ending(job: Job, error: dict[str, str], traceback: str | None = None) -> None:
+    """Write `failed` where the run itself could not: it was refused, or killed."""
+    run = job.run
+    run.path.mkdir(parents=True, exist_ok=True)
+    known = run.read_status()
+    about = {"config_hash": job.config_hash, "data_hash": job.data_hash, "sweep": {"name": job.sweep, "job": job.label}}
+    run.update_status(**{**about, **known, "state": "failed", "started": known.get("started") or now(), "ended": now()})
+    run.update_status(error=error)
+    runs.atomic_write_text(run.error_path, traceback or f"{error['type']}: {error['message']}\n")
+
+
+def record_exception(job: Job, exception: BaseException) -> None:
+    """Write how a job ended that raised outside its run's own recording."""
+    ending = ending_of(exception)
+    assert ending.error is not None
+    text = None if isinstance(exception, RequestError) else traceback_text(exception)
+    record_ending(job, ending.error, text)

@@ -1,0 +1,47 @@
+"""Folder names of jobs: what differs, in plain characters, the same whatever else the sweep holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+from rag_experiments.files import safe_name
+
+NAME_LIMIT = 120
+VALUE_LIMIT = 48
+"""A longer value (a path, a list) is cut and told apart by a hash, so that its neighbours stay readable."""
+
+
+def job_label(overrides: Sequence[str], swept: Collection[str]) -> str:
+    """`algorithm-ctl_learning_rate-1e-5_seed-0` from a job's overrides and the keys that the sweep varies.
+
+    A label depends on the job's own values and on which keys vary, never on their other values, so
+    that adding a value renames nothing. With no varied key, every override counts.
+    """
+    pairs = [split_override(override) for override in overrides]
+    shown = [(key, value) for key, value in pairs if key in swept] or pairs
+    keys = [key for key, _ in shown]
+    parts = [f"{short_key(key, keys)}-{_short_value(value)}" for key, value in shown]
+    return safe_name("_".join(parts), NAME_LIMIT) if parts else "job"
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """`+a.b=c` → (`a.b`, `c`)."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def short_key(key: str, keys: Sequence[str]) -> str:
+    """The last part of a key, or the whole where two keys of the sweep end alike."""
+    last = _last(key)
+    alike = [other for other in keys if other != key and _last(other) == last]
+    return re.sub(r"[@/]", ".", key) if alike else last
+
+
+def _last(key: str) -> str:
+    # `model@algorithm.teacher` is the teacher.
+    return re.split(r"[.@/]", key)[-1]
+
+
+def _short_value(value: str) -> str:
+    return safe_name(value.strip("'\""), VALUE_LIMIT)

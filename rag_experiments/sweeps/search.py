@@ -1,0 +1,206 @@
+"""Search with Optuna by ask and tell: persistent, resumable, pruning; any sampler, any launcher.
+
+Our own sweeper: `hydra-optuna-sweeper` 1.3 wants optuna 2, forgets running trials when it is killed,
+and cannot prune. A trial is a job like any other, found by its configuration's hash. Its number and
+parameters are in the study; the study is told when the job's directory says how it ended. So a sweep
+that was killed continues: trials that were running go on from their checkpoints under their numbers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from rag_experiments.errors import RequestError
+from rag_experiments.outcome import termination_as_interrupt
+from rag_experiments.sweeps import report, space
+from rag_experiments.sweeps.grid import BaseSweeper
+from rag_experiments.sweeps.jobs import Job, Result
+from rag_experiments.sweeps.naming import job_label, short_key
+from rag_experiments.sweeps.session import Session
+from rag_experiments.sweeps.study import open_study, remember_pruner, storage_address
+
+log = logging.getLogger(__name__)
+
+
+class OptunaSweeper(BaseSweeper):
+    """`n_trials` trials in all, over as many calls as it takes; `key=a,b` and `params` span the space."""
+
+    def __init__(
+        self,
+        n_trials: int = 20,
+        direction: str = "maximize",
+        sampler: str = "tpe",
+        sampler_options: Mapping[str, Any] | None = None,
+        pruner: str = "median",
+        pruner_options: Mapping[str, Any] | None = None,
+        storage: str | None = None,
+        seed: int | None = 0,
+        try_default: bool = True,
+        params: Mapping[str, Any] | None = None,
+    ):
+        super().__init__(params)
+        if n_trials < 1 or direction not in ("maximize", "minimize"):
+            raise RequestError("hydra.sweeper wants n_trials of 1 or more and a direction of maximize or minimize")
+        self.n_trials = n_trials
+        self.direction = direction
+        self.sampler, self.sampler_options = sampler, dict(sampler_options or {})
+        self.pruner, self.pruner_options = pruner, dict(pruner_options or {})
+        self.storage, self.seed, self.try_default = storage, seed, try_default
+        self.jobs: dict[int, Job] = {}
+
+    def sweep(self, arguments: list[str]) -> Any:
+        session = self.session()
+        self.space, self.fixed = space.search_space(self.parse(arguments))
+        if not self.space:
+            raise RequestError("there is nothing to search: give a space with sweep=…, or keys as key=interval(a,b)")
+        self._check_request(session)
+        if session.config.plan:
+            print("\n".join([f"{key}: {value}" for key, value in self.space.items()] + ["", "nothing was started"]))
+            return None
+        self.begin(session)
+        self.address = storage_address(self.storage, session.folder)
+        self._open_study()
+        session.total = self.n_trials
+        interrupted = False
+        with termination_as_interrupt():
+            try:
+                for job, result in session.run(self._trials(session)):
+                    self._tell(job, result)
+            except KeyboardInterrupt:
+                interrupted = True
+        self.task_function.status = session.close(list(self.jobs.values()), interrupted)
+        self._say_best(session)
+        return self.study
+
+    def _check_request(self, session: Session) -> None:
+        """One job of the space, composed and checked before anything is made, so that a wrong request is refused."""
+        job = session.job([*self.fixed, *self._overrides(self._lowest())], self.space)
+        if job.refusal:
+            raise RequestError(job.refusal)
+        if job.metric is None:
+            raise RequestError("a search needs its figure: set sweep.metric, such as sweep.metric=dev/ndcg@10")
+
+    def _lowest(self) -> dict[str, Any]:
+        return {key: (d.choices[0] if hasattr(d, "choices") else d.low) for key, d in self.space.items()}
+
+    def _open_study(self) -> None:
+        pruner = space.make_pruner(self.pruner, self.pruner_options)
+        parallel = getattr(self.launcher, "places", 1) > 1
+        sampler = space.make_sampler(self.sampler, self.sampler_options, self.seed, parallel)
+        self.study = open_study(self.address, self.direction, sampler, pruner)
+        remember_pruner(self.study, self.pruner, self.pruner_options)
+        before = len(self.study.get_trials(deepcopy=False))
+        if before and self.seed is not None:
+            # A sampler seeded alike would draw the first call's trials again.
+            seed = self.seed + 1000 * before
+            self.study.sampler = space.make_sampler(self.sampler, self.sampler_options, seed, parallel)
+
+    # -- trials ----------------------------------------------------------------------------------
+
+    def _trials(self, session: Session) -> Iterator[Job]:
+        """First what an earlier call left, then new trials, until `n_trials` have ended well or badly."""
+        optuna = space.optuna_module()
+        states = optuna.trial.TrialState
+        for trial in self.study.get_trials(deepcopy=False):
+            if trial.state in (states.COMPLETE, states.PRUNED) and "overrides" in trial.user_attrs:
+                self._answered(session, trial)
+            elif trial.state == states.RUNNING or self._runs_again(session, trial):
+                number = trial.number if trial.state == states.RUNNING else self._ask_again(trial)
+                yield self._job(session, number, dict(trial.params))
+        if self.try_default and not self.study.get_trials(deepcopy=False):
+            self._enqueue_default(session)
+        while len(self.jobs) < self.n_trials:
+            trial = self.study.ask(self.space)
+            yield self._job(session, trial.number, dict(trial.params))
+
+    def _runs_again(self, session: Session, trial: Any) -> bool:
+        failed = trial.state.name == "FAIL" and "again" not in trial.user_attrs
+        if failed and not session.policy.retry_failed:
+            self._answered(session, trial)
+        return failed and session.policy.retry_failed
+
+    def _ask_again(self, trial: Any) -> int:
+        """A trial that failed, under a new number: a finished one cannot be reopened."""
+        self.study.enqueue_trial(dict(trial.params))
+        again = self.study.ask(self.space)
+        self._note(trial.number, "again", again.number)
+        return again.number
+
+    def _enqueue_default(self, session: Session) -> None:
+        """Try the configuration's own values first, where the space has them: a search should not end below them."""
+        from omegaconf import OmegaConf
+
+        config = session.config_loader.load_sweep_config(session.config, list(self.fixed))
+        values = {key: OmegaConf.select(config, key.lstrip("+"), default=None) for key in self.space}
+        fitting = {}
+        for key, value in values.items():
+            distribution = self.space[key]
+            if hasattr(distribution, "choices"):
+                value = next((choice for choice in distribution.choices if choice == str(value)), None)
+            elif isinstance(value, int | float):
+                value = value if distribution.low <= value <= distribution.high else None
+            if value is not None:
+                fitting[key] = value
+        if fitting:
+            self.study.enqueue_trial(fitting)
+
+    def _overrides(self, params: Mapping[str, Any]) -> list[str]:
+        return [space.override_of(key, params[key]) for key in self.space if key in params]
+
+    def _job(self, session: Session, number: int, params: dict[str, Any]) -> Job:
+        overrides = [*self.fixed, *self._overrides(params)]
+        job = session.job(overrides, self.space, label=self._label(number, params))
+        job.extra = [f"sweep.study={quoted(self.address)}", f"sweep.trial={number}"]
+        session.plan(job)
+        self.jobs[number] = job
+        self._note(number, "directory", job.path.name)
+        self._note(number, "overrides", overrides)
+        return job
+
+    def _label(self, number: int, params: Mapping[str, Any]) -> str:
+        shown = [f"{key}={space.short_value(value)}" for key, value in params.items()]
+        return f"{number:04d}_{job_label(shown, [short_key(key, list(params)) for key in params] or params)}"
+
+    def _answered(self, session: Session, trial: Any) -> None:
+        """A trial that ended in an earlier call stands in the closing table with its result."""
+        overrides = list(trial.user_attrs["overrides"]) if "overrides" in trial.user_attrs else []
+        job = session.job(overrides, self.space, label=self._label(trial.number, trial.params))
+        job.directory = str(session.folder / trial.user_attrs.get("directory", ""))
+        state = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}[trial.state.name]
+        job.action = "leave" if state == "failed" else "reuse"
+        session.planner.taken.add(job.directory)
+        session.rows.append((job, Result(state, value=trial.value if state == "completed" else None)))
+        self.jobs[trial.number] = job
+
+    def _note(self, number: int, name: str, value: Any) -> None:
+        trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+        with suppress(Exception):  # a finished trial takes no more notes
+            self.study._storage.set_trial_user_attr(trials[number]._trial_id, name, value)
+
+    def _tell(self, job: Job, result: Result) -> None:
+        number = next(number for number, other in self.jobs.items() if other is job)
+        states = space.optuna_module().trial.TrialState
+        if result.state == "completed" and result.value is not None:
+            self.study.tell(number, result.value)
+        elif result.state == "pruned":
+            self.study.tell(number, state=states.PRUNED)
+        elif result.state in ("completed", "failed"):
+            self.study.tell(number, state=states.FAIL)
+        # Interrupted: the trial stays running, and the next call goes on with it.
+
+    def _say_best(self, session: Session) -> None:
+        found = report.best(session.rows, self.direction == "maximize")
+        if found is not None:
+            job, result = found
+            print(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
+        print(f"the study: optuna-dashboard {self.address}")
+
+
+def quoted(value: str) -> str:
+    """`value` as Hydra's override grammar reads it back unchanged."""
+    from rag_experiments.resume import quoted as quote
+
+    return quote(value)

@@ -1,0 +1,234 @@
+"""What every sweep does, whoever chooses its jobs: check, plan, run, say, and end with the right status."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+
+from rag_experiments import runs
+from rag_experiments.config import _checked as checked
+from rag_experiments.config import check_common, check_writable
+from rag_experiments.data.load import load_data
+from rag_experiments.errors import RequestError
+from rag_experiments.schema import RunConfig, SweepConfig
+from rag_experiments.sweeps import report
+from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
+from rag_experiments.sweeps.launchers import JobLauncher
+from rag_experiments.sweeps.naming import job_label
+
+log = logging.getLogger(__name__)
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+class Session:
+    """One call of a sweep: the master configuration, the launcher, and the results so far."""
+
+    def __init__(self, config: DictConfig, config_loader: Any, launcher: Launcher):
+        self.config = config
+        self.config_loader = config_loader
+        self.launcher = launcher
+        self.folder = Path(config.hydra.sweep.dir)
+        check_writable(self.folder, "hydra.sweep.dir")
+        if config.resume is not None:
+            raise RequestError("resume=… is for one run: a sweep is continued by the same command again")
+        self.policy = checked(SweepConfig, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
+        self.planner = Planner(self.folder, self.policy)
+        self.rows: list[tuple[Job, Result]] = []
+        self.total: int | None = None
+        self._data_hashes: dict[str, str] = {}
+        self._config_dir = command_line_config_dir(config)
+
+    # -- jobs ------------------------------------------------------------------------------------
+
+    def check(self, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
+        """Compose and check one job's configuration.
+
+        Raises:
+            RequestError: it is wrong.
+        """
+        from rag_experiments.cli import translated_errors
+
+        before = HydraConfig.instance().cfg
+        try:
+            with translated_errors():
+                composed = self.config_loader.load_sweep_config(self.config, list(overrides))
+                HydraConfig.instance().set_config(composed)
+            return check_common(composed)
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def job(self, overrides: Sequence[str], swept: Iterable[str], label: str | None = None) -> Job:
+        """A job with its hashes; one whose request is wrong has a `refusal`."""
+        own = [override for override in overrides if not override.startswith("hydra.")]
+        label = label or job_label(own, set(swept))
+        job = Job(label=label, overrides=own, config_dir=self._config_dir)
+        try:
+            config, resolved = self.check(overrides)
+            job.config_hash = runs.config_hash(resolved)
+            job.metric = config.sweep.metric or config.trainer.get("metric_for_best_model")
+            job.data_hash = self._data_hash(config, resolved)
+        except RequestError as error:
+            job.refusal = str(error)
+        return job
+
+    def _data_hash(self, config: RunConfig, resolved: dict[str, Any]) -> str:
+        key = json.dumps(resolved["data"], sort_keys=True, default=str)
+        if key not in self._data_hashes:
+            cache = Path(config.paths.cache).expanduser()
+            self._data_hashes[key] = load_data(config.data, cache).content_hash
+        return self._data_hashes[key]
+
+    def plan(self, job: Job) -> Job:
+        """Give the job its directory and decide what is to be done."""
+        self.planner.plan(job)
+        job.extra = [f"sweep.name={quoted(self.folder.name)}", f"sweep.job={quoted(job.label)}", *job.extra]
+        if job.refusal is not None and job.action != "reuse":
+            job.action = "refused"
+        return job
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        """Run planned jobs, each said and yielded as it ends; what need not run is answered at once.
+
+        Stops taking jobs after a failure where `sweep.on_error=stop`; the running ones are interrupted.
+
+        Raises:
+            KeyboardInterrupt: after the running jobs have ended.
+        """
+        waiting: list[Job] = []
+        answered: list[tuple[Job, Result]] = []
+        results = self._launch(self._runnable(jobs, waiting, answered))
+        try:
+            for job, result in results:
+                yield from _drained(answered)
+                yield self._ended(job, result)
+                if result.failed and self.policy.on_error == "stop":
+                    return
+        finally:
+            results.close()
+        yield from _drained(answered)
+        if waiting:
+            log.info("waiting for %d jobs that another process runs", len(waiting))
+            self._wait_for_others(waiting)
+            yield from self.run([self.plan(self.planner.forget(job)) for job in waiting])
+
+    def _runnable(self, jobs: Iterable[Job], waiting: list[Job], answered: list[tuple[Job, Result]]) -> Iterator[Job]:
+        for job in jobs:
+            if job.action == "wait":
+                waiting.append(job)
+            elif job.action in ("reuse", "leave"):
+                answered.append(self._ended(job, result_of(job)))
+            elif job.action == "refused":
+                record_exception(job, RequestError(job.refusal))
+                answered.append(self._ended(job, result_of(job)))
+                if self.policy.on_error == "stop":
+                    return
+            else:
+                verb = "continues" if job.action == "resume" else "starts"
+                log.info("%s %s", job.label, verb)
+                yield job
+
+    def _ended(self, job: Job, result: Result) -> tuple[Job, Result]:
+        self.rows.append((job, result))
+        report.ended(len(self.rows), self.total, job, result)
+        report.write_summary(self.folder, self.rows, self.arguments)
+        return job, result
+
+    def _launch(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Result]]:
+        if isinstance(self.launcher, JobLauncher):
+            yield from self.launcher.run_jobs(jobs)
+            return
+        # One of Hydra's own launchers: it takes a whole batch, and runs the task function in each job.
+        batch = list(jobs)
+        if not batch:
+            return
+        overrides = [[*job.overrides, *job.extra, *_place(job)] for job in batch]
+        self.launcher.launch(overrides, initial_job_idx=len(self.rows))
+        for job in batch:
+            yield job, result_of(job)
+
+    def _wait_for_others(self, waiting: Sequence[Job]) -> None:
+        while any(job.run.state == "running" for job in waiting):
+            time.sleep(2)
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> list[str]:
+        """The overrides that were typed."""
+        return [str(value) for value in self.config.hydra.overrides.task]
+
+    def close(self, jobs: Sequence[Job], interrupted: bool) -> int:
+        """Print the closing table of all `jobs`, in their order; returns the sweep's exit status."""
+        ended = {id(job): result for job, result in self.rows}
+        rows = [(job, ended.get(id(job)) or self._unfinished(job)) for job in jobs]
+        report.write_summary(self.folder, rows, self.arguments)
+        print(f"\n{report.table(rows)}\n\n{self.folder}: {report.totals(rows)}", flush=True)
+        if interrupted:
+            print("interrupted: the same command again continues", flush=True)
+            return INTERRUPTED
+        unfinished = any(result.state not in ("completed", "pruned") for _, result in rows)
+        return FAILED if unfinished else DONE
+
+    def _unfinished(self, job: Job) -> Result:
+        known = job.run.read_status() if job.directory and job.action in ("run", "resume") else {}
+        return result_of(job) if known else Result("not started")
+
+
+def _drained(items: list[Any]) -> Iterator[Any]:
+    while items:
+        yield items.pop(0)
+
+
+def _place(job: Job) -> list[str]:
+    subdir = quoted(job.path.name)
+    keep = ["hydra.output_subdir=null"] if job.action == "resume" else []  # the first .hydra/ is never overwritten
+    return [f"hydra.sweep.subdir={subdir}", *keep]
+
+
+def quoted(value: str) -> str:
+    """`value` as Hydra's override grammar reads it back unchanged."""
+    from rag_experiments.resume import quoted as quote
+
+    return quote(value)
+
+
+def command_line_config_dir(config: DictConfig) -> str | None:
+    """The `--config-dir` of this command."""
+    sources = config.hydra.runtime.config_sources
+    paths = [entry.path for entry in sources if entry.provider == "command-line"]
+    return os.path.abspath(paths[0]) if paths else None
+
+
+def launch_for_hydra(launcher: JobLauncher, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
+    """Run a batch that one of Hydra's own sweepers chose, with everything of ours but the search."""
+    session = Session(launcher.config, launcher.hydra_context.config_loader, launcher)
+    common = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
+    swept = {
+        override.partition("=")[0] for overrides in job_overrides for override in overrides if override not in common
+    }
+    jobs = [session.plan(session.job(overrides, swept)) for overrides in job_overrides]
+    session.total = len(jobs)
+    results = {id(job): result for job, result in session.run(jobs)}
+    returns = []
+    for job in jobs:
+        result = results.get(id(job)) or Result("not started")
+        returned = JobReturn(overrides=job.overrides, working_dir=job.directory, status=JobStatus.COMPLETED)
+        returned.return_value = result.value
+        if result.state != "completed":
+            returned.status = JobStatus.FAILED
+            returned.return_value = RuntimeError(f"{job.label}: {result.state} {result.note}")
+        returns.append(returned)
+    return returns
