@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 import transformers
+from accelerate import PartialState
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,

@@ -6,12 +6,15 @@ import logging
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import TrainerState
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts, sample_questions
 from rag_experiments.callbacks import RunLog
+from rag_experiments.data.schema import Question
 from rag_experiments.runs import RunDirectory, atomic_directory
 from rag_experiments.schema import TrackingConfig
 from rag_experiments.tracking import Tracker
