@@ -59,6 +59,20 @@ def test_a_template_without_a_system_role_gets_the_instruction_in_the_first_mess
     assert made.text(made.build("Why?")) == "[INST]Be brief.\n\nQuestion: Why?[/INST]"
 
 
+def test_a_reasoning_model_is_asked_not_to_think_aloud():
+    """As Qwen3's template does: an empty thought opens the reply, in training as at generation."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+        "{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m['content'] }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n"
+        "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+    )
+    made = PromptBuilder(tokenizer, max_length=1000)
+    assert made.text(made.build("Why?")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+    assert made.end_id == tokenizer.eos_token_id
+
+
 def test_the_end_token_is_the_templates_own():
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}<|im_start|>{% endfor %}"
