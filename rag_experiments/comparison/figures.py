@@ -10,7 +10,6 @@ the page sets the colour of text. Names come from users: Plotly reads a little H
 from __future__ import annotations
 
 import html
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -19,15 +18,14 @@ import plotly.graph_objects as go
 
 from rag_experiments.comparison import causes as causes_module
 from rag_experiments.comparison.before_after import Change
-from rag_experiments.comparison.columns import group_key
 from rag_experiments.comparison.fields import higher_is_better
 from rag_experiments.comparison.judgement import Comparison
-from rag_experiments.comparison.loading import RunRecord
+from rag_experiments.comparison.learning_curves import COLOURS, curves
 from rag_experiments.comparison.matrix import Matrix
 from rag_experiments.comparison.table import Group, RunTable
 
-COLOURS = ("#3b7dd8", "#e07b39", "#2fa56d", "#b652c9", "#c94f5c", "#1f9ab5", "#a08a2c", "#7a6ff0")
-"""Distinguishable on white and on near-black."""
+__all__ = ["bars", "base", "before_after", "causes", "cost", "curves", "escaped", "forest", "matrix", "pareto", "wins"]
+
 OUTCOME_COLOURS = {"better": "#2fa56d", "worse": "#c94f5c", "same": "#7f8a99", "undecided": "#c9a23a"}
 CAUSE_COLOURS = {
     causes_module.RIGHT: "#2fa56d",
@@ -169,19 +167,27 @@ def cost(table: RunTable, against: str) -> go.Figure | None:
     None where fewer than two groups have both.
     """
     metric = table.metric or ""
-    points = []
+    points: list[tuple[float, float, Group]] = []
     for group in table.groups:
         quality, price = group.summary(metric), group.summary(against)
         if quality and price:
-            points.append((price.mean, quality.mean, escaped(group.label)))
+            points.append((price.mean, quality.mean, group))
     if len(points) < 2:
         return None
     figure = base(f"{metric} against {against}")
-    x, y, names = zip(*points, strict=True)
+    by_algorithm: dict[str, list[tuple[float, float, Group]]] = defaultdict(list)
+    for point in points:
+        by_algorithm[point[2].runs[0].algorithm].append(point)
     hover = "%{text}<br>%{x:.4g}, %{y:.4f}<extra></extra>"
-    figure.add_scatter(x=x, y=y, text=names, mode="markers", marker={"size": 10}, name="run", hovertemplate=hover)
+    for number, (algorithm, members) in enumerate(sorted(by_algorithm.items())):
+        x, y, groups = zip(*members, strict=True)
+        marker = {"size": 10, "symbol": number, "color": COLOURS[number % len(COLOURS)]}
+        text = [escaped(group.label) for group in groups]
+        figure.add_scatter(
+            x=x, y=y, text=text, mode="markers", marker=marker, name=escaped(algorithm), hovertemplate=hover
+        )
     front = pareto([(price, quality) for price, quality, _ in points], higher_is_better(metric))
-    line = {"dash": "dot", "color": COLOURS[1]}
+    line = {"dash": "dot", "color": "#808890", "shape": "hv"}
     figure.add_scatter(
         x=[p for p, _ in front], y=[q for _, q in front], mode="lines", line=line, name="best for its price"
     )
@@ -214,70 +220,3 @@ def matrix(found: Matrix) -> go.Figure:
         .update_yaxes(autorange="reversed", type="category")
         .update_xaxes(type="category")
     )
-
-
-def curves(runs: Sequence[RunRecord], metric: str, by: str = "step", smoothing: float = 0.0) -> go.Figure:
-    """A metric over `step`, `epoch` or `seconds`, a line a config; several seeds give their mean and a band of ± sd.
-
-    Args:
-        smoothing: weight of the past in an exponential average without bias at the start, 0 to below 1.
-    """
-    figure = base(f"{metric} by {by}")
-    groups: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        groups[group_key(run)].append(run)
-    for index, members in enumerate(groups.values()):
-        lines = [line for run in members if (line := series(run, metric, by))]
-        if not lines:
-            continue
-        colour = COLOURS[index % len(COLOURS)]
-        name = escaped(members[0].name + (f" (+{len(lines) - 1})" if len(lines) > 1 else ""))
-        points = averaged(lines)
-        x = [point[0] for point in points]
-        y = smoothed([point[1] for point in points], smoothing)
-        figure.add_scatter(x=x, y=y, mode="lines", line={"color": colour}, name=name, legendgroup=name)
-        if len(lines) > 1:
-            high = [value + sd for value, (_, _, sd) in zip(y, points, strict=True)]
-            low = [value - sd for value, (_, _, sd) in zip(y, points, strict=True)]
-            band = {
-                "mode": "lines",
-                "line": {"width": 0},
-                "legendgroup": name,
-                "showlegend": False,
-                "hoverinfo": "skip",
-            }
-            figure.add_scatter(x=x + x[::-1], y=high + low[::-1], fill="toself", fillcolor=_faint(colour), **band)
-    return figure.update_xaxes(title=by).update_yaxes(title=escaped(metric))
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.18)"
-
-
-def series(run: RunRecord, metric: str, by: str) -> list[tuple[float, float]]:
-    """What a run logged of a metric, in order."""
-    return [
-        (line[by], line[metric]) for line in run.history() if isinstance(line.get(metric), int | float) and by in line
-    ]
-
-
-def averaged(lines: Sequence[Sequence[tuple[float, float]]]) -> list[tuple[float, float, float]]:
-    """(x, mean, sd) over lines, point by point; x is averaged too, since seeds log at other seconds."""
-    points = []
-    for group in zip(*lines, strict=False):
-        ys = [y for _, y in group]
-        mean = sum(ys) / len(ys)
-        sd = math.sqrt(sum((y - mean) ** 2 for y in ys) / (len(ys) - 1)) if len(ys) > 1 else 0.0
-        points.append((sum(x for x, _ in group) / len(group), mean, sd))
-    return points
-
-
-def smoothed(values: Sequence[float], weight: float) -> list[float]:
-    """Exponential moving average, divided by its weights' sum (Kingma & Ba 2015) so that it starts unbiased."""
-    last, norm, found = 0.0, 0.0, []
-    for value in values:
-        last = last * weight + (1 - weight) * value
-        norm = norm * weight + (1 - weight)
-        found.append(last / norm)
-    return found
