@@ -68,7 +68,8 @@ def make_templates() -> jinja2.Environment:
         "number": text.number,
         "duration": text.duration,
         "moment": text.moment,
-        "as_json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+        "as_json": figure_json,
+        "identity": id,
     }
     environment.globals |= {
         "metric_text": text.metric,
@@ -77,6 +78,13 @@ def make_templates() -> jinja2.Environment:
         "version": __version__,
     }
     return environment
+
+
+def figure_json(figure: Any) -> str:
+    """A figure of Plotly's, or the same as plain values, as JSON."""
+    if hasattr(figure, "to_json"):
+        return figure.to_json()
+    return json.dumps(figure, ensure_ascii=False, separators=(",", ":"))
 
 
 def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[Request], Response]:

@@ -1,7 +1,7 @@
-"""The filter box: words that a run's name or settings must hold, or conditions in the language of `rag-compare --where`.
+"""The filter box: words that a run's name or settings must hold, or conditions as in `rag-compare --where`.
 
-    minilm hnsw
-    algorithm=ctl and learning_rate<1e-4 and "test/recall@1">=0.6
+minilm hnsw
+algorithm=ctl and learning_rate<1e-4 and "test/recall@1">=0.6
 """
 
 from __future__ import annotations

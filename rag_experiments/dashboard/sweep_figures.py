@@ -1,13 +1,12 @@
 """The sweep page's figures, as Plotly's JSON.
 
 Parallel coordinates are drawn as SVG lines and not by Plotly's own `parcoords`: that needs WebGL, which phones and
-remote desktops may lack, and compiles shaders with `Function`, which the page's content policy forbids. What `parcoords`
-would brush, the filter box narrows, and the address keeps.
+remote desktops may lack, and compiles shaders with `Function`, which the page's content policy forbids. What
+`parcoords` would brush, the filter box narrows, and the address keeps.
 """
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rag_experiments.comparison.fields import short_value
+from rag_experiments.comparison.figures import escaped
 from rag_experiments.dashboard.importance import Importance, as_numbers, is_logarithmic
 
 Figure = dict[str, Any]
@@ -65,7 +65,9 @@ class Axis:
     @property
     def plotted(self) -> list[Any]:
         """The values for an axis of Plotly's own."""
-        return [short_value(value) for value in self.values] if self.numbers is None else [float(v) for v in self.numbers]
+        if self.numbers is None:
+            return [short_value(value) for value in self.values]
+        return [float(value) for value in self.numbers]
 
     @property
     def layout(self) -> dict[str, Any]:
@@ -84,11 +86,6 @@ def _between(low: float, high: float) -> list[tuple[float, float]]:
 def _number(value: float) -> str:
     text = f"{value:.3g}"
     return f"{float(text):.0e}".replace("e-0", "e-").replace("e+0", "e") if "e" in text and text[1] == "e" else text
-
-
-def escaped(text: str) -> str:
-    """Text as Plotly shows it: it reads some tags."""
-    return html.escape(text, quote=False)
 
 
 def colours(figures: np.ndarray, lower_is_better: bool) -> np.ndarray:
@@ -112,7 +109,8 @@ def parallel(axes: Sequence[Axis], metric: Axis, names: Sequence[str], lower_is_
     places_AN = np.stack([axis.scaled for axis in all_axes])
     figures = np.asarray(metric.values, dtype=float)
     bands = colours(figures, lower_is_better)
-    across = [float(i) for i in range(len(all_axes))]
+    steps = 1 if len(names) > 300 else 8
+    across = [round(i / steps, 4) for i in range((len(all_axes) - 1) * steps + 1)]
     width = 1.0 if len(names) > 300 else 1.6
     traces: list[dict[str, Any]] = []
     for band in range(BANDS):
@@ -123,21 +121,29 @@ def parallel(axes: Sequence[Axis], metric: Axis, names: Sequence[str], lower_is_
         y: list[float | None] = []
         for member in members:
             x += [*across, None]
-            y += [*(round(float(v), 4) for v in places_AN[:, member]), None]
+            y += [*(round(float(v), 4) for v in _eased(places_AN[:, member], steps)), None]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "x": x,
                 "y": y,
-                "line": {"color": band_colour(band), "width": width, "shape": "spline", "smoothing": 0.6},
+                "line": {"color": band_colour(band), "width": width},
                 "opacity": 0.35 + 0.6 * (band + 1) / BANDS,
                 "hoverinfo": "skip",
                 "showlegend": False,
             }
         )
-    traces.append(_run_points(metric, figures, bands, names, across[-1], places_AN[-1]))
+    traces.append(_run_points(metric, figures, bands, names, float(len(axes)), places_AN[-1]))
     return {"data": traces, "layout": _parallel_layout(all_axes)}
+
+
+def _eased(places_A: np.ndarray, steps: int) -> np.ndarray:
+    """The places with `steps` points to the next axis, leaving and arriving level: crossings are easier to follow."""
+    part = np.linspace(0, 1, steps, endpoint=False)
+    eased = (1 - np.cos(np.pi * part)) / 2
+    between = places_A[:-1, None] + (places_A[1:] - places_A[:-1])[:, None] * eased
+    return np.append(between.ravel(), places_A[-1])
 
 
 def _run_points(
@@ -149,7 +155,10 @@ def _run_points(
         "x": [x] * len(names),
         "y": places.round(4).tolist(),
         "marker": {"color": [band_colour(band) for band in bands], "size": 7},
-        "text": [f"{escaped(name)}<br>{escaped(metric.label)} {figure:.4g}" for name, figure in zip(names, figures)],
+        "text": [
+            f"{escaped(name)}<br>{escaped(metric.label)} {figure:.4g}"
+            for name, figure in zip(names, figures, strict=True)
+        ],
         "hovertemplate": "%{text}<extra></extra>",
         "showlegend": False,
     }
@@ -170,6 +179,8 @@ def _parallel_layout(axes: Sequence[Axis]) -> dict[str, Any]:
                     "xanchor": "left" if last else "right",
                     "xshift": 8 if last else -5,
                     "font": {"size": 11},
+                    "bgcolor": "panel",
+                    "borderpad": 1,
                 }
             )
     ticks = [_wrapped(axis.label) for axis in axes]
@@ -279,7 +290,7 @@ def contour(x: Axis, y: Axis, metric: Axis, names: Sequence[str]) -> Figure:
         "mode": "markers",
         "x": x.plotted,
         "y": y.plotted,
-        "text": [f"{escaped(name)}<br>{figure:.4g}" for name, figure in zip(names, figures)],
+        "text": [f"{escaped(name)}<br>{figure:.4g}" for name, figure in zip(names, figures, strict=True)],
         "marker": {"color": figures.tolist(), "size": 8, "line": {"color": "#fff", "width": 1}} | base,
         "hovertemplate": "%{text}<extra></extra>",
         "showlegend": False,
@@ -304,7 +315,7 @@ def _cells(x: Axis, y: Axis, figures: np.ndarray) -> dict[str, Any]:
     counts = [["" for _ in columns] for _ in rows]
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
-            here = [f for f, a, b in zip(figures, x.plotted, y.plotted) if a == column and b == row]
+            here = [f for f, a, b in zip(figures, x.plotted, y.plotted, strict=True) if a == column and b == row]
             if here:
                 z[i][j] = float(np.mean(here))
                 counts[i][j] = f"{np.mean(here):.3f}<br>n = {len(here)}"

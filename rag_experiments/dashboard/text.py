@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from rag_experiments.comparison.fields import short_value
+from rag_experiments.comparison.fields import short_labels, short_value
 
 NOTHING = "–"
 
@@ -20,6 +21,20 @@ def value(item: Any) -> str:
     if isinstance(item, float):
         return number(item)
     return short_value(item)
+
+
+PLAIN_WORDS = {
+    "per_device_train_batch_size": "batch size",
+    "num_train_epochs": "epochs",
+    "learning_rate": "learning rate",
+    "gradient_accumulation_steps": "accumulation",
+}
+"""What people call these settings; the whole key is in the title of its column."""
+
+
+def labels(keys: Iterable[str]) -> dict[str, str]:
+    """Keys → headings, as short as can be told apart."""
+    return {key: PLAIN_WORDS.get(short, short) for key, short in short_labels(dict.fromkeys(keys)).items()}
 
 
 def number(item: float | None, digits: int = 4) -> str:

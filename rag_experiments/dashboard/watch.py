@@ -156,9 +156,9 @@ def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> t
         return [], 0
     lines: list[dict[str, Any]] = []
     start = 0
-    if run is not None and (earlier := run.stamps.get("metrics.jsonl")) is not None:
-        if earlier[2] == stamp[2] and run.read_to <= stamp[1]:
-            lines, start = list(run.logged), run.read_to
+    earlier = run.stamps.get("metrics.jsonl") if run is not None else None
+    if run is not None and earlier is not None and earlier[2] == stamp[2] and run.read_to <= stamp[1]:
+        lines, start = list(run.logged), run.read_to
     try:
         with open(directory.history_path, "rb") as file:
             file.seek(start)

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from rag_experiments.data.passages import PassageStore, write_passages
+from rag_experiments.data.schema import Passage
 from rag_experiments.runs import config_hash
 
 ALGORITHMS = {
@@ -79,9 +81,15 @@ def quality(resolved: dict[str, Any], seed: int) -> float:
 
 
 def write_run(
-    path: Path, resolved: dict[str, Any], *, state: str = "completed", questions: int = 0, steps: int = 10
+    path: Path,
+    resolved: dict[str, Any],
+    *,
+    state: str = "completed",
+    questions: int = 0,
+    steps: int = 10,
+    corpus_hash: str = "c" * 16,
 ) -> Path:
-    """A run directory at `path`."""
+    """A run directory at `path`, with predictions for as many `questions` before and after training."""
     path.mkdir(parents=True)
     seed = resolved["seed"] + sum(map(ord, json.dumps(resolved["trainer"], sort_keys=True)))
     best = quality(resolved, seed)
@@ -93,7 +101,7 @@ def write_run(
         "seconds": 100.0 + seed % 90,
         "config_hash": config_hash(resolved),
         "data_hash": "d" * 16,
-        "corpus_hash": "c" * 16,
+        "corpus_hash": corpus_hash,
         "algorithm": resolved["algorithm"]["name"],
         "name": resolved["name"],
         "data": {"format": "pydocs", "passages": 2700, "train": 900, "dev": 100, "test": 100},
@@ -184,16 +192,19 @@ def write_predictions(path: Path, stage: str, questions: int, recall: float, see
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
-def write_corpus(folder: Path, passages: int = 500) -> Path:
-    """A native data set's `passages.jsonl`; the first passage's text is script."""
+def write_corpus(cache: Path, passages: int = 500) -> str:
+    """An imported corpus in `cache`, whose first passage's text is script. Returns its hash."""
+    folder = cache / "data" / "made-up"
     folder.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for number in range(passages):
-        text = "<script>document.title = 'broken in'</script><img src=x onerror=alert(1)>" if number == 0 else ""
-        text += f" The {WORDS[number % len(WORDS)]} numbered {number} opens when it is called, and closes after."
-        lines.append(json.dumps({"id": f"p{number}", "title": f"{WORDS[number % len(WORDS)]}.{number}", "text": text}))
-    (folder / "passages.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
+    write_passages(folder, (_passage(number) for number in range(passages)))
+    return PassageStore(folder).content_hash
+
+
+def _passage(number: int) -> Passage:
+    word = WORDS[number % len(WORDS)]
+    text = "<script>document.title = 'broken in'</script><img src=x onerror=alert(1)> " if number == 0 else ""
+    text += f"The {word} numbered {number} opens when it is called, and closes after the last reader has let it go. "
+    return Passage(f"p{number}", text * 3, f"{word}.{number}")
 
 
 def write_many(root: Path, count: int, steps: int = 10) -> None:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from rag_experiments.comparison import figures
 from rag_experiments.comparison.columns import default_metric
 from rag_experiments.comparison.fields import higher_is_better, short_value
+from rag_experiments.comparison.table import Group, RunTable
 from rag_experiments.dashboard import text
 from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.curve_figures import PALETTE
-from rag_experiments.dashboard.pages.runs import ordered
 from rag_experiments.dashboard.scope import comparable, metric_names, scope_of
-from rag_experiments.dashboard.sweep_figures import escaped
 from rag_experiments.dashboard.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": "", "cost": "", "log": ""}
-COST_WORDS = ("seconds", "latency", "memory", "tokens")
+COST_WORDS = ("seconds", "latency", "memory")
+FIRST_COST = "seconds/train"
 ROWS = 100
-WHOLE = "whole run, seconds"
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
@@ -29,104 +25,64 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     scope = scope_of(watch.look(), view)
     done = [run for run in scope.shown if run.completed and run.metrics]
     names = metric_names(done)
-    qualities = [name for name in names if not is_cost(name) and higher_is_better(name)]
-    costs = [WHOLE, *(name for name in names if is_cost(name))]
-    default = default_metric(done) or ""
-    metric = view.one("metric") if view.one("metric") in qualities else default
-    cost = view.one("cost") if view.one("cost") in costs else ("seconds/train" if "seconds/train" in costs else WHOLE)
-    view.forget("metric", default)
-    view.forget("cost", "seconds/train" if "seconds/train" in costs else WHOLE)
-    measured = [run for run in done if metric in run.metrics and cost_of(run, cost) is not None]
-    front = pareto([(cost_of(run, cost) or 0.0, run.metrics[metric]) for run in measured], _more_is_better(cost))
-    keys = {measured[i].key for i in front}
-    return {
+    qualities = [name for name in names if not is_cost(name) and higher_is_better(name) and "tokens" not in name]
+    costs = sorted((name for name in names if is_cost(name)), key=lambda name: name != FIRST_COST)
+    metric, cost = _choice(view, "metric", qualities, default_metric(done)), _choice(view, "cost", costs, None)
+    found: dict[str, Any] = {
         "scope": scope,
         "qualities": qualities,
         "costs": costs,
         "metric": metric,
         "cost": cost,
-        "figure": scatter(measured, front, metric, cost, bool(view.one("log"))) if measured else None,
-        "rows": [measured[i] for i in front] + [run for run in ordered(measured, f"-{metric}") if run.key not in keys],
-        "front": keys,
-        "columns": table_columns(measured),
+        "figure": None,
         "spent": spent(scope.shown),
-        "warning": comparable(measured),
-        "ROWS": ROWS,
+        "warning": comparable(done),
     }
+    if not metric or not cost:
+        return found
+    table = RunTable([run for run in done if metric in run.metrics], metric=metric)
+    figure = figures.cost(table, cost)
+    if figure is not None and view.one("log"):
+        figure.update_xaxes(type="log")
+    rows = sorted(table.groups, key=lambda group: -_mean(group, metric))
+    front = front_of(rows, metric, cost)
+    return found | {
+        "figure": figure,
+        "rows": rows[:ROWS],
+        "left_out": max(0, len(rows) - ROWS),
+        "front": {id(group) for group in front},
+        "columns": [cost, *(name for name in table_columns(names) if name != cost)],
+    }
+
+
+def _choice(view: View, name: str, options: Sequence[str], default: str | None) -> str:
+    default = default if default in options else next(iter(options), "")
+    chosen = view.one(name) if view.one(name) in options else default
+    view.forget(name, default)
+    return chosen
 
 
 def is_cost(name: str) -> bool:
-    """Whether a figure is a time, a memory, a throughput."""
+    """Whether a figure is a time or a memory."""
     return any(word in name for word in COST_WORDS)
 
 
-def _more_is_better(cost: str) -> bool:
-    return "per_second" in cost
+def _mean(group: Group, metric: str) -> float:
+    summary = group.summary(metric)
+    return summary.mean if summary else float("-inf")
 
 
-def cost_of(run: Run, name: str) -> float | None:
-    """A run's cost under a name."""
-    return run.seconds if name == WHOLE else run.metrics.get(name)
+def front_of(groups: Sequence[Group], metric: str, cost: str) -> list[Group]:
+    """The configurations that no cheaper one beats."""
+    priced = [group for group in groups if group.summary(cost) and group.summary(metric)]
+    kept = set(figures.pareto([(_mean(group, cost), _mean(group, metric)) for group in priced]))
+    return [group for group in priced if (_mean(group, cost), _mean(group, metric)) in kept]
 
 
-def pareto(points: Sequence[tuple[float, float]], more_is_better: bool = False) -> list[int]:
-    """The points (cost, quality) that no other beats in both, by rising cost."""
-    front: list[int] = []
-    best = -np.inf
-    sign = -1 if more_is_better else 1
-    for index in sorted(range(len(points)), key=lambda i: (sign * points[i][0], -points[i][1])):
-        if points[index][1] > best:
-            best = points[index][1]
-            front.append(index)
-    return front
-
-
-def scatter(runs: Sequence[Run], front: Sequence[int], metric: str, cost: str, logarithmic: bool) -> dict[str, Any]:
-    """Quality against cost, a colour an algorithm, a line through the runs that nothing beats."""
-    by_algorithm: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        by_algorithm[run.algorithm].append(run)
-    line = [runs[i] for i in front]
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": "best for its cost",
-            "x": [cost_of(run, cost) for run in line],
-            "y": [run.metrics[metric] for run in line],
-            "line": {"color": "#8a9099", "width": 1.5, "dash": "dot", "shape": "hv"},
-            "hoverinfo": "skip",
-        }
-    ]
-    for number, (algorithm, members) in enumerate(sorted(by_algorithm.items())):
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": escaped(algorithm),
-                "x": [cost_of(run, cost) for run in members],
-                "y": [run.metrics[metric] for run in members],
-                "text": [escaped(run.name) for run in members],
-                "marker": {"color": PALETTE[number % len(PALETTE)], "size": 9, "symbol": number},
-                "hovertemplate": "%{text}<br>%{x:.4g}: %{y:.4g}<extra></extra>",
-            }
-        )
-    layout = {
-        "xaxis": {"title": {"text": escaped(cost), "standoff": 8}, "type": "log" if logarithmic else "linear"},
-        "yaxis": {"title": {"text": escaped(metric)}},
-        "hovermode": "closest",
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-    }
-    return {"data": traces, "layout": layout}
-
-
-def table_columns(runs: Sequence[Run]) -> list[str]:
-    """The costs that the runs recorded, most common first."""
-    wanted = ("seconds/train", "tokens_per_second", "peak_memory_mb")
-    names = [name for name in metric_names(runs) if is_cost(name)]
-    first = [name for name in wanted if name in names]
-    latencies = [name for name in names if "latency" in name and name.startswith(("test/", "dev/"))]
-    return [*first, *latencies[:2]]
+def table_columns(names: Sequence[str]) -> list[str]:
+    """The costs and rates that people look at, of those that the runs recorded."""
+    wanted = [name for name in (FIRST_COST, "tokens_per_second", "peak_memory_mb") if name in names]
+    return wanted + [name for name in names if name.startswith("test/seconds/") and name.endswith("p50")][:2]
 
 
 def spent(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
@@ -134,12 +90,16 @@ def spent(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
     total = sum(run.seconds or 0.0 for run in runs)
     if not total:
         return []
-    rows = [("in all", text.duration(total), f"{len(runs)} runs")]
-    for state in ("completed", "running", "interrupted", "failed"):
-        seconds = [run.seconds or 0.0 for run in runs if run.state == state]
-        if seconds:
-            rows.append((state, text.duration(sum(seconds)), f"{sum(seconds) / total:.0%} · {len(seconds)} runs"))
-    for algorithm in sorted({run.algorithm for run in runs}):
-        seconds = [run.seconds or 0.0 for run in runs if run.algorithm == algorithm]
-        rows.append((short_value(algorithm), text.duration(sum(seconds)), f"{sum(seconds) / total:.0%} · {len(seconds)} runs"))
+
+    def row(label: str, members: Sequence[Run]) -> tuple[str, str, str]:
+        seconds = sum(run.seconds or 0.0 for run in members)
+        count = f"{len(members)} run{'' if len(members) == 1 else 's'}"
+        share = count if len(members) == len(runs) else f"{seconds / total:.0%} · {count}"
+        return label, text.duration(seconds), share
+
+    rows = [row("in all", runs)]
+    for values in (("completed", "running", "interrupted", "failed"), sorted({run.algorithm for run in runs})):
+        parts = [(value, [run for run in runs if value in (run.state, run.algorithm)]) for value in values]
+        if sum(bool(members) for _, members in parts) > 1:
+            rows += [row(short_value(value), members) for value, members in parts if members]
     return rows

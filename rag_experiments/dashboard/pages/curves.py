@@ -6,16 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rag_experiments.comparison.columns import group_key
-from rag_experiments.comparison.fields import short_value
+from rag_experiments.comparison import figures
+from rag_experiments.comparison.learning_curves import groups_of
 from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.curve_figures import Series, curves
-from rag_experiments.dashboard.scope import differing, scope_of
+from rag_experiments.dashboard.scope import scope_of
 from rag_experiments.dashboard.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": (), "x": "step", "smooth": "0", "seeds": "band", "log": ""}
-DRAWN, FIGURES = 24, 8
-NAMING_KEYS = 3
+DRAWN, FIGURES, NAMED = 24, 8, 300
 X = {"step": "step", "epoch": "epoch", "seconds": "time"}
 SEEDS = {"band": "as a band", "lines": "a line each"}
 
@@ -26,46 +24,31 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     # The newest first: of many runs, those that are going on are the ones one wants to see.
     shown = scope.selected or sorted(scope.matching, key=_recency, reverse=True)
     shown = [run for run in shown if run.logged]
-    series = grouped(shown, view.one("seeds") == "band")[:DRAWN]
-    names = logged_names([run for run in shown[:300]])
+    names = logged_names(shown[:NAMED])
     default = default_names(names)
-    wanted = [name for name in view.many("metric") if name in names] or default
+    wanted = ([name for name in view.many("metric") if name in names] or default)[:FIGURES]
     view.forget("metric", tuple(default))
     x = view.one("x") if view.one("x") in X else "step"
     smoothing = view.number("smooth", 0, 0.95)
+    band = view.one("seeds") != "lines"
+    groups = groups_of(shown, band)
+    drawn = [run for members in list(groups.values())[:DRAWN] for run in members]
     return {
         "scope": scope,
         "names": names,
-        "wanted": wanted[:FIGURES],
-        "figures": [(name, curves(name, series, x, smoothing, bool(view.one("log")))) for name in wanted[:FIGURES]],
+        "wanted": wanted,
+        "figures": [figures.curves(drawn, name, x, smoothing, band, bool(view.one("log"))) for name in wanted],
         "x": x,
         "X": X,
         "SEEDS": SEEDS,
         "smoothing": smoothing,
-        "drawn": len(series),
-        "left_out": max(0, len(grouped(shown, view.one("seeds") == "band")) - DRAWN),
+        "drawn": min(len(groups), DRAWN),
+        "left_out": max(0, len(groups) - DRAWN),
     }
 
 
 def _recency(run: Run) -> tuple[bool, str]:
     return run.state == "running", str(run.status.get("started") or "")
-
-
-def grouped(runs: Sequence[Run], band: bool) -> list[Series]:
-    """A series a configuration, or one a run; named by what differs between them."""
-    keys = differing(runs)[:NAMING_KEYS]
-    members: dict[str, list[Run]] = {}
-    for run in runs:
-        members.setdefault(group_key(run) if band else run.key, []).append(run)
-    labels = [" · ".join(short_value(group[0].flat.get(key)) for key in keys) for group in members.values()]
-    twice = Counter(labels)
-    found = []
-    for label, group in zip(labels, members.values(), strict=True):
-        name = label if label and twice[label] == 1 else group[0].label
-        if not band and len({run.seed for run in runs}) > 1 and label and twice[label] > 1:
-            name = f"{label} · seed {group[0].seed}"
-        found.append(Series(name, [run.history() for run in group]))
-    return found
 
 
 def logged_names(runs: Sequence[Run]) -> list[str]:

@@ -25,6 +25,7 @@ DEFAULTS: dict[str, Value] = {
     "show": "all",
     "find": "",
     "order": "file",
+    "depth": "5",
     "page": "1",
 }
 SHOW = {
@@ -35,7 +36,8 @@ SHOW = {
     "both_miss": "both at zero",
 }
 ORDER = {"file": "as in the file", "gain": "B's gain first", "loss": "B's loss first"}
-ROWS, RANKS, OFFERED = 20, 10, 300
+DEPTHS = ("3", "5", "10", "20")
+ROWS, OFFERED = 10, 300
 _WORD = re.compile(r"\w+")
 _ARTICLES = {"a", "an", "the"}
 
@@ -105,11 +107,12 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     pages = max(1, math.ceil(len(kept) / ROWS))
     page = int(view.number("page", 1, pages))
     rows = kept[(page - 1) * ROWS : page * ROWS]
-    texts = fill(rows, [(a, left), (b, right)], watch)
+    depth = int(view.number("depth", 1, 100))
+    texts = fill(rows, [(a, left), (b, right)], watch, depth)
     return {
         "scope": scope,
         "offered": list(dict.fromkeys([a.key, *([b.key] if b else []), *(run.key for run in offered)])),
-        "labels": {run.key: f"{run.name} ({run.state})" if run.state != "completed" else run.name for run in watch.runs.values()},
+        "labels": {run.key: run.name + ("" if run.completed else f" ({run.state})") for run in watch.runs.values()},
         "a": a,
         "b": b,
         "stages": stages,
@@ -127,6 +130,8 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "texts": texts,
         "broken": (left.broken if left else 0) + (right.broken if right else 0),
         "unlike": _unlike(a, b, stage, stage_b, left, right),
+        "depth": str(depth),
+        "DEPTHS": DEPTHS,
         "SHOW": SHOW,
         "ORDER": ORDER,
     }
@@ -206,9 +211,7 @@ def _kept(pairs: list[Pair], show: str, metric: str) -> list[Pair]:
 def _searched(pairs: list[Pair], text: str) -> list[Pair]:
     words = text.lower().split()
     return [
-        pair
-        for pair in pairs
-        if all(word in pair.entry.searched or word == pair.entry.id.lower() for word in words)
+        pair for pair in pairs if all(word in pair.entry.searched or word == pair.entry.id.lower() for word in words)
     ]
 
 
@@ -219,14 +222,21 @@ def _ordered(pairs: list[Pair], order: str, metric: str) -> list[Pair]:
     return sorted(pairs, key=lambda pair: turn * (pair.change or 0.0))
 
 
-def fill(rows: Sequence[Pair], sides: Sequence[tuple[Run | None, PredictionIndex | None]], watch: Watch) -> bool:
-    """Read what the pairs on the page need; returns whether the passages' texts are there."""
+def fill(
+    rows: Sequence[Pair], sides: Sequence[tuple[Run | None, PredictionIndex | None]], watch: Watch, depth: int
+) -> bool:
+    """Read what the pairs on the page need, `depth` ranks and the gold ones deeper down.
+
+    Returns whether the passages' texts are there.
+    """
     ids = [pair.entry.id for pair in rows]
     full = [index.rows(ids) if index else {} for _, index in sides]
     texts_there = False
     stores: list[dict[str, Passage]] = []
     for (run, _), found in zip(sides, full, strict=True):
-        wanted = [id_ for row in found.values() for id_ in [*_ids(row, "retrieved_ids")[:RANKS], *_ids(row, "gold_ids")]]
+        wanted: list[str] = []
+        for row in found.values():
+            wanted += [*_ids(row, "retrieved_ids")[:depth], *_ids(row, "gold_ids")]
         passages = passages_of(run, wanted, watch.cache) if run else None
         texts_there |= passages is not None
         stores.append(passages or {})
@@ -236,7 +246,7 @@ def fill(rows: Sequence[Pair], sides: Sequence[tuple[Run | None, PredictionIndex
         pair.references = [mark(str(text), [str(first.get("answer") or "")]) for text in first.get("references") or []]
         for row, other, store in zip(side_rows, reversed(side_rows), stores, strict=True):
             if row is not None:
-                pair.sides.append(_side(row, other, store))
+                pair.sides.append(_side(row, other, store, depth))
         listed = {hit.id for side in pair.sides for hit in side.hits}
         pair.missing = [id_ for id_ in _ids(first, "gold_ids") if id_ not in listed]
     return texts_there
@@ -246,7 +256,7 @@ def _ids(row: Mapping[str, Any], name: str) -> list[str]:
     return [str(id_) for id_ in row.get(name) or []]
 
 
-def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage]) -> Side:
+def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage], depth: int) -> Side:
     retrieved, gold = _ids(row, "retrieved_ids"), set(_ids(row, "gold_ids"))
     scores = row.get("retrieved_scores") or []
     before = {id_: rank for rank, id_ in enumerate(_ids(other, "retrieved_ids"), 1)} if other else None
@@ -260,7 +270,7 @@ def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mappin
             "" if before is None else _move(rank, before.get(id_)),
         )
         for rank, id_ in enumerate(retrieved, 1)
-        if rank <= RANKS or id_ in gold
+        if rank <= depth or id_ in gold
     ]
     answer = row.get("answer")
     return Side(

@@ -101,7 +101,7 @@ def before_after(run: Run) -> list[dict[str, Any]]:
         low, high = run.figures.get(f"{name}_ci_low"), run.figures.get(f"{name}_ci_high")
         before = run.figures.get(f"zero_shot/{name}")
         rows.append({"name": name, "before": before, "after": after, "low": low, "high": high})
-    return sorted(rows, key=lambda row: (row["name"].split("/")[0] != "test"))
+    return sorted(rows, key=lambda row: row["name"].split("/")[0] != "test")
 
 
 def error_text(run: Run) -> str:

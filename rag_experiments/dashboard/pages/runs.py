@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag_experiments.comparison.fields import higher_is_better, short_labels
+from rag_experiments.comparison.fields import higher_is_better
 from rag_experiments.dashboard import text
 from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.scope import comparable, differing, metric_names, plain, scope_of
@@ -56,7 +56,8 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "keys_there": keys_there,
         "names": names,
         "names_there": names_there,
-        "short": short_labels([*keys, *keys_there]),
+        "short": text.labels([*keys, *keys_there]),
+        "numeric": [key for key in keys if _numeric(scope.everything, key)],
         "order": order,
         "rows": rows[(page - 1) * ROWS : page * ROWS],
         "first_row": (page - 1) * ROWS + 1,
@@ -72,6 +73,11 @@ def _default_metrics(names: Sequence[str]) -> list[str]:
     """The first few of one stage: test where there is one, else whatever there is."""
     tested = [name for name in names if name.startswith("test/") and not text.is_seconds(name)]
     return (tested or list(names))[:METRICS_SHOWN]
+
+
+def _numeric(runs: Sequence[Run], key: str) -> bool:
+    values = [run.flat[key] for run in runs if run.flat.get(key) is not None]
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _ticked_elsewhere(view: View, rows: Sequence[Run]) -> list[str]:
@@ -134,5 +140,3 @@ def figure_line(name: str, runs: Sequence[Run]) -> Line:
             cell.better = None if value == first else (value < first) == lower
         cells.append(cell)
     return Line(name, cells)
-
-

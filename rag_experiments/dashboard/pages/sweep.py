@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from rag_experiments.comparison.columns import default_metric
-from rag_experiments.comparison.fields import higher_is_better, short_labels
+from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.dashboard import text
 from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.importance import importances
 from rag_experiments.dashboard.pages.runs import ordered
@@ -32,7 +33,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "metric": metric,
         "count": len(measured),
         "keys": keys,
-        "labels": short_labels(keys),
+        "labels": text.labels(keys),
         "warning": comparable(measured),
     }
     if len(measured) < 3 or not keys:
@@ -46,7 +47,7 @@ def _varied(runs: list[Run], key: str) -> bool:
 
 def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
     """The figures over runs that all have the metric."""
-    labels, lower = short_labels(keys), not higher_is_better(metric)
+    labels, lower = text.labels(keys), not higher_is_better(metric)
     columns = {key: [run.flat.get(key) for run in runs] for key in keys}
     goal = Axis(metric, metric, [run.metrics[metric] for run in runs])
     shares = importances(columns, goal.values)

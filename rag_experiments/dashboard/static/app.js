@@ -53,11 +53,13 @@ function dress(layout, height, narrow) {
     font: { ...layout.font, family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line-strong"), font: { color: colour("--ink") },
       align: "left", ...layout.hoverlabel },
-    legend: { ...layout.legend, bgcolor: "rgba(0,0,0,0)",
-      ...(narrow ? { orientation: "h", x: 0, xanchor: "left", y: -0.18, yanchor: "top" } : {}) },
+    legend: { ...layout.legend, bgcolor: "rgba(0,0,0,0)" },
     margin: { l: 48, r: 12, t: 28, b: 40, ...layout.margin },
   };
   if (narrow) dressed.margin = { ...dressed.margin, l: Math.min(dressed.margin.l, 44), r: Math.min(dressed.margin.r, 10) };
+  if (layout.annotations) {  // "panel" stands for the page's own colour, which Python does not know
+    dressed.annotations = layout.annotations.map((one) => (one.bgcolor === "panel" ? { ...one, bgcolor: colour("--panel") } : one));
+  }
   for (const name of Object.keys(layout)) {
     if (/^[xy]axis\d*$/.test(name)) dressed[name] = { ...line, ...layout[name] };
   }
