@@ -30,6 +30,7 @@ from rag_experiments.data.prompts import TruncationCounts
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models import answers
+from rag_experiments.models.reader_files import check_four_bit, default_device
 from rag_experiments.schema import ReaderConfig, RunConfig
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class SFTTrainer(AlgorithmTrainer):
             raise RequestError(
                 "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."
             )
+        if config.model.load_in_4bit:
+            check_four_bit(default_device())
         if config.model.load_in_4bit and config.model.lora is None:
             raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
 
@@ -85,7 +88,7 @@ class SFTTrainer(AlgorithmTrainer):
     # -- examples --------------------------------------------------------------------------------
 
     def training_examples(self) -> Examples:
-        """One example a question. What the prompts of the first epoch lose to truncation is counted and said."""
+        """One example a question. What truncation takes from the first epoch's prompts is counted, logged and said."""
         self.truncation = TruncationCounts()
         self.lengths = []
         questions = self.parts.data.splits["train"]
@@ -93,6 +96,8 @@ class SFTTrainer(AlgorithmTrainer):
             prompt, answer = self._prompt_and_answer(question, epoch=0)
             self.truncation.add(prompt)
             self.lengths.append(len(prompt) + len(answer))
+        for name, count in self.truncation.as_metrics().items():
+            self.record(name, count)
         if self.truncation.prompts_truncated:
             log.warning("training: %s", self.truncation.sentence())
         return Examples(questions, self._example)

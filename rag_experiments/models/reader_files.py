@@ -48,7 +48,7 @@ class Loaded:
 def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: bool) -> Loaded:
     """See `Reader.load`."""
     cache = cache or Path(PathsConfig().cache).expanduser()
-    device = torch.device(device) if device is not None else _default_device()
+    device = torch.device(device) if device is not None else default_device()
     if config.init == "random":
         return _random(config, device, frozen)
     folder = _folder(config.path, config.revision, cache)
@@ -169,8 +169,8 @@ def _read_module(folder: Path, config: ReaderConfig, device: torch.device, froze
     return module if config.load_in_4bit else module.to(device)
 
 
-def _four_bit(device: torch.device, precision: torch.dtype) -> BitsAndBytesConfig:
-    """NF4 weights (Dettmers et al. 2023). Raises `RequestError` where bitsandbytes cannot."""
+def check_four_bit(device: torch.device) -> None:
+    """Raise `RequestError` where bitsandbytes cannot hold a model in 4 bits."""
     if device.type != "cuda":
         raise RequestError(
             "model.load_in_4bit=true needs a CUDA GPU, and this run is on the CPU: leave it out, "
@@ -178,6 +178,11 @@ def _four_bit(device: torch.device, precision: torch.dtype) -> BitsAndBytesConfi
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise RequestError("model.load_in_4bit=true needs bitsandbytes; run: pip install bitsandbytes")
+
+
+def _four_bit(device: torch.device, precision: torch.dtype) -> BitsAndBytesConfig:
+    """NF4 weights (Dettmers et al. 2023)."""
+    check_four_bit(device)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -234,7 +239,7 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise RequestError(f"{folder}: has no tokenizer that can be read ({_first_line(error)}).") from error
 
 
-def _default_device() -> torch.device:
+def default_device() -> torch.device:
     """The accelerator of this process (its own where several run), else the CPU."""
     from accelerate import PartialState
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from rag_experiments.algorithms.packing import pack, packed_batch
-from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
+from rag_experiments.algorithms.sft import SFTConfig, SFTTrainer, answer_loss
 from rag_experiments.data.prompts import DEFAULT_INSTRUCTION
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
@@ -94,6 +96,22 @@ def test_truncation_is_counted(tiny_llama, tmp_path, caplog):
     trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, questions=asked, passages=long)
     assert trainer.truncation.passages_shortened == 1
     assert "1 of 1 prompts were too long" in caplog.text
+    trainer.train()
+    assert trainer.state.log_history[0]["train/truncation/passages_shortened"] == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "algorithm", "message"),
+    [
+        ({"load_in_4bit": True, "lora": LoraConfig()}, {}, "needs a CUDA GPU"),
+        ({"kind": "encoder_decoder"}, {"packing": True}, "packing=true needs a decoder"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_weights_are_read(model, algorithm, message, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    config = SimpleNamespace(model=ReaderConfig(path="nowhere", **model), algorithm=SFTConfig(**algorithm))
+    with pytest.raises(RequestError, match=message):
+        SFTTrainer.check_config(config)
 
 
 # -- the loss --------------------------------------------------------------------------------------
