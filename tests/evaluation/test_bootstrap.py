@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rag_experiments.evaluation.bootstrap import gold_clusters, intervals, paired_difference, resampled_means
+from rag_experiments.evaluation.bootstrap import (
+    expanded_tail,
+    gold_clusters,
+    intervals,
+    paired_difference,
+    resampled_means,
+)
 
 
 def test_clusters_are_connected_components() -> None:
@@ -48,6 +54,13 @@ def test_a_duplicated_question_is_no_more_evidence() -> None:
     naive = intervals({"m": np.repeat(values, 3)}, np.arange(150), 4000)["m"]
     assert thrice.high - thrice.low == pytest.approx(once.high - once.low)
     assert naive.high - naive.low < 0.7 * (once.high - once.low)
+
+
+def test_few_clusters_give_a_wider_interval_as_t_does() -> None:
+    assert expanded_tail(0.95, 10**6) == pytest.approx(0.025, rel=1e-4)
+    factor = stats.norm.ppf(expanded_tail(0.95, 10)) / stats.t.ppf(0.025, 9)
+    assert factor == pytest.approx(np.sqrt(10 / 9))
+    assert expanded_tail(0.95, 1) == pytest.approx(0.025)
 
 
 def test_missing_values_are_left_out() -> None:
