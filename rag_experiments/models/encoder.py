@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rag_experiments.errors import RequestError
 from rag_experiments.models import encoder_files
 from rag_experiments.models.folder import FolderFacts, read_folder, write_folder
-from rag_experiments.models.pooling import pool
+from rag_experiments.models.pooling import PoolingMode, pool
 from rag_experiments.models.precision import autocast, default_device, precision_name, resolve_precision
 from rag_experiments.models.source import fetch, resolve, write_facts
 from rag_experiments.schema import EncoderConfig
@@ -43,7 +43,10 @@ class Encoder(nn.Module):
         self, config: EncoderConfig, tokenizer: PreTrainedTokenizerBase, backbone: PreTrainedModel, dense: nn.ModuleList
     ) -> None:
         super().__init__()
+        if config.pooling == "auto" or config.similarity == "auto":
+            raise ValueError("an Encoder takes a resolved configuration; Encoder.load makes one")
         self.config = config
+        self._pooling: PoolingMode = config.pooling
         self.tokenizer = tokenizer
         self.backbone = backbone
         self.dense = dense
@@ -73,7 +76,7 @@ class Encoder(nn.Module):
         device = device or default_device()
         dtype = resolve_precision(config.precision, device)
         resolved = dataclasses.replace(resolved, precision=precision_name(dtype))
-        tokenizer.padding_side = resolved.padding_side
+        tokenizer.padding_side = resolved.padding_side or "right"
         if resolved.append_eos:
             encoder_files.ensure_eos(tokenizer)
         backbone = encoder_files.load_backbone(resolved, folder, model_config)
@@ -97,7 +100,7 @@ class Encoder(nn.Module):
             # Padding on the left would otherwise shift a text's positions by the length of its neighbours.
             inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
         hidden_BLD = self.backbone(**inputs).last_hidden_state
-        vectors_BD = pool(hidden_BLD, attention_mask, self.config.pooling)
+        vectors_BD = pool(hidden_BLD, attention_mask, self._pooling)
         for layer in self.dense:
             vectors_BD = layer(vectors_BD).float()
         vectors_BD = vectors_BD[:, : self.dimension]
@@ -140,7 +143,8 @@ class Encoder(nn.Module):
         """Write the model into `folder`, for `Encoder.load` and for `SentenceTransformer(folder)` alike."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.backbone.save_pretrained(folder)
+        with encoder_files.without_bars():
+            self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         dense = encoder_files.save_dense(self.dense, folder, width=self._width(), dimension=self.config.dimension)
         limit = encoder_files.position_limit(self.backbone.config) or 10**9
@@ -180,7 +184,8 @@ class Encoder(nn.Module):
 
     def _width(self) -> int:
         """Dimension before truncation."""
-        return self.dense[-1].linear.out_features if len(self.dense) else self.backbone.config.hidden_size
+        last: Any = self.dense[-1] if len(self.dense) else None
+        return int(self.backbone.config.hidden_size if last is None else last.linear.out_features)
 
     def _tokenize(self, texts: Sequence[str], prefix: str, length: int | None) -> list[list[int]]:
         if not len(texts):

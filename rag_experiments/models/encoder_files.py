@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from rag_experiments.errors import RequestError
 from rag_experiments.models.folder import TRUNCATE_FOLDER, FolderFacts
 from rag_experiments.schema import EncoderConfig
+
+log = logging.getLogger(__name__)
 
 DEFAULT_LENGTH = 512
 """Tokens a text where neither the configuration nor the model's folder says: more has to be asked for."""
@@ -86,35 +92,34 @@ def resolve_config(
 ) -> EncoderConfig:
     """`config` with every `auto` and `None` that decides a vector filled: the request, else the folder, else a default.
 
-    Raises `RequestError` for a length the model has no positions for.
+    The defaults: last-token pooling for a decoder, mean for the rest; cosine, as sentence-transformers compares where
+    a model does not say; no prefixes. Where request and folder differ, and where a length is cut to the positions the
+    model has, the log says so: both happen when a preset is given another model's path.
     """
-    names = model_config.architectures or []
-    causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names)
+    causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in model_config.architectures or [])
     limit = position_limit(model_config)
-    declared = min(tokenizer.model_max_length, limit or DEFAULT_LENGTH, DEFAULT_LENGTH)
-
-    def length(name: str) -> int:
-        wanted = getattr(config, name)
-        if wanted is not None and limit is not None and wanted > limit:
-            raise RequestError(f"model.{name}: {wanted} is more than the {limit} tokens this model has positions for.")
-        return min(wanted or getattr(facts, name) or declared, limit or 10**9)
-
-    def prefix(name: str) -> str:
-        wanted = getattr(config, name)
-        return wanted if wanted is not None else getattr(facts, name) or ""
-
-    return dataclasses.replace(
-        config,
-        pooling=facts.pooling or ("last" if causal else "mean") if config.pooling == "auto" else config.pooling,
-        similarity=facts.similarity or "cosine" if config.similarity == "auto" else config.similarity,
-        query_prefix=prefix("query_prefix"),
-        passage_prefix=prefix("passage_prefix"),
-        max_query_length=length("max_query_length"),
-        max_passage_length=length("max_passage_length"),
-        padding_side=config.padding_side or facts.padding_side or tokenizer.padding_side,
-        append_eos=config.append_eos or facts.append_eos,
-        dimension=config.dimension or facts.dimension,
-    )
+    length = min(tokenizer.model_max_length, limit or DEFAULT_LENGTH, DEFAULT_LENGTH)
+    defaults: dict[str, Any] = {
+        "pooling": "last" if causal else "mean",
+        "similarity": "cosine",
+        "query_prefix": "",
+        "passage_prefix": "",
+        "max_query_length": length,
+        "max_passage_length": length,
+        "padding_side": tokenizer.padding_side,
+        "dimension": None,
+    }
+    chosen = {}
+    for name, default in defaults.items():
+        wanted, found = getattr(config, name), getattr(facts, name)
+        wanted = None if wanted == "auto" else wanted
+        chosen[name] = next((value for value in (wanted, found) if value is not None), default)
+        if wanted is not None and found is not None and wanted != found and not name.startswith("max_"):
+            log.warning("model.%s: %r is used, where %s says %r", name, wanted, config.path, found)
+        if name.startswith("max_") and limit is not None and chosen[name] > limit:
+            log.warning("model.%s: %d is cut to the %d tokens that %s takes", name, chosen[name], limit, config.path)
+            chosen[name] = limit
+    return dataclasses.replace(config, **chosen, append_eos=config.append_eos or facts.append_eos)
 
 
 def position_limit(model_config: PretrainedConfig) -> int | None:
@@ -225,7 +230,7 @@ def save_dense(layers: nn.ModuleList, folder: Path, *, width: int, dimension: in
     return written
 
 
-def _save_one(layer: Dense, folder: Path, activation: str) -> str:
+def _save_one(layer: Any, folder: Path, activation: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "in_features": layer.linear.in_features,
@@ -257,13 +262,26 @@ def _model_class(model_config: PretrainedConfig) -> Any:
 def _reading(folder: Path, read: Any) -> Any:
     """Run `read`, turning what transformers and safetensors raise for a bad folder into one sentence."""
     try:
-        return read()
+        with without_bars():
+            return read()
     except RequestError:
         raise
     except (
         Exception
     ) as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for the same thing
         raise RequestError(f"model.path: {folder} cannot be read as an encoder: {_first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Keep transformers from drawing a progress bar for each of the many small models a run opens and saves."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -94,13 +94,9 @@ def _read_modules(folder: Path, modules_file: Path, facts: FolderFacts) -> None:
         if name == "Dense":
             facts.dense.append(module["path"])
         normalised = normalised or name == "Normalize"
-    # Without a word in the folder sentence-transformers compares by cosine, so a plain model is one of cosine.
-    facts.similarity = "cosine"
-    if (
-        not normalised
-        and _optional_json(folder / "config_sentence_transformers.json").get("similarity_fn_name") == "dot"
-    ):
-        facts.similarity = "dot"
+    said = _optional_json(folder / "config_sentence_transformers.json").get("similarity_fn_name")
+    if normalised or said in ("cosine", "dot"):
+        facts.similarity = "cosine" if normalised else said
 
 
 def _read_pooling(file: Path) -> str:

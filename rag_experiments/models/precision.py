@@ -15,7 +15,7 @@ import torch
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import Precision
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CPU_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags in /proc/cpuinfo: Intel and AMD (avx512_bf16), Intel (amx_bf16), ARM (bf16)."""
 
@@ -42,7 +42,7 @@ def resolve_precision(precision: Precision, device: torch.device | str) -> torch
 
 def precision_name(dtype: torch.dtype) -> Precision:
     """The configuration's word for `dtype`."""
-    return next(name for name, value in _DTYPES.items() if value == dtype)  # type: ignore[return-value]
+    return next(name for name, value in _DTYPES.items() if value == dtype)
 
 
 def autocast(device: torch.device | str, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:

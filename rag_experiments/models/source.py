@@ -79,12 +79,13 @@ def fetch(source: ResolvedSource) -> Path:
         return source.local
     from huggingface_hub import snapshot_download
 
+    hub_id = source.hub_id or source.given
     try:
-        files = _hub_files(source.hub_id or "", source.revision)
+        files = _hub_files(hub_id, source.revision)
         ignored = list(_IGNORED_HUB_FILES)
         if any(name.endswith(".safetensors") for name in files):
             ignored.append("*.bin")
-        return Path(snapshot_download(source.hub_id, revision=source.revision, ignore_patterns=ignored))
+        return Path(snapshot_download(hub_id, revision=source.revision, ignore_patterns=ignored))
     except OSError as error:
         raise RequestError(_offline_sentence(source.given, error)) from error
 

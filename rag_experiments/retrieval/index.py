@@ -111,7 +111,7 @@ class FaissIndex(Index):
         """The vectors of an exact index on the CPU, `[N, D]`, without a copy; `None` for the other kinds."""
         if self.kind != "flat" or _is_on_gpu(self._index):
             return None
-        flat = faiss.downcast_index(self._index)
+        flat: Any = faiss.downcast_index(self._index)
         return faiss.rev_swig_ptr(flat.get_xb(), self.size * flat.d).reshape(self.size, flat.d)
 
 
@@ -124,6 +124,7 @@ def _empty(config: RetrieverConfig, count: int, dimension: int) -> Any:
     """An index without vectors, its parameters set."""
     if config.index == "flat":
         return faiss.IndexFlatIP(dimension)
+    index: Any
     if config.index == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, config.hnsw_m, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = config.ef_construction
@@ -157,7 +158,7 @@ def _on_device(index: Any, config: RetrieverConfig) -> Any:
     import torch
 
     resources = faiss.StandardGpuResources()
-    moved = faiss.index_cpu_to_gpu(resources, torch.cuda.current_device(), index)
+    moved: Any = faiss.index_cpu_to_gpu(resources, torch.cuda.current_device(), index)
     moved.resources = resources  # FAISS does not keep them alive itself
     return moved
 

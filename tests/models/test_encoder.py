@@ -235,7 +235,6 @@ def test_random_start_from_an_architecture(make_folder: MakeFolder) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"max_passage_length": 65}, "model.max_passage_length: 65 is more than the 64 tokens"),
         ({"dimension": 33}, "model.dimension: 33 is more than the 32"),
         ({"init": "random", "architecture": {"hidden_size": 16}}, "needs 'model_type'"),
         ({"init": "random", "architecture": {"model_type": "bertt"}}, "model.architecture"),
@@ -244,6 +243,18 @@ def test_random_start_from_an_architecture(make_folder: MakeFolder) -> None:
 def test_wrong_requests_are_refused(make_folder: MakeFolder, fields: dict[str, object], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         Encoder.load(config(make_folder(), **fields))
+
+
+def test_what_is_not_as_the_folder_says_is_logged(
+    make_folder: MakeFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Encoder.load(config(make_folder(), pooling="cls", max_query_length=9)).save(tmp_path / "saved")
+    assert caplog.text == ""
+    encoder = Encoder.load(config(tmp_path / "saved", pooling="mean", max_query_length=12, max_passage_length=65))
+    assert "model.pooling: 'mean' is used, where" in caplog.text
+    assert "model.max_passage_length: 65 is cut to the 64 tokens" in caplog.text
+    assert (encoder.config.max_query_length, encoder.config.max_passage_length) == (12, 64)
+    assert len(encoder.tokenize_passages(["stone " * 99])[0]) == 64
 
 
 def test_weights_of_another_model_are_refused(make_folder: MakeFolder) -> None:

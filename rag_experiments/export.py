@@ -1,0 +1,174 @@
+"""A finished run as plain files that other tools open: weights, index, passages.
+
+python -m rag_experiments.export run=<dir> DIR [data, retriever overrides]
+
+DIR/README.md           how to open each, as code to copy
+DIR/model/              the run's model (safetensors), for from_pretrained or SentenceTransformer
+DIR/encoder/            the retriever's encoder, where the run trained a reader
+DIR/index/              FAISS (index.faiss) or bm25s; a hybrid retriever has dense/ and bm25/
+DIR/passages.parquet    id, title, text; row i is the index's row i
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_experiments import cli, runs
+from rag_experiments.errors import RequestError
+from rag_experiments.reopen import Reopened, reopen, split_run
+
+if TYPE_CHECKING:
+    from rag_experiments.data.passages import PassageStore
+    from rag_experiments.retrieval.retriever import Retriever
+
+log = logging.getLogger(__name__)
+
+USAGE = """Take a finished run's parts elsewhere: model, index and passages as plain files, with a README.
+
+    python -m rag_experiments.export run=<dir> DIR [key=value …]
+
+DIR is made; it must not exist or be empty. Data and retriever keys may be overridden, such as retriever=faiss_hnsw."""
+
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
+_PARQUET_BLOCK = 10_000
+"""Passages in memory at a time."""
+
+_README_DENSE = """
+The index holds the passages' vectors in the encoder's own similarity ({similarity}), row by row as `passages.parquet`.
+
+```python
+import faiss
+import pyarrow.parquet as pq
+from sentence_transformers import SentenceTransformer
+
+encoder = SentenceTransformer("{encoder}")
+index = faiss.read_index("{index}/index.faiss")
+passages = pq.read_table("passages.parquet")
+vectors = encoder.encode(["{question}"], prompt_name="query")
+scores, rows = index.search(vectors, 4)
+for score, row in zip(scores[0], rows[0]):
+    print(score, passages["id"][int(row)], passages["text"][int(row)])
+```
+"""
+
+_README_BM25 = """
+```python
+import bm25s
+import pyarrow.parquet as pq
+import Stemmer
+
+index = bm25s.BM25.load("{index}")
+passages = pq.read_table("passages.parquet")
+words = bm25s.tokenize(["{question}"], stopwords="en", stemmer=Stemmer.Stemmer("english").stemWords, return_ids=False)
+rows, scores = index.retrieve(words, k=4)
+for score, row in zip(scores[0], rows[0]):
+    print(score, passages["id"][int(row)], passages["text"][int(row)])
+```
+"""
+
+
+def main() -> None:
+    """The console script and `python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return cli.DONE
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folders = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("-")]
+    line = cli.parse([word for word in arguments if word not in folders])
+    runs.refuse_secrets(line.overrides)
+    directory, changes = split_run(line.overrides, "export")
+    if len(folders) != 1:
+        raise RequestError("python -m rag_experiments.export run=<run directory> DIR: needs one folder to write to")
+    target = Path(folders[0]).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RequestError(f"{target} exists already and is not an empty folder; nothing was written")
+    export(reopen(directory, changes, line.config_dir), target)
+    return cli.DONE
+
+
+def export(opened: Reopened, target: Path) -> None:
+    """Write all parts to `target`, whole or not at all. A reader's own weights are copied, never loaded."""
+    from rag_experiments.build import make_retriever
+
+    request = opened.request
+    trains_encoder = request.config.model.kind == "encoder"
+    trainer_class: Any = request.trainer_class
+    model = trainer_class.load_model(request.config.model, request.cache) if trains_encoder else None
+    retriever = make_retriever(request, model)
+    retriever.refresh(persist=True)
+    passages = request.data.passages
+    with runs.atomic_directory(target) as folder:
+        shutil.copytree(opened.run.model_dir, folder / "model")
+        if not trains_encoder and _encoder(retriever) is not None:
+            _encoder(retriever).save(folder / "encoder")
+        retriever.save(folder / "index")
+        write_parquet(passages, folder / "passages.parquet")
+        text = readme(opened, retriever, "model" if trains_encoder else "encoder")
+        (folder / "README.md").write_text(text, encoding="utf-8")
+    log.info("%s: model, index and %d passages of %s", target, len(passages), opened.run.path)
+
+
+def write_parquet(passages: PassageStore, file: Path) -> None:
+    """All passages in their order, a block in memory at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, len(passages), _PARQUET_BLOCK):
+            rows = [passages[row] for row in range(start, min(start + _PARQUET_BLOCK, len(passages)))]
+            columns = [[getattr(passage, name) for passage in rows] for name in schema.names]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def readme(opened: Reopened, retriever: Retriever, encoder_folder: str) -> str:
+    """What is in the folder and the code that opens it."""
+    config, kind = opened.request.config, opened.request.config.model.kind
+    questions = next((found for found in opened.request.data.splits.values() if found), [])
+    asked = questions[0].question if questions else "your question"
+    question = asked.splitlines()[0].replace("\\", " ").replace('"', "'") if asked.strip() else "your question"
+    lines = [
+        f"# {opened.run.path.name}",
+        "",
+        f"Exported from `{opened.run.path}` ({config.algorithm.name}, {kind}).",
+        "",
+        f"- `model/`: the trained {kind}, safetensors; {_opens(kind, opened.run.model_dir)}",
+        "- `index/`: what the retriever searches",
+        f"- `passages.parquet`: {len(opened.request.data.passages)} passages (`id`, `title`, `text`)",
+    ]
+    if encoder_folder == "encoder" and _encoder(retriever) is not None:
+        lines.insert(5, "- `encoder/`: the retriever's encoder, opens with `SentenceTransformer`")
+    parts = ["\n".join(lines) + "\n"]
+    hybrid = config.retriever.type == "hybrid"
+    if config.retriever.type != "bm25":
+        settings = {"index": "index/dense" if hybrid else "index", "similarity": _encoder(retriever).config.similarity}
+        parts.append(_README_DENSE.format(encoder=encoder_folder, question=question, **settings))
+    if config.retriever.type != "faiss":
+        parts.append(_README_BM25.format(index="index/bm25" if hybrid else "index", question=question))
+    return "".join(parts)
+
+
+def _opens(kind: str, model_dir: Path) -> str:
+    if kind == "encoder":
+        return "opens with `SentenceTransformer` or `transformers.AutoModel`"
+    if (model_dir / "adapter_config.json").is_file():
+        return "adapters, open with `peft.AutoPeftModel…from_pretrained`"
+    return "opens with `transformers.AutoModel…from_pretrained`"
+
+
+def _encoder(retriever: Retriever) -> Any:
+    """The encoder behind a retriever; `None` where words decide."""
+    return getattr(getattr(retriever, "dense", retriever), "encoder", None)
+
+
+if __name__ == "__main__":
+    main()

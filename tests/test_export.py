@@ -1,0 +1,75 @@
+"""A finished run's parts, opened by the tools they are for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from rag_experiments import ask, cli, export, runs
+from tests.conftest import write_small_data
+from tests.test_run import request, run_at
+
+QUESTION = "where is the red cat one"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> runs.RunDirectory:
+    root = tmp_path_factory.mktemp("export")
+    more = ("trainer.max_steps=1", "evaluation.zero_shot=false", "model.query_prefix='the '")
+    return run_at(root / "run", request(tiny_bert, write_small_data(root / "data"), root, *more))
+
+
+@pytest.mark.parametrize("retriever", ["faiss_flat", "faiss_hnsw", "hybrid"])
+def test_the_readme_works_and_finds_what_ask_finds(
+    run: runs.RunDirectory, retriever: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "out"
+    changes = [f"retriever={retriever}", "model.precision=fp32"]
+    assert export.start([f"run={run.path}", str(target), *changes]) == 0
+    monkeypatch.chdir(target)
+    blocks = re.findall(r"```python\n(.*?)```", (target / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == (2 if retriever == "hybrid" else 1)
+    for block in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(re.sub(r'\["where .*?"\]', f'["{QUESTION}"]', block), {})
+        if retriever != "hybrid":
+            found = ask.reply(ask.open_parts(run.path, changes), QUESTION).passages
+            shown = [line.split()[:2] for line in printed.getvalue().splitlines()]
+            np.testing.assert_allclose([float(s) for s, _ in shown], [score for score, _ in found], atol=1e-5)
+            assert {name for _, name in shown} == {passage.id for _, passage in found}
+
+
+def test_passages_are_in_the_rows_of_the_index(run: runs.RunDirectory, tmp_path: Path) -> None:
+    assert export.start([f"run={run.path}", str(tmp_path / "out")]) == 0
+    table = pq.read_table(tmp_path / "out" / "passages.parquet")
+    assert table.column_names == ["id", "title", "text"]
+    assert table["id"].to_pylist() == [f"p{i}" for i in range(40)]
+    assert not [file for file in (tmp_path / "out").rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
+
+
+@pytest.mark.parametrize("kind", ["no folder", "not empty", "no run"])
+def test_wrong_requests_write_nothing(
+    run: runs.RunDirectory, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    arguments = {
+        "no folder": [f"run={run.path}"],
+        "not empty": [f"run={run.path}", str(tmp_path / "full")],
+        "no run": [f"run={tmp_path / 'nothing'}", str(tmp_path / "out")],
+    }[kind]
+    with pytest.raises(SystemExit) as ended:
+        cli.exit_with(export.start, arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
