@@ -21,7 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from rag_experiments import __version__
 from rag_experiments.dashboard import text
-from rag_experiments.dashboard.address import View
+from rag_experiments.dashboard.address import COMMON, View
 from rag_experiments.dashboard.pages import cost, curves, questions, repeat, runs, sweep
 from rag_experiments.dashboard.security import Guard
 from rag_experiments.dashboard.watch import Watch
@@ -50,7 +50,12 @@ def create_app(watch: Watch) -> Starlette:
             Mount("/static", StaticFiles(directory=HERE / "static")),
         ],
         middleware=[Middleware(Guard), Middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)],
-        exception_handlers={404: lambda request, error: not_found(templates, watch)},
+        exception_handlers={
+            404: lambda request, error: apology(templates, watch, 404, "There is no such page."),
+            500: lambda request, error: apology(
+                templates, watch, 500, "This page broke; its traceback is printed where the dashboard was started."
+            ),
+        },
     )
 
 
@@ -112,11 +117,11 @@ def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[
     return endpoint
 
 
-def not_found(templates: jinja2.Environment, watch: Watch) -> Response:
-    """The page for an address that there is not."""
-    view = View("runs", runs.DEFAULTS)
-    shared = {"view": view, "watch": watch, "stamp": watch.version, "problem": "There is no such page."}
-    return HTMLResponse(templates.get_template("problem.html").render(shared), status_code=404)
+def apology(templates: jinja2.Environment, watch: Watch, status: int, sentence: str) -> Response:
+    """The page for an address that there is not, or for one that failed."""
+    view = View("runs", {**COMMON, **runs.DEFAULTS})
+    shared = {"view": view, "watch": watch, "stamp": watch.version, "problem": sentence}
+    return HTMLResponse(templates.get_template("problem.html").render(shared), status_code=status)
 
 
 @lru_cache(maxsize=1)

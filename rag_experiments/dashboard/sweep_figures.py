@@ -20,7 +20,7 @@ from rag_experiments.dashboard.importance import Importance, as_numbers, is_loga
 
 Figure = dict[str, Any]
 
-SCALE = ["#30296b", "#3b5bdb", "#1f93b5", "#2fa56d", "#b0b92f", "#f2a72e"]
+SCALE = ["#5d4fb8", "#3f6fe0", "#1f93b5", "#2fa56d", "#b0b92f", "#f2a72e"]
 """Low to high: dark to light and blue to yellow, so that it reads without colour, on both themes."""
 BANDS = 12
 
@@ -109,7 +109,7 @@ def parallel(axes: Sequence[Axis], metric: Axis, names: Sequence[str], lower_is_
     places_AN = np.stack([axis.scaled for axis in all_axes])
     figures = np.asarray(metric.values, dtype=float)
     bands = colours(figures, lower_is_better)
-    steps = 1 if len(names) > 300 else 8
+    steps = 1 if len(names) > 300 else 12
     across = [round(i / steps, 4) for i in range((len(all_axes) - 1) * steps + 1)]
     width = 1.0 if len(names) > 300 else 1.6
     traces: list[dict[str, Any]] = []

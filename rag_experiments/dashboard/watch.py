@@ -28,6 +28,7 @@ LOOK_AGAIN_SECONDS = 1.0
 WATCHED = ("status.json", "config.yaml", "metrics.json", "metrics.jsonl")
 Stamp = tuple[int, int, int]
 """Modification time, size, inode."""
+Stamps = dict[str, Stamp | None]
 
 
 @dataclass
@@ -39,7 +40,7 @@ class Run(RunRecord):
     logged: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """The lines of `metrics.jsonl`."""
     read_to: int = 0
-    stamps: dict[str, Stamp | None] = field(default_factory=dict, repr=False)
+    stamps: Stamps = field(default_factory=dict, repr=False)
 
     @property
     def label(self) -> str:
@@ -100,23 +101,38 @@ class Watch:
         """The runs as they are on disk now, in the order of their paths."""
         with self._lock:
             if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
-                with RecordCache(self.cache) as store:
-                    self._look(store)
+                self._look()
                 self._looked = time.monotonic()
             return self.runs
 
-    def _look(self, store: RecordCache) -> None:
-        found: dict[str, Run] = {}
-        digest = hashlib.sha256()
+    def _look(self) -> None:
+        there: dict[str, tuple[str, RunDirectory, Stamps]] = {}
         for root in self.roots:
             for directory in find_runs(root):
                 key, name = self._key(directory.path)
-                if key in found:  # the same run below two of the directories
-                    continue
-                run = found[key] = refreshed(self.runs.get(key), directory, key, name, store)
-                digest.update(f"{key}{run.state}{run.stamps}".encode())
-        self.runs = found
+                there.setdefault(key, (name, directory, _stamps(directory)))  # once, below however many roots
+        old = self.runs
+        changed = [key for key, (_, _, stamps) in there.items() if key not in old or old[key].stamps != stamps]
+        fresh = self._read(there, changed) if changed else {}
+        self.runs = {key: fresh.get(key) or old[key] for key in there}
+        digest = hashlib.sha256()
+        for key, run in self.runs.items():
+            if run.state == "running":  # it may have been killed: its process is looked at every time
+                with suppress(RequestError):
+                    run.state = run.directory.state
+            digest.update(f"{key}{run.state}{run.stamps}".encode())
         self.version = digest.hexdigest()[:12]
+
+    def _read(self, there: dict[str, tuple[str, RunDirectory, Stamps]], keys: list[str]) -> dict[str, Run]:
+        """New objects for the runs that changed: who still works with the old ones is not disturbed."""
+        found = {}
+        with RecordCache(self.cache) as store:
+            for key in keys:
+                name, directory, stamps = there[key]
+                run = Run(**vars(load_record(directory.path, name, store)), key=key, stamps=stamps)
+                run.logged, run.read_to = _history(self.runs.get(key), directory, stamps["metrics.jsonl"])
+                found[key] = run
+        return found
 
     def _key(self, path: Path) -> tuple[str, str]:
         """A run's name is its path below the watched directories, so that an address fits a copy elsewhere, too."""
@@ -125,18 +141,8 @@ class Watch:
         return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10], name
 
 
-def refreshed(run: Run | None, directory: RunDirectory, key: str, name: str, store: RecordCache) -> Run:
-    """The run as it is now: the same object where nothing changed, a new one where something did."""
-    stamps = {file: _stamp(directory.path / file) for file in WATCHED}
-    if run is None or stamps != run.stamps:
-        record = load_record(directory.path, name, store)
-        fresh = Run(**vars(record), key=key, stamps=stamps)
-        fresh.logged, fresh.read_to = _history(run, directory, stamps["metrics.jsonl"])
-        return fresh
-    if run.state == "running":  # it may have been killed: its process is looked at every time
-        with suppress(RequestError):
-            run.state = directory.state
-    return run
+def _stamps(directory: RunDirectory) -> Stamps:
+    return {file: _stamp(directory.path / file) for file in WATCHED}
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.comparison.judgement import headline
+from rag_experiments.comparison.table import RunTable
+from rag_experiments.comparison.verdict import judge
 from rag_experiments.dashboard import text
 from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.scope import comparable, differing, metric_names, plain, scope_of
 from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.errors import RequestError
 
-DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "only": ""}
+DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "noise": ""}
 ROWS = 50
+_judged: dict[tuple[str, ...], dict[str, Any]] = {}
+"""The last verdict: a live page asks for it again every time something changed."""
 SETTINGS_SHOWN, METRICS_SHOWN, COMPARED = 5, 4, 8
 
 
@@ -65,6 +71,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "pages": pages,
         "off_page": _ticked_elsewhere(view, rows[(page - 1) * ROWS : page * ROWS]),
         "compared": compare(scope.selected[:COMPARED]) if len(scope.selected) > 1 else None,
+        "noise": _noise(watch, scope.selected, names) if view.one("noise") and len(scope.selected) > 1 else None,
         "bests": {name: _best(scope.matching, name) for name in names},
     }
 
@@ -83,6 +90,16 @@ def _numeric(runs: Sequence[Run], key: str) -> bool:
 def _ticked_elsewhere(view: View, rows: Sequence[Run]) -> list[str]:
     here = {run.key for run in rows}
     return [key for key in view.many("sel") if key not in here]
+
+
+def _noise(watch: Watch, runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+    """`noise` by the first figure of the table that has one a question; kept until something changes on disk."""
+    metric = next((name for name in names if name.startswith(("test/", "dev/"))), names[0] if names else "")
+    key = (watch.version, metric, *(run.key for run in runs))
+    if key not in _judged:
+        _judged.clear()
+        _judged[key] = noise(runs, metric)
+    return _judged[key]
 
 
 def ordered(runs: Sequence[Run], order: str) -> list[Run]:
@@ -122,8 +139,34 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """The settings that differ between some runs, and their figures with differences to the first."""
     keys = differing(runs, seed=True)
     settings = [Line(key, [Cell(text.value(run.flat.get(key))) for run in runs]) for key in keys]
-    figures = [figure_line(name, runs) for name in metric_names(runs)]
-    return {"runs": runs, "settings": settings, "figures": figures, "warning": comparable(runs)}
+    lines = [figure_line(name, runs) for name in metric_names(runs)]
+    figures = [line for line in lines if len({cell.text for cell in line.cells}) > 1]
+    return {
+        "runs": runs,
+        "settings": settings,
+        "figures": figures,
+        "equal": len(lines) - len(figures),
+        "warning": comparable(runs),
+    }
+
+
+def noise(runs: Sequence[Run], metric: str) -> dict[str, Any]:
+    """Whether the ticked runs' differences from the first one's configuration are noise, in `rag-compare`'s words.
+
+    All seeds of a ticked run's configuration that are ticked count together.
+    """
+    try:
+        table = RunTable(list(runs), metric=metric)
+        comparison = judge(table, runs[0].path)
+    except RequestError as error:
+        return {"problem": str(error)}
+    if not comparison.verdicts:
+        return {"problem": "The ticked runs are seeds of one configuration: there is nothing to tell apart."}
+    return {
+        "problem": None,
+        "grid": comparison.grid(),
+        "sentences": [headline(verdict) for verdict in comparison.verdicts],
+    }
 
 
 def figure_line(name: str, runs: Sequence[Run]) -> Line:

@@ -56,6 +56,11 @@ function dress(layout, height, narrow) {
     legend: { ...layout.legend, bgcolor: "rgba(0,0,0,0)" },
     margin: { l: 48, r: 12, t: 28, b: 40, ...layout.margin },
   };
+  if (narrow && dressed.legend.orientation === "h" && dressed.showlegend !== false) {  // a column of entries
+    const entries = layout.entries ?? 3;
+    Object.assign(dressed.legend, { y: -0.24, x: 0 });
+    dressed.height = 340 + 21 * entries;
+  }
   if (narrow) dressed.margin = { ...dressed.margin, l: Math.min(dressed.margin.l, 44), r: Math.min(dressed.margin.r, 10) };
   if (layout.annotations) {  // "panel" stands for the page's own colour, which Python does not know
     dressed.annotations = layout.annotations.map((one) => (one.bgcolor === "panel" ? { ...one, bgcolor: colour("--panel") } : one));
@@ -76,7 +81,8 @@ async function draw(figure, again = false) {
   if (figure.drawn !== text || !figure.isConnected) return;
   const { data, layout } = JSON.parse(text);
   const canvas = figure.querySelector(".canvas");
-  await Plotly.react(canvas, data, dress(layout ?? {}, Number(figure.dataset.height), figure.clientWidth < 560),
+  const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
+  await Plotly.react(canvas, data, dress({ ...layout, entries }, Number(figure.dataset.height), figure.clientWidth < 560),
     { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
 }
