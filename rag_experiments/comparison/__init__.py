@@ -3,7 +3,7 @@
     runs = load_runs(["outputs", "multirun_sweeps/lr"])   # list[RunRecord], parsed once and cached
     table = RunTable(runs, metric="recall@4")              # sections that compare -> groups (the seeds of a config)
     comparison = verdict.judge(table, baseline)            # a Verdict per candidate group and metric
-    figures.forest(comparison), figures.curves(runs, …)    # plotly Figures; import figures where you need them
+    figures.forest(comparison), figures.bars(table), …     # plotly Figures; import figures where you need them
     before_after(run)                                      # a run against its own zero shot, paired
 
 `RunRecord`: path, name, state, status, config (nested), flat (dotted), metrics (final), stages (question digests),
