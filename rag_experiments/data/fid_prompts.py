@@ -87,6 +87,11 @@ class FidPromptBuilder(PromptBuilder):
             head = (*head, *self._encode(f"{tail_text(question, turns, after_passages=False)}\n\n"))
         return head, self.tail(question, turns, reads)
 
+    @property
+    def answer_starts(self) -> tuple[int, ...]:
+        """What stands before every answer's own tokens (an encoder-decoder whose tokenizer opens texts, as BART's)."""
+        return self._starts if self.kind == "encoder_decoder" else ()
+
     def _part(self, passage: Passage) -> tuple[int, ...]:
         if self.kind != "encoder_decoder":
             return self.passage(passage, 1)

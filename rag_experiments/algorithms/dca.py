@@ -1,0 +1,300 @@
+r"""DCA: distil a reader's cross-attention into the encoder (Izacard & Grave 2020b, FiD-KD, arXiv 2012.04584).
+
+    G_k = mean over heads, layers and tokens of passage k of the frozen reader's pre-softmax cross-attention at the
+          first decoded position, in a FiD forward over the question's K candidates
+    L   = 1/B Σ_i KL( softmax_k(G_ik / T_t) ‖ softmax_k(s(q_i, p_ik) / T_s) )
+
+Candidates are the encoder's own best K over the whole corpus, or the data's; neither gold passages nor, with a
+reader that is trained already, answers are needed. Published: K = 100, lr 1e-4, 20k steps, T = 1, s = q·p/√d, several
+rounds of reading, distilling and re-indexing (`experiment=fid_dca_loop`).
+
+Where we deviate, and why:
+- s is the encoder's own similarity (cosine for most), so T_s is its usual temperature and not 1; T_t is a key too:
+  off-the-shelf readers need a small one.
+- The reader may be a decoder LM that reads passages apart; its attention at the position that predicts the first
+  answer token takes the place of the cross-attention.
+- `algorithm=dca` alone trains such a reader first, for `teacher_steps` steps on the untrained encoder's passages, and
+  keeps it in the cache: a small LM as it comes is a poor teacher (docs/fid_dca.md has both).
+- `teacher_standardise` divides a question's scores by their own standard deviation, so that one T_t fits readers
+  whose attention differs in scale; off for the published loss.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import TrainerCallback, TrainingArguments
+
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
+from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.fid import listed_rows
+from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, open_teacher
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.errors import RequestError
+from rag_experiments.models.fid_attention import TeacherScore
+from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates, add_golds
+from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+
+log = logging.getLogger(__name__)
+
+SETS_AT_A_TIME = 1024  # questions whose passages are in memory together when scores are computed ahead
+NO_PASSAGE = -1e9  # the score of an empty place: finite, so that 0 · log 0 stays 0
+
+
+def dca_loss(
+    student_BK: Tensor,
+    teacher_BK: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+    present_BK: Tensor | None = None,
+) -> Tensor:
+    """KL(teacher ‖ student) over the K candidates, mean over the B questions; no gradient reaches the teacher.
+
+    Args:
+        student_BK: s(q, p_k).
+        teacher_BK: G_k; a constant added to a row changes nothing.
+        present_BK: False where there is no k-th candidate.
+    """
+    log_student_BK = candidate_log_probs(student_BK, student_temperature, present_BK)
+    log_teacher_BK = candidate_log_probs(teacher_BK.detach(), teacher_temperature, present_BK)
+    return F.kl_div(log_student_BK, log_teacher_BK, log_target=True, reduction="batchmean")
+
+
+def candidate_log_probs(values_BK: Tensor, temperature: float, present_BK: Tensor | None = None) -> Tensor:
+    """log softmax over K; an empty place gets no weight."""
+    scaled_BK = values_BK / temperature
+    if present_BK is not None:
+        scaled_BK = scaled_BK.masked_fill(~present_BK, NO_PASSAGE)
+    return F.log_softmax(scaled_BK, dim=1)
+
+
+def standardised(values_BK: Tensor, present_BK: Tensor) -> Tensor:
+    """Each row less its mean, over its standard deviation, among the candidates present; equal scores become 0."""
+    count_B = present_BK.sum(dim=1, keepdim=True).clamp(min=1)
+    kept_BK = values_BK.masked_fill(~present_BK, 0.0)
+    centred_BK = (kept_BK - kept_BK.sum(dim=1, keepdim=True) / count_B).masked_fill(~present_BK, 0.0)
+    deviation_B = (centred_BK.square().sum(dim=1, keepdim=True) / count_B).sqrt()
+    return centred_BK / deviation_B.clamp(min=1e-6)
+
+
+@dataclass(kw_only=True)
+class DCAConfig:
+    """Hyper-parameters of DCA."""
+
+    name: str = "dca"
+    teacher: ReaderConfig | None = None
+    """The reader: `model@algorithm.teacher=…`; a FiD run (`run algorithm.teacher.path=run://…`) teaches as it is."""
+    teacher_score: TeacherScore = "cross_attention"
+    """`adist`: attention times the values' norm over the answer's tokens (Atlas); needs answers."""
+    teacher_temperature: PositiveFloat = 1.0
+    """T_t."""
+    teacher_standardise: bool = False
+    temperature: PositiveFloat = 0.05
+    """T_s, of the encoder's similarity."""
+    teacher_steps: NonNegativeInt = 60
+    """FiD steps that prepare a teacher which is no FiD run; 0: it teaches as it comes."""
+    teacher_batch_size: PositiveInt = 4
+    teacher_learning_rate: PositiveFloat = 5e-5
+    teacher_passages: PositiveInt = 4
+    """Passages a question while the teacher is trained."""
+    passages: Literal["retriever", "data"] = "retriever"
+    """`data`: the passages that the data lists for each question (`ctxs`), in order."""
+    candidates: PositiveInt = 8
+    """K; clamped to the corpus."""
+    add_gold: bool = False
+    """Put known gold passages among the candidates, in the last places."""
+    refresh_every: NonNegativeInt = 0
+    """Optimiser steps between two searches for candidates; 0: those of the start stay."""
+    mini_batch_size: PositiveInt | None = None
+    """Texts encoded at a time and once more during backward, for batches larger than memory."""
+    sub_batch_size: PositiveInt = 32
+    """Texts of like length padded together, where `mini_batch_size` is None."""
+
+
+class DCATrainer(AlgorithmTrainer):
+    """Distillation of a FiD reader's attention into an `Encoder`."""
+
+    Config = DCAConfig
+    trains = "encoder"
+    needs: frozenset[str] = frozenset()
+    hyper: DCAConfig
+
+    @staticmethod
+    def check_config(config: RunConfig) -> None:
+        """Raises `RequestError` without a teacher, and where refreshing has nothing to search."""
+        hyper = config.algorithm
+        if hyper.teacher is None:
+            raise RequestError(
+                "algorithm=dca needs a reader that teaches: add model@algorithm.teacher=smollm2_135m, or "
+                "model@algorithm.teacher=run algorithm.teacher.path=run://<a FiD run>"
+            )
+        if hyper.passages == "data" and hyper.refresh_every:
+            raise RequestError(
+                "algorithm.refresh_every searches for candidates, and algorithm.passages=data lists them"
+            )
+
+    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
+        self.given_args = args
+        super().__init__(parts, args, callbacks)
+        if isinstance(self.candidates, Candidates):
+            self.add_callback(RefreshCandidates(self.candidates, self.hyper.refresh_every, self.record))
+        self.add_callback(ScoreAhead(self))
+
+    def before_training(self) -> None:
+        """Prepare the teacher and the candidates."""
+        hyper, parts = self.hyper, self.parts
+        self.questions = parts.data.splits["train"]
+        training = TeacherTraining(
+            steps=hyper.teacher_steps,
+            batch_size=hyper.teacher_batch_size,
+            learning_rate=hyper.teacher_learning_rate,
+            passages=hyper.teacher_passages,
+        )
+        reader = open_teacher(hyper.teacher, parts, training, self.given_args)
+        self.teacher = PassageTeacher(reader, hyper.teacher_score, parts.cache)
+        self.queries = [retrieval_query(question, parts.config.data.query_history) for question in self.questions]
+        self.golds = [parts.data.passages.rows(question.positive_ids).tolist() for question in self.questions]
+        if hyper.add_gold and not any(self.golds):
+            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
+        golds = self.golds if hyper.add_gold else None
+        if hyper.passages == "data":
+            self.candidates: Any = _Listed(parts, self.questions, hyper.candidates, golds)
+        else:
+            self.candidates = Candidates(parts.retriever, self.queries, hyper.candidates, golds=golds)
+
+    def training_examples(self) -> Examples:
+        """Numbers of questions: their candidates are looked up when the step is computed."""
+        return Examples(range(len(self.questions)))
+
+    def collate(self, features: list[int]) -> dict[str, Any]:
+        """Query sub-batches and `questions_B`."""
+        encoder = self.parts.model
+        token_ids = encoder.tokenize_queries([self.queries[number] for number in features])
+        return {
+            "queries": length_sorted_chunks(encoder, token_ids, self._chunk_size),
+            "questions_B": torch.tensor(features),
+        }
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """See the module's docstring; the mean over this process's questions."""
+        numbers = inputs["questions_B"].tolist()
+        rows_BK = self.candidates.rows_QK[numbers]
+        teacher_BK = self.judged(numbers, rows_BK)
+        queries_BD = encode_chunks(model, inputs["queries"], recompute=self.hyper.mini_batch_size is not None)
+        student_BK = self._student_scores(model, queries_BD, rows_BK)
+        present_BK = torch.from_numpy(rows_BK >= 0).to(student_BK.device)
+        teacher_BK = teacher_BK.to(student_BK.device)
+        if self.hyper.teacher_standardise:
+            teacher_BK = standardised(teacher_BK, present_BK)
+        hyper = self.hyper
+        loss = dca_loss(student_BK, teacher_BK, hyper.temperature, hyper.teacher_temperature, present_BK)
+        self._record_agreement(numbers, rows_BK, student_BK.detach(), teacher_BK, present_BK)
+        return (loss, {"scores": student_BK}) if return_outputs else loss
+
+    # -- scores ----------------------------------------------------------------------------------
+
+    @property
+    def _chunk_size(self) -> int:
+        return self.hyper.mini_batch_size or self.hyper.sub_batch_size
+
+    def _student_scores(self, model: torch.nn.Module, queries_BD: Tensor, rows_BK: np.ndarray) -> Tensor:
+        """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places hold passage 0's."""
+        encoder = self.parts.model
+        rows_P, column_BK = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
+        texts = self.parts.data.passages.full_texts(rows_P.tolist())
+        chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
+        self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
+        recompute = self.hyper.mini_batch_size is not None
+        passages_PD = encode_chunks(model, self._prepare_inputs(chunks), recompute=recompute)
+        scores_BP = encoder.similarity(queries_BD, passages_PD).float()
+        return scores_BP.gather(1, torch.from_numpy(column_BK.reshape(rows_BK.shape)).to(scores_BP.device))
+
+    def judged(self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False) -> Tensor:
+        """The teacher's scores `[B, K]` of the candidates, 0 at empty places."""
+        store = self.parts.data.passages
+        present = [[int(row) for row in rows if row >= 0] for rows in rows_BK]
+        found = self.teacher.scores(
+            [self.questions[number] for number in numbers],
+            [[store[row] for row in rows] for rows in present],
+            progress,
+        )
+        scores_BK = torch.zeros(rows_BK.shape)
+        for b, scores_K in enumerate(found):
+            scores_BK[b, torch.from_numpy(np.flatnonzero(rows_BK[b] >= 0))] = torch.from_numpy(scores_K)
+        return scores_BK
+
+    def score_ahead(self) -> None:
+        """Score the candidates of this process's share of the training questions, with a progress bar."""
+        rows_QK = self.candidates.rows_QK
+        mine = range(self.args.process_index, len(self.questions), self.args.world_size)
+        for start in range(0, len(mine), SETS_AT_A_TIME):
+            numbers = list(mine[start : start + SETS_AT_A_TIME])
+            self.judged(numbers, rows_QK[numbers], progress=True)
+        self.accelerator.wait_for_everyone()
+        log.info("teacher: %s", self.teacher.cost())
+
+    # -- logging ---------------------------------------------------------------------------------
+
+    def _record_agreement(
+        self, numbers: Sequence[int], rows_BK: np.ndarray, student_BK: Tensor, teacher_BK: Tensor, present_BK: Tensor
+    ) -> None:
+        """The teacher's entropy in nats, and how often teacher and student put a known gold passage first."""
+        log_teacher_BK = candidate_log_probs(teacher_BK, self.hyper.teacher_temperature, present_BK)
+        self.record("teacher_entropy", -(log_teacher_BK.exp() * log_teacher_BK).sum(1).mean())
+        gold_BK = np.array([np.isin(rows_BK[b], self.golds[number]) for b, number in enumerate(numbers)])
+        found = gold_BK.any(1)
+        if not found.any():
+            return
+        for name, values_BK in {"teacher": teacher_BK, "student": student_BK}.items():
+            first_B = values_BK.masked_fill(~present_BK, NO_PASSAGE).argmax(1).cpu().numpy()
+            right_B = gold_BK[np.arange(len(numbers)), first_B]
+            self.record(f"{name}_agrees_with_gold", float(right_B[found].mean()))
+
+
+class ScoreAhead(TrainerCallback):
+    """Fills the teacher's cache in large batches where every question will be met: the steps then only read."""
+
+    def __init__(self, trainer: DCATrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """After `RefreshCandidates`, which gives a resumed run its candidates back."""
+        self._score(state, state.max_steps - state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The new candidates; those that stayed are known."""
+        every = self.trainer.hyper.refresh_every
+        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
+            self._score(state, min(every, state.max_steps - state.global_step))
+
+    def _score(self, state: Any, steps: int) -> None:
+        args = self.trainer.args
+        met = steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+        if met >= len(self.trainer.questions):
+            self.trainer.score_ahead()
+
+
+class _Listed:
+    """The data's own candidates, in the shape of `Candidates`: they never change."""
+
+    def __init__(self, parts: Parts, questions: Sequence[Any], k: int, golds: Sequence[Sequence[int]] | None):
+        store = parts.data.passages
+        lists = [list(dict.fromkeys(listed_rows(store, question)))[:k] for question in questions]
+        self.rows_QK = np.full((len(lists), k), -1, dtype=np.int64)
+        for place, rows in enumerate(lists):
+            self.rows_QK[place, : len(rows)] = rows
+        if golds is not None:
+            self.rows_QK = add_golds(self.rows_QK, golds)
