@@ -228,7 +228,21 @@ def refuse_unknown(cls: type, values: Any, key: str) -> None:
             raise RequestError(f"{full} is an unknown key{did_you_mean(str(name), names)}")
         inner = [member for member in _members(hints[name]) if dataclasses.is_dataclass(member)]
         if len(inner) == 1:
+            _refuse_other_kind(inner[0], value, full)
             refuse_unknown(inner[0], value, full)
+
+
+def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
+    """Raise `RequestError` for a second model of a kind that cannot stand at `key`, before its keys look unknown."""
+    if not (issubclass(cls, schema.ModelConfig) and isinstance(value, dict) and value.get("kind") in MODEL_CLASSES):
+        return
+    if MODEL_CLASSES[value["kind"]] is not cls:
+        kinds = [kind for kind, known in MODEL_CLASSES.items() if known is cls]
+        fitting = [name for name, kind in model_kinds().items() if kind in kinds]
+        raise RequestError(
+            f"{key} must be {_article(' or '.join(kinds))}, but {value.get('path')} is {_article(value['kind'])}: "
+            f"choose model@{key}={'|'.join(fitting)}"
+        )
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

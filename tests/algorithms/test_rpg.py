@@ -274,3 +274,72 @@ def test_a_question_that_leaves_no_room_is_refused_before_training(tiny_bert, ti
     config = ReaderConfig(path=str(tiny_llama), precision="fp32", max_input_length=40)
     with pytest.raises(RequestError, match="never cut"):
         make_trainer(tiny_bert, tiny_llama, tmp_path, algorithm_teacher=config)
+
+
+def run_request(tiny_bert, tiny_llama, small_data, root, *more: str) -> list[str]:  # noqa: F811
+    """A run through the entrypoint."""
+    return [
+        "algorithm=rpg",
+        f"model.path={tiny_bert}",
+        "model.pooling=mean",
+        "model.precision=fp32",
+        f"algorithm.teacher.path={tiny_llama}",
+        "algorithm.teacher.precision=fp32",
+        "data=jsonl",
+        f"data.path={small_data}",
+        "tracking=none",
+        f"paths.outputs={root}/outputs",
+        f"paths.cache={root}/cache",
+        "evaluation.bootstrap=0",
+        "trainer.use_cpu=true",
+        "trainer.max_steps=4",
+        "trainer.eval_steps=2",
+        "trainer.save_steps=2",
+        "trainer.logging_steps=1",
+        "algorithm.refresh_every=2",
+        *more,
+    ]
+
+
+def test_a_whole_run_from_the_command_line(tiny_bert, tiny_llama, small_data, tmp_path):  # noqa: F811
+    from rag_experiments import runs, train
+
+    arguments = run_request(tiny_bert, tiny_llama, small_data, tmp_path, f"hydra.run.dir={tmp_path}/run")
+    assert train.start(arguments) == 0
+    run = runs.RunDirectory.open(tmp_path / "run")
+    assert run.read_status()["state"] == "completed"
+    names = {name for line in run.read_metrics() for name in line}
+    assert {"train/kl", "train/target_entropy", "train/cache_hit_rate", "train/refresh_seconds"} <= names
+    assert {"zero_shot/test/recall@1", "test/recall@4"} <= set(run.read_final_metrics())
+    # The scores are on disk for the next run with this language model.
+    again = [argument.replace("/run", "/again") if "run.dir" in argument else argument for argument in arguments]
+    assert train.start(again) == 0
+    second = runs.RunDirectory.open(tmp_path / "again")
+    assert all(line.get("train/cache_hit_rate", 1.0) == 1.0 for line in second.read_metrics())
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("algorithm.objectve=pdist", "did you mean 'objective'"),
+        ("algorithm.objective=repplug", "algorithm.objective='repplug'"),
+        ("algorithm.temperature=0", "algorithm.temperature=0"),
+        ("algorithm.candidates=0", "algorithm.candidates=0"),
+        ("algorithm.teacher=null", "add model@algorithm.teacher=smollm2_135m"),
+        ("model@algorithm.teacher=minilm", "is an encoder"),
+        ("algorithm.teacher.path=/nowhere/at/all", "/nowhere/at/all"),
+        ("model=smollm2_135m", "trains an encoder"),
+        ("retriever=bm25", "has no encoder"),
+    ],
+)
+def test_wrong_requests(tiny_bert, tiny_llama, small_data, tmp_path, override, said):  # noqa: F811
+    from rag_experiments import train
+
+    arguments = run_request(tiny_bert, tiny_llama, small_data, tmp_path, f"hydra.run.dir={tmp_path}/run")
+    if override.startswith(("model@", "model=", "algorithm.teacher=")):
+        replaced = "algorithm.teacher." if "teacher" in override else "model."
+        arguments = [argument for argument in arguments if not argument.startswith(replaced)]
+    with pytest.raises(RequestError) as refused:
+        train.start([*arguments, override])
+    assert said in str(refused.value)
+    assert not (tmp_path / "run").exists()
