@@ -1,10 +1,22 @@
-"""Which format is read by which file. A new one is a module with a config class and a `read`, and a line here."""
+"""Which formats there are, and how one plugs in.
+
+A format is a module with three things, found through `FORMATS`; a new one is such a module, a line
+here, and a YAML in `conf/data/`:
+
+    class XConfig(DataConfig)                       its keys
+    fingerprint(config) -> str                      changes whenever what it reads changes
+    read(config, intake: Intake) -> None            hands every passage and question to the intake
+
+`read` says what is wrong with a row by `intake.problem(where, reason)`, or by raising `BadRow` inside
+`with intake.row(where):`, and goes on; whether that ends the request is the intake's business.
+"""
 
 from __future__ import annotations
 
 import importlib
 from types import ModuleType
 
+from rag_experiments.errors import RequestError, did_you_mean
 from rag_experiments.schema import DataConfig
 
 FORMATS = {
@@ -14,12 +26,17 @@ FORMATS = {
 
 
 def config_class(name: str) -> type[DataConfig]:
-    """The dataclass of a format's configuration keys."""
-    module, _, cls = FORMATS[name].partition(":")
+    """The dataclass of a format's configuration keys. Raises `RequestError` for an unknown format."""
+    module, _, cls = _entry(name).partition(":")
     return getattr(importlib.import_module(module), cls)
 
 
 def reader(name: str) -> ModuleType:
-    """A format's module: `signature(config) -> str` (a hash of everything that decides the content) and
-    `read(config) -> RawData`."""
-    return importlib.import_module(FORMATS[name].partition(":")[0])
+    """A format's module, with `fingerprint` and `read`. Raises `RequestError` for an unknown format."""
+    return importlib.import_module(_entry(name).partition(":")[0])
+
+
+def _entry(name: str) -> str:
+    if name not in FORMATS:
+        raise RequestError(f"data.format={name!r} is unknown{did_you_mean(name, FORMATS)}")
+    return FORMATS[name]

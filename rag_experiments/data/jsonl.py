@@ -2,23 +2,28 @@
 
     passages.jsonl       {"id", "title"?, "text", …}             id a string, unique
     train.jsonl          {"id"?, "question", "answers"?: [..], "positive_ids"?: [..], "negative_ids"?: [..],
-    dev.jsonl?            "history"?: [{"role", "content"}..]}
-    test.jsonl?
+    dev.jsonl?            "history"?: [{"role", "content"}..], "relevance"?: {passage id: grade},
+    test.jsonl?           "candidate_ids"?: [..]}
+
+Without a dev or test file, a split is made (see `split.py`). A folder with only dev or test can be
+evaluated, not trained on. Keys that are not listed are passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_experiments.data.raw import Located, RawData, hash_files, read_jsonl, text_field, text_list
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.data.files import files_fingerprint
+from rag_experiments.data.intake import SPLITS, BadRow, Intake, id_of, shown, text_of, texts_of, turns_of
+from rag_experiments.data.lines import data_path, json_lines
+from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
 
-SPLITS = ("train", "dev", "test")
+_IDS = '["p17"]'
 
 
 @dataclass(kw_only=True)
@@ -28,73 +33,58 @@ class JsonlConfig(DataConfig):
     format: str = "jsonl"
 
 
-def signature(config: JsonlConfig) -> str:
-    """A hash of the files' contents.
-
-    Raises:
-        RequestError: the folder or a file that must be there is missing.
-    """
-    folder = _folder(config)
-    return hash_files([_file(folder, "passages", required=True), *_split_files(folder).values()])
+def fingerprint(config: JsonlConfig) -> str:
+    """A hash of the files' names and contents. Raises `RequestError` where one that must be there is not."""
+    passages, splits = _files(config)
+    return files_fingerprint([passages, *splits.values()])
 
 
-def read(config: JsonlConfig) -> RawData:
-    """See `signature` for what is refused here, `load.load_data` for what is checked across lines."""
-    folder = _folder(config)
-    passages = _file(folder, "passages", required=True)
-    splits = {name: list(_questions(path, name)) for name, path in _split_files(folder).items()}
-    return RawData(passages=lambda: _passages(passages), splits=splits)
+def read(config: JsonlConfig, intake: Intake) -> None:
+    """Hand every passage and question to `intake`."""
+    passages, splits = _files(config)
+    for where, row in json_lines(passages, intake):
+        with intake.row(where):
+            intake.passage(text_of(row, "id"), text_of(row, "text"), text_of(row, "title", required=False))
+    for split, path in splits.items():
+        intake.split(split, str(path))
+        for where, row in json_lines(path, intake):
+            with intake.row(where):
+                intake.question(split, native_question(row, f"{split}-{where.line}"))
 
 
-def _folder(config: JsonlConfig) -> Path:
-    if not config.path:
-        raise RequestError("data.path has no value: data=jsonl needs the folder with passages.jsonl and train.jsonl")
-    folder = Path(config.path).expanduser()
-    if not folder.is_dir():
-        raise RequestError(f"data.path={config.path}: there is no such folder")
-    return folder
+def native_question(row: Mapping[str, Any], default_id: str) -> Question:
+    """A question out of a native row. Raises `BadRow`."""
+    return Question(
+        id=id_of(row, "id") or default_id,
+        question=text_of(row, "question"),
+        answers=texts_of(row, "answers"),
+        positive_ids=texts_of(row, "positive_ids", example=_IDS),
+        negative_ids=texts_of(row, "negative_ids", example=_IDS),
+        history=turns_of(row),
+        relevance=_relevance(row),
+        candidate_ids=texts_of(row, "candidate_ids", example=_IDS),
+    )
 
 
-def _file(folder: Path, name: str, required: bool) -> Path | None:
-    for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
-        if path.is_file():
-            return path
-    if required:
-        raise RequestError(f"data.path={folder}: there is no {name}.jsonl in that folder")
-    return None
+def _relevance(row: Mapping[str, Any]) -> dict[str, int] | None:
+    value = row.get("relevance")
+    if value is None:
+        return None
+    if not isinstance(value, dict) or not all(type(grade) is int for grade in value.values()):
+        raise BadRow(f"'relevance' must map passage ids to whole numbers, and is {shown(value)}")
+    return dict(value)
 
 
-def _split_files(folder: Path) -> dict[str, Path]:
-    files = {name: _file(folder, name, required=name == "train") for name in SPLITS}
-    return {name: path for name, path in files.items() if path is not None}
+def _files(config: JsonlConfig) -> tuple[Path, dict[str, Path]]:
+    folder = data_path(config.path, config.format, folder=True)
+    passages = _file(folder, "passages")
+    if passages is None:
+        raise RequestError(f"data.path={config.path}: there is no passages.jsonl in that folder")
+    splits = {name: path for name in SPLITS if (path := _file(folder, name)) is not None}
+    if not splits:
+        raise RequestError(f"data.path={config.path}: there is no train.jsonl in that folder (nor dev or test)")
+    return passages, splits
 
 
-def _passages(path: Path) -> Iterator[Located[Passage]]:
-    for line in read_jsonl(path):
-        passage = Passage(text_field(line, "id"), text_field(line, "text"), text_field(line, "title", required=False))
-        yield Located(passage, line.where)
-
-
-def _questions(path: Path, split: str) -> Iterator[Located[Question]]:
-    for number, line in enumerate(read_jsonl(path), start=1):
-        question = Question(
-            id=text_field(line, "id", required=False) or f"{split}-{number}",
-            question=text_field(line, "question"),
-            answers=text_list(line, "answers"),
-            positive_ids=text_list(line, "positive_ids"),
-            negative_ids=text_list(line, "negative_ids"),
-            history=tuple(_turns(line)),
-        )
-        yield Located(question, line.where)
-
-
-def _turns(line: Located[dict[str, Any]]) -> Iterator[Turn]:
-    history = line.value.get("history") or []
-    if not isinstance(history, list):
-        raise RequestError(f"{line.where}: 'history' must be a list of {{\"role\", \"content\"}}")
-    for turn in history:
-        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-            raise RequestError(f"{line.where}: each turn of 'history' needs a 'role' and a 'content'")
-        if turn.get("role") not in ("user", "assistant", "system"):
-            raise RequestError(f"{line.where}: a turn's 'role' is {turn.get('role')!r}; user or assistant is wanted")
-        yield Turn(turn["role"], turn["content"])
+def _file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz") if path.is_file()), None)

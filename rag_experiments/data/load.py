@@ -18,9 +18,11 @@ from typing import Any
 from filelock import FileLock
 
 from rag_experiments.data import formats
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.raw import Located, RawData
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.data.intake import SPLITS, Asked, Intake
+from rag_experiments.data.lines import Where
+from rag_experiments.data.passages import PassageStore
+from rag_experiments.data.queries import question_key
+from rag_experiments.data.schema import Question, Turn
 from rag_experiments.data.split import split_questions
 from rag_experiments.errors import RequestError
 from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl
@@ -28,9 +30,8 @@ from rag_experiments.schema import DataConfig
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 1
-"""Part of the cache's key: raised when what is imported changes."""
-SPLITS = ("train", "dev", "test")
+IMPORT_VERSION = 2
+"""Part of the cache's key: raised when the same files would be imported differently."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
 
 
@@ -40,12 +41,13 @@ class RagData:
 
     passages: PassageStore
     splits: dict[str, list[Question]]
+    """`train`, `dev`, `test`; ids are unique within a split."""
     content_hash: str
     """Of passages, questions and their splits: two runs with the same one may be compared."""
     notes: list[str] = field(default_factory=list)
     """What the user should know: a split that was made, questions that were dropped."""
-    places: dict[str, str] = field(default_factory=dict)
-    """Question id to file and line."""
+    places: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Split and question id to file and line."""
 
     @property
     def corpus_hash(self) -> str:
@@ -61,144 +63,122 @@ def load_data(config: DataConfig, cache: Path) -> RagData:
     """
     folder = import_data(config, cache)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    places: dict[str, str] = {}
-    splits = {name: list(_stored_questions(folder / f"{name}.jsonl", places)) for name in manifest["splits"]}
-    notes = list(manifest["notes"])
-    splits, split_notes = split_questions(splits, manifest["groups"], config)
-    splits = {name: _limited(splits.get(name, []), getattr(config, f"max_{name}"), config) for name in SPLITS}
-    passages = PassageStore(folder)
+    asked = {name: list(_stored_questions(folder / f"{name}.jsonl")) for name in manifest["splits"]}
+    return assemble(PassageStore(folder), asked, config, list(manifest["notes"]))
+
+
+def assemble(store: PassageStore, asked: dict[str, list[Asked]], config: DataConfig, notes: list[str]) -> RagData:
+    """Splits where they are missing, limits, hashes: the part of loading that is not cached."""
+    divided, split_notes = split_questions(asked, store, config)
+    kept = {name: _limited(divided.get(name, []), getattr(config, f"max_{name}"), config) for name in SPLITS}
+    splits = {name: [one.question for one in questions] for name, questions in kept.items()}
     return RagData(
-        passages=passages,
+        passages=store,
         splits=splits,
-        content_hash=_content_hash(passages, splits),
-        notes=notes + split_notes,
-        places=places,
+        content_hash=_content_hash(store, splits),
+        notes=[*notes, *split_notes, *_shared_questions(splits)],
+        places={name: {one.question.id: str(one.where) for one in questions} for name, questions in kept.items()},
     )
 
 
 def check_needs(data: RagData, needs: Collection[str], algorithm: str) -> None:
-    """Raise `RequestError` for the first training question that lacks what `algorithm` needs."""
+    """Raise `RequestError` where a question lacks what `algorithm` needs, with the place of the first."""
     for need in sorted(needs):
         name = NEEDS[need]
-        lacking = [question for question in data.splits["train"] if not getattr(question, name)]
-        if lacking:
-            place = data.places.get(lacking[0].id, f"question {lacking[0].id!r}")
-            more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        for split, questions in data.splits.items():
+            lacking = [question for question in questions if not getattr(question, name)]
+            if not lacking:
+                continue
+            place = data.places.get(split, {}).get(lacking[0].id, f"question {lacking[0].id!r}")
             raise RequestError(
-                f"{place}: no {name}, which algorithm={algorithm} needs for every training question{more}"
+                f"{place}: no {name}, and algorithm={algorithm} needs {need} for every question "
+                f"({len(lacking)} of the {len(questions)} {split} questions have none)"
             )
 
 
 def import_data(config: DataConfig, cache: Path) -> Path:
-    """The folder of the imported data: made now, or found in the cache."""
+    """The folder of the imported data: made now, or found in the cache.
+
+    Raises:
+        RequestError: as `load_data`; or the cache cannot be written.
+    """
     module = formats.reader(config.format)
-    key = hashlib.sha256(
-        json.dumps([IMPORT_VERSION, config.format, module.signature(config), config.titles]).encode("utf-8")
-    ).hexdigest()[:32]
+    key = _import_key(config, module.fingerprint(config))
     root = cache.expanduser() / "data"
     folder = root / key
     if (folder / "manifest.json").is_file():
         return folder
-    raw = module.read(config)
-    check_questions_apart(raw)
-    root.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / f"{key}.lock"):
-        if not (folder / "manifest.json").is_file():
-            with atomic_directory(folder) as making:
-                _write_import(making, raw, config)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            if not (folder / "manifest.json").is_file():
+                with atomic_directory(folder) as making:
+                    intake = Intake(making, titles=config.titles)
+                    module.read(config, intake)
+                    intake.finish()
+                    _write_questions(making, intake, config)
+    except OSError as error:
+        raise RequestError(f"paths.cache={cache}: the data cannot be imported: {error}") from error
     return folder
 
 
-def _write_import(folder: Path, raw: RawData, config: DataConfig) -> None:
-    count = write_passages(folder, _passages_of(raw, config))
-    if count == 0:
-        raise RequestError(f"data.path={config.path}: there are no passages")
-    store = PassageStore(folder)
-    check_unique(store, raw)
-    check_references(store, raw)
-    for name, questions in raw.splits.items():
-        atomic_write_jsonl(folder / f"{name}.jsonl", map(_stored, questions))
-    manifest = {"splits": list(raw.splits), "notes": raw.notes, "groups": raw.groups, "format": config.format}
-    atomic_write_json(folder / "manifest.json", manifest)
-
-
-def _passages_of(raw: RawData, config: DataConfig) -> Iterator[Passage]:
-    for located in raw.passages():
-        yield located.value if config.titles else dataclasses.replace(located.value, title="")
-
-
-# -- checks across lines ---------------------------------------------------------------------------
-
-
-def check_unique(store: PassageStore, raw: RawData) -> None:
-    """Raise `RequestError` where two passages have one id."""
-    if store.ids_are_unique():
-        return
-    seen: dict[str, str] = {}
-    for located in raw.passages():
-        first = seen.setdefault(located.value.id, located.where)
-        if first != located.where:
-            raise RequestError(f"{located.where}: the passage id {located.value.id!r} is that of {first} already")
-
-
-def check_questions_apart(raw: RawData) -> None:
-    """Raise `RequestError` where two questions have one id, or a split that is there has no question."""
-    seen: dict[str, str] = {}
-    for name, questions in raw.splits.items():
-        if not questions:
-            raise RequestError(f"the {name} split has no questions: its file is empty")
-        for located in questions:
-            first = seen.setdefault(located.value.id, located.where)
-            if first != located.where:
-                raise RequestError(f"{located.where}: the question id {located.value.id!r} is that of {first} already")
-
-
-def check_references(store: PassageStore, raw: RawData) -> None:
-    """Raise `RequestError` where a question names a passage that is not in the corpus."""
-    for questions in raw.splits.values():
-        for located in questions:
-            question = located.value
-            for name in ("positive_ids", "negative_ids", "candidate_ids"):
-                try:
-                    store.rows(getattr(question, name))
-                except KeyError as error:
-                    raise RequestError(
-                        f"{located.where}: {name} holds {error.args[0]!r}, which is the id of no passage"
-                    ) from None
-            both = set(question.positive_ids) & set(question.negative_ids)
-            if both:
-                raise RequestError(f"{located.where}: {sorted(both)[0]!r} is in positive_ids and in negative_ids")
+def _import_key(config: DataConfig, fingerprint: str) -> str:
+    """Of the content read and of every key that decides what is made of it; not of where it lies."""
+    common = {entry.name for entry in dataclasses.fields(DataConfig)} - {"format", "titles"}
+    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in common}
+    text = json.dumps([IMPORT_VERSION, fingerprint, values], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 
 # -- the cache's own questions ---------------------------------------------------------------------
 
 
-def _stored(located: Located[Question]) -> dict[str, Any]:
-    return {**dataclasses.asdict(located.value), "where": located.where}
+def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
+    for name, asked in intake.splits.items():
+        atomic_write_jsonl(folder / f"{name}.jsonl", map(_stored, asked))
+    manifest = {"splits": list(intake.splits), "notes": intake.notes, "format": config.format}
+    atomic_write_json(folder / "manifest.json", manifest)
 
 
-def _stored_questions(path: Path, places: dict[str, str]) -> Iterator[Question]:
+def _stored(one: Asked) -> dict[str, Any]:
+    # The file's name without its folder: a copied data set shares the cache of the first.
+    place = [Path(one.where.file).name, one.where.line]
+    return {**dataclasses.asdict(one.question), "where": place, "group": one.group}
+
+
+def _stored_questions(path: Path) -> Iterator[Asked]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             values = json.loads(line)
-            places[values["id"]] = values.pop("where")
+            where, group = Where(*values.pop("where")), values.pop("group")
             for name in ("answers", "positive_ids", "negative_ids", "candidate_ids"):
                 values[name] = tuple(values[name])
             values["history"] = tuple(Turn(**turn) for turn in values["history"])
-            yield Question(**values)
+            yield Asked(Question(**values), where, group)
 
 
-def _limited(questions: list[Question], limit: int | None, config: DataConfig) -> list[Question]:
+def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[Asked]:
     """A seeded choice of `limit` questions, in their order."""
-    if limit is None or limit >= len(questions):
-        return questions
-    ranked = sorted(questions, key=lambda question: _rank(f"{config.split_seed}/{question.id}"))
-    kept = {question.id for question in ranked[:limit]}
-    return [question for question in questions if question.id in kept]
+    if limit is None or limit >= len(asked):
+        return asked
+    ranked = sorted(asked, key=lambda one: _rank(f"{config.split_seed}/{one.question.id}"))
+    kept = {one.question.id for one in ranked[:limit]}
+    return [one for one in asked if one.question.id in kept]
 
 
 def _rank(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _shared_questions(splits: dict[str, list[Question]]) -> list[str]:
+    """A sentence for each evaluation split that asks what train asks."""
+    train = {question_key(question) for question in splits["train"]}
+    notes = []
+    for name in ("dev", "test"):
+        shared = sum(question_key(question) in train for question in splits[name])
+        if shared:
+            notes.append(f"{shared} of the {len(splits[name])} {name} questions are asked in train as well")
+    return notes
 
 
 def _content_hash(passages: PassageStore, splits: dict[str, Iterable[Question]]) -> str:

@@ -13,18 +13,15 @@ interpreter and `data.packages` alone.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.machinery
 import importlib.metadata
 import importlib.util
-import inspect
 import platform
 import re
 import sys
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,16 +29,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rag_experiments.data.raw import Located, RawData
+from rag_experiments.data.intake import Intake
+from rag_experiments.data.lines import Where
+from rag_experiments.data.pydocs_objects import Documented, in_c_modules, in_sources
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, PositiveInt
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 5
 """Raised when the same interpreter would give another data set."""
 
-_SKIPPED = {"antigravity", "this", "test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "__phello__"}
-_SKIPPED |= {"ensurepip", "pydoc_data", "config", "dist-packages", "distutils", "turtle"}
 _SHORTEST_QUESTION, _LONGEST_QUESTION = 4, 60
 _SHORTEST_REST = 8
 """Words that must remain in a gold passage, its title not counted."""
@@ -62,42 +59,38 @@ class PydocsConfig(DataConfig):
     format: str = "pydocs"
     packages: list[str] = field(default_factory=list)
     """Installed packages whose documentation is added, such as numpy or torch."""
-    max_words: Annotated[PositiveInt, Field(ge=20)] = 100
+    methods: bool = False
+    """Methods as well as modules, classes and functions: twice the corpus."""
+    max_words: Annotated[PositiveInt, Field(ge=20)] = 50
     """Words a passage keeps of a docstring."""
 
 
-@dataclass(frozen=True, slots=True)
-class Documented:
-    """An object with a docstring."""
-
-    name: str
-    kind: str
-    signature: str
-    paragraphs: tuple[str, ...]
-
-
-def signature(config: PydocsConfig) -> str:
+def fingerprint(config: PydocsConfig) -> str:
     """The interpreter, the packages' versions, and how the set is made.
 
     Raises:
         RequestError: a package is not installed.
     """
     packages = [(name, str(_package_root(name)), _version(name)) for name in sorted(config.packages)]
-    return repr((GENERATOR_VERSION, platform.python_implementation(), sys.version, packages, config.max_words))
+    return repr((GENERATOR_VERSION, platform.python_implementation(), sys.version, packages))
 
 
-def read(config: PydocsConfig) -> RawData:
-    """Passages of all objects, and three splits of questions."""
-    objects = sorted(collect(config.packages), key=lambda item: item.name)
+def read(config: PydocsConfig, intake: Intake) -> None:
+    """Hand in all objects as passages, and their questions as train: dev and test are cut from it by object."""
+    kept = (item for item in collect(config.packages) if config.methods or item.kind != "method")
+    objects = sorted(kept, key=lambda item: item.name)
     questions, golds = make_questions(objects)
-    splits: dict[str, list[Located[Question]]] = {"train": [], "dev": [], "test": []}
+    passages = [_passage(item, item.name in golds, config.max_words) for item in objects]
+    for passage in passages:
+        with intake.row(Where(f"the documentation of {passage.id}")):
+            intake.passage(passage.id, passage.text, passage.title)
+    corpus = "\n".join(passage.text.lower() for passage in passages)
+    paragraphs = {item.name: item.paragraphs[0].lower() for item in objects}
     for question in questions:
-        splits[_split(question, config)].append(Located(question, f"the documentation of {question.positive_ids[0]}"))
-    passages = [
-        Located(_passage(item, item.name in golds, config.max_words), f"the documentation of {item.name}")
-        for item in objects
-    ]
-    return RawData(passages=lambda: passages, splits=splits)
+        # A paragraph that some passage still holds (a subclass quotes it) would be found by its words alone.
+        if not any(paragraphs[name] in corpus for name in question.positive_ids):
+            with intake.row(Where(f"the documentation of {question.id}")):
+                intake.question("train", question)
 
 
 # -- questions -------------------------------------------------------------------------------------
@@ -140,13 +133,6 @@ def _passage(item: Documented, gold: bool, max_words: int) -> Passage:
     return Passage(id=item.name, title=item.name, text=f"{head}\n{' '.join(words[:max_words])}".strip())
 
 
-def _split(question: Question, config: PydocsConfig) -> str:
-    place = _number(f"{config.split_seed}/{question.id}") / 2**64
-    if place < config.test_fraction:
-        return "test"
-    return "dev" if place < config.test_fraction + config.dev_fraction else "train"
-
-
 def _number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
 
@@ -158,88 +144,10 @@ def collect(packages: list[str]) -> Iterator[Documented]:
     """Documented public objects of the standard library and of `packages`, each name once."""
     seen: set[str] = set()
     roots = [(Path(sysconfig.get_paths()["stdlib"]), "")] + [(_package_root(name), name) for name in sorted(packages)]
-    for item in (*(item for root, prefix in roots for item in _in_sources(root, prefix)), *_in_c_modules()):
+    for item in (*(item for root, prefix in roots for item in in_sources(root, prefix)), *in_c_modules()):
         if item.name not in seen:
             seen.add(item.name)
             yield item
-
-
-def _in_sources(root: Path, prefix: str) -> Iterator[Documented]:
-    for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
-        parts = list(path.relative_to(root if root.is_dir() else root.parent).with_suffix("").parts)
-        if parts[-1] == "__init__":
-            parts.pop()
-        if any(part.startswith("_") or part in _SKIPPED or not part.isidentifier() for part in parts):
-            continue
-        name = ".".join([*([prefix] if prefix and root.is_dir() else []), *parts])
-        if not name:
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                tree = ast.parse(path.read_bytes())
-        except (SyntaxError, ValueError):  # templates and files of other Python versions
-            continue
-        yield from _of_node(tree, name, "module")
-
-
-def _of_node(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str, kind: str):
-    paragraphs = split_paragraphs(ast.get_docstring(node) or "")
-    if paragraphs:
-        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        yield Documented(name, kind, f"({ast.unparse(node.args)})" if is_function else "", paragraphs)
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        return
-    for child in node.body:
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not child.name.startswith("_"):
-            inner = "class" if isinstance(child, ast.ClassDef) else "method" if kind == "class" else "function"
-            yield from _of_node(child, f"{name}.{child.name}", inner)
-
-
-def _in_c_modules() -> Iterator[Documented]:
-    """Public modules without source: those built in, and the extension modules of the standard library."""
-    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-    folder = Path(sysconfig.get_paths()["platstdlib"]) / "lib-dynload"
-    found = {path.name.split(".")[0] for path in folder.glob("*") if path.name.endswith(suffixes)}
-    for name in sorted(found | set(sys.builtin_module_names)):
-        if name.startswith("_") or name in _SKIPPED or name == "readline":  # readline takes over the terminal
-            continue
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                module = importlib.import_module(name)
-        except ImportError:  # built for a library that is not on this machine
-            continue
-        yield from _of_module(module, name)
-
-
-def _of_module(module: object, name: str) -> Iterator[Documented]:
-    yield from _of_object(module, name, "module")
-    for attribute in sorted(vars(module)):
-        value = getattr(module, attribute)
-        if attribute.startswith("_") or getattr(value, "__module__", name) not in (name, None):
-            continue
-        if inspect.isclass(value):
-            yield from _of_object(value, f"{name}.{attribute}", "class")
-            for method in sorted(vars(value)):
-                inner = vars(value)[method]
-                if not method.startswith("_") and (callable(inner) or inspect.isdatadescriptor(inner)):
-                    yield from _of_object(inner, f"{name}.{attribute}.{method}", "method")
-        elif inspect.isbuiltin(value):
-            yield from _of_object(value, f"{name}.{attribute}", "function")
-
-
-def _of_object(value: object, name: str, kind: str) -> Iterator[Documented]:
-    text = getattr(value, "__doc__", None)
-    paragraphs = split_paragraphs(inspect.cleandoc(text)) if isinstance(text, str) else ()
-    if paragraphs:
-        yield Documented(name, kind, getattr(value, "__text_signature__", None) or "", paragraphs)
-
-
-def split_paragraphs(text: str) -> tuple[str, ...]:
-    """Paragraphs of a docstring, each on one line; a lone underline or signature line leads no paragraph."""
-    blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", text.strip())]
-    return tuple(block for block in blocks if re.search(r"\w", block))
 
 
 def _package_root(name: str) -> Path:

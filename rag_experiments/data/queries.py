@@ -1,4 +1,4 @@
-"""The one place a retrieval query is made."""
+"""The one place a retrieval query is made, and what makes two questions the same."""
 
 from __future__ import annotations
 
@@ -15,3 +15,9 @@ def retrieval_query(question: Question, mode: str) -> str:
         return question.question
     turns = [turn.content for turn in question.history if mode == "all" or turn.role == "user"]
     return "\n".join([*turns, question.question])
+
+
+def question_key(question: Question) -> str:
+    """What two questions that ask the same have in common: text and history, case and spaces aside."""
+    turns = [turn.content for turn in question.history]
+    return "\n".join(" ".join(text.lower().split()) for text in [*turns, question.question])

@@ -1,43 +1,60 @@
-"""Where dev or test is missing: a seeded split in which questions that share a gold passage stay together."""
+"""Where dev or test is missing: a seeded split in which nothing that is asked for stands on both sides.
+
+Kept together (transitively): questions with a gold passage in common, questions whose gold passages have
+the same text under different ids, questions that ask the same, and questions of one group (an article).
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rag_experiments.data.schema import Question
+from rag_experiments.data.passages import PassageStore
+from rag_experiments.data.queries import question_key
+from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
+
+if TYPE_CHECKING:
+    from rag_experiments.data.intake import Asked
 
 
 def split_questions(
-    given: dict[str, list[Question]], groups: dict[str, str] | None, config: DataConfig
-) -> tuple[dict[str, list[Question]], list[str]]:
+    given: dict[str, list[Asked]], store: PassageStore, config: DataConfig
+) -> tuple[dict[str, list[Asked]], list[str]]:
     """The splits, with what was missing cut from train, and sentences that say so.
 
-    Args:
-        groups: question id to a unit that must stay whole (an article); None: gold passages decide.
+    Data without train questions stays as it is: it can be evaluated, not trained on.
+
+    Raises:
+        RequestError: too few questions, or too many of them hang together, for a split.
     """
     missing = [name for name in ("dev", "test") if name not in given]
-    if not missing:
+    if not missing or "train" not in given:
         return given, []
-    units = group_questions(given["train"], groups)
-    ranked = sorted(units, key=lambda unit: hashlib.sha256(f"{config.split_seed}/{unit[0].id}".encode()).hexdigest())
-    splits, notes, total = dict(given), [], len(given["train"])
-    for name in missing:
-        wanted = max(1, round(total * getattr(config, f"{name}_fraction")))
-        taken: list[Question] = []
-        while ranked and len(taken) < wanted:
-            taken += ranked.pop()
-        splits[name] = _in_order(taken, given["train"])
-        notes.append(
-            f"no {name} split was given: {len(taken)} questions were taken from train "
-            f"(seed {config.split_seed}, questions on one passage kept together)"
+    train = given["train"]
+    units = unite(train, store)
+    if len(units) <= len(missing):
+        raise RequestError(
+            f"data.path={config.path}: there is no {' and no '.join(missing)} split, and none can be cut from train: "
+            f"its {len(train)} questions make {len(units)} group(s) that share gold passages; give the missing file(s)"
         )
-    splits["train"] = _in_order([question for unit in ranked for question in unit], given["train"])
+    ranked = sorted(units, key=lambda unit: _rank(config.split_seed, unit))
+    splits, notes = dict(given), []
+    for number, name in enumerate(missing):
+        wanted = max(1, round(len(train) * getattr(config, f"{name}_fraction")))
+        taken = _take(ranked, wanted, leave=len(missing) - number)
+        splits[name] = _in_order(taken, train)
+        notes.append(
+            f"no {name} split was given: {len(taken)} of {len(train)} questions were taken from train "
+            f"(data.split_seed={config.split_seed}, questions on one passage kept together)"
+        )
+    splits["train"] = _in_order([one for unit in ranked for one in unit], train)
     return splits, notes
 
 
-def group_questions(questions: list[Question], groups: dict[str, str] | None) -> list[list[Question]]:
-    """Questions that must not be parted: those with a gold passage, or a group, in common (transitively)."""
+def unite(asked: list[Asked], store: PassageStore) -> list[list[Asked]]:
+    """Questions that must not be parted, unit by unit."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -47,20 +64,50 @@ def group_questions(questions: list[Question], groups: dict[str, str] | None) ->
             key = parent[key]
         return key
 
-    for question in questions:
-        own = root(f"question {question.id}")
-        keys = [f"passage {value}" for value in question.positive_ids]
-        if groups and question.id in groups:
-            keys.append(f"group {groups[question.id]}")
-        for key in keys:
-            parent[root(key)] = own
-            own = root(own)
-    units: dict[str, list[Question]] = {}
-    for question in questions:
-        units.setdefault(root(f"question {question.id}"), []).append(question)
+    for number, one in enumerate(asked):
+        for key in _bonds(one, store):
+            parent[root(key)] = root(f"number {number}")
+    units: dict[str, list[Asked]] = {}
+    for number, one in enumerate(asked):
+        units.setdefault(root(f"number {number}"), []).append(one)
     return list(units.values())
 
 
-def _in_order(chosen: list[Question], order: list[Question]) -> list[Question]:
-    ids = {question.id for question in chosen}
-    return [question for question in order if question.id in ids]
+def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
+    yield f"asks {question_key(one.question)}"
+    if one.group is not None:
+        yield f"group {one.group}"
+    for value in one.question.positive_ids:
+        yield f"passage {value}"
+    for text in store.full_texts(store.rows(one.question.positive_ids)):
+        yield f"text {hashlib.sha256(text.encode('utf-8')).hexdigest()}"
+
+
+def _take(ranked: list[list[Asked]], wanted: int, leave: int) -> list[Asked]:
+    """Units from the front of `ranked` (which loses them) until `wanted` questions are there; `leave` units stay.
+
+    A unit larger than what is still wanted is passed over while others are left: one passage that half
+    the questions share must not become the whole of dev.
+    """
+    taken: list[Asked] = []
+    passed: list[list[Asked]] = []
+    while ranked and len(taken) < wanted and len(ranked) + len(passed) > leave:
+        unit = ranked.pop(0)
+        if len(unit) <= wanted - len(taken):
+            taken += unit
+        else:
+            passed.append(unit)
+    if not taken:
+        passed.sort(key=len)
+        taken = passed.pop(0)
+    ranked[:0] = passed
+    return taken
+
+
+def _rank(seed: int, unit: list[Asked]) -> str:
+    return hashlib.sha256(f"{seed}/{unit[0].question.id}".encode()).hexdigest()
+
+
+def _in_order(chosen: list[Asked], order: list[Asked]) -> list[Asked]:
+    ids = {one.question.id for one in chosen}
+    return [one for one in order if one.question.id in ids]

@@ -1,0 +1,342 @@
+"""Where every format hands in what it reads: rows are checked one by one, passages go straight to disk.
+
+Loading a data set ends at the first thing that is wrong (`RequestError`, with file and line). The
+`check` command asks for all of them: then the row is left out, counted and listed, never silently.
+
+Memory: passages are written as they come and kept as 30 bytes each (hash of the id, hash of the
+content, file and line). Formats that repeat whole passages in question lines cost about 150 bytes more
+for each different one. Questions stay in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import xxhash
+
+from rag_experiments.data.lines import Where
+from rag_experiments.data.passages import PassageStore, PassageWriter
+from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.errors import RequestError
+
+SPLITS = ("train", "dev", "test")
+REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
+
+
+class BadRow(Exception):
+    """What is wrong with the row being read; `Intake.row` adds where it stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the data, where it is, and (`kind`) what it is counted under."""
+
+    where: Where
+    reason: str
+    kind: str = "bad row"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question with the place it stands in and the unit (an article) that a split must not part."""
+
+    question: Question
+    where: Where
+    group: str | None = None
+
+
+@dataclass
+class Intake:
+    """Collects one data set into `folder`.
+
+    Attributes:
+        collect: go on after a problem and keep it in `problems`, instead of raising.
+        titles: False leaves every title out.
+    """
+
+    folder: Path
+    collect: bool = False
+    titles: bool = True
+    problems: list[Problem] = field(default_factory=list)
+    splits: dict[str, list[Asked]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._writer = PassageWriter(self.folder)
+        self._remarks: Counter[str] = Counter()
+        self._first_remarks: dict[str, Where] = {}
+        self._files: dict[str, int] = {}
+        self._split_files: dict[str, str] = {}
+        self._file_N, self._line_N, self._content_N = array("I"), array("I"), array("Q")
+        self._repeatable: dict[bytes, bytes] = {}
+        self._where = Where("")
+
+    # -- what formats call --
+
+    def row(self, where: Where) -> Intake:
+        """`with intake.row(where):` a `BadRow` raised inside becomes a problem of that place."""
+        self._where = where
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, BadRow):
+            self.problem(self._where, str(error))
+            return True
+        return False
+
+    def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
+        """Something is wrong at `where`. Raises `RequestError` unless problems are collected."""
+        if not self.collect:
+            raise RequestError(f"{where}: {reason}")
+        self.problems.append(Problem(where, reason, kind))
+
+    def remark(self, what: str, where: Where | None = None) -> None:
+        """Something the user should know that makes nothing wrong; said once, counted, with its first place."""
+        self._remarks[what] += 1
+        self._first_remarks.setdefault(what, where or self._where)
+
+    def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
+        """One passage. `repeatable`: the same one may come again, and is kept once.
+
+        Raises:
+            BadRow: an empty or unwritable id or text, or a repeated id with another content.
+        """
+        check_text("id", id)
+        if not id.strip():
+            raise BadRow("'id' is empty")
+        check_text("text", text)
+        check_text("title", title)
+        if not text.strip() and not title.strip():
+            raise BadRow("'text' is empty")
+        content = xxhash.xxh128(title.encode() + b"\x1f" + text.encode()).digest()
+        if repeatable:
+            known = self._repeatable.setdefault(xxhash.xxh128(id.encode()).digest(), content)
+            if known is not content:
+                if known != content:
+                    raise BadRow(f"passage id {id!r} stands for another title or text here than before")
+                return
+        self._writer.add(Passage(id, text, title if self.titles else ""))
+        self._file_N.append(self._files.setdefault(self._where.file, len(self._files)))
+        self._line_N.append(self._where.line or 0)
+        self._content_N.append(int.from_bytes(content[:8], "little"))
+
+    def split(self, name: str, file: str) -> None:
+        """The data has a split `name`, read from `file`; it may yet prove empty."""
+        self.splits.setdefault(name, [])
+        self._split_files.setdefault(name, file)
+
+    def question(self, split: str, question: Question, group: str | None = None) -> None:
+        """One question of `split`.
+
+        Raises:
+            BadRow: an empty question or answer, or text that is no Unicode.
+        """
+        check_text("question", question.question)
+        if not question.question.strip():
+            raise BadRow("'question' is empty")
+        for name in ("answers", *REFERENCES):
+            values = getattr(question, name)
+            for value in values:
+                check_text(name, value)
+                if not value.strip():
+                    raise BadRow(f"{name!r} holds an empty string")
+        for turn in question.history:
+            check_text("history", turn.content)
+        check_text("id", question.id)
+        both = set(question.positive_ids) & set(question.negative_ids)
+        if both:
+            raise BadRow(f"{sorted(both)[0]!r} is in positive_ids and in negative_ids")
+        question = dataclasses.replace(question, **{name: _once(getattr(question, name)) for name in REFERENCES})
+        self.splits.setdefault(split, []).append(Asked(question, self._where, group))
+
+    # -- the whole --
+
+    def finish(self) -> PassageStore:
+        """Close the corpus and check what only the whole can show: doubled ids, missing passages, empty splits.
+
+        Raises:
+            RequestError: as `problem`; or no passage at all, whether problems are collected or not.
+        """
+        self._writer.close()
+        store = PassageStore(self.folder)
+        twice = store.repeated_rows()
+        for first, later in twice:
+            self.problem(
+                self.passage_place(later),
+                f"passage id {store[later].id!r} is used by {self.passage_place(first)} already",
+                "duplicate passage id",
+            )
+        if twice:
+            store = self._without({later for _, later in twice}, store)
+        if not len(store):
+            raise RequestError(self._nothing())
+        self._check_questions(store)
+        self.notes += [self._sentence(what) for what in self._remarks]
+        same = repeated_contents(self._content_N)
+        if same:
+            self.notes.append(f"{same} passages have the title and text of another passage under another id")
+        return store
+
+    def passage_place(self, row: int) -> Where:
+        """Where the passage of `row` was read."""
+        return Where(list(self._files)[self._file_N[row]], self._line_N[row] or None)
+
+    def _nothing(self) -> str:
+        files = ", ".join(self._files) or ", ".join(sorted({problem.where.file for problem in self.problems}))
+        first = f"; the first problem: {self.problems[0]}" if self.problems else ""
+        return f"there is not one usable passage{f' in {files}' if files else ''}{first}"
+
+    def _without(self, rows: set[int], store: PassageStore) -> PassageStore:
+        """The store written again without `rows`."""
+        kept = [row for row in range(len(store)) if row not in rows]
+        passages = [store[row] for row in kept]
+        writer = PassageWriter(self.folder)
+        for passage in passages:
+            writer.add(passage)
+        writer.close()
+        for name in ("_file_N", "_line_N", "_content_N"):
+            old = getattr(self, name)
+            setattr(self, name, array(old.typecode, [old[row] for row in kept]))
+        return PassageStore(self.folder)
+
+    def _check_questions(self, store: PassageStore) -> None:
+        for name, asked in self.splits.items():
+            kept: dict[str, Asked] = {}
+            for one in asked:
+                first = kept.get(one.question.id)
+                if first is not None:
+                    self.problem(one.where, f"question id {one.question.id!r} is used by {first.where} already")
+                    continue
+                found = self._with_passages(one, store)
+                if found is not None:
+                    kept[one.question.id] = found
+            self.splits[name] = list(kept.values())
+            if not kept:
+                file = self._split_files.get(name, name)
+                self.problem(Where(file), f"the {name} split has no questions", "empty split")
+        for name in [name for name, asked in self.splits.items() if not asked]:
+            del self.splits[name]
+
+    def _with_passages(self, one: Asked, store: PassageStore) -> Asked | None:
+        """The question with references to passages that exist; None where no gold one is left."""
+        changed: dict[str, tuple[str, ...]] = {}
+        for name in REFERENCES:
+            ids = getattr(one.question, name)
+            missing = store.missing(ids)
+            if missing:
+                kind = "gold passage missing" if name == "positive_ids" else "listed passage missing"
+                self.problem(one.where, f"{name} has {missing[0]!r}, and no passage has that id", kind)
+                changed[name] = tuple(value for value in ids if value not in set(missing))
+        if "positive_ids" in changed and not changed["positive_ids"]:
+            return None
+        if not changed:
+            return one
+        return Asked(dataclasses.replace(one.question, **changed), one.where, one.group)
+
+    def _sentence(self, what: str) -> str:
+        count, where = self._remarks[what], self._first_remarks[what]
+        return f"{what} ({where})" if count == 1 else f"{what} ({count} times, first {where})"
+
+
+# -- fields of a row --------------------------------------------------------------------------------
+
+
+def check_text(name: str, value: str) -> None:
+    """Raise `BadRow` where `value` cannot be written as UTF-8 (half a surrogate pair)."""
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadRow(
+                f"{name!r} holds half a character ({value[error.start]!r}), which is not Unicode text"
+            ) from None
+
+
+def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> str:
+    """A string field. Raises `BadRow` where it is missing, empty or of another type."""
+    value = row.get(name)
+    if value is None:
+        if required:
+            raise BadRow(f"there is no {name!r}{_keys(row)}")
+        return ""
+    if not isinstance(value, str):
+        raise BadRow(f"{name!r} must be a string, and is {shown(value)}")
+    if required and not value.strip():
+        raise BadRow(f"{name!r} is empty")
+    return value
+
+
+def id_of(row: Mapping[str, object], name: str) -> str:
+    """An id: a string, or a whole number as other formats write it; empty where there is none."""
+    value = row.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_of(row, name, required=False)
+
+
+def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answer"]') -> tuple[str, ...]:
+    """A list of strings; missing or null is empty. Raises `BadRow` for anything else."""
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise BadRow(f"{name!r} must be a list of strings, such as {example}, and is {shown(value)}")
+    return tuple(value)
+
+
+def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ...]:
+    """Earlier turns as `{"role", "content"}`. Raises `BadRow` for anything else."""
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and is {shown(value)}')
+    turns = []
+    for turn in value:
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
+        if turn.get("role") not in ("user", "assistant", "system"):
+            raise BadRow(f"a turn in {name!r} has the role {shown(turn.get('role'))}: user or assistant is wanted")
+        turns.append(Turn(turn["role"], turn["content"]))
+    return tuple(turns)
+
+
+def content_id(text: str, title: str = "") -> str:
+    """An id for a passage that came without one: the same for the same title and text."""
+    return xxhash.xxh128_hexdigest(f"{title}\x1f{text}".encode("utf-8", "surrogatepass"))
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`value` as an error message quotes it."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _keys(row: Mapping[str, object]) -> str:
+    names = [repr(name) for name in row][:8]
+    return f" (the keys here are {', '.join(names)})" if names else " (the object is empty)"
+
+
+def _once(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))
+
+
+def repeated_contents(content_N: Sequence[int]) -> int:
+    """How many entries equal an earlier one."""
+    values = np.asarray(content_N, dtype=np.uint64)
+    return len(values) - len(np.unique(values))
