@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from rag_experiments.comparison.columns import NOT_COMPARED
 from rag_experiments.comparison.fields import Fields
 from rag_experiments.comparison.loading import RunRecord
 from rag_experiments.comparison.where import compile_where
@@ -34,4 +35,5 @@ def parse_filter(text: str, runs: Sequence[RunRecord]) -> tuple[Test, str | None
 def _has(run: RunRecord, word: str) -> bool:
     if word in run.name.lower() or word in str(run.status.get("name", "")).lower():
         return True
-    return any(word in value.lower() for value in run.flat.values() if isinstance(value, str))
+    settings = ((key.split(".")[0], value) for key, value in run.flat.items() if isinstance(value, str))
+    return any(word in value.lower() for group, value in settings if group not in NOT_COMPARED)

@@ -1,0 +1,252 @@
+"""The served pages: content, address, what is refused, what is escaped."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rag_experiments.dashboard.watch import Watch
+from tests.dashboard import synthetic
+from tests.dashboard.conftest import Served
+
+PAGES = ("runs", "curves", "sweep", "questions", "cost", "repeat")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_answers_with_its_policy(dashboard: Served, page: str) -> None:
+    reply = dashboard.get(f"/{page}")
+    assert reply.status == 200
+    policy = reply.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"<script(?![^>]*\bsrc=)", reply.text)  # no script but the package's own files
+    assert not re.search(r"""(?:src|href)=["']?(?:https?:)?//""", reply.text)  # nothing of another machine
+    assert " onclick=" not in reply.text
+
+
+def test_the_first_address_leads_to_the_runs(dashboard: Served) -> None:
+    reply = dashboard.get("/")
+    assert (reply.status, reply.headers["location"]) == (307, "/runs")
+
+
+def test_what_is_not_there(dashboard: Served) -> None:
+    for path in ("/nothing", "/static/nothing.js", "/static/../app.py", "/static/%2e%2e/app.py"):
+        assert dashboard.get(path).status == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8050", "127.0.0.1.evil.example", "localhost.evil", ""])
+def test_other_host_names_are_refused(dashboard: Served, host: str) -> None:
+    assert dashboard.get("/runs", host=host).status in (400, 421)  # 400: the server itself wants a host
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9999", "127.0.0.1:1", "[::1]:8050"])
+def test_this_machines_names_are_answered(dashboard: Served, host: str) -> None:
+    assert dashboard.get("/runs", host=host).status == 200
+
+
+def test_other_sites_may_link_but_not_read(dashboard: Served) -> None:
+    assert dashboard.get("/runs", sec_fetch_site="cross-site", sec_fetch_mode="no-cors").status == 403
+    assert dashboard.get("/runs", sec_fetch_site="cross-site", sec_fetch_mode="navigate").status == 200
+    assert dashboard.get("/runs", sec_fetch_site="same-origin", sec_fetch_mode="cors").status == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
+def test_it_only_reads(dashboard: Served, method: str) -> None:
+    assert dashboard.get("/runs", method=method).status == 405
+
+
+def test_plotly_is_the_installed_packages(dashboard: Served) -> None:
+    reply = dashboard.get("/static/plotly.min.js")
+    assert reply.status == 200
+    assert "plotly.js v" in reply.text[:100]
+
+
+def labels(text: str) -> list[str]:
+    return re.findall(r'data-open title="[^"]*">([^<]*)</a>', text)
+
+
+def test_the_table_is_sorted_as_asked(dashboard: Served) -> None:
+    best = dashboard.get("/runs?sort=-test/recall@1").text
+    worst = dashboard.get("/runs?sort=test/recall@1").text
+    assert labels(best)[0].startswith("ctl,lr=2e-05,batch=32")
+    done = [label for label in labels(worst) if label != "live"][:23]
+    assert done == [label for label in labels(best) if label != "live"][:23][::-1]
+    assert set(labels(best)[-2:]) == {"live", "rpg,lr=0.0001,batch=32,seed=1"}  # without the figure: last either way
+    assert labels(worst)[-2:] == labels(best)[-2:]
+
+
+def test_filter_state_and_algorithm(dashboard: Served) -> None:
+    assert labels(dashboard.get("/runs?state=failed").text) == ["rpg,lr=0.0001,batch=32,seed=1"]
+    assert len(labels(dashboard.get("/runs?algorithm=rpg").text)) == 12
+    assert labels(dashboard.get("/runs?q=learning_rate=3e-5").text) == ["live"]
+    broken = dashboard.get("/runs?q=learning_rat<1").text
+    assert 'role="alert"' in broken
+    assert "learning_rate" in broken
+    assert "No run matches" in dashboard.get("/runs?q=zebra").text
+
+
+def test_ticked_runs_are_compared(dashboard: Served) -> None:
+    a = dashboard.key("ctl,lr=2e-05,batch=16,seed=0")
+    b = dashboard.key("ctl,lr=0.0001,batch=16,seed=0")
+    text = dashboard.get(f"/runs?sel={a}&sel={b}").text
+    settings = text[text.index('id="diff-settings"') : text.index('id="diff-figures"')]
+    assert re.findall(r'<th scope="row">([^<]*)</th>', settings) == ["trainer.learning_rate"]
+    figures = text[text.index('id="diff-figures"') : text.index('class="links"')]
+    one, other = (dashboard.watch.look()[key].metrics["test/recall@1"] for key in (a, b))
+    row = figures[figures.index("test/recall@1") :][:400]
+    assert f"{one:.3f}" in row
+    assert f"{other:.3f}" in row
+    assert f"{abs(other - one):.3f}" in row
+    assert "different data" not in text
+
+
+def test_runs_on_different_data_are_not_compared_silently(serve: Callable[..., Served], tmp_path: Path) -> None:
+    for number, corpus in enumerate(("one", "two")):
+        synthetic.write_run(tmp_path / "runs" / corpus, synthetic.config(seed=number), corpus_hash=corpus)
+    served = serve(tmp_path / "runs", cache=tmp_path / "cache")
+    keys = "&".join(f"sel={key}" for key in served.watch.look())
+    assert "different corpora" in served.get(f"/runs?{keys}").text
+
+
+def test_whether_it_is_noise(dashboard: Served) -> None:
+    names = [f"{algorithm},lr=2e-05,batch=16,seed={seed}" for algorithm in ("ctl", "rpg") for seed in (0, 1)]
+    keys = "&".join(f"sel={dashboard.key(name)}" for name in names)
+    text = dashboard.get(f"/runs?noise=1&{keys}").text
+    assert "Is it noise?" in text
+    assert re.search(r'class="verdict">rpg[^<]* on recall@1: [+-]0\.\d{3} \[', text)
+    alone = dashboard.get(f"/runs?noise=1&{keys.split('&sel=')[0]}&sel={dashboard.key(names[1])}").text
+    assert "seeds of one configuration" in alone
+
+
+def test_the_address_is_canonical_and_pushed(dashboard: Served) -> None:
+    messy = "/runs?page=1&q=+rpg+&evil=1&state=completed&state=completed"
+    assert dashboard.get(messy, hx_request="true").headers["hx-push-url"] == "/runs?q=rpg&state=completed"
+    chosen = "/runs?metric=test/recall@1&metric=test/recall@4&metric=test/ndcg@10"  # what it shows anyway
+    assert dashboard.get(chosen, hx_request="true").headers["hx-push-url"] == "/runs"
+    assert "hx-push-url" not in dashboard.get("/runs").headers
+
+
+def test_a_page_that_asks_for_news_gets_none_where_there_is_none(dashboard: Served) -> None:
+    version = dashboard.watch.version
+    assert dashboard.get(f"/runs?since={version}", hx_request="true").status == 204
+    fresh = dashboard.get("/runs?since=older", hx_request="true")
+    assert fresh.status == 200
+    assert "hx-push-url" not in fresh.headers
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_any_address_is_answered(dashboard: Served, page: str) -> None:
+    for query in (
+        "sel=gone&run=gone&a=gone&b=gone&page=x&smooth=x&x=x&y=x&metric=x&cost=x&stage=x&depth=-4&seeds=x&order=x",
+        "page=999999&smooth=99&metric=&sel=&q=%00%ff",
+        "q=" + "(" * 500,
+    ):
+        assert dashboard.get(f"/{page}?{query}").status == 200
+
+
+def figures_of(text: str) -> dict[str, dict]:
+    found = re.findall(r'<figure class="plot" id="([^"]*)" data-figure="([^"]*)"', text)
+    return {name: json.loads(html.unescape(figure)) for name, figure in found}
+
+
+def test_the_sweep_finds_what_matters(dashboard: Served) -> None:
+    found = figures_of(dashboard.get("/sweep?metric=test/recall@1&algorithm=ctl").text)
+    assert set(found) >= {"parallel", "importance", "contour", "slice-1"}
+    bars = found["importance"]["data"][0]
+    assert bars["y"][-1] == "learning rate"  # drawn from below: the last is on top
+    assert bars["x"][-1] > 0.5
+    ends = found["parallel"]["data"][-1]
+    assert len(ends["x"]) == 12  # a point a completed run
+
+
+def test_curves_band_seeds_and_smooth(dashboard: Served) -> None:
+    plain = figures_of(dashboard.get("/curves?q=ctl&metric=train/loss").text)["curve-1"]
+    names = [trace["name"] for trace in plain["data"] if trace.get("name")]
+    assert sum(name.endswith("(2 seeds)") for name in names) == 6
+    apart = figures_of(dashboard.get("/curves?q=ctl&metric=train/loss&seeds=lines").text)["curve-1"]
+    assert len([trace for trace in apart["data"] if trace.get("showlegend") is not False]) == 13
+    logarithmic = figures_of(dashboard.get("/curves?log=1&x=seconds").text)["curve-1"]
+    assert logarithmic["layout"]["yaxis"]["type"] == "log"
+    assert logarithmic["layout"]["xaxis"]["title"]["text"] == "minutes"
+
+
+def test_cost_lists_the_front(dashboard: Served) -> None:
+    text = dashboard.get("/cost?metric=test/recall@1").text
+    assert "in all" in text
+    assert text.count(">front<") >= 1
+    assert figures_of(text)["cost"]["layout"]["xaxis"]["title"]["text"] == "seconds/train"
+
+
+def test_repeat_gives_the_command_and_the_end(dashboard: Served) -> None:
+    text = dashboard.get("/repeat?q=state=failed").text
+    assert "cd /home/somebody/project &amp;&amp; python -m rag_experiments.train algorithm=rpg seed=1" in text
+    assert "ZeroDivisionError: division by zero" in text
+    assert "train resume=" in text
+    done = dashboard.get(f"/repeat?run={dashboard.key('ctl,lr=2e-05,batch=16,seed=0')}").text
+    assert "rag_experiments.evaluate run=" in done
+    assert "learning_rate: 2.0e-05" in done
+
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
+
+
+def test_everybodys_text_is_text(serve: Callable[..., Served], tmp_path: Path) -> None:
+    resolved = synthetic.config("ctl", 0, model__path=EVIL, name=EVIL)
+    other = synthetic.config("ctl", 0, model__path="plain")
+    for name, config in (("a<b onx='1'>&\"c", resolved), ("b", other), ("c", synthetic.config("ctl", 1))):
+        path = synthetic.write_run(tmp_path / "runs" / name, config, questions=3)
+        status = json.loads((path / "status.json").read_text())
+        status |= {"host": EVIL, "command": EVIL, "error": {"type": EVIL, "message": EVIL}, "state": "failed"}
+        if name == "b":
+            (path / "status.json").write_text(json.dumps(status))
+        metrics = json.loads((path / "metrics.json").read_text()) | {f"test/{EVIL}": 0.5}
+        (path / "metrics.json").write_text(json.dumps(metrics))
+        file = path / "predictions" / "test.jsonl"
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        for row in rows:
+            row |= {"question": EVIL, "answer": EVIL, "references": [EVIL], "id": EVIL + row["id"]}
+            row["retrieved_ids"][0] = EVIL
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    served = serve(tmp_path / "runs", cache=tmp_path / "cache")
+    keys = "&".join(f"sel={key}" for key in served.watch.look())
+    for path in ("/runs", f"/runs?{keys}", "/curves", "/sweep", "/questions", "/cost", "/repeat", "/runs?q=<script>"):
+        reply = served.get(path)
+        assert reply.status == 200, path
+        for piece in ("<script>alert", "<img", "<b onx"):
+            assert piece not in reply.text.lower(), path
+        for figure in figures_of(reply.text).values():  # Plotly reads tags in text: escaped once more in there
+            assert "<script" not in json.dumps(figure), path
+
+
+def test_nothing_there_yet(serve: Callable[..., Served], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    served = serve(tmp_path / "runs", cache=tmp_path / "cache")
+    for page in PAGES:
+        reply = served.get(f"/{page}")
+        assert reply.status == 200
+        assert 'class="empty"' in reply.text
+
+
+def test_two_thousand_runs(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """A page under 3 seconds, and a table that holds one page of rows."""
+    import time
+
+    synthetic.write_many(tmp_path / "runs", 2000, steps=3)
+    served = serve(tmp_path / "runs", cache=tmp_path / "cache")
+    assert len(Watch.look(served.watch)) == 2000
+    for page in ("/runs", "/runs?q=algorithm=ctl%20and%20learning_rate<1e-4", "/curves", "/sweep", "/cost"):
+        seconds = []
+        for _ in range(2):
+            started = time.perf_counter()
+            reply = served.get(page)
+            seconds.append(time.perf_counter() - started)
+        assert reply.status == 200
+        assert min(seconds) < 3.0, (page, seconds)
+    assert served.get("/runs").text.count("data-row ") == 50
+    assert "page 1 of 40" in served.get("/runs").text
