@@ -15,6 +15,7 @@ from filelock import FileLock
 from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
 from rag_experiments.retrieval.index import FaissIndex
+from rag_experiments.run_directory import is_main_process
 
 if TYPE_CHECKING:
     from rag_experiments.data.passages import PassageStore
@@ -38,7 +39,7 @@ class DenseRetriever(Retriever):
         self.passages = passages
         self.encoder = encoder
         self.cache = cache
-        self.progress = True
+        self.progress = is_main_process()  # one bar, not one a rank
         self._index: FaissIndex | None = None
         self._vectors_ND: np.ndarray | None = None
         self._key = ""
