@@ -15,7 +15,7 @@ from filelock import FileLock
 from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
 from rag_experiments.retrieval.index import FaissIndex
-from rag_experiments.run_directory import is_main_process
+from rag_experiments.runs import is_main_process
 
 if TYPE_CHECKING:
     from rag_experiments.data.passages import PassageStore
