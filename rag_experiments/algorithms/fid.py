@@ -11,8 +11,8 @@ Where we deviate, and why:
   a package, and no pretrained encoder-decoder does.
 - Passages of a batch are encoded sorted by length, each distinct input once, without padding passages: the same
   numbers for less work.
-- `trainer.gradient_checkpointing=true` recomputes the passages a chunk at a time (the states stay, as large as the
-  reader's input; the activations do not). Hugging Face's own checkpointing would drop a decoder's states.
+- `trainer.gradient_checkpointing=true` (or `activation_checkpointing`) recomputes the passages a chunk at a time: the
+  states stay, as large as the reader's input, the activations do not. Hugging Face's own would drop a decoder's states.
 """
 
 from __future__ import annotations
@@ -75,8 +75,11 @@ class FiDTrainer(AlgorithmTrainer):
         config.model.fid = config.model.fid or FidSettings()
 
     def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
-        self.recompute = args.gradient_checkpointing
-        args.gradient_checkpointing = False
+        # One setting under its old and its new name.
+        names = [name for name in ("gradient_checkpointing", "activation_checkpointing") if hasattr(args, name)]
+        self.recompute = any(getattr(args, name) for name in names)
+        for name in names:
+            setattr(args, name, False)
         super().__init__(parts, args, callbacks)
         # Trainer counts the step's supervised tokens only for models whose forward takes loss arguments.
         self.model_accepts_loss_kwargs = True

@@ -9,6 +9,7 @@ from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
 from rag_experiments.data.schema import Passage, Question
+from rag_experiments.models.fid import FidReader
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import EvaluationConfig, ReaderConfig
 from tests.examples import ListStore, WordRetriever
@@ -63,7 +64,7 @@ def make_trainer(trainer_class, folder: Path, tmp_path: Path, model=None, questi
         data=SimpleNamespace(
             passages=store, splits={"train": questions or asked, "dev": asked[:2], "test": asked[2:4]}
         ),
-        model=Reader.load(reader_config, device="cpu"),
+        model=(FidReader if reader_config.fid else Reader).load(reader_config, device="cpu"),
         retriever=WordRetriever(store),
         evaluator=None,
         cache=tmp_path / "cache",

@@ -1,0 +1,154 @@
+"""The FiD trainer: what it reads, what it learns from, and that no way of computing a step changes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rag_experiments.algorithms.fid import FiDTrainer, fid_loss, with_gold
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.errors import RequestError
+from rag_experiments.models.fid import FidReader
+from rag_experiments.schema import FidSettings, ReaderConfig
+from tests.algorithms.reader_parts import losses, make_trainer, small_set
+
+KINDS = ["llama", "t5"]
+
+
+@pytest.fixture(params=KINDS)
+def model(request, tiny_llama, tiny_t5) -> ReaderConfig:
+    more = {"kind": "encoder_decoder", "max_input_length": 300} if request.param == "t5" else {"max_input_length": 900}
+    return ReaderConfig(
+        path=str(tiny_t5 if request.param == "t5" else tiny_llama),
+        precision="fp32",
+        max_new_tokens=16,
+        fid=FidSettings(sub_batch_size=3),
+        **more,
+    )
+
+
+def trainer_of(model: ReaderConfig, tmp_path, **arguments) -> FiDTrainer:
+    return make_trainer(FiDTrainer, None, tmp_path, model=model, **arguments)
+
+
+def test_loss_is_a_sum_over_the_steps_tokens():
+    logits = torch.log(torch.tensor([[0.5, 0.5], [0.9, 0.1], [0.2, 0.8]]))
+    by_hand = -sum(torch.log(torch.tensor([0.5, 0.9, 0.8]))) / 7
+    assert fid_loss(logits, torch.tensor([1, 0, 1]), 7).item() == pytest.approx(by_hand.item())
+
+
+def test_it_learns_and_every_parameter_moves(model, tmp_path):
+    trainer = trainer_of(model, tmp_path, max_steps=6, learning_rate=3e-3, algorithm_answer="first")
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+    trainer.train()
+    found = losses(trainer)
+    assert found[-1] < found[0]
+    assert not [name for name, p in trainer.model.named_parameters() if torch.equal(p, before[name])]
+
+
+def step(model: ReaderConfig, tmp_path, name: str, **arguments) -> tuple[float, dict[str, torch.Tensor]]:
+    """Loss and weights after one plain gradient step, dropout off, on the same eight questions."""
+    trainer = trainer_of(model, tmp_path / name, learning_rate=0.1, optim="sgd", **arguments)
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+    trainer.train()
+    return losses(trainer)[0], {name: p.detach().clone() for name, p in trainer.model.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 8},
+        {"gradient_checkpointing": True},
+    ],
+    ids=["accumulated", "recomputed"],
+)
+def test_batch_of_eight_equals(model, tmp_path, other):
+    plain_loss, plain = step(model, tmp_path, "plain", per_device_train_batch_size=8)
+    loss, weights = step(model, tmp_path, "other", **{"per_device_train_batch_size": 8, **other})
+    assert loss == pytest.approx(plain_loss, abs=1e-4)
+    start = dict(trainer_of(model, tmp_path).model.named_parameters())
+    for name, value in plain.items():  # against how far the step went: random T5s have large gradients
+        moved = (value - start[name]).abs().max()
+        assert (weights[name] - value).abs().max() <= 1e-4 * moved + 1e-6, name
+
+
+def test_it_reads_what_the_retriever_finds_over_the_whole_corpus(model, tmp_path):
+    """`retriever.k` passages, and among them ones that are nobody's gold."""
+    trainer = trainer_of(model, tmp_path)
+    store = trainer.parts.data.passages
+    read = [store.ids(rows) for rows in trainer.rows]
+    assert {len(ids) for ids in read} == {2}
+    assert any(passage.startswith("x") for ids in read for passage in ids)
+    assert {len(ids) for ids in map(store.ids, trainer_of(model, tmp_path, algorithm_train_k=5).rows)} == {5}
+
+
+def test_gold_is_added_only_where_asked(model, tmp_path):
+    _, questions = small_set()
+    hidden = [dataclasses.replace(question, question="Is it raining?") for question in questions]
+    trainer = trainer_of(model, tmp_path, questions=hidden)
+    store = trainer.parts.data.passages
+    assert not all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows, strict=True))
+    trainer = trainer_of(model, tmp_path, questions=hidden, algorithm_add_gold=True)
+    assert all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows, strict=True))
+    assert {len(rows) for rows in trainer.rows} == {2}
+
+
+def test_gold_takes_the_last_place():
+    assert with_gold([1, 2, 3], [9, 8], 3) == [1, 2, 9]
+    assert with_gold([1, 2, 3], [2], 3) == [1, 2, 3]
+    assert with_gold([1], [], 3) == [1]
+
+
+def test_the_datas_own_passages(model, tmp_path):
+    _, questions = small_set()
+    with pytest.raises(RequestError, match="q0"):
+        trainer_of(model, tmp_path, algorithm_passages="data")
+    listed = [dataclasses.replace(question, candidate_ids=("x1", "p3", "x0")) for question in questions]
+    trainer = trainer_of(model, tmp_path, questions=listed, algorithm_passages="data")
+    assert trainer.parts.data.passages.ids(trainer.rows[0]) == ["x1", "p3"]
+
+
+def test_labels_are_the_answer_only(model, tmp_path):
+    trainer = trainer_of(model, tmp_path, algorithm_answer="first")
+    batch = trainer.collate([trainer.train_dataset[0], trainer.train_dataset[1]])
+    reader: FidReader = trainer.parts.model
+    for row, question in zip(batch["labels"], trainer.questions, strict=False):
+        assert row[row != -100].tolist() == reader.answer_ids(question.answers[0])
+
+
+def test_another_answer_each_epoch(model, tmp_path):
+    trainer = trainer_of(model, tmp_path)
+    seen = {tuple(trainer._example(0, epoch)["answer"]) for epoch in range(12)}
+    assert len(seen) == 2
+    assert trainer._example(0, 3) == trainer._example(0, 3)
+
+
+def test_what_was_cut_is_said(model, tmp_path, caplog):
+    long = [Passage(id="p0", text="word " * 500), Passage(id="p1", text="short")]
+    asked = [Question("q", "Why?", answers=("because",))]
+    trainer_of(model, tmp_path, questions=asked, passages=long)
+    assert "1 of 1 prompts were too long: 0 passages dropped, 1 shortened" in caplog.text
+
+
+def test_settings_are_filled_in_and_four_bit_needs_adapters(model):
+    bare = dataclasses.replace(model, fid=None)
+    FiDTrainer.check_config(SimpleNamespace(model=bare))
+    assert bare.fid == FidSettings()
+    with pytest.raises(RequestError, match="lora"):
+        FiDTrainer.check_config(SimpleNamespace(model=dataclasses.replace(model, load_in_4bit=True)))
+
+
+def test_answers_come_end_to_end_from_the_retrieved_passages(model, tmp_path):
+    """The evaluator's own call: an answer a question, and counts of what was cut."""
+    trainer = trainer_of(model, tmp_path)
+    passages, questions = small_set()
+    answers, cut = trainer.parts.model.answer(questions[:2], [passages[:2], []], num_beams=1)
+    assert len(answers) == 2
+    assert cut.prompts == 2
