@@ -86,7 +86,9 @@ def fetch(source: ResolvedSource) -> Path:
         if any(name.endswith(".safetensors") for name in files):
             ignored.append("*.bin")
         return Path(snapshot_download(hub_id, revision=source.revision, ignore_patterns=ignored))
-    except OSError as error:
+    except RequestError:
+        raise
+    except Exception as error:  # a connection lost on the way: the client's own errors and its HTTP library's
         raise RequestError(_offline_sentence(source.given, error)) from error
 
 
@@ -247,7 +249,7 @@ def _hub_config(source: ResolvedSource) -> Path:
 
     try:
         return Path(hf_hub_download(source.hub_id or "", "config.json", revision=source.revision))
-    except OSError as error:
+    except Exception as error:  # as in `fetch`
         raise RequestError(_offline_sentence(source.given, error)) from error
 
 

@@ -115,6 +115,32 @@ def test_hub_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch
     assert source.resolve("intfloat/e5-base-v2").local == folder
 
 
+@pytest.mark.parametrize("safetensors", [True, False])
+def test_a_hub_download_takes_one_form_of_the_weights(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, safetensors: bool
+) -> None:
+    import huggingface_hub
+
+    asked: dict[str, object] = {}
+
+    def snapshot(hub_id: str, **options: object) -> str:
+        asked.update(options, hub_id=hub_id)
+        return str(folder)
+
+    names = ["config.json", "pytorch_model.bin", *(["model.safetensors"] if safetensors else [])]
+    monkeypatch.setattr(source, "_hub_files", lambda *_: names)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    found = source.resolve("facebook/contriever", "abc")
+    assert (found.kind, found.local) == ("hub", None)
+    assert source.fetch(found) == folder
+    assert (asked["hub_id"], asked["revision"]) == ("facebook/contriever", "abc")
+    assert ("*.bin" in asked["ignore_patterns"]) == safetensors  # type: ignore[operator]
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: 1 / 0)
+    with pytest.raises(RequestError, match="hf download facebook/contriever"):
+        source.fetch(found)
+
+
 def test_kind_is_read_from_what_a_run_wrote(folder: Path) -> None:
     source.write_facts(folder, "encoder_decoder", {"max_new_tokens": 3})
     assert source.kind_of(f"run://{folder.parent}") == "encoder_decoder"
