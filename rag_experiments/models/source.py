@@ -201,11 +201,24 @@ def _looks_like_hub_id(path: str) -> bool:
 
 
 def _on_hub(hub_id: str, revision: str | None, weights: bool) -> ResolvedSource:
-    """The hub's copy on this disk where it is whole, else the hub itself, asked once."""
+    """The hub's copy on this disk where it is whole, else the hub itself, asked once.
+
+    A copy without `modules.json` may be what `transformers` fetched of a sentence-transformers model, its pooling and
+    Dense layers left behind: it is only taken where the hub says that there is nothing more, or cannot be asked.
+    """
     cached = _cached_snapshot(hub_id, revision)
-    if cached is not None and (not weights or any(f.suffix in WEIGHT_SUFFIXES for f in cached.iterdir())):
-        return ResolvedSource("local", hub_id, local=cached, hub_id=hub_id, revision=revision)
-    files = _hub_files(hub_id, revision)
+    usable = cached is not None and (not weights or any(f.suffix in WEIGHT_SUFFIXES for f in cached.iterdir()))
+    local = ResolvedSource("local", hub_id, local=cached, hub_id=hub_id, revision=revision)
+    if usable and cached is not None and (cached / "modules.json").is_file():
+        return local
+    try:
+        files = _hub_files(hub_id, revision)
+    except RequestError:
+        if usable:
+            return local
+        raise
+    if usable and "modules.json" not in files:
+        return local
     if weights and not any(name.endswith(WEIGHT_SUFFIXES) for name in files):
         raise RequestError(f"model.path: the hub's {hub_id!r} has no weights that can be read (model.safetensors).")
     return ResolvedSource("hub", hub_id, hub_id=hub_id, revision=revision)

@@ -111,7 +111,13 @@ def test_hub_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch
     import huggingface_hub
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(folder / "config.json"))
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert source.resolve("intfloat/e5-base-v2").local == folder
+    # Half a sentence-transformers model: where the hub has the rest, it is fetched.
+    monkeypatch.setattr(source, "_hub_files", lambda *_: ["modules.json", "model.safetensors"])
+    assert source.resolve("intfloat/e5-base-v2").local is None
+    (folder / "modules.json").write_text("[]")
+    monkeypatch.setattr(source, "_hub_files", lambda *_: pytest.fail("asked the hub"))
     assert source.resolve("intfloat/e5-base-v2").local == folder
 
 
