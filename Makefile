@@ -10,7 +10,7 @@ EXTRA ?= cpu
 .PHONY: demo test install install-test bench clean
 
 demo: install
-	$(BIN)/rag-train algorithm=ctl name=demo
+	$(BIN)/rag-train experiment=demo
 
 test: install-test
 	$(BIN)/ruff check .

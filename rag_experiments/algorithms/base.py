@@ -143,11 +143,7 @@ class AlgorithmTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Trainer's own figures get the `train/` prefix; evaluation's have their stage already."""
-        named = {
-            name if "/" in name else f"train/{name.removeprefix('train_')}": value
-            for name, value in logs.items()
-            if name != "epoch"
-        }
+        named = {_named(name): value for name, value in logs.items() if name != "epoch"}
         if "train/loss" in named:
             named |= {f"train/{name}": sum(values) / len(values) for name, values in self._recorded.items() if values}
             self._recorded.clear()
@@ -186,6 +182,13 @@ class AlgorithmTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self.parts.model.load_weights(Path(self.state.best_model_checkpoint))
+
+
+def _named(name: str) -> str:
+    """`loss` → `train/loss`; Trainer's closing figures lose their `train_`, and its mean loss says that it is one."""
+    if "/" in name:
+        return name
+    return "train/mean_loss" if name == "train_loss" else f"train/{name.removeprefix('train_')}"
 
 
 def sample_questions(questions: Sequence[Question], evaluation: EvaluationConfig) -> Sequence[Question]:
