@@ -7,6 +7,7 @@ or that runs out of time ends as interrupted and is queued again, from its check
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -133,15 +134,22 @@ class SubmititLauncher(RemoteLauncher):
         if executor != "slurm":
             self.poll_seconds = 0.5
 
+    def check(self) -> None:
+        self.executor = self._make_executor()
+
     def open(self) -> None:
+        self.executor = self._make_executor()
+
+    def _make_executor(self) -> Any:
         try:
             import submitit
         except ImportError as error:
             raise RequestError("this launcher needs submitit: pip install 'rag_experiments[slurm]'") from error
         folder = Path(self.config.hydra.sweep.dir).resolve() / ".submitit"
         try:
-            self.executor = submitit.AutoExecutor(folder=folder / "%j", cluster=self.cluster)
-            self.executor.update_parameters(**self.parameters)
+            executor = submitit.AutoExecutor(folder=folder / "%j", cluster=self.cluster)
+            executor.update_parameters(**self.parameters)
+            return executor
         except (RuntimeError, NameError, ValueError, TypeError) as error:
             raise RequestError(f"hydra.launcher: {str(error).splitlines()[0]}") from error
 
@@ -179,11 +187,14 @@ class RayLauncher(RemoteLauncher):
         self.resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
         self.init = dict(init or {})
 
+    def check(self) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise RequestError("this launcher needs ray: pip install 'rag_experiments[ray]'")
+
     def open(self) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise RequestError("this launcher needs ray: pip install 'rag_experiments[ray]'") from error
+        self.check()
+        import ray
+
         self.ray = ray
         if not ray.is_initialized():
             options = {
@@ -197,7 +208,8 @@ class RayLauncher(RemoteLauncher):
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise RequestError(f"hydra.launcher.init: {str(error).splitlines()[0]}") from error
         # A job that fails is ours to retry, and its worker is not used again: it may hold a GPU's memory.
-        self.remote = ray.remote(max_retries=0, max_calls=1, **self.resources)(run_on_ray)
+        wanted: Any = {"max_retries": 0, "max_calls": 1, **self.resources}
+        self.remote = ray.remote(**wanted)(run_on_ray)
 
     def submit(self, job: Job) -> Any:
         return self.remote.remote(job)

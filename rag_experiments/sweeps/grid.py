@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import termination_as_interrupt
 from rag_experiments.sweeps.jobs import Job
+from rag_experiments.sweeps.launchers import JobLauncher
 from rag_experiments.sweeps.session import Session
 
 log = logging.getLogger(__name__)
@@ -29,16 +31,15 @@ class BaseSweeper(Sweeper):
         self.params = dict(params or {})
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context = hydra_context
+        self.hydra_context: HydraContext = hydra_context
         self.task_function: Any = task_function
-        self.config = config
-        self.launcher = Plugins.instance().instantiate_launcher(
+        self.config: DictConfig = config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def session(self) -> Session:
         """The shared part of this call."""
-        assert self.launcher is not None
         return Session(self.config, self.hydra_context.config_loader, self.launcher)
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
@@ -57,6 +58,8 @@ class BaseSweeper(Sweeper):
 
     def begin(self, session: Session) -> None:
         """Make the sweep's folder, once it is known that there is something to run."""
+        if isinstance(self.launcher, JobLauncher):
+            self.launcher.check()
         session.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, session.folder / "multirun.yaml")
 

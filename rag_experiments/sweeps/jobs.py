@@ -85,8 +85,8 @@ def result_of(job: Job) -> Result:
     run = job.run
     try:
         status = run.read_status()
-    except RequestError as error:
-        return Result("failed", note=str(error))
+    except RequestError as unreadable:
+        return Result("failed", note=str(unreadable))
     error = status.get("error") or {}
     state = run.state
     if error.get("kind") == "pruned":
@@ -141,7 +141,11 @@ class Planner:
         return state == "interrupted" or (state == "failed" and self.config.retry_failed)
 
     def _code_fits(self, run: RunDirectory) -> bool:
-        return not self.config.same_code or run.read_status().get("git_commit") == self.commit
+        return not (self.config.same_code and self.is_other_code(run))
+
+    def is_other_code(self, run: RunDirectory) -> bool:
+        """Whether another git commit made the run's result."""
+        return run.read_status().get("git_commit") != self.commit
 
     def _settle(self, job: Job, directory: Path, action: Any) -> Job:
         job.directory, job.action = str(directory), action
@@ -150,7 +154,7 @@ class Planner:
             # It was refused or killed before it began: there is nothing to continue.
             job.action = "run"
         if action == "reuse":
-            job.other_code = RunDirectory(directory).read_status().get("git_commit") != self.commit
+            job.other_code = self.is_other_code(RunDirectory(directory))
         return job
 
     def _free_directory(self, job: Job) -> Path:

@@ -39,6 +39,9 @@ class JobLauncher(Launcher):
         self.task_function = task_function
         self.config = config
 
+    def check(self) -> None:
+        """Raise `RequestError` where this launcher cannot work here; called before anything is made."""
+
     @abstractmethod
     def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         """Run jobs, taking the next when a place is free, and yield each as it ends.

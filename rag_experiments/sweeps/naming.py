@@ -16,13 +16,13 @@ def job_label(overrides: Sequence[str], swept: Collection[str]) -> str:
     """`algorithm-ctl_learning_rate-1e-5_seed-0` from a job's overrides and the keys that the sweep varies.
 
     A label depends on the job's own values and on which keys vary, never on their other values, so
-    that adding a value renames nothing. With no varied key, every override counts.
+    that adding a value renames nothing. Where nothing varies the job is `single`.
     """
     pairs = [split_override(override) for override in overrides]
-    shown = [(key, value) for key, value in pairs if key in swept] or pairs
+    shown = [(key, value) for key, value in pairs if key in swept]
     keys = [key for key, _ in shown]
     parts = [f"{short_key(key, keys)}-{_short_value(value)}" for key, value in shown]
-    return safe_name("_".join(parts), NAME_LIMIT) if parts else "job"
+    return safe_name("_".join(parts), NAME_LIMIT) if parts else "single"
 
 
 def split_override(override: str) -> tuple[str, str]:
@@ -44,4 +44,5 @@ def _last(key: str) -> str:
 
 
 def _short_value(value: str) -> str:
-    return safe_name(value.strip("'\""), VALUE_LIMIT)
+    text = value.strip("'\"")
+    return ("-" if text.startswith("-") else "") + safe_name(text, VALUE_LIMIT)

@@ -68,8 +68,11 @@ def totals(rows: Sequence[tuple[Job, Result]]) -> str:
 
 def best(rows: Sequence[tuple[Job, Result]], maximise: bool) -> tuple[Job, Result] | None:
     """The completed job with the best figure."""
-    found = [(job, result) for job, result in rows if result.value is not None]
-    return (max if maximise else min)(found, key=lambda item: item[1].value) if found else None
+    found = [(result.value, number) for number, (_, result) in enumerate(rows) if result.value is not None]
+    if not found:
+        return None
+    value, _ = max(found) if maximise else min(found)
+    return next(row for row in rows if row[1].value == value)
 
 
 def write_summary(folder: Path, rows: Sequence[tuple[Job, Result]], arguments: Sequence[str]) -> None:
@@ -96,7 +99,7 @@ def write_summary(folder: Path, rows: Sequence[tuple[Job, Result]], arguments: S
 
 def _state(job: Job, result: Result) -> str:
     if job.action == "reuse":
-        return "completed (reused)"
+        return f"{result.state} (reused)"
     if job.action == "leave":
         return "failed (left)"
     if result.failed and result.error_kind == "out_of_memory":

@@ -17,7 +17,7 @@ from rag_experiments.errors import RequestError
 from rag_experiments.outcome import termination_as_interrupt
 from rag_experiments.sweeps import report, space
 from rag_experiments.sweeps.grid import BaseSweeper
-from rag_experiments.sweeps.jobs import Job, Result
+from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label, short_key
 from rag_experiments.sweeps.session import Session
 from rag_experiments.sweeps.study import open_study, remember_pruner, storage_address
@@ -169,10 +169,13 @@ class OptunaSweeper(BaseSweeper):
         overrides = list(trial.user_attrs["overrides"]) if "overrides" in trial.user_attrs else []
         job = session.job(overrides, self.space, label=self._label(trial.number, trial.params))
         job.directory = str(session.folder / trial.user_attrs.get("directory", ""))
+        job.other_code = session.planner.is_other_code(job.run)
         state = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}[trial.state.name]
         job.action = "leave" if state == "failed" else "reuse"
         session.planner.taken.add(job.directory)
-        session.rows.append((job, Result(state, value=trial.value if state == "completed" else None)))
+        kept = result_of(job)  # for its time and note: the figure and the state are the study's
+        value = trial.value if state == "completed" else None
+        session.rows.append((job, Result(state, value, kept.seconds, kept.note, kept.error_kind)))
         self.jobs[trial.number] = job
 
     def _note(self, number: int, name: str, value: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,13 @@ from omegaconf import DictConfig, OmegaConf
 from rag_experiments import runs
 from rag_experiments.config import _checked as checked
 from rag_experiments.config import check_common, check_writable
-from rag_experiments.data.load import load_data
+from rag_experiments.data.load import RagData, check_needs, load_data
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import RunConfig, SweepConfig
 from rag_experiments.sweeps import report
 from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
 from rag_experiments.sweeps.launchers import JobLauncher
-from rag_experiments.sweeps.naming import job_label
+from rag_experiments.sweeps.naming import job_label, split_override
 
 log = logging.getLogger(__name__)
 
@@ -42,17 +42,18 @@ class Session:
         check_writable(self.folder, "hydra.sweep.dir")
         if config.resume is not None:
             raise RequestError("resume=… is for one run: a sweep is continued by the same command again")
-        self.policy = checked(SweepConfig, OmegaConf.to_container(config.sweep, resolve=True), "sweep")
+        policy: Any = OmegaConf.to_container(config.sweep, resolve=True)
+        self.policy: SweepConfig = checked(SweepConfig, policy, "sweep")
         self.planner = Planner(self.folder, self.policy)
         self.rows: list[tuple[Job, Result]] = []
         self.total: int | None = None
-        self._data_hashes: dict[str, str] = {}
+        self._data: dict[str, RagData] = {}
         self._config_dir = command_line_config_dir(config)
 
     # -- jobs ------------------------------------------------------------------------------------
 
-    def check(self, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
-        """Compose and check one job's configuration.
+    def compose(self, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
+        """One job's configuration, composed and checked as far as that needs no torch.
 
         Raises:
             RequestError: it is wrong.
@@ -74,20 +75,30 @@ class Session:
         label = label or job_label(own, set(swept))
         job = Job(label=label, overrides=own, config_dir=self._config_dir)
         try:
-            config, resolved = self.check(overrides)
+            config, resolved = self.compose(overrides)
             job.config_hash = runs.config_hash(resolved)
             job.metric = config.sweep.metric or config.trainer.get("metric_for_best_model")
-            job.data_hash = self._data_hash(config, resolved)
+            job.data_hash = self._check_the_rest(config, resolved)
         except RequestError as error:
             job.refusal = str(error)
         return job
 
-    def _data_hash(self, config: RunConfig, resolved: dict[str, Any]) -> str:
+    def _check_the_rest(self, config: RunConfig, resolved: dict[str, Any]) -> str:
+        """What a run checks before it begins, but for `TrainingArguments`, which would take hold of a GPU here.
+
+        Returns the hash of the data.
+        """
+        from rag_experiments.config import check_algorithm
+        from rag_experiments.request import cache_dir, check_sizes, check_sources
+
+        check_sources(config, resolved)
         key = json.dumps(resolved["data"], sort_keys=True, default=str)
-        if key not in self._data_hashes:
-            cache = Path(config.paths.cache).expanduser()
-            self._data_hashes[key] = load_data(config.data, cache).content_hash
-        return self._data_hashes[key]
+        if key not in self._data:
+            self._data[key] = load_data(config.data, cache_dir(config))
+        check_sizes(config, self._data[key])
+        needs = check_algorithm(config).needs  # type: ignore[attr-defined]
+        check_needs(self._data[key], needs, config.algorithm.name)
+        return self._data[key].content_hash
 
     def plan(self, job: Job) -> Job:
         """Give the job its directory and decide what is to be done."""
@@ -146,7 +157,7 @@ class Session:
         report.write_summary(self.folder, self.rows, self.arguments)
         return job, result
 
-    def _launch(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Result]]:
+    def _launch(self, jobs: Iterator[Job]) -> Generator[tuple[Job, Result], None, None]:
         if isinstance(self.launcher, JobLauncher):
             yield from self.launcher.run_jobs(jobs)
             return
@@ -215,10 +226,8 @@ def command_line_config_dir(config: DictConfig) -> str | None:
 def launch_for_hydra(launcher: JobLauncher, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
     """Run a batch that one of Hydra's own sweepers chose, with everything of ours but the search."""
     session = Session(launcher.config, launcher.hydra_context.config_loader, launcher)
-    common = set.intersection(*(set(overrides) for overrides in job_overrides)) if len(job_overrides) > 1 else set()
-    swept = {
-        override.partition("=")[0] for overrides in job_overrides for override in overrides if override not in common
-    }
+    typed = set(session.arguments)
+    swept = {split_override(o)[0] for overrides in job_overrides for o in overrides if o not in typed}
     jobs = [session.plan(session.job(overrides, swept)) for overrides in job_overrides]
     session.total = len(jobs)
     results = {id(job): result for job, result in session.run(jobs)}
