@@ -20,8 +20,14 @@ from rag_experiments.errors import RequestError, did_you_mean
 from rag_experiments.schema import DataConfig
 
 FORMATS = {
+    "beir": "rag_experiments.data.beir:BeirConfig",
+    "dpr": "rag_experiments.data.dpr:DprConfig",
+    "hub": "rag_experiments.data.hub:HubConfig",
     "jsonl": "rag_experiments.data.jsonl:JsonlConfig",
+    "keyvalue": "rag_experiments.data.keyvalue:KeyvalueConfig",
+    "localrqa": "rag_experiments.data.localrqa:LocalrqaConfig",
     "pydocs": "rag_experiments.data.pydocs:PydocsConfig",
+    "tevatron": "rag_experiments.data.tevatron:TevatronConfig",
 }
 
 

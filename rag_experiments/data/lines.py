@@ -86,8 +86,8 @@ def open_bytes(path: Path) -> IO[bytes]:
         raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def text_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, str]]:
-    """Every line that is not blank, decoded, without its line end and without a byte-order mark."""
+def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Iterator[tuple[Where, str]]:
+    """Every line (blank ones on request), decoded, without its line end and without a byte-order mark."""
     number = 0
     try:
         with open_bytes(path) as file:
@@ -103,7 +103,7 @@ def text_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, str]]:
                 except UnicodeDecodeError as error:
                     intake.problem(where, f"not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1})")
                     continue
-                if line.strip():
+                if keep_blank or line.strip():
                     yield where, line
     except (OSError, EOFError, zlib.error) as error:
         intake.problem(Where(str(path), number + 1), f"the file is cut short or damaged ({error})")

@@ -1,0 +1,223 @@
+"""`data=hub`: any data set of the Hugging Face hub, or a local file or folder, by a mapping of columns.
+
+Local: .jsonl, .json, .csv, .tsv, .parquet (each also .gz), or a folder of them, files being splits by
+their names, or a folder that `save_to_disk` wrote. On the hub: `data.path=squad`, `data.name` the
+configuration, `data.revision` the commit. No loading script is ever run.
+
+    data.columns.question=query data.columns.context=paragraph data.columns.answers=answers.text
+
+`data.preset=squad` is the mapping for SQuAD and what looks like it, nested JSON included. Contexts become
+the corpus, each once; longer ones are cut into passages of `data.passage_words` words, and the gold
+passage is the one in which an answer begins. Where splits are missing, articles stay whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rag_experiments.data import squad
+from rag_experiments.data.files import files_fingerprint
+from rag_experiments.data.intake import SPLITS, BadRow, Intake, content_id, id_of, shown, text_of, turns_of
+from rag_experiments.data.lines import Where
+from rag_experiments.data.tables import kind_of, read_json, rows, split_files
+from rag_experiments.errors import RequestError
+from rag_experiments.schema import DataConfig, PositiveInt
+
+
+@dataclass(kw_only=True)
+class HubColumns:
+    """What the columns are called; a dot reaches inside (`answers.text`); null: there is none."""
+
+    question: str = "question"
+    id: str | None = "id"
+    answers: str | None = "answers"
+    """A string, a list of strings, or SQuAD's {"text": [..], "answer_start": [..]}."""
+    context: str | None = "context"
+    """A string or a list of strings: what the answer is found in."""
+    title: str | None = "title"
+    negatives: str | None = None
+    history: str | None = None
+    group: str | None = None
+    """What must stay on one side of a split; null: the title, where there is one, else the context."""
+
+
+@dataclass(kw_only=True)
+class HubConfig(DataConfig):
+    """`data.path` is a hub name, a file or a folder."""
+
+    format: str = "hub"
+    name: str | None = None
+    """The data set's configuration on the hub."""
+    revision: str | None = None
+    preset: Literal["columns", "squad"] = "columns"
+    columns: HubColumns = field(default_factory=HubColumns)
+    files: dict[str, str | None] = field(default_factory=dict)
+    """Split to file name in a local folder, or to the name of a split on the hub."""
+    passage_words: Annotated[PositiveInt, Field(ge=10)] | None = 180
+    """Longer contexts are cut into passages of so many words; null: never."""
+    passage_overlap: Annotated[int, Field(ge=0)] = 0
+    split_by: Literal["article", "passage"] = "article"
+    """What stays whole in a split that is made: an article (title, group), or only what shares a passage."""
+
+    def __post_init__(self) -> None:
+        if self.passage_words is not None and self.passage_overlap >= self.passage_words:
+            raise ValueError(
+                f"passage_overlap ({self.passage_overlap}) must be smaller than passage_words ({self.passage_words})"
+            )
+
+
+def fingerprint(config: HubConfig) -> str:
+    """A hash of the files, or the hub's own of the data set. Raises `RequestError` where there is none."""
+    local = _local(config)
+    if local:
+        return files_fingerprint(local.values())
+    return repr({split: table._fingerprint for split, table in _tables(config).items()})
+
+
+def read(config: HubConfig, intake: Intake) -> None:
+    """Hand every context and question to `intake`."""
+    cutter = squad.Cutter(intake, config.passage_words, config.passage_overlap)
+    local = _local(config)
+    for split, path in local.items():
+        intake.split(split, str(path))
+        nested = read_json(path, intake) if config.preset == "squad" and kind_of(path) == ".json" else None
+        if isinstance(nested, dict):
+            squad.read_nested(nested, str(path), split, cutter, whole=config.split_by == "article")
+        else:
+            _read_rows(config, split, rows(path, intake), cutter)
+    if not local:
+        for split, table in _tables(config).items():
+            intake.split(split, f"{config.path}, {split}")
+            _read_rows(config, split, _table_rows(config, split, table), cutter)
+
+
+def _read_rows(config: HubConfig, split: str, source: Iterator[tuple[Where, dict[str, Any]]], cutter: Any) -> None:
+    for number, (where, row) in enumerate(source, 1):
+        with cutter.intake.row(where):
+            _take_row(config, row, f"{split}-{number}", split, cutter)
+
+
+def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
+    names = config.columns
+    values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
+    title = values["title"] if isinstance(values["title"], str) else ""
+    contexts = _texts(_reach(row, names.context), names.context)
+    group = (
+        str(values["group"])
+        if values["group"] is not None
+        else title or (content_id(contexts[0]) if contexts else None)
+    )
+    negatives = [cutter.passages(text, "")[0].id for text in _texts(_reach(row, names.negatives), names.negatives)]
+    flat = {"question": _reach(row, names.question)}
+    if flat["question"] is None:
+        raise BadRow(f"there is no {names.question!r} (the columns here are {', '.join(map(repr, row))})")
+    cutter.question(
+        split,
+        question=text_of(flat, "question"),
+        id=(id_of({"id": _reach(row, names.id)}, "id") if names.id else "") or default,
+        answers=squad.answers_of(_reach(row, names.answers), names.answers or "answers"),
+        contexts=contexts,
+        title=title,
+        negatives=negatives,
+        history=turns_of({"history": _reach(row, names.history)}) if names.history else (),
+        group=group if config.split_by == "article" else None,
+    )
+
+
+def _reach(row: Mapping[str, Any], name: str | None) -> Any:
+    """The value of a column, inside others where the name has dots."""
+    if name is None or name in row:
+        return None if name is None else row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return None
+        value = value[part]
+    return value
+
+
+def _texts(value: Any, name: str | None) -> list[str]:
+    if value is None:
+        return []
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
+        raise BadRow(f"{name!r} must be a string or a list of strings, and is {shown(value)}")
+    return [entry for entry in values if entry.strip()]
+
+
+# -- where the rows are -----------------------------------------------------------------------------
+
+
+def _local(config: HubConfig) -> dict[str, Path]:
+    """Split to file, where `data.path` is on this disk; empty where it is a name on the hub, or `save_to_disk`'s.
+
+    Raises:
+        RequestError: no path, or a folder without files that could be splits.
+    """
+    if not config.path:
+        raise RequestError("data=hub needs data.path=…: a name on the Hugging Face hub, a file or a folder")
+    unknown = set(config.files) - set(SPLITS)
+    if unknown:
+        raise RequestError(f"data.files.{sorted(unknown)[0]} is no split: train, dev and test are")
+    path = Path(config.path).expanduser()
+    if path.is_file():
+        return {"train": path}
+    if not path.is_dir() or _on_disk(path):
+        return {}
+    files = split_files(path, config.files)
+    if not files:
+        raise RequestError(
+            f"data.path={config.path}: no file there is called train, dev or test; say which with data.files.train=…"
+        )
+    return files
+
+
+def _on_disk(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+
+
+def _tables(config: HubConfig) -> dict[str, Any]:
+    """Split to a `datasets.Dataset`.
+
+    Raises:
+        RequestError: there is no such data set here or on the hub, or it has no train split.
+    """
+    import datasets
+
+    assert config.path is not None
+    path = Path(config.path).expanduser()
+    if not path.exists() and (config.path.startswith((".", "/", "~")) or config.path.count("/") > 1):
+        raise RequestError(f"data.path={config.path}: there is no such file or folder")
+    try:
+        loaded = (
+            datasets.load_from_disk(str(path))
+            if path.is_dir()
+            else datasets.load_dataset(config.path, config.name, revision=config.revision)
+        )
+    except Exception as error:  # the library raises a dozen kinds, the network some more
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(
+            f"data.path={config.path}: no file or folder of that name, and not loaded from the hub: {reason}"
+        ) from error
+    tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    chosen = {}
+    for split, names in {"train": ["train"], "dev": ["validation", "dev"], "test": ["test"]}.items():
+        wanted = [config.files[split]] if split in config.files else names
+        found = next((name for name in wanted if name in tables), None)
+        if found:
+            chosen[split] = tables[found]
+        elif config.files.get(split):
+            raise RequestError(f"data.files.{split}={config.files[split]}: the splits are {', '.join(tables)}")
+    if not chosen:
+        raise RequestError(f"data.path={config.path} has the splits {', '.join(tables)}; say data.files.train=…")
+    return chosen
+
+
+def _table_rows(config: HubConfig, split: str, table: Any) -> Iterator[tuple[Where, dict[str, Any]]]:
+    for number, row in enumerate(table, 1):
+        yield Where(f"{config.path}, {split}[{number}]"), row
