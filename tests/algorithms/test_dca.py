@@ -208,7 +208,7 @@ def test_candidates_are_refreshed_and_scored(tiny_bert, tiny_llama, tmp_path):
 
 
 def test_requests_that_cannot_work():
-    with pytest.raises(RequestError, match="algorithm.teacher"):
+    with pytest.raises(RequestError, match="needs a reader"):
         DCATrainer.check_config(SimpleNamespace(algorithm=DCAConfig()))
     both = DCAConfig(teacher=ReaderConfig(path="x"), passages="data", refresh_every=5)
     with pytest.raises(RequestError, match="refresh_every"):
