@@ -67,8 +67,8 @@ class View:
         """The address of this view."""
         return self.link()
 
-    def link(self, page: str | None = None, **changes: object) -> str:
-        """The address of this view with `changes`, or of another page looking at the same runs."""
+    def link(self, page: str | None = None, /, **changes: object) -> str:
+        """The address of this view with `changes` (`page` among them: of rows), or of another page on the same runs."""
         target = self.page if page is None else page
         keep = self.values if target == self.page else {k: v for k, v in self.values.items() if k in COMMON}
         values: dict[str, Value] = {**keep, **{name: _value(value) for name, value in changes.items()}}

@@ -34,6 +34,10 @@ def test_another_page_looks_at_the_same_runs() -> None:
     assert view("sel=aa").link("repeat", run="aa") == "/repeat?run=aa&sel=aa"
 
 
+def test_another_page_of_rows_is_no_other_page() -> None:
+    assert view("q=ctl").link(page=2) == "/runs?page=2&q=ctl"
+
+
 def test_numbers_stay_within_their_bounds() -> None:
     assert [view(f"page={text}").number("page", 1, 5) for text in ("3", "99", "-4", "x", "nan", "inf")] == [
         3, 5, 1, 1, 1, 5,

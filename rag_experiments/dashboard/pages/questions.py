@@ -97,11 +97,15 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         b = _partner(a, offered)
     stages = stages_of(a)
     stage = view.one("stage") if view.one("stage") in stages else next(iter(stages), "")
-    stage_b = view.one("stage_b") or stage
+    other_stage = stage
     if b is None and view.one("b") != "none" and f"zero_shot/{stage}" in stages:
-        b, stage_b = a, view.one("stage_b") or f"zero_shot/{stage}"  # one run alone: against its own zero shot
+        b, other_stage = a, f"zero_shot/{stage}"  # one run alone: against its own zero shot
+    stage_b = view.one("stage_b") or other_stage
+    view.forget("stage", stages[0] if stages else "")
+    view.forget("stage_b", other_stage)
     left, right = index_of(a, stage), index_of(b, stage_b) if b else None
     pairs, metric, metrics = paired(left, right, view.one("metric"))
+    view.forget("metric", default_figure(metrics))
     kept = _searched(_kept(pairs, view.one("show"), metric), view.one("find"))
     kept = _ordered(kept, view.one("order"), metric)
     pages = max(1, math.ceil(len(kept) / ROWS))
@@ -173,8 +177,7 @@ def paired(
     if left is None:
         return [], "", []
     names = list(dict.fromkeys(name for entry in left.entries.values() for name in entry.metrics))
-    preferred = [name for name in ("exact_match", "f1", "recall@1") if name in names]
-    metric = wanted if wanted in names else next(iter(preferred or names), "")
+    metric = wanted if wanted in names else default_figure(names)
     pairs = []
     for id_, entry in left.entries.items():
         if right is not None and id_ not in right.entries:
@@ -182,6 +185,12 @@ def paired(
         other = right.entries[id_].metrics.get(metric) if right else None
         pairs.append(Pair(entry, entry.metrics.get(metric), other))
     return pairs, metric, names
+
+
+def default_figure(names: Sequence[str]) -> str:
+    """The figure a question that is looked at unless another is asked for."""
+    preferred = [name for name in ("exact_match", "f1", "recall@1") if name in names]
+    return next(iter(preferred or names), "")
 
 
 def _sign(pair: Pair, metric: str) -> int:

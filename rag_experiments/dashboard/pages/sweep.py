@@ -56,6 +56,8 @@ def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[s
     names = [run.name for run in runs]
     chosen = [key for key in keys if key in ranked[:AXES]]
     x, y = _two(view, ranked)
+    view.forget("x", ranked[0])
+    view.forget("y", next(iter(ranked[1:]), ""))
     return {
         "figures": {
             "parallel": parallel([axes[key] for key in chosen], goal, names, lower),

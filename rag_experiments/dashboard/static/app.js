@@ -5,11 +5,16 @@
 
 let typing = 0;
 
+/** Send a form because of one of its controls. Another choice of rows starts at their first page; a tick does not. */
+function submit(form, control) {
+  if (!control.matches("[name=sel]")) form.querySelector("[name=page]")?.remove();
+  form.requestSubmit();
+}
+
 document.addEventListener("change", (event) => {
   const form = event.target.form;
   if (form?.matches("[data-auto]") && !event.target.matches("[data-search]")) {
-    if (!event.target.matches("[name=sel]")) form.querySelector("[name=page]")?.remove();
-    form.requestSubmit();
+    submit(form, event.target);
   }
 });
 
@@ -22,7 +27,7 @@ document.addEventListener("input", (event) => {
   }
   if (!event.target.matches("[data-search]")) return;
   clearTimeout(typing);
-  typing = setTimeout(() => event.target.isConnected && form.requestSubmit(), 350);
+  typing = setTimeout(() => event.target.isConnected && submit(form, event.target), 350);
 });
 
 document.addEventListener("submit", () => clearTimeout(typing), true);
