@@ -1,0 +1,59 @@
+"""Look at a data set before it is used: python -m rag_experiments.data.check data=… data.path=… [--fix DIR]
+
+Prints counts, lengths in the model's tokens, doubled passages, questions whose gold passage is missing,
+answers that are in none of their passages, what splits share, the first questions as the model will see
+them, and every bad row with its file, line and reason. `--fix DIR` writes what is usable as a native data
+set. Exit status 0: usable as it is; 2: something is wrong, or nothing is usable.
+
+    check.examples=3     questions shown
+    check.problems=50    bad rows shown (all are counted)
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from rag_experiments import cli
+from rag_experiments.data.commands import parse, take_option, target_folder
+from rag_experiments.schema import NonNegativeInt
+
+
+@dataclass(kw_only=True)
+class CheckOptions:
+    """How much is shown."""
+
+    examples: NonNegativeInt = 3
+    problems: NonNegativeInt = 50
+
+
+def main() -> None:
+    """`python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return cli.DONE
+    arguments, fixed = take_option(arguments, "--fix")
+    command = parse(arguments, "check", CheckOptions)
+    folder = target_folder([fixed], "check") if fixed is not None else None
+    from rag_experiments.data.native import write_native
+    from rag_experiments.data.report import examine
+
+    with examine(command.config, command.cache) as found:
+        print("\n".join(found.lines(command.options.examples, command.options.problems)))
+        if folder is not None and found.data is not None:
+            write_native(folder, found.passages_once(), found.questions_once())
+            print(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
+            return cli.DONE
+    if found.problems:
+        print(f"\nerror: {found.verdict()}", file=sys.stderr)
+        return cli.WRONG_REQUEST
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    main()

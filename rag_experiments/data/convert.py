@@ -1,0 +1,39 @@
+"""Any format into the native one: python -m rag_experiments.data.convert data=… data.path=… DIR
+
+DIR gets passages.jsonl and train, dev and test.jsonl, splits made where they were missing. Whatever is wrong
+with the data ends it, as in training; `check --fix DIR` converts what is usable.
+"""
+
+from __future__ import annotations
+
+from rag_experiments import cli
+from rag_experiments.data.commands import NoOptions, parse, target_folder
+
+
+def main() -> None:
+    """`python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return cli.DONE
+    command = parse(arguments, "convert", NoOptions)
+    folder = target_folder(command.words, "convert")
+    from rag_experiments.data.load import load_data
+    from rag_experiments.data.native import write_native
+
+    data = load_data(command.config.data, command.cache)
+    write_native(folder, data.passages, data.splits)
+    for note in data.notes:
+        print(f"note: {note}")
+    counts = ", ".join(f"{len(questions):,} {name}" for name, questions in data.splits.items())
+    print(f"{folder}: {len(data.passages):,} passages; questions: {counts}")
+    print(f"read it with: data=jsonl data.path={folder}")
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""What `check` finds out about a data set, and how it is said."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from rag_experiments.data import formats
+from rag_experiments.data.intake import REFERENCES, Intake, Problem
+from rag_experiments.data.lengths import Lengths, token_counter
+from rag_experiments.data.load import RagData, assemble
+from rag_experiments.data.queries import question_key, retrieval_query
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.errors import RequestError
+from rag_experiments.schema import RunConfig
+
+SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
+
+
+@dataclass
+class Findings:
+    """A data set, read to its end whatever is wrong with it."""
+
+    config: RunConfig
+    data: RagData | None
+    """What is usable; None: nothing is."""
+    problems: list[Problem]
+    nothing: str | None = None
+    """Why nothing is usable."""
+    same_text: dict[str, str] = field(default_factory=dict)
+    """Passage id to the first id that has the same title and text."""
+
+    def lines(self, examples: int, problems: int) -> list[str]:
+        """The whole report."""
+        lines = [f"data        {self.config.data.format}  {self.config.data.path or ''}".rstrip()]
+        if self.data is not None:
+            lines += self._counts(self.data) + self._lengths(self.data) + self._supervision(self.data)
+            lines += self._overlaps(self.data) + [f"note        {note}" for note in self.data.notes]
+            for number in range(examples):
+                lines += self._example(self.data, number)
+        return lines + self._problem_lines(problems)
+
+    def verdict(self) -> str:
+        """One sentence: what is wrong."""
+        if self.nothing:
+            return self.nothing
+        kinds = Counter(problem.kind for problem in self.problems)
+        listed = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+        return f"{len(self.problems)} problem(s) ({listed}), the first: {self.problems[0]}; --fix DIR writes the rest"
+
+    def passages_once(self) -> Iterator[Passage]:
+        """Usable passages, those with one content under several ids only once."""
+        assert self.data is not None
+        return (passage for passage in self.data.passages if passage.id not in self.same_text)
+
+    def questions_once(self) -> dict[str, list[Question]]:
+        """Usable questions, speaking of the passages of `passages_once`."""
+        assert self.data is not None
+        return {name: [self._renamed(question) for question in asked] for name, asked in self.data.splits.items()}
+
+    def _renamed(self, question: Question) -> Question:
+        def ids(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(self.same_text.get(value, value) for value in values))
+
+        changed = {name: ids(getattr(question, name)) for name in REFERENCES}
+        positives = set(changed["positive_ids"])
+        changed["negative_ids"] = tuple(value for value in changed["negative_ids"] if value not in positives)
+        grades = question.relevance
+        if grades is not None:
+            merged: dict[str, int] = {}
+            for value, grade in grades.items():
+                value = self.same_text.get(value, value)
+                merged[value] = max(grade, merged.get(value, grade))
+            grades = merged
+        return Question(
+            id=question.id,
+            question=question.question,
+            answers=question.answers,
+            history=question.history,
+            relevance=grades,
+            **changed,
+        )
+
+    # -- parts of the report --
+
+    def _counts(self, data: RagData) -> list[str]:
+        golds = {value for questions in data.splits.values() for q in questions for value in q.positive_ids}
+        several = sum(len(q.positive_ids) > 1 for questions in data.splits.values() for q in questions)
+        same = f", {len(self.same_text):,} with the title and text of another" if self.same_text else ""
+        counts = ", ".join(f"{len(questions):,} {name}" for name, questions in data.splits.items())
+        more = f"; {several:,} have several gold passages" if several else ""
+        return [
+            f"passages    {len(data.passages):,} ({len(golds):,} gold{same})",
+            f"questions   {counts}{more}",
+        ]
+
+    def _lengths(self, data: RagData) -> list[str]:
+        counter = token_counter(self.config)
+        sample = range(0, len(data.passages), max(1, len(data.passages) // 20_000))
+        passages = Lengths.of(counter.count(data.passages.full_texts(list(sample))))
+        questions = [q for asked in data.splits.values() for q in asked]
+        queries = Lengths.of(counter.count([self._query(q) for q in questions]))
+        lines = [
+            f"lengths     {counter.unit}; the passages' and queries' median, 90 %, 99 %, longest",
+            f"  passages  {passages}{counter.cut_note(passages, 'passage')}",
+            f"  queries   {queries}{counter.cut_note(queries, 'query')}",
+        ]
+        answers = [answer for q in questions for answer in q.answers[:1]]
+        if answers:
+            lines.append(f"  answers   {Lengths.of(counter.count(answers))}")
+        return lines
+
+    def _supervision(self, data: RagData) -> list[str]:
+        lines = []
+        for name, questions in data.splits.items():
+            without_gold = sum(not q.positive_ids for q in questions)
+            without_answer = sum(not q.answers for q in questions)
+            judged = [q for q in questions if q.answers and q.positive_ids]
+            outside = sum(not answer_in_passages(q, data) for q in judged)
+            if questions:
+                lines.append(
+                    f"{name:<11} {without_gold:,} without a gold passage, {without_answer:,} without an answer, "
+                    f"{sum(bool(q.negative_ids) for q in questions):,} with listed negatives; "
+                    f"{outside:,} of {len(judged):,} answers are in none of their gold passages word for word"
+                )
+        return lines
+
+    def _overlaps(self, data: RagData) -> list[str]:
+        lines = []
+        for first, second in SPLIT_PAIRS:
+            asked = [{question_key(q) for q in data.splits[name]} for name in (first, second)]
+            golds = [
+                {self.same_text.get(value, value) for q in data.splits[name] for value in q.positive_ids}
+                for name in (first, second)
+            ]
+            if data.splits[first] and data.splits[second]:
+                lines.append(
+                    f"overlap     {first} and {second}: {len(asked[0] & asked[1]):,} questions, "
+                    f"{len(golds[0] & golds[1]):,} gold passages in both"
+                )
+        return lines
+
+    def _example(self, data: RagData, number: int) -> list[str]:
+        split = next((name for name, questions in data.splits.items() if questions), "train")
+        if number >= len(data.splits[split]):
+            return []
+        question = data.splits[split][number]
+        counter = token_counter(self.config)
+        lines = ["", f"{split} {question.id}  ({data.places.get(split, {}).get(question.id, '')})"]
+        lines.append(f"  query     {counter.as_seen(self._query(question), 'query')}")
+        for row in data.passages.rows(question.positive_ids[:1]):
+            text = counter.as_seen(data.passages[int(row)].full_text, "passage")
+            lines.append(f"  gold      {text[:600]}{'…' if len(text) > 600 else ''}".replace("\n", "\n            "))
+        lines += [f"  answer    {answer}" for answer in question.answers[:1]]
+        return lines
+
+    def _query(self, question: Question) -> str:
+        return retrieval_query(question, self.config.data.query_history)
+
+    def _problem_lines(self, most: int) -> list[str]:
+        if not self.problems:
+            return ["", "no problem found" if self.nothing is None else f"nothing is usable: {self.nothing}"]
+        shown = self.problems[:most]
+        rest = len(self.problems) - len(shown)
+        more = [f"  … and {rest:,} more (check.problems=… shows more)"] if rest else []
+        return ["", f"{len(self.problems):,} problem(s):", *(f"  {problem}" for problem in shown), *more]
+
+
+@contextmanager
+def examine(config: RunConfig, cache: Path) -> Iterator[Findings]:
+    """Read the whole of `config.data`, keeping every problem; the passages live until the block ends.
+
+    Raises:
+        RequestError: the files are not there at all, or are of a kind that is refused as a whole.
+    """
+    module = formats.reader(config.data.format)
+    module.fingerprint(config.data)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="check-", dir=cache))
+    except OSError as error:
+        raise RequestError(f"paths.cache={cache} cannot be written: {error.strerror}") from error
+    try:
+        intake = Intake(folder, collect=True, titles=config.data.titles)
+        module.read(config.data, intake)
+        yield _findings(config, intake)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _findings(config: RunConfig, intake: Intake) -> Findings:
+    try:
+        store = intake.finish()
+        data = assemble(store, intake.splits, config.data, intake.notes)
+    except RequestError as error:
+        return Findings(config, None, intake.problems, nothing=str(error))
+    if not any(data.splits.values()):
+        return Findings(config, None, intake.problems, nothing="there is not one usable question")
+    return Findings(config, data, intake.problems, same_text=_same_texts(data))
+
+
+def _same_texts(data: RagData) -> dict[str, str]:
+    """Passage id to the first id with the same title and text; 8 bytes a passage in memory."""
+    hashes = np.fromiter(
+        (xxhash.xxh64_intdigest(f"{passage.title}\x1f{passage.text}".encode()) for passage in data.passages),
+        dtype=np.uint64,
+        count=len(data.passages),
+    )
+    order = np.argsort(hashes, kind="stable")
+    repeats = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+    same: dict[str, str] = {}
+    for place in repeats:
+        earlier, later = data.passages[int(order[place])], data.passages[int(order[place + 1])]
+        if replace(earlier, id="") == replace(later, id=""):
+            same[later.id] = same.get(earlier.id, earlier.id)
+    return same
+
+
+def answer_in_passages(question: Question, data: RagData) -> bool:
+    """Whether one of the answers stands in one of the gold passages, case and spaces aside."""
+    texts = [_flat(text) for text in data.passages.full_texts(data.passages.rows(question.positive_ids))]
+    return any(_flat(answer) in text for answer in question.answers for text in texts)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.lower().split())
