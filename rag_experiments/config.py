@@ -55,8 +55,8 @@ def register() -> None:
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """The configuration without Hydra's own node."""
-    return OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    """The configuration of a run: without Hydra's own node, and without the plan of a chain of runs."""
+    return OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "chain")])
 
 
 def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]]:
@@ -202,6 +202,15 @@ def _checked(cls: type, values: dict[str, Any], key: str, already: dict[str, Any
         reason = first["msg"].removeprefix("Value error, ")
         shown = "" if first["type"] == "value_error" and not where else f"={first['input']!r}"
         raise RequestError(f"{full}{shown}: {reason[0].lower()}{reason[1:]}") from error
+
+
+def check_values(cls: type, values: Any, key: str) -> Any:
+    """`values` as an instance of dataclass `cls`, for keys outside the run's own (those of a command).
+
+    Raises:
+        RequestError: an unknown key, a wrong type, a value out of range, named under `key`.
+    """
+    return _checked(cls, values, key)
 
 
 def _location(loc: tuple[Any, ...], values: Any) -> list[Any]:
