@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "rag_experiments"
 # A module may import its own layer and those before it.
 LAYERS = [
     {"errors"},
-    {"schema", "files", "credentials", "provenance", "outcome", "trainer_arguments"},
-    {"runs", "data"},
+    {"schema", "files", "credentials", "provenance", "outcome", "trainer_arguments", "tracking_names"},
+    {"run_directory", "recording", "runs", "data"},
     {"models"},
     {"config", "cli", "tracking"},
     {"resume"},
@@ -23,11 +23,11 @@ LAYERS = [
     {"evaluation"},
     {"comparison", "callbacks"},
     {"algorithms"},
-    {"request", "build", "plan", "stages"},
+    {"request", "build", "plan", "stages", "reopen"},
     {"sweeps"},
-    {"train", "evaluate", "ask", "export", "compare", "dashboard"},
+    {"train", "evaluate", "ask", "export", "compare", "dashboard", "chain"},
 ]
-COMMANDS = {"data/check.py", "data/convert.py", "data/mine.py", "data/generate.py"}
+COMMANDS = {f"data/{name}.py" for name in ("check", "convert", "mine", "generate", "commands", "lengths", "report")}
 """Commands that live beside what they serve: they are ends of the graph, nothing imports them."""
 
 

@@ -81,7 +81,7 @@ REQUESTS = {
     "missing model folder": (["model.path={root}/gone"], ["model.path", "gone"], False),
     "missing package": (["model.path=package://no_such_package/model"], ["no_such_package", "pip install"], False),
     "missing run": (["model=run", "model.path=run://{root}/gone"], ["gone"], False),
-    "model of the wrong kind": (["model.kind=decoder"], ["ctl", "encoder", "decoder"], True),
+    "model of the wrong kind": (["model=smollm2_135m"], ["ctl", "encoder", "decoder"], True),
     "bm25 for an encoder": (["retriever=bm25"], ["bm25"], True),
     "unknown hyper-parameter": (["algorithm.temprature=1"], ["algorithm.temprature", "temperature"], True),
     "temperature of zero": (["algorithm.temperature=0"], ["algorithm.temperature", "greater than 0"], True),
