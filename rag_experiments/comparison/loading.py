@@ -115,7 +115,7 @@ def load_runs(paths: Iterable[Path | str], cache: Path | None = None) -> list[Ru
             folders.setdefault(os.path.realpath(run.path), run.path)
     if not folders:
         raise RequestError(f"no run below {', '.join(map(str, paths))}: a run is a directory with a status.json")
-    names = short_names(list(folders.values()))
+    names = short_names(list(folders))
     with RecordCache(cache or default_cache()) as store:
         return [_record(real, path, name, store) for (real, path), name in zip(folders.items(), names, strict=True)]
 
@@ -130,12 +130,12 @@ def default_cache() -> Path:
     return Path(os.environ.get("RAG_EXPERIMENTS_CACHE") or "~/.cache/rag_experiments").expanduser()
 
 
-def short_names(paths: Sequence[Path]) -> list[str]:
-    """The paths below what all of them share; a single one keeps its last part."""
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Real paths below what all of them share; a single one keeps its last part."""
     if len(paths) == 1:
-        return [paths[0].resolve().name]
-    shared = os.path.commonpath([os.path.realpath(path) for path in paths])
-    return [os.path.relpath(os.path.realpath(path), shared) for path in paths]
+        return [os.path.basename(paths[0])]
+    shared = os.path.commonpath(paths).rstrip(os.sep)
+    return [path[len(shared) + 1 :] for path in paths]
 
 
 def _record(real: str, path: Path, name: str, store: RecordCache) -> RunRecord:
@@ -165,29 +165,31 @@ def _record(real: str, path: Path, name: str, store: RecordCache) -> RunRecord:
     )
 
 
-def _files(run: RunDirectory) -> list[Path]:
-    predictions = run.path / "predictions"
+def _files(run: RunDirectory) -> list[str]:
+    """Status, config, figures, Hydra's record, then the predictions. Strings: a `Path` costs more than its `stat`."""
+    root = str(run.path)
     found = []
-    for folder, _, names in os.walk(predictions):
-        found += [Path(folder, name) for name in names if name.endswith(".jsonl") and not name.startswith(".")]
-    hydra = run.path / ".hydra" / "hydra.yaml"
-    return [run.status_path, run.config_path, run.metrics_path, hydra, *sorted(found)]
+    for folder, _, names in os.walk(os.path.join(root, "predictions")):
+        found += [os.path.join(folder, name) for name in names if name.endswith(".jsonl") and name[0] != "."]
+    first = ("status.json", "config.yaml", "metrics.json", os.path.join(".hydra", "hydra.yaml"))
+    return [*(os.path.join(root, name) for name in first), *sorted(found)]
 
 
-def _stamp(files: Iterable[Path]) -> str:
+def _stamp(files: Iterable[str]) -> str:
     parts = []
     for file in files:
         try:
-            stat = file.stat()
+            stat = os.stat(file)
         except OSError:
             continue
-        parts.append(f"{file.name}:{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}")
+        parts.append(f"{file[-40:]}:{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}")
     return "|".join(parts)
 
 
-def _parse(run: RunDirectory, files: Sequence[Path]) -> dict[str, Any]:
+def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
     """The parts of a record that depend on files alone. What cannot be read is said in `problem`."""
     problems: list[str] = []
+    files = [Path(name) for name in names]
 
     def attempt(file: Path, read: Any, empty: Any) -> Any:
         if not file.is_file():

@@ -65,7 +65,7 @@ def test_refused_by_wandb_is_one_sentence(tracked: Path, monkeypatch: pytest.Mon
         raise Exception("not logged in\nmore")
 
     monkeypatch.setattr(wandb_report, "publish", refuse)
-    with pytest.raises(RequestError, match="did not take the report: not logged in$"):
+    with pytest.raises(RequestError, match=r"did not take the report: not logged in$"):
         wandb_report.make_report(make_document(parser().parse_args([str(tracked)])))
 
 
