@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rag_experiments import runs, train
+from rag_experiments import cli, runs, train
 
 
 def request(model: Path, data: Path, root: Path, *more: str) -> list[str]:
@@ -104,13 +104,10 @@ def test_every_trainable_parameter_moved(finished, tiny_bert):
 
 
 def test_a_finished_directory_is_not_overwritten(finished, tiny_bert, capsys):
+    root = finished.path.parent
+    again = [*request(tiny_bert, root / "data", root), f"hydra.run.dir={finished.path}"]
     with pytest.raises(SystemExit) as leaving:
-        from rag_experiments import cli
-
-        root = finished.path.parent
-        cli.exit_with(
-            train.start, [*request(tiny_bert, root / "data", root), f"hydra.run.dir={finished.path}"]
-        )
+        cli.exit_with(train.start, again)
     assert leaving.value.code == 2
     assert "already holds a run" in capsys.readouterr().err
 
@@ -203,7 +200,12 @@ def test_resume_refuses_what_would_change_the_result(finished, tiny_bert, small_
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_bert, small_data, tmp_path):
-    more = ["trainer.max_steps=40", "trainer.eval_strategy=steps", "trainer.eval_steps=2", "trainer.save_strategy=steps"]
+    more = [
+        "trainer.max_steps=40",
+        "trainer.eval_strategy=steps",
+        "trainer.eval_steps=2",
+        "trainer.save_strategy=steps",
+    ]
     more += ["trainer.save_steps=2", "trainer.learning_rate=0", "early_stopping=2", "evaluation.zero_shot=false"]
     run = run_at(tmp_path / "run", request(tiny_bert, small_data, tmp_path, *more))
     assert max(line["step"] for line in run.read_metrics()) == 6  # the first is the best; two without a better one
