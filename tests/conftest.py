@@ -14,10 +14,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-WORDS = (
+WORDS = (  # noqa: SIM905
     "the a of to and in is red blue green cat dog fish house tree river stone runs eats sleeps who what where "
     "small large old new sun moon star one two three four five six seven eight nine ten colour animal"
-).split()  # noqa: SIM905 - forty short words read better in a line
+).split()
 
 
 @pytest.fixture(scope="session")

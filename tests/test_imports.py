@@ -88,5 +88,11 @@ def test_one_place_knows_a_library(library, home):
 
 def test_what_a_refusal_needs_imports_no_torch():
     modules = "cli, config, resume, runs, tracking, data.load, data.formats, compare"
-    code = f"import sys; from importlib import import_module; [import_module('rag_experiments.' + m) for m in '{modules}'.split(', ')]; assert 'torch' not in sys.modules"
+    code = f"""
+import sys
+from importlib import import_module
+for name in {modules.split(", ")}:
+    import_module("rag_experiments." + name)
+assert "torch" not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rag_experiments.data.schema import Question
 
 from rag_experiments.algorithms.base import Examples
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives
+from rag_experiments.data.schema import Question
 from rag_experiments.models.encoder import Encoder
 from rag_experiments.schema import EncoderConfig
 

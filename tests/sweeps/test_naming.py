@@ -12,16 +12,12 @@ PLAIN = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 @pytest.mark.parametrize(
     ("overrides", "swept", "label"),
     [
-        (
-            ["algorithm=ctl", "trainer.learning_rate=1e-5", "seed=0"],
-            {"trainer.learning_rate", "seed"},
-            "learning_rate-1e-5_seed-0",
-        ),
+        (["algorithm=ctl", "trainer.lr=1e-5", "seed=0"], {"trainer.lr", "seed"}, "lr-1e-5_seed-0"),
+        (["k=-1"], {"k"}, "k--1"),
         (["algorithm=ctl", "name=x"], {"algorithm"}, "algorithm-ctl"),
         (["model@algorithm.teacher=smollm2_135m", "seed=1"], {"model@algorithm.teacher"}, "teacher-smollm2_135m"),
         (["+a.path=x", "b.path=y"], {"a.path", "b.path"}, "a.path-x_b.path-y"),
-        (["seed=0"], set(), "seed-0"),
-        ([], set(), "job"),
+        (["seed=0"], set(), "single"),
         (["x='a b/c'"], {"x"}, "x-a-b-c"),
     ],
 )
