@@ -1,0 +1,210 @@
+"""Every format: reads, round-trips to native, finds a bad line and a missing gold passage; broken files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rag_experiments.data import formats
+from rag_experiments.data.formats import FORMATS, config_class
+from rag_experiments.data.intake import Intake
+from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.data.load import RagData, load_data
+from rag_experiments.data.native import write_native
+from rag_experiments.errors import RequestError
+from tests.data.samples import COUNT, Sample, passage, question, samples
+
+SAMPLES = samples()
+FILE_FORMATS = sorted(set(FORMATS) - {"pydocs", "keyvalue", "documents"})
+
+
+def load(sample: Sample, folder: Path, cache: Path) -> RagData:
+    return load_data(sample.config(folder), cache)
+
+
+def by_text(data: RagData) -> dict[str, tuple]:
+    """Question text to what is known about it, passages by their texts."""
+
+    def texts(ids: tuple[str, ...]) -> list[str]:
+        return data.passages.full_texts(data.passages.rows(ids))
+
+    return {
+        q.question: (q.answers, texts(q.positive_ids), texts(q.negative_ids), texts(q.candidate_ids))
+        for questions in data.splits.values()
+        for q in questions
+    }
+
+
+def test_every_format_has_a_sample():
+    assert set(FILE_FORMATS) <= set(SAMPLES)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_reads(name, tmp_path):
+    sample = SAMPLES[name]
+    sample.write(tmp_path)
+    data = load(sample, tmp_path, tmp_path / "cache")
+    assert len(data.passages) == COUNT
+    known = by_text(data)
+    for n in range(COUNT):
+        answers, positives, negatives, candidates = known[question(n)]
+        title, text = passage(n)
+        assert answers == (f"d{n}",)
+        assert positives[0] == f"{title}\n{text}"
+        if sample.format in ("localrqa", "tevatron") or name.startswith("dpr"):
+            assert negatives == ["\n".join(passage((n + 1) % COUNT))]
+        if name.startswith("fid"):
+            assert candidates == ["\n".join(passage((n + step) % COUNT)) for step in (1, 0, 2)]
+    assert all(data.splits[split] for split in ("train", "dev", "test"))
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_round_trips_to_native(name, tmp_path):
+    SAMPLES[name].write(tmp_path)
+    data = load(SAMPLES[name], tmp_path, tmp_path / "cache")
+    write_native(tmp_path / "native", data.passages, data.splits)
+    again = load_data(JsonlConfig(path=str(tmp_path / "native")), tmp_path / "cache")
+    assert again.splits == data.splits
+    assert list(again.passages) == list(data.passages)
+    assert again.content_hash == data.content_hash
+
+
+@pytest.mark.parametrize("name", FILE_FORMATS)
+def test_bad_line_is_named(name, tmp_path):
+    sample = SAMPLES[name]
+    sample.write(tmp_path)
+    path = tmp_path / sample.questions
+    lines = path.read_text().splitlines()
+    lines[6] = lines[6][:-9]
+    path.write_text("\n".join(lines))
+    with pytest.raises(RequestError, match=rf"{sample.questions}:7: not valid JSON"):
+        load(sample, tmp_path, tmp_path / "cache")
+    lines[6] = json.dumps({"something": "else"})
+    path.write_text("\n".join(lines))
+    with pytest.raises(RequestError, match=rf"{sample.questions}:7: there is no"):
+        load(sample, tmp_path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", [name for name in FILE_FORMATS if SAMPLES[name].lose_gold])
+def test_missing_gold_is_found(name, tmp_path):
+    sample = SAMPLES[name]
+    sample.write(tmp_path)
+    sample.lose_gold(tmp_path)
+    with pytest.raises(RequestError, match=r":\d+: positive_ids has '.*', and no passage has that id"):
+        load(sample, tmp_path, tmp_path / "cache")
+
+
+def test_missing_gold_in_hub_data_is_found(tmp_path):
+    """There a gold passage is the context itself: it is missing where the answer is not in a context that is cut."""
+    from rag_experiments.data.hub import HubConfig
+
+    long = [" ".join(f"word{n}x{i}" for i in range(60)) for n in range(20)]
+    rows = [{"question": f"{n}?", "context": long[n], "answers": f"word{n}x7" if n else "absent"} for n in range(20)]
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = load_data(HubConfig(path=str(tmp_path), passage_words=20), tmp_path / "cache")
+    assert sum(map(len, data.splits.values())) == 19
+    assert "answer is not in its context" in data.notes[0]
+    assert "train.jsonl:1" in data.notes[0]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_yaml_has_the_keys_of_the_class(name):
+    import yaml
+
+    text = (Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml").read_text()
+    assert text.startswith("# ")
+    values = yaml.safe_load(text)
+    fields = {field.name: field for field in dataclasses.fields(config_class(name))}
+    assert set(values) == set(fields)
+    for key, value in values.items():
+        default = fields[key].default
+        if key not in ("path", "dev_fraction", "test_fraction") and default is not dataclasses.MISSING:
+            assert value == default, key
+
+
+# -- broken files ------------------------------------------------------------------------------------
+
+EXAMPLES = int(os.environ.get("DATA_EXAMPLES", "40"))
+"""A format and a test; 500 were run for the figures in docs."""
+BYTES = st.sampled_from([b"", b"\n", b"{", b"}", b'"', b"\x00", b"\xff", b"null", b"[[", b"\\ud800", b"1e999", b"\t"])
+DAMAGE = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), BYTES | st.binary(max_size=6)), min_size=1, max_size=4)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda x: st.lists(x, max_size=2), max_leaves=4
+)
+
+
+def damaged(content: bytes, damage: list[tuple[float, int, bytes]]) -> bytes:
+    for place, length, inserted in damage:
+        at = int(place * len(content))
+        content = content[:at] + inserted + content[at + length :]
+    return content
+
+
+def one_sentence(error: RequestError) -> None:
+    assert "\n" not in str(error)
+
+
+def accounted(sample: Sample, folder: Path) -> tuple[int, int, int]:
+    """Rows of the questions' file that are not blank, questions taken, problems and remarks."""
+    with tempfile.TemporaryDirectory() as made:
+        intake = Intake(Path(made), collect=True)
+        formats.reader(sample.format).read(sample.config(folder), intake)
+        taken = sum(map(len, intake.splits.values()))
+        return taken, len(intake.problems), sum(intake._remarks.values())
+
+
+@pytest.mark.parametrize("name", FILE_FORMATS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damage=DAMAGE)
+def test_damaged_bytes_end_in_a_sentence(name, damage, tmp_path_factory):
+    """Never a traceback; and where nothing is refused, every row of the file is there or accounted for."""
+    sample = SAMPLES[name]
+    folder = tmp_path_factory.getbasetemp() / f"damaged-{name}"
+    folder.mkdir(exist_ok=True)
+    sample.write(folder)
+    path = folder / sample.questions
+    path.write_bytes(damaged(path.read_bytes(), damage))
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            data = load(sample, folder, Path(cache))
+    except RequestError as error:
+        one_sentence(error)
+        return
+    rows = sum(bool(line.strip()) for line in path.read_bytes().split(b"\n"))
+    asked = sum(map(len, data.splits.values()))
+    left_out = any("left out" in note for note in data.notes)
+    extra = COUNT if name == "localrqa" else 0  # each of its passages is asked about once more in the other file
+    assert asked >= rows + extra or left_out, "a row was lost without a word"
+
+
+@pytest.mark.parametrize("name", FILE_FORMATS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(number=st.integers(0, COUNT - 1), key=st.integers(0, 9), value=JSON)
+def test_wrong_values_end_in_a_sentence(name, number, key, value, tmp_path_factory):
+    """One field of one row becomes another JSON value: refused with its line, or taken, never lost."""
+    sample = SAMPLES[name]
+    folder = tmp_path_factory.getbasetemp() / f"wrong-{name}"
+    folder.mkdir(exist_ok=True)
+    sample.write(folder)
+    path = folder / sample.questions
+    lines = path.read_text().splitlines()
+    row = json.loads(lines[number])
+    row[list(row)[key % len(row)]] = value
+    lines[number] = json.dumps(row)
+    path.write_text("\n".join(lines))
+    taken, problems, remarks = accounted(sample, folder)
+    try:
+        with tempfile.TemporaryDirectory() as cache:
+            load(sample, folder, Path(cache))
+    except RequestError as error:
+        one_sentence(error)
+        return
+    assert problems == 0
+    assert taken + remarks >= COUNT
