@@ -115,6 +115,7 @@ def _prepare(trainer: RPGTrainer) -> None:
     trainer.candidates.progress = False
     _ = trainer.candidates.rows_QK
     trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1  # what train() would set
     trainer.parts.model.train()
 
 

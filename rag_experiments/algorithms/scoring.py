@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 SCHEMA = "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, log_probs BLOB NOT NULL) WITHOUT ROWID"
 KEYS_A_QUERY = 500
 """Below the number of parameters that every build of SQLite allows."""
-PAIRS_A_COMMIT = 512
+PAIRS_A_COMMIT = 128
 SECONDS_TO_WAIT = 120.0
 """For another process that writes to the same file."""
 
