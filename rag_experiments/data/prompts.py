@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rag_experiments.data.schema import Passage, Question, Turn
 
 DEFAULT_INSTRUCTION = "Answer the question from the passages. Give only the answer, in as few words as possible."
+_CUE = "Answer:"
 _BODY = "BODYBODYBODY"
 _REPLY = "REPLYREPLYREPLY"
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
@@ -143,7 +144,7 @@ class PromptBuilder:
         if not answer.strip():
             raise RequestError("an answer is empty: there is nothing to learn or to score in it.")
         text = answer.strip()
-        says = self._encode(text if self.chat or self.kind == "encoder_decoder" else f" {text}")
+        says = self._encode(text) if self.chat or self.kind == "encoder_decoder" else self._after_cue(text)
         if not end:
             return list(says)
         if self.kind == "encoder_decoder":
@@ -202,6 +203,15 @@ class PromptBuilder:
     def _encode_once(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
+    def _after_cue(self, text: str) -> tuple[int, ...]:
+        """Tokens of an answer after `Answer:` and a space, as if the two were read together.
+
+        Some tokenizers put a space before whatever they are given; alone, the answer would start with two.
+        """
+        cue = self._encode(_CUE)
+        whole = self._encode(f"{_CUE} {text}")
+        return whole[len(cue) :] if whole[: len(cue)] == cue else self._encode(f" {text}")
+
     def _trusted(self, text: str) -> list[int]:
         """Tokens of text from the template, in which special tokens are meant."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -212,7 +222,7 @@ class PromptBuilder:
         if end_id is None:
             raise RequestError("the reader's tokenizer has no end-of-sequence token, so that no answer could end.")
         head = [*self._starts, *self._trusted(f"{self.instruction}\n\n" if self.instruction else "")]
-        tail = self._trusted("\nAnswer:")
+        tail = self._trusted(f"\n{_CUE}")
         return head, [*tail, *self._ends] if self.kind == "encoder_decoder" else tail, end_id
 
     def _chat_frame(self) -> tuple[list[int], list[int], int]:

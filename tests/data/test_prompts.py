@@ -37,6 +37,19 @@ def test_without_a_template():
     assert made.tokenizer.decode(made.answer("in the house")) == " in the house<|im_end|>"
 
 
+def test_a_tokenizer_that_puts_spaces_first_does_not_double_them():
+    """As Llama 2's and Mistral's: every text they are given starts with a space."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {token: index for index, token in enumerate(["</s>", "▁", *"Answer:inthousQio?.WGy[]1\n"])}
+    spaced = Tokenizer(models.BPE(letters, merges=[]))
+    spaced.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spaced, eos_token="</s>", model_max_length=500)
+    made = PromptBuilder(tokenizer, max_length=500, instruction="Go.")
+    assert tokenizer.convert_ids_to_tokens(made.answer("in")) == ["▁", "i", "n", "</s>"]
+
+
 def test_the_template_can_be_left_out():
     assert builder(chat_template="none").text(builder(chat_template="none").build("Why?")).endswith("Why?\nAnswer:")
 
