@@ -57,12 +57,13 @@ class OptunaSweeper(BaseSweeper):
         if not self.space:
             raise RequestError("there is nothing to search: give a space with sweep=…, or keys as key=interval(a,b)")
         self._check_request(session)
+        sampler, pruner = self._sampler(), space.make_pruner(self.pruner, self.pruner_options)
         if session.config.plan:
             print("\n".join([f"{key}: {value}" for key, value in self.space.items()] + ["", "nothing was started"]))
             return None
         self.begin(session)
         self.address = storage_address(self.storage, session.folder)
-        self._open_study()
+        self._open_study(sampler, pruner)
         session.total = self.n_trials
         interrupted = False
         with termination_as_interrupt():
@@ -86,17 +87,17 @@ class OptunaSweeper(BaseSweeper):
     def _lowest(self) -> dict[str, Any]:
         return {key: (d.choices[0] if hasattr(d, "choices") else d.low) for key, d in self.space.items()}
 
-    def _open_study(self) -> None:
-        pruner = space.make_pruner(self.pruner, self.pruner_options)
+    def _sampler(self, more_seed: int = 0) -> Any:
         parallel = getattr(self.launcher, "places", 1) > 1
-        sampler = space.make_sampler(self.sampler, self.sampler_options, self.seed, parallel)
+        seed = None if self.seed is None else self.seed + more_seed
+        return space.make_sampler(self.sampler, self.sampler_options, seed, parallel)
+
+    def _open_study(self, sampler: Any, pruner: Any) -> None:
         self.study = open_study(self.address, self.direction, sampler, pruner)
         remember_pruner(self.study, self.pruner, self.pruner_options)
         before = len(self.study.get_trials(deepcopy=False))
-        if before and self.seed is not None:
-            # A sampler seeded alike would draw the first call's trials again.
-            seed = self.seed + 1000 * before
-            self.study.sampler = space.make_sampler(self.sampler, self.sampler_options, seed, parallel)
+        if before:  # a sampler seeded alike would draw the first call's trials again
+            self.study.sampler = self._sampler(1000 * before)
 
     # -- trials ----------------------------------------------------------------------------------
 
@@ -139,7 +140,7 @@ class OptunaSweeper(BaseSweeper):
         for key, value in values.items():
             distribution = self.space[key]
             if hasattr(distribution, "choices"):
-                value = next((choice for choice in distribution.choices if choice == str(value)), None)
+                value = next((choice for choice in distribution.choices if str(choice) == str(value)), None)
             elif isinstance(value, int | float):
                 value = value if distribution.low <= value <= distribution.high else None
             if value is not None:

@@ -53,9 +53,8 @@ def optuna_module() -> Any:
 def search_space(overrides: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:
     """(key → Optuna distribution, overrides that are fixed).
 
-    `interval(a, b)` is a range, of whole numbers where both ends are and `tag(int, …)` or not `tag(log, …)`
-    asks otherwise; `tag(log, interval(…))` is searched by its logarithm; `range(a, b, step)` is whole
-    numbers; `a,b` and `choice(a, b)` are categories.
+    `interval(a, b)` is a range of numbers, `int(interval(a, b))` of whole ones; `tag(log, interval(…))` is
+    searched by its logarithm; `range(a, b, step)` is whole numbers; `a,b` and `choice(a, b)` are categories.
 
     Raises:
         RequestError: a value that cannot be searched.
@@ -92,7 +91,7 @@ def _distribution(key: str, override: Override) -> Any:
         if isinstance(value, RangeSweep) and isinstance(value.start, int) and isinstance(value.step, int):
             return distributions.IntDistribution(value.start, int(value.stop or 0) - 1, step=value.step)
         assert isinstance(value, ChoiceSweep | RangeSweep) or override.is_sweep_override()
-        # As text: what stands on the command line of the job, whatever its type.
+        # Encoded: a text with special characters is quoted, as it must stand on the job's command line.
         return distributions.CategoricalDistribution(list(override.sweep_iterator(transformer=Transformer.encode)))
     except ValueError as error:
         raise RequestError(f"{key}={override.input_line or value}: {error}") from error
@@ -100,6 +99,8 @@ def _distribution(key: str, override: Override) -> Any:
 
 def override_of(key: str, value: Any) -> str:
     """A trial's value as an override that reads back exactly."""
+    if value is None:
+        return f"{key}=null"
     return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
 
 

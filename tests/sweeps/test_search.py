@@ -1,0 +1,199 @@
+"""Searches: the space, the study, resuming, pruning. The jobs are stubs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from rag_experiments import runs
+from rag_experiments.errors import RequestError
+from rag_experiments.outcome import Pruned
+from rag_experiments.sweeps import space, study
+
+SEARCH = ("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0.01,1.0))")
+
+
+def trials(sweep, name: str = "s"):
+    address = str(sweep.folder(name) / "study.log")
+    return optuna.load_study(study_name=study.STUDY, storage=study.storage_at(address)).get_trials()
+
+
+def test_a_search_finds_more_than_the_default(sweep, capsys):
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=12") == 0
+    found = trials(sweep)
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 12
+    assert found[0].params["algorithm.temperature"] == pytest.approx(0.05)  # the default comes first
+    best = max(found, key=lambda trial: trial.value)
+    assert abs(best.params["algorithm.temperature"] - 0.3) < 0.1
+    assert best.value > found[0].value
+    out = capsys.readouterr().out
+    assert "12 jobs: 12 completed" in out
+    assert f"best: {best.number:04d}_" in out
+    values = sweep.values()
+    assert sorted(values) == [trial.user_attrs["directory"] for trial in found]
+    assert all(values[trial.user_attrs["directory"]]["dev/ndcg@10"] == trial.value for trial in found)
+
+
+def test_a_search_goes_on_where_it_was(sweep):
+    def interrupted(request, run):
+        if len(sweep.ran) == 3:
+            raise KeyboardInterrupt
+        return {"dev/ndcg@10": 0.5}
+
+    whole = sweep.action
+    sweep.action = interrupted
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=5") == 130
+    assert [trial.state.name for trial in trials(sweep)] == ["COMPLETE", "COMPLETE", "RUNNING"]
+    running = trials(sweep)[2].params
+    sweep.action = whole
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=5") == 0
+    assert [name.endswith(" again") for name in sweep.ran] == [True, False, False]
+    found = trials(sweep)
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 5
+    assert found[2].params == running
+    assert len({trial.params["algorithm.temperature"] for trial in found}) == 5  # not the first call's again
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=5") == 0
+    assert sweep.ran == []
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=6") == 0
+    assert len(sweep.ran) == 1
+
+
+def test_failed_trials_run_again_or_are_left(sweep):
+    def fails(request, run):
+        raise ZeroDivisionError
+
+    sweep.action = fails
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=1") == 1
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=1", "sweep.retry_failed=false") == 1
+    assert sweep.ran == []
+    sweep.action = lambda request, run: {"dev/ndcg@10": 1.0}
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=1") == 0
+    assert len(sweep.ran) == 1
+    assert [trial.state.name for trial in trials(sweep)] == ["FAIL", "COMPLETE"]
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=1") == 0
+    assert sweep.ran == []
+
+
+def test_hopeless_trials_are_pruned_and_stay_so(sweep, capsys):
+    def reports(request, run):
+        config = request.config
+        trial = study.load_trial(config.sweep.study, config.sweep.trial)
+        for step in (1, 2, 3):
+            trial.report(-config.algorithm.temperature * step, step)
+            if trial.should_prune():
+                raise Pruned(f"at step {step}")
+        return {"dev/ndcg@10": -config.algorithm.temperature}
+
+    sweep.action = reports
+    arguments = (*SEARCH, "hydra.sweeper.n_trials=10", "hydra/sweeper=optuna", "hydra.sweeper.sampler=random")
+    assert sweep(*arguments) == 0
+    states = {trial.user_attrs["directory"]: trial.state.name for trial in trials(sweep)}
+    assert set(states.values()) == {"COMPLETE", "PRUNED"}
+    for name, state in states.items():
+        status = runs.RunDirectory(sweep.folder() / name).read_status()
+        assert status["state"] == ("completed" if state == "COMPLETE" else "interrupted")
+        assert (status["error"] or {}).get("kind") == (None if state == "COMPLETE" else "pruned")
+    count = list(states.values()).count("PRUNED")
+    assert f"{count} pruned" in capsys.readouterr().out
+    assert sweep(*arguments) == 0
+    assert sweep.ran == []
+    assert f"{count} pruned" in capsys.readouterr().out
+
+
+def test_random_search_and_a_database(sweep):
+    arguments = (
+        "hydra/sweeper=random",
+        SEARCH[1],
+        "seed=0,1,2",
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.storage=sqlite",
+    )
+    assert sweep(*arguments) == 0
+    storage = f"sqlite:///{sweep.folder()}/study.db"
+    found = optuna.load_study(study_name=study.STUDY, storage=storage).get_trials()
+    assert len(found) == 3
+    assert all(trial.params["seed"] in (0, 1, 2) for trial in found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("hydra/sweeper=optuna",), "nothing to search"),
+        ((*SEARCH, "hydra.sweeper.sampler=tpf"), "did you mean 'tpe'"),
+        ((*SEARCH, "hydra.sweeper.pruner=mediam"), "did you mean 'median'"),
+        ((*SEARCH, "hydra.sweeper.sampler_options={nonsense: 1}"), "sampler_options"),
+        (("hydra/sweeper=optuna", "algorithm.temperature=tag(logg,interval(0.1,1))"), "tag"),
+        (("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0,1.0))"), "algorithm.temperature"),
+        (("hydra/sweeper=optuna", "algorithm.temperatur=interval(0.1,1.0)"), "did you mean"),
+        (("algorithm.temperature=interval(0.1,1.0)",), "a grid takes values"),
+    ],
+)
+def test_wrong_searches_are_refused_before_anything_is_made(sweep, arguments, message):
+    with pytest.raises(RequestError, match=message):
+        sweep(*arguments)
+    assert not sweep.folder().exists()
+
+
+def test_a_study_of_the_other_direction_is_not_mixed(sweep):
+    sweep(*SEARCH, "hydra.sweeper.n_trials=1")
+    with pytest.raises(RequestError, match="direction"):
+        sweep(*SEARCH, "hydra.sweeper.n_trials=1", "hydra.sweeper.direction=minimize")
+
+
+def test_hydras_syntax_becomes_distributions():
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    texts = [
+        "a=int(interval(1,8))",
+        "b=interval(0.5,8)",
+        "c=tag(log,interval(1e-6,1e-3))",
+        "d=range(2,9,2)",
+        "e=x,y",
+        "f=choice(1,2.5)",
+        "g=3",
+        "h=tag(float,interval(1,8))",
+        "i=tag(int,log,interval(1,64))",
+    ]
+    parsed = OverridesParser.create().parse_overrides(texts)
+    found, fixed = space.search_space(parsed)
+    d = optuna.distributions
+    assert fixed == ["g=3"]
+    assert found == {
+        "a": d.IntDistribution(1, 8),
+        "b": d.FloatDistribution(0.5, 8.0),
+        "c": d.FloatDistribution(1e-6, 1e-3, log=True),
+        "d": d.IntDistribution(2, 8, step=2),
+        "e": d.CategoricalDistribution(["x", "y"]),
+        "f": d.CategoricalDistribution([1, 2.5]),
+        "h": d.FloatDistribution(1.0, 8.0),
+        "i": d.IntDistribution(1, 64, log=True),
+    }
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[2] / "conf" / "sweep").glob("*.yaml")), ids=lambda f: f.stem
+)
+def test_every_space_composes_and_its_ends_are_valid_requests(file):
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from rag_experiments import cli
+    from rag_experiments.config import check_algorithm, check_common
+
+    composed = cli.compose([f"sweep={file.stem}"])
+    params = OmegaConf.to_container(composed.hydra.sweeper.params)
+    found, fixed = space.search_space(OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()]))
+    assert found
+    assert not fixed
+    assert composed.algorithm.name == file.stem
+    for end in ("low", "high"):
+        values = {
+            k: (d.choices[0 if end == "low" else -1] if hasattr(d, "choices") else getattr(d, end))
+            for k, d in found.items()
+        }
+        config, _ = check_common(
+            cli.compose([f"sweep={file.stem}", *[space.override_of(k, v) for k, v in values.items()]])
+        )
+        check_algorithm(config)
