@@ -92,6 +92,7 @@ def make_document(args: argparse.Namespace) -> Document:
     from rag_experiments.comparison.before_after import before_after
     from rag_experiments.comparison.loading import load_runs
     from rag_experiments.comparison.render import Document
+    from rag_experiments.comparison.sweeps import gaps
     from rag_experiments.comparison.table import RunTable
     from rag_experiments.comparison.verdict import judge
     from rag_experiments.comparison.where import filter_runs
@@ -100,7 +101,7 @@ def make_document(args: argparse.Namespace) -> Document:
         raise RequestError(f"--baseline {args.baseline}: there is no such directory")
     directories = [*args.directories, *([args.baseline] if args.baseline else [])]
     runs = load_runs(directories)
-    notes = []
+    notes = gaps(runs, args.directories)
     if args.where:
         chosen = filter_runs(runs, args.where)
         if not chosen:

@@ -29,7 +29,8 @@ def find_baseline(table: RunTable, directory: Path | str) -> tuple[Section, Grou
         RequestError: it is not among the runs, holds several configs, or has no completed run.
     """
     real = os.path.realpath(directory)
-    inside = [r for r in table.runs if (p := os.path.realpath(r.path)) == real or p.startswith(real + os.sep)]
+    inside = [run for run in table.runs if os.path.realpath(run.path) == real]  # itself, not the evaluations in it
+    inside = inside or [run for run in table.runs if os.path.realpath(run.path).startswith(real + os.sep)]
     if not inside:
         raise RequestError(f"--baseline {directory}: none of the compared runs is there; name it among the directories")
     found = [

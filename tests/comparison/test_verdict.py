@@ -134,6 +134,13 @@ def test_wrong_baselines(two_runs: tuple[Path, Path], which: str, says: str) -> 
         judge(RunTable(load_runs([root])), root / which)
 
 
+def test_evaluations_of_a_run_compare_with_it(tmp_path: Path) -> None:
+    base = write_run(tmp_path / "run", {"test": rows_with(0.4)})
+    again = write_run(base / "evaluations" / "bm25", {"test": rows_with(0.8, seed=1)}, {"retriever.type": "bm25"})
+    comparison = judge(RunTable(load_runs([base, again]), "recall@1"), base)
+    assert [verdict.outcome for verdict in comparison.verdicts] == ["better"]
+
+
 def test_a_failed_baseline_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {"test": rows_with(0.5)}, {"trainer.learning_rate": 1.0})
     failed = write_run(tmp_path / "b", {}, state="failed")
