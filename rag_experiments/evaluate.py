@@ -11,6 +11,8 @@ the run's own evaluation went through, so the same overrides give the same figur
 from __future__ import annotations
 
 import logging
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +82,34 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
             settings = OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved)))
             runs.atomic_write_text(temporary / "config.yaml", settings)
             runs.atomic_write_json(temporary / "metrics.json", metrics)
+            runs.atomic_write_json(temporary / "status.json", status(opened))
             for split, rows in predictions.items():
                 runs.atomic_write_jsonl(temporary / "predictions" / f"{split}.jsonl", rows)
         print_beside(opened.run.read_final_metrics(), metrics)
         print(f"\nwritten to {folder}")
     return metrics
+
+
+def status(opened: Reopened) -> dict[str, Any]:
+    """What lets `rag-compare` hold an evaluation against runs: state, data, and the run that it is of."""
+    earlier = opened.run.read_status()
+    kept = ("algorithm", "git_commit", "git_dirty", "versions")
+    data = opened.request.data
+    return {
+        **{key: earlier.get(key) for key in kept},
+        "state": "completed",
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config_hash": opened.request.config_hash,
+        "data_hash": data.content_hash,
+        "corpus_hash": data.corpus_hash,
+        "data": {
+            "format": opened.request.config.data.format,
+            "path": opened.request.config.data.path,
+            "passages": len(data.passages),
+        },
+        "evaluation_of": str(opened.run.path),
+        "command": " ".join([Path(sys.executable).name, "-m", "rag_experiments.evaluate", *sys.argv[1:]]),
+    }
 
 
 def print_beside(before: dict[str, float], now: dict[str, float]) -> None:
