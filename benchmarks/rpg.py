@@ -50,7 +50,7 @@ def main() -> None:
             _ours(trainer, numbers, warm=True)
         plain = [_timed(lambda: _plain_step(trainer, numbers))]
         cold = [_timed(lambda: _ours(trainer, numbers, warm=False)) for _ in range(args.cold)]
-        parts = {"language model": trainer.scorer.seconds}
+        parts = {"language model": trainer.judge.scorer.seconds}
         warm = [_timed(lambda: _ours(trainer, numbers, warm=True)) for _ in range(args.warm)]
         parts |= _warm_parts(trainer, numbers)
     seconds = {"plain": plain[0], "cold": statistics.median(cold), "warm": statistics.median(warm)}
@@ -122,7 +122,7 @@ def _prepare(trainer: RPGTrainer) -> None:
 def _ours(trainer: RPGTrainer, numbers: list[int], warm: bool) -> None:
     """One step as a run does it."""
     if not warm:
-        trainer.scorer = AnswerScorer(trainer.scorer.reader, None)
+        trainer.judge.scorer = AnswerScorer(trainer.judge.scorer.reader, None)
     trainer.training_step(trainer.model, trainer.collate(numbers))
     trainer.optimizer.step()
     trainer.optimizer.zero_grad()
@@ -137,7 +137,7 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
         found.append(
             [
                 _plain_score(reader, prompt, answer)
-                for _, prompt in trainer._prompts(trainer.questions[number], rows_BK[b])
+                for _, prompt in trainer.judge.prompts(trainer.questions[number], rows_BK[b])
             ]
         )
     longest = max(len(row) for rows in found for row in rows)
@@ -199,9 +199,9 @@ def _moved(encoder: Any, token_ids: list[list[int]]) -> dict[str, torch.Tensor]:
 
 def _describe(trainer: RPGTrainer, numbers: list[int]) -> dict[str, Any]:
     rows_BK = trainer.candidates.rows_QK[numbers]
-    trainer.scorer = AnswerScorer(trainer.scorer.reader, None)
+    trainer.judge.scorer = AnswerScorer(trainer.judge.scorer.reader, None)
     trainer.judged(numbers, rows_BK)
-    scorer = trainer.scorer
+    scorer = trainer.judge.scorer
     return {
         "threads": torch.get_num_threads(),
         "device": str(trainer.parts.model.device),
@@ -216,11 +216,11 @@ def _check(trainer: RPGTrainer, numbers: list[int]) -> dict[str, float]:
     """The first question's scores: plain, ours in full precision, ours as a run computes them."""
     rows_BK, question = trainer.candidates.rows_QK[numbers[:1]], trainer.questions[numbers[0]]
     exact = _plain_reader(trainer)
-    prompts = [prompt for _, prompt in trainer._prompts(question, rows_BK[0])][:4]
+    prompts = [prompt for _, prompt in trainer.judge.prompts(question, rows_BK[0])][:4]
     answers = [question.answers[0]] * len(prompts)
     plain = [_plain_score(exact, prompt, answers[0]).mean() for prompt in prompts]
     ours = [float(row.mean()) for row in AnswerScorer(exact, None).token_log_probs(prompts, answers)]
-    used = [float(row.mean()) for row in trainer.scorer.token_log_probs(prompts, answers)]
+    used = [float(row.mean()) for row in trainer.judge.scorer.token_log_probs(prompts, answers)]
     return {
         "largest_difference_fp32": max(abs(float(a) - b) for a, b in zip(plain, ours, strict=True)),
         "largest_difference_as_run": max(abs(float(a) - b) for a, b in zip(plain, used, strict=True)),

@@ -32,10 +32,8 @@ from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
-from rag_experiments.algorithms.scoring import AnswerScorer
-from rag_experiments.data.prompts import Prompt
+from rag_experiments.algorithms.scoring import AnswerScorer, CandidateJudge
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models.reader import Reader
 from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates
@@ -172,10 +170,9 @@ class RPGTrainer(AlgorithmTrainer):
         """Open the teacher and the score cache; refuse questions that do not fit; prepare the candidates."""
         self.questions = self.parts.data.splits["train"]
         teacher = Reader.load(self.hyper.teacher, cache=self.parts.cache, frozen=True)
-        for question in self.questions:
-            teacher.prompts.for_question(question, (), question.answers[0])
-        self.scorer = AnswerScorer(teacher, self.parts.cache)
         store = self.parts.data.passages
+        leave_one_out = self.hyper.objective == "loop"
+        self.judge = CandidateJudge(AnswerScorer(teacher, self.parts.cache), self.questions, store, leave_one_out)
         self.golds = [store.rows(question.positive_ids).tolist() for question in self.questions]
         if self.hyper.add_gold and not any(self.golds):
             raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
@@ -252,37 +249,17 @@ class RPGTrainer(AlgorithmTrainer):
         self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """`token_log_probs_BKT` and `token_mask_BT` of `rpg_loss`, from the cache or from the teacher."""
-        scorer = self.scorer
-        asked, hits, seconds = scorer.asked, scorer.hits, scorer.seconds
-        places, prompts, answers = [], [], []
-        for b, number in enumerate(numbers):
-            question = self.questions[number]
-            for k, prompt in self._prompts(question, rows_BK[b]):
-                places.append((b, k))
-                prompts.append(prompt)
-                answers.append(question.answers[0])
-        scores = scorer.token_log_probs(prompts, answers, progress)
-        log_probs_BKT = np.zeros((*rows_BK.shape, max(map(len, scores), default=1)), dtype=np.float32)
-        mask_BT = np.zeros((len(numbers), log_probs_BKT.shape[2]), dtype=bool)
-        for (b, k), row_T in zip(places, scores, strict=True):
-            log_probs_BKT[b, k, : len(row_T)] = row_T
-            mask_BT[b, : len(row_T)] = True
-        self.record("cache_hit_rate", (scorer.hits - hits) / max(1, scorer.asked - asked))
-        self.record("lm_seconds", scorer.seconds - seconds)
+        scorer = self.judge.scorer
+        before = (scorer.asked, scorer.hits, scorer.seconds, scorer.tokens_asked, scorer.tokens_computed)
+        log_probs_BKT, mask_BT = self.judge.log_probs(numbers, rows_BK, progress)
+        after = (scorer.asked, scorer.hits, scorer.seconds, scorer.tokens_asked, scorer.tokens_computed)
+        asked, hits, seconds, tokens_asked, tokens_computed = (b - a for a, b in zip(before, after, strict=True))
+        self.record("cache_hit_rate", hits / max(1, asked))
+        self.record("lm_seconds", seconds)
+        self.record("lm_tokens_asked", tokens_asked)
+        self.record("lm_tokens_computed", tokens_computed)
         device = self.parts.model.device
         return torch.from_numpy(log_probs_BKT).to(device), torch.from_numpy(mask_BT).to(device)
-
-    def _prompts(self, question: Question, rows_K: np.ndarray) -> list[tuple[int, Prompt]]:
-        """Place and prompt of each candidate: with it alone or, for LOOP, with all the others."""
-        store, builder = self.parts.data.passages, self.scorer.reader.prompts
-        present = [(k, int(row)) for k, row in enumerate(rows_K) if row >= 0]
-        passages = {row: store[row] for _, row in present}
-        made = []
-        for k, row in present:
-            # In the corpus's order, so that the same set is the same prompt whatever the encoder's ranking.
-            shown = [row] if self.hyper.objective != "loop" else sorted(passages.keys() - {row})
-            made.append((k, builder.for_question(question, [passages[r] for r in shown], question.answers[0])))
-        return made
 
     def prescore(self) -> None:
         """Score the candidates of this process's share of the training questions, with a progress bar."""
@@ -290,17 +267,15 @@ class RPGTrainer(AlgorithmTrainer):
         mine = range(self.args.process_index, len(self.questions), self.args.world_size)
         for start in range(0, len(mine), PRESCORED_AT_A_TIME):
             numbers = mine[start : start + PRESCORED_AT_A_TIME]
-            self.judged(numbers, rows_QK[list(numbers)], progress=True)
+            self.judge.log_probs(numbers, rows_QK[list(numbers)], progress=True)
         self.accelerator.wait_for_everyone()
-        log.info("scored ahead: %s", self.cost())
+        log.info("scored ahead: %s", self.judge.scorer.cost())
 
-    def cost(self) -> str:
-        """What the teacher's scores have cost so far, in words."""
-        scorer = self.scorer
-        return (
-            f"{scorer.asked} pairs, {scorer.hit_rate:.0%} of them from the cache; {scorer.tokens_computed} of "
-            f"{scorer.tokens_asked} tokens computed in {scorer.seconds:.0f} s. {scorer.truncation.sentence()}"
-        )
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; says at the end what the language model has cost."""
+        result = super().train(*args, **kwargs)
+        log.info("language model: %s", self.judge.scorer.cost())
+        return result
 
     # -- logging ---------------------------------------------------------------------------------
 

@@ -1,103 +1,29 @@
-"""How likely a frozen language model finds answers, each pair of prompt and answer computed once and for all.
+"""How likely a frozen language model finds the answers, given candidate passages.
 
-The scores of a frozen model never change, so they are kept on disk under their content: the model with every setting
-that changes its numbers (`Reader.fingerprint`) names the file, and the token ids of prompt and answer, which hold
-instruction, template, passages, question and answer as the model sees them, are the key. A pair that was scored is
-never scored again, in this run, in one beside it, or in the next. What is kept is the log-probability of each token,
-from which every kind of target is made.
+`AnswerScorer` puts a cache on disk before the model; what is kept is the log-probability of each token, from which
+every kind of target is made. `CandidateJudge` asks it about questions and their candidates.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from rag_experiments.algorithms.score_cache import ScoreCache, pair_key
 from rag_experiments.data.prompts import Prompt, TruncationCounts
-from rag_experiments.errors import RequestError
+from rag_experiments.data.schema import Question
 from rag_experiments.models.reader import Reader
 from rag_experiments.models.shared_prefix import PrefixScorer, can_share
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from rag_experiments.data.passages import PassageStore
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, log_probs BLOB NOT NULL) WITHOUT ROWID"
-KEYS_A_QUERY = 500
-"""Below the number of parameters that every build of SQLite allows."""
 PAIRS_A_COMMIT = 128
-SECONDS_TO_WAIT = 120.0
-"""For another process that writes to the same file."""
-
-
-class ScoreCache:
-    """Token log-probabilities by key, in a SQLite file that several processes may read and write at once.
-
-    WAL mode: readers never wait, writers wait for each other, and a process that is killed loses what it had not
-    committed and nothing else. Values are plain little-endian float32; nothing is pickled. The file must be on a
-    disk of this machine: WAL needs memory shared between the processes.
-    """
-
-    def __init__(self, file: Path | None):
-        """`None`: in memory, for this process alone."""
-        self.file = file
-        self._connection: sqlite3.Connection | None = None
-        self._process = 0
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """Open, and this process's own: a connection must not be taken through a fork."""
-        if self._connection is None or self._process != os.getpid():
-            self._connection, self._process = self._open(), os.getpid()
-        return self._connection
-
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """Those of `keys` that are known, `[T]` float32 each."""
-        found: dict[bytes, np.ndarray] = {}
-        wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), KEYS_A_QUERY):
-            some = wanted[start : start + KEYS_A_QUERY]
-            marks = ",".join("?" * len(some))
-            rows = self.connection.execute(f"SELECT key, log_probs FROM scores WHERE key IN ({marks})", some)
-            found |= {key: np.frombuffer(value, dtype="<f4") for key, value in rows}
-        return found
-
-    def put(self, scores: Mapping[bytes, np.ndarray]) -> None:
-        """Keep `scores`; where another process was first, its value stays, so that all read the same."""
-        rows = [(key, np.asarray(value, dtype="<f4").tobytes()) for key, value in scores.items()]
-        with self.connection as connection:
-            connection.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?)", rows)
-
-    def __len__(self) -> int:
-        return self.connection.execute("SELECT COUNT(*) FROM scores").fetchone()[0]
-
-    def close(self) -> None:
-        """Close the file; it opens again at the next use."""
-        if self._connection is not None and self._process == os.getpid():
-            self._connection.close()
-        self._connection = None
-
-    def _open(self) -> sqlite3.Connection:
-        """Raises `RequestError` for a file that is no such cache, or that cannot be written."""
-        try:
-            if self.file is not None:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-            # Autosaving checkpoints and the dataloader may use other threads; one of them at a time does.
-            opened = sqlite3.connect(self.file or ":memory:", timeout=SECONDS_TO_WAIT, check_same_thread=False)
-            opened.execute("PRAGMA journal_mode=WAL")
-            opened.execute("PRAGMA synchronous=NORMAL")
-            opened.execute(SCHEMA)
-            opened.commit()
-        except (sqlite3.Error, OSError) as error:
-            raise RequestError(
-                f"the score cache {self.file} cannot be opened ({error}): remove it, or choose another paths.cache"
-            ) from error
-        return opened
 
 
 class AnswerScorer:
@@ -171,16 +97,69 @@ class AnswerScorer:
         """Share of the pairs asked for that were known; 0 before the first."""
         return self.hits / self.asked if self.asked else 0.0
 
+    def cost(self) -> str:
+        """What the scores have cost so far, in words."""
+        return (
+            f"{self.asked} pairs, {self.hit_rate:.0%} of them from the cache; {self.tokens_computed} of "
+            f"{self.tokens_asked} tokens computed in {self.seconds:.0f} s. {self.truncation.sentence()}"
+        ).rstrip()
+
+
+class CandidateJudge:
+    """What the language model thinks of each question's candidates."""
+
+    def __init__(
+        self, scorer: AnswerScorer, questions: Sequence[Question], passages: PassageStore, leave_one_out: bool = False
+    ):
+        """`leave_one_out`: candidate k is judged by the answer's score without it, given all the others.
+
+        Raises `RequestError` for a question that leaves no room for its answer.
+        """
+        self.scorer = scorer
+        self.questions = questions
+        self.passages = passages
+        self.leave_one_out = leave_one_out
+        for question in questions:
+            scorer.reader.prompts.for_question(question, (), question.answers[0])
+
+    def log_probs(
+        self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of the first answer of each question in `numbers`, given each of its candidates `rows_BK` (-1: none).
+
+        Returns:
+            Log-probabilities float32 `[B, K, T]`, 0 where there is no candidate or no token, and the mask `[B, T]`
+            of each answer's tokens.
+        """
+        places, prompts, answers = [], [], []
+        for b, number in enumerate(numbers):
+            question = self.questions[number]
+            for k, prompt in self.prompts(question, rows_BK[b]):
+                places.append((b, k))
+                prompts.append(prompt)
+                answers.append(question.answers[0])
+        scores = self.scorer.token_log_probs(prompts, answers, progress)
+        log_probs_BKT = np.zeros((*rows_BK.shape, max(map(len, scores), default=1)), dtype=np.float32)
+        mask_BT = np.zeros((len(numbers), log_probs_BKT.shape[2]), dtype=bool)
+        for (b, k), row_T in zip(places, scores, strict=True):
+            log_probs_BKT[b, k, : len(row_T)] = row_T
+            mask_BT[b, : len(row_T)] = True
+        return log_probs_BKT, mask_BT
+
+    def prompts(self, question: Question, rows_K: np.ndarray) -> list[tuple[int, Prompt]]:
+        """Place and prompt of each candidate: with it alone or, leaving one out, with all the others."""
+        present = [(k, int(row)) for k, row in enumerate(rows_K) if row >= 0]
+        passages = {row: self.passages[row] for _, row in present}
+        made = []
+        for k, row in present:
+            # In the corpus's order, so that the same set is the same prompt whatever the encoder's ranking.
+            shown = sorted(passages.keys() - {row}) if self.leave_one_out else [row]
+            prompt = self.scorer.reader.prompts.for_question(
+                question, [passages[other] for other in shown], question.answers[0]
+            )
+            made.append((k, prompt))
+        return made
+
 
 def _prefix_order(prompt: Prompt) -> tuple[int, tuple[tuple[int, ...], ...]]:
     return sum(map(len, prompt.passages)), prompt.passages
-
-
-def pair_key(prompt_ids: Iterable[int], answer_ids: Iterable[int]) -> bytes:
-    """The content of a pair: 16 bytes that two different ones share by accident as good as never."""
-    digest = hashlib.blake2b(digest_size=16)
-    prompt = np.asarray(list(prompt_ids), dtype="<i4")
-    digest.update(len(prompt).to_bytes(4, "little"))
-    digest.update(prompt.tobytes())
-    digest.update(np.asarray(list(answer_ids), dtype="<i4").tobytes())
-    return digest.digest()

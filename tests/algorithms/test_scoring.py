@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rag_experiments.algorithms.scoring import AnswerScorer, ScoreCache, pair_key
+from rag_experiments.algorithms.score_cache import ScoreCache, pair_key
+from rag_experiments.algorithms.scoring import AnswerScorer
 from rag_experiments.errors import RequestError
 from rag_experiments.models import answers
 from rag_experiments.models.reader import Reader
