@@ -1,0 +1,76 @@
+"""Hard negatives for CTL: python -m rag_experiments.data.mine data=… data.path=… DIR [mine.…=…]
+
+DIR gets the data set in the native format, its train questions with `negative_ids`. The encoder is `model=…`.
+
+    mine.retrievers=[bm25,encoder]  mine.count=4  mine.first_rank=1 mine.last_rank=50  mine.sampling=top|random
+    mine.margin=0.05|null  mine.margin_absolute=null  mine.cross_encoder=null  mine.answer_match=true
+    mine.keep_listed=true  mine.splits=[train]  mine.processes=1  mine.block=1024  mine.seed=0
+"""
+
+from __future__ import annotations
+
+from rag_experiments import cli
+from rag_experiments.data.commands import Command, parse, target_folder
+from rag_experiments.data.mining import MineOptions
+from rag_experiments.errors import RequestError
+from rag_experiments.schema import EncoderConfig
+
+
+def main() -> None:
+    """`python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return cli.DONE
+    command = parse(arguments, "mine", MineOptions)
+    folder = target_folder(command.words, "mine")
+    from rag_experiments.data.load import load_data
+    from rag_experiments.data.native import write_native
+
+    data = load_data(command.config.data, command.cache)
+    for split in command.options.splits:
+        if not data.splits[split]:
+            raise RequestError(f"mine.splits: the data has no {split} questions")
+    model = encoder_config(command)
+
+    from rag_experiments.data.mining import CrossEncoderJudge, Miner
+    from rag_experiments.models.load import load_model
+
+    options = command.options
+    miner = Miner(
+        passages=data.passages,
+        options=options,
+        retriever=command.config.retriever,
+        query_history=command.config.data.query_history,
+        cache=command.cache,
+        encoder=load_model(model, command.cache) if model is not None else None,
+        judge=CrossEncoderJudge(options.cross_encoder, options.cross_encoder_margin) if options.cross_encoder else None,
+    )
+    mined = miner.mine(data.splits)
+    write_native(folder, data.passages, mined.splits)
+    print("\n".join(mined.lines(options)))
+    print(f"read it with: data=jsonl data.path={folder}")
+    return cli.DONE
+
+
+def encoder_config(command: Command) -> EncoderConfig | None:
+    """The encoder that searches and judges: the model's, or the retriever's where the model is a reader.
+
+    Raises:
+        RequestError: one is needed and there is none.
+    """
+    if not command.options.needs_encoder:
+        return None
+    config = command.config
+    model = config.model if isinstance(config.model, EncoderConfig) else config.retriever.encoder
+    if model is None:
+        raise RequestError("mine needs an encoder: model=minilm, or mine.retrievers=[bm25] mine.margin=null")
+    return model
+
+
+if __name__ == "__main__":
+    main()
