@@ -1,0 +1,171 @@
+"""Sweeps of real, tiny trainings: in processes of their own, killed, out of memory, on a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_experiments import runs
+from rag_experiments.sweeps import execute, launchers
+from rag_experiments.sweeps.jobs import Job
+from tests.wandb_reader import read_back
+
+TINY = ("trainer.num_train_epochs=1", "evaluation.splits=[dev]")
+
+
+def command(sweep, *overrides: str, name: str = "s") -> list[str]:
+    return [sys.executable, "-m", "rag_experiments.train", *sweep.common, f"name={name}", *TINY, *overrides]
+
+
+def test_parallel_processes_give_what_one_process_gives(real_sweep, capfd):
+    assert real_sweep(*TINY, "seed=0,1", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1", launcher="local") == 0
+    assert real_sweep(*TINY, "seed=0,1", name="serial") == 0
+    figures = [
+        {name: {k: v for k, v in metrics.items() if k.startswith("dev/") and "seconds" not in k}
+         for name, metrics in real_sweep.values(sweep).items()}
+        for sweep in ("s", "serial")
+    ]  # fmt: skip
+    assert figures[0] == figures[1]
+    assert len(figures[0]) == 2
+    weights = [(real_sweep.folder(s) / "seed-1" / "model" / "model.safetensors").read_bytes() for s in ("s", "serial")]
+    assert weights[0] == weights[1]
+
+
+def test_a_killed_sweep_takes_its_jobs_along_and_continues(real_sweep):
+    arguments = (
+        "seed=0,1",
+        "trainer.num_train_epochs=400",
+        "trainer.save_strategy=epoch",
+        "trainer.eval_strategy=epoch",
+    )
+    process = subprocess.Popen(command(real_sweep, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    job = runs.RunDirectory(real_sweep.folder() / "seed-0")
+    wait_until(lambda: job.last_checkpoint() is not None)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: job.state == "interrupted", 30)
+    assert not (real_sweep.folder() / "seed-1").exists()
+    step = int(job.last_checkpoint().name.split("-")[1])
+    process = subprocess.Popen(command(real_sweep, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: job.read_status().get("resumed") == 1 and job.read_metrics()[-1]["step"] > step)
+    steps = [line["step"] for line in job.read_metrics() if "train/loss" in line]
+    assert steps == sorted(set(steps))  # continued, neither begun anew nor logged twice
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(90) == 130
+    assert job.read_status()["state"] == "interrupted"
+
+
+def wait_until(condition, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.2)
+
+
+def test_offline_tracking_of_a_sweep_read_back(real_sweep):
+    seeds = "seed=0,99999999999999"  # the second is more than random generators take
+    assert real_sweep(*TINY, seeds, "tracking=wandb_offline", "tracking.tags=[mine]") == 1
+    jobs = real_sweep.jobs()
+    assert jobs == {"seed-0": "completed", "seed-99999999999999": "failed"}
+    for name, state in jobs.items():
+        read = read_back(real_sweep.folder() / name / "wandb")
+        assert (read["group"], read["name"], "mine" in read["tags"], "sweep" in read["tags"]) == ("s", name, True, True)
+        assert read["config"]["seed"] == int(name.removeprefix("seed-"))
+        assert read["exit_code"] == (0 if state == "completed" else 1)
+    assert any("dev/recall_at_4" in line for line in read_back(real_sweep.folder() / "seed-0" / "wandb")["history"])
+
+
+# -- what a job's own process may come to ------------------------------------------------------------
+
+STUB = """
+import os, sys
+from rag_experiments import runs, train
+def start(arguments):
+    run = runs.RunDirectory.create({directory!r})
+    with runs.recording(run, "abc") as outcome:
+        {body}
+    return outcome.exit_status
+train.start = start
+from rag_experiments.sweeps import execute
+sys.argv = ["execute", {job!r}]
+execute.main()
+"""
+
+
+def run_stub(tmp_path: Path, body: str, directory: Path | None = None) -> runs.RunDirectory:
+    """A job whose run does `body`, in its own process, settled as a launcher would."""
+    job = Job(label="j", overrides=[], config_hash="abc", directory=str(directory or tmp_path / "j"))
+    job.path.mkdir(parents=True, exist_ok=True)
+    file = tmp_path / "job.json"
+    runs.atomic_write_json(file, job.__dict__)
+    process = subprocess.run([sys.executable, "-c", STUB.format(directory=job.directory, body=body, job=str(file))])
+    execute.settle(job, process.returncode, out_of_memory=False)
+    return job.run
+
+
+def test_a_job_that_the_kernel_kills_is_recorded_by_its_sweep(tmp_path):
+    run = run_stub(tmp_path, "os.kill(os.getpid(), 9)")
+    status = run.read_status()
+    assert (status["state"], status["error"]["type"]) == ("failed", "SIGKILL")
+    assert "memory" in status["error"]["message"]
+
+
+def test_a_job_that_wants_forty_gigabytes(tmp_path):
+    body = "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30,) * 2); x = bytearray(40 * 2**30)"
+    status = run_stub(tmp_path, body).read_status()
+    assert (status["state"], status["error"]["kind"]) == ("failed", "out_of_memory")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_job_on_a_full_disk_says_so_and_keeps_what_was_finished(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no mounts here")
+    try:
+        body = 'run.write_metrics({"dev/f1": 1}); f = open(run.path / "big", "wb"); f.write(bytes(2**20)); f.flush()'
+        run = run_stub(tmp_path, body, disk / "j")
+        status = run.read_status()
+        assert (status["state"], status["error"]["kind"]) == ("failed", "disk_full")
+        assert run.read_final_metrics() == {"dev/f1": 1}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_places_have_their_gpus_and_their_threads(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    four = launchers.LocalLauncher(n_jobs="auto", gpus=4)
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in four.free] == ["0", "1", "2", "3"]
+    two = launchers.LocalLauncher(n_jobs="auto", gpus="4,5,6,7", gpus_per_job=2)
+    assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in two.free] == ["4,5", "6,7"]
+    cpu = launchers.LocalLauncher(n_jobs=4, gpus=0)
+    assert [place.environment["OMP_NUM_THREADS"] for place in cpu.free] == ["2"] * 4
+    assert "CUDA_VISIBLE_DEVICES" not in cpu.free[0].environment
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert launchers.visible_gpus("auto") == ["3", "5"]
+
+
+def test_submitits_stand_in_for_slurm(real_sweep, capfd):
+    pytest.importorskip("submitit")
+    debug = ("hydra.launcher.executor=debug", "hydra.launcher.n_jobs=1")
+    assert real_sweep(*TINY, "seed=0,1", *debug, launcher="submitit_local") == 0
+    assert real_sweep.jobs() == {"seed-0": "completed", "seed-1": "completed"}
+    assert real_sweep(*TINY, "seed=0,1", *debug, launcher="submitit_local") == 0
+    assert "2 completed (2 reused)" in capfd.readouterr().out
+
+
+def test_slurm_without_slurm_is_a_sentence(real_sweep):
+    pytest.importorskip("submitit")
+    from rag_experiments.errors import RequestError
+
+    with pytest.raises(RequestError, match=r"hydra\.launcher"):
+        real_sweep("seed=0,1", launcher="slurm")
+    assert not real_sweep.folder().exists()
