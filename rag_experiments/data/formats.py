@@ -21,6 +21,7 @@ from rag_experiments.schema import DataConfig
 
 FORMATS = {
     "beir": "rag_experiments.data.beir:BeirConfig",
+    "documents": "rag_experiments.data.documents:DocumentsConfig",
     "dpr": "rag_experiments.data.dpr:DprConfig",
     "hub": "rag_experiments.data.hub:HubConfig",
     "jsonl": "rag_experiments.data.jsonl:JsonlConfig",

@@ -202,7 +202,11 @@ def _findings(config: RunConfig, intake: Intake) -> Findings:
         data = assemble(store, intake.splits, config.data, intake.notes)
     except RequestError as error:
         return Findings(config, None, intake.problems, nothing=str(error))
-    if not any(data.splits.values()):
+    if not any(data.splits.values()) and config.data.format == "documents":
+        data.notes.append(
+            "there are no questions: give data.questions, or write some with rag_experiments.data.generate"
+        )
+    elif not any(data.splits.values()):
         return Findings(config, None, intake.problems, nothing="there is not one usable question")
     return Findings(config, data, intake.problems, same_text=_same_texts(data))
 
