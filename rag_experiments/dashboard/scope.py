@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from rag_experiments.comparison.columns import config_columns
@@ -69,10 +70,33 @@ def plain(value: Any) -> Any:
 
 def differing(runs: Sequence[Run], seed: bool = False) -> list[str]:
     """The configuration keys that differ between the runs and explain, as the table of `rag-compare` has them."""
-    keys = list(config_columns([run for run in runs if run.config]).shown)
+    keys = list(_differing(runs))
     if seed and len({run.seed for run in runs}) > 1:
         keys.append("seed")
     return keys
+
+
+_known: OrderedDict[tuple[int, ...], tuple[Sequence[Run], tuple[str, ...]]] = OrderedDict()
+_lock = Lock()
+KNOWN = 16
+
+
+def _differing(runs: Sequence[Run]) -> tuple[str, ...]:
+    """`config_columns`, remembered: it looks at every setting of every run, and most pages show the same runs.
+
+    A run that changed is another object. The runs are kept with what is known of them, so that no other can come to
+    have the identity of one that is gone.
+    """
+    identity = tuple(map(id, runs))
+    with _lock:
+        if identity in _known:
+            return _known[identity][1]
+    found = config_columns([run for run in runs if run.config]).shown
+    with _lock:
+        _known[identity] = (list(runs), found)
+        while len(_known) > KNOWN:
+            _known.popitem(last=False)
+    return found
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:

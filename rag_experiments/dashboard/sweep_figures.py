@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ def colours(figures: np.ndarray, lower_is_better: bool) -> np.ndarray:
     return (order * BANDS // max(len(figures), 1)).astype(int)
 
 
+@cache
 def band_colour(band: int) -> str:
     """The colour of a band, between the scale's."""
     place = band / (BANDS - 1) * (len(SCALE) - 1)

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from rag_experiments import provenance
 from rag_experiments.data.passages import PassageStore, write_passages
 from rag_experiments.data.schema import Passage
 from rag_experiments.runs import config_hash
@@ -110,8 +111,7 @@ def write_run(
         "git_commit": "0123456789abcdef",
         "git_dirty": False,
         "versions": {"python": "3.11.9", "torch": "2.13.0"},
-        "host": "elsewhere",
-        "pid": 1,
+        **provenance.process_identity(),  # so that a running one lives as long as the test
         "error": {"type": "ZeroDivisionError", "message": "division by <b>zero</b>"} if state == "failed" else None,
         "resumed": 0,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -12,6 +13,7 @@ from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.predictions import stages_of
 from rag_experiments.dashboard.scope import scope_of
 from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.resume import quoted
 
 DEFAULTS: dict[str, Value] = {"run": ""}
 OFFERED = 300
@@ -60,13 +62,19 @@ def commands(run: Run) -> list[tuple[str, str, str]]:
         where = run.status.get("working_directory")
         found.append(("again", "Run it again", f"cd {shlex.quote(str(where))} && {line}" if where else line))
     if run.state in ("interrupted", "failed"):
-        path = shlex.quote(str(run.directory.path))
-        found.append(("resume", "Go on where it stopped", f"python -m rag_experiments.train resume={path}"))
+        resume = _override("resume", run)
+        found.append(("resume", "Go on where it stopped", f"python -m rag_experiments.train {resume}"))
     if run.state == "completed":
-        path = shlex.quote(str(run.directory.path))
-        found.append(("evaluate", "Evaluate it again", f"python -m rag_experiments.evaluate run={path}"))
-        found.append(("ask", "Ask it", f'python -m rag_experiments.ask run={path} "a question"'))
+        this = _override("run", run)
+        found.append(("evaluate", "Evaluate it again", f"python -m rag_experiments.evaluate {this}"))
+        found.append(("ask", "Ask it", f'python -m rag_experiments.ask {this} "a question"'))
     return found
+
+
+def _override(key: str, run: Run) -> str:
+    """`key=<the run's directory>` for a shell, and in quotes where Hydra's grammar would read the path otherwise."""
+    path = str(run.directory.path)
+    return shlex.quote(f"{key}={path if re.fullmatch(r'[A-Za-z0-9._/-]+', path) else quoted(path)}")
 
 
 def facts(run: Run) -> dict[str, str]:
