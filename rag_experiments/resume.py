@@ -34,14 +34,19 @@ class CommandPlan:
         return [*(["--config-dir", self.config_dir] if self.config_dir else []), *self.overrides]
 
 
+def asked_for(overrides: list[str]) -> str | None:
+    """The value of `resume=…`, or None."""
+    asked = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "resume"]
+    return asked[-1].strip("'\"") if asked else None
+
+
 def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
     """What to run for these overrides.
 
     Raises:
         RequestError: no such run, a finished one, or an override that would change its result.
     """
-    asked = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "resume"]
-    wanted = asked[-1].strip("'\"") if asked else "null"
+    wanted = asked_for(overrides) or "null"
     given = [value for value in overrides if value.partition("=")[0] != "resume"]
     if wanted in ("null", "", "None"):
         return CommandPlan(given, config_dir, None)

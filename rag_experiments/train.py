@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments import cli, resume, runs
+from rag_experiments import chain, cli, resume, runs
 from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:
@@ -42,8 +42,17 @@ def start(arguments: list[str]) -> int:
     runs.refuse_secrets(line.overrides)
     if line.multirun or line.shows_only:
         return cli.run_hydra(arguments, TaskFunction())
+    space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
+    if space:
+        raise RequestError(f"{space} is a search space: add -m to search it")
+    continued = resume.asked_for(line.overrides)
+    if continued and chain.is_chain(continued):
+        others = [value for value in line.overrides if not value.startswith("resume=")]
+        line = cli.parse(chain.resumed_arguments(Path(continued), others))
     command = resume.resolve(line.overrides, line.config_dir)
     composed = cli.compose(command.overrides, command.config_dir)
+    if "chain" in composed:
+        return chain.start(composed, command.overrides, command.config_dir)
     directory = Path(composed.hydra.run.dir)
     request = check(composed, directory, resuming=command.directory is not None)
     if request.config.plan:

@@ -1,0 +1,144 @@
+"""Chains of runs: what each stage is started with, what is skipped or resumed, and the table at the end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rag_experiments import chain, cli, runs, train
+from rag_experiments.errors import RequestError
+
+LOOP = ["experiment=fid_dca_loop", "seed=3", "tracking=none"]
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path) -> list[list[str]]:
+    """Stages end at once, each with figures of its own; the command lines they were started with."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> SimpleNamespace:
+        overrides = command[3:]
+        commands.append(overrides)
+        at = next(
+            value.partition("=")[2].strip("'") for value in overrides if value.startswith(("hydra.run.dir=", "resume="))
+        )
+        finish(Path(at), recall=0.5 + len(commands) / 100)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(chain.subprocess, "run", run)
+    return commands
+
+
+def finish(at: Path, recall: float, state: str = "completed") -> None:
+    run = runs.RunDirectory.open(at) if (at / "status.json").is_file() else runs.RunDirectory.create(at)
+    run.update_status(state=state)
+    run.write_metrics(
+        {
+            "zero_shot/test/recall@4": 0.5,
+            "test/recall@4": recall,
+            "test/recall@4_ci_low": recall - 0.1,
+            "test/recall@4_ci_high": recall + 0.1,
+        }
+    )
+
+
+def launch(tmp_path: Path, *more: str) -> int:
+    overrides = [*LOOP, f"hydra.run.dir={tmp_path / 'loop'}", *more]
+    return chain.start(cli.compose(overrides), overrides, None)
+
+
+def test_two_rounds_feed_each_other(started, tmp_path, capsys):
+    at = tmp_path / "loop"
+    assert launch(tmp_path, 'chain.stages.fid.extra=["trainer.max_steps=2"]') == cli.DONE
+    first, distil, second, again = started
+    assert first == [
+        *["algorithm=fid", "seed=3", "tracking=none", "trainer.max_steps=2"],
+        *["name=1_fid", f"hydra.run.dir='{at}/1_fid'"],
+    ]
+    assert f"algorithm.teacher.path='run://{at}/1_fid'" in distil
+    assert not any(value.startswith(("model=", "trainer.")) for value in distil)
+    assert f"retriever.encoder.path='run://{at}/1_dca'" in second
+    assert f"algorithm.teacher.path='run://{at}/2_fid'" in again
+    assert f"model.path='run://{at}/1_dca'" in again
+    table = (at / "comparison.md").read_text(encoding="utf-8").replace("\\_", "_")
+    assert [line.split("|")[1].strip() for line in table.splitlines() if "1_" in line or "2_" in line] == [
+        *["before 1_fid", "after 1_fid", "before 1_dca", "after 1_dca", "after 2_fid", "after 2_dca"]
+    ]
+    assert "54.0 [44.0, 64.0]" in table
+    assert "after 2_dca" in capsys.readouterr().out
+
+
+def test_every_stage_composes(started, tmp_path):
+    """With the overrides it gets, but for the runs that it names."""
+    launch(tmp_path)
+    for overrides in started:
+        named = [value for value in overrides if "run://" not in value and not value.endswith("=run")]
+        assert cli.compose(named).seed == 3
+
+
+def test_completed_stages_are_skipped_and_an_unfinished_one_is_resumed(started, tmp_path):
+    launch(tmp_path)
+    del started[:]
+    at = tmp_path / "loop"
+    finish(at / "1_dca", 0.7, state="interrupted")
+    assert launch(tmp_path) == cli.DONE
+    assert started == [[f"resume='{at}/1_dca'"]]
+
+
+def test_a_failed_stage_ends_the_chain_with_its_status(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(chain.subprocess, "run", lambda command, check: SimpleNamespace(returncode=1))
+    assert launch(tmp_path) == 1
+    assert "go on with resume=" in capsys.readouterr().err
+    assert not (tmp_path / "loop" / "comparison.md").exists()
+
+
+def test_resume_goes_on_with_what_was_typed(started, tmp_path):
+    launch(tmp_path, "chain.rounds=1")
+    del started[:]
+    at = tmp_path / "loop"
+    finish(at / "1_dca", 0.7, state="failed")
+    assert train.start([f"resume={at}"]) == cli.DONE
+    assert started == [[f"resume='{at}/1_dca'"]]
+    with pytest.raises(RequestError, match="leave out seed=9"):
+        train.start([f"resume={at}", "seed=9"])
+
+
+def test_plan_runs_nothing(started, tmp_path, capsys):
+    assert launch(tmp_path, "plan=true") == cli.DONE
+    assert not started
+    assert not (tmp_path / "loop").exists()
+    assert "1_dca" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        ({"stages": {"a": {"overrides": []}}, "rounds": 0}, "chain.rounds"),
+        ({"stages": {"a": {}}}, "chain.stages.a.overrides"),
+        ({"stages": {"a": {"overrides": [], "after": {"b": []}}}}, "there is no such stage"),
+    ],
+)
+def test_wrong_descriptions(described, said):
+    with pytest.raises(RequestError, match=said):
+        chain.check_plan(described)
+
+
+def test_a_stage_must_have_run_before_it_is_named():
+    plan = chain.check_plan({"stages": {"a": {"overrides": ["x={b}"]}, "b": {"overrides": []}}})
+    with pytest.raises(RequestError, match="has not run before it"):
+        chain.list_stages(plan, Path("loop"), [])
+
+
+def test_wrong_first_stage_leaves_nothing(tmp_path):
+    with pytest.raises(RequestError, match="greater than or equal to 1"):
+        launch(tmp_path, "retriever.k=-1")
+    assert not (tmp_path / "loop").exists()
+
+
+def test_the_command_line_is_kept_whole(started, tmp_path):
+    launch(tmp_path)
+    stored = json.loads((tmp_path / "loop" / chain.FILE).read_text(encoding="utf-8"))
+    assert stored["overrides"] == LOOP
