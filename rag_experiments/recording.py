@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import threading
@@ -51,10 +52,11 @@ def recording(run: RunDirectory, config_hash: str, facts: dict[str, Any] | None 
     if run.writes and earlier.get("state") == "running" and run.process_lives():
         raise RequestError(f"{run.path} is running (process {earlier.get('pid')} on {earlier.get('host')})")
     outcome = Outcome()
+    claim = _claim(run)
     if run.writes:
         _begin(run, earlier, config_hash, facts or {})
     started = time.monotonic()
-    with termination_as_interrupt(), _heartbeat(run):
+    with termination_as_interrupt(), _heartbeat(run, claim):
         try:
             yield outcome
         except BaseException as error:
@@ -93,7 +95,6 @@ def _begin(run: RunDirectory, earlier: dict[str, Any], hash_: str, facts: dict[s
 def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: float) -> None:
     ending, exception = outcome.ending, outcome.exception
     assert ending is not None
-    (run.path / HEARTBEAT).unlink(missing_ok=True)  # gives its reserve back: the disk may be full
     changes = {"state": ending.state, "ended": now(), "seconds": round(seconds_before + seconds, 3)}
     try:
         run.update_status(**changes, error=ending.error)
@@ -112,14 +113,34 @@ def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: fl
         log.warning("interrupted; continue with resume=%s", run.path)
 
 
-@contextmanager
-def _heartbeat(run: RunDirectory) -> Iterator[None]:
-    """Touch `.running` every half minute, for readers on other hosts; it also reserves room for the last status."""
+def _claim(run: RunDirectory) -> int | None:
+    """Take the run for this process by a lock that goes with it: two that start at one moment cannot both have it.
+
+    Raises:
+        RequestError: another process has it.
+    """
     if not run.writes:
+        return None
+    run.path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(run.path / HEARTBEAT, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise RequestError(f"{run.path} is running: another process has it") from error
+    except OSError:  # a file system without locks: the process number in the status must do
+        log.debug("%s: no file locks here", run.path)
+    os.pwrite(descriptor, os.urandom(RESERVE_BYTES), 0)  # not zeros, which some file systems store as nothing
+    return descriptor
+
+
+@contextmanager
+def _heartbeat(run: RunDirectory, claim: int | None) -> Iterator[None]:
+    """Touch `.running` every half minute, for readers on other hosts; it also reserves room for the last status."""
+    if claim is None:
         yield
         return
     path = run.path / HEARTBEAT
-    path.write_bytes(os.urandom(RESERVE_BYTES))  # not zeros, which some file systems store as nothing
     done = threading.Event()
 
     def beat() -> None:
@@ -133,6 +154,8 @@ def _heartbeat(run: RunDirectory) -> Iterator[None]:
         yield
     finally:
         done.set()
+        path.unlink(missing_ok=True)  # before the lock goes, or the next process could lock a file without a name
+        os.close(claim)
 
 
 def now() -> str:

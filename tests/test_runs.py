@@ -211,6 +211,20 @@ def test_a_killed_run_counts_as_interrupted_and_goes_on(tmp_path):
     assert (status["state"], status["resumed"], status["started"]) == ("completed", 1, first)
 
 
+def test_two_processes_cannot_have_one_run(tmp_path):
+    process = start_waiting(tmp_path)
+    run = runs.RunDirectory.open(tmp_path / "run")
+    run.update_status(state="interrupted")  # as if the status did not tell
+    with pytest.raises(RequestError, match="another process"), runs.recording(run, "abc"):
+        pass
+    process.kill()
+    process.wait()
+    with runs.recording(run, "abc") as outcome:
+        pass
+    assert outcome.exit_status == 0
+    assert not (run.path / ".running").exists()
+
+
 def test_a_process_number_used_again_is_not_the_run():
     me = provenance.process_identity()
     assert provenance.process_lives(me) is True

@@ -17,7 +17,7 @@ from typing import Any
 
 from rag_experiments.errors import RequestError
 from rag_experiments.sweeps import execute
-from rag_experiments.sweeps.jobs import Job, Result, record_exception, result_of
+from rag_experiments.sweeps.jobs import Job, Result, not_begun, record_exception, result_of
 from rag_experiments.sweeps.launchers import JobLauncher
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,12 @@ class RemoteLauncher(JobLauncher):
                 while len(busy) < self.n_jobs and not exhausted:
                     job = next(waiting, None)
                     exhausted = job is None
-                    if job is not None:
+                    if job is None:
+                        break
+                    try:
                         busy.append((job, self.submit(job)))
+                    except OSError as error:
+                        yield job, not_begun(job, error)
                 if not busy:
                     return
                 for job, handle in list(busy):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -59,7 +60,9 @@ class Job:
         from rag_experiments.resume import quoted
 
         if self.action == "resume":
-            return [f"resume={quoted(self.directory)}"]
+            # The stored command line comes first; a trial may have another number than when it began.
+            trial = [override for override in self.extra if override.startswith(("sweep.study=", "sweep.trial="))]
+            return [f"resume={quoted(self.directory)}", *trial]
         where = ["--config-dir", self.config_dir] if self.config_dir else []
         return [*where, *self.overrides, *self.extra, f"hydra.run.dir={quoted(self.directory)}"]
 
@@ -94,6 +97,15 @@ def result_of(job: Job) -> Result:
     note = Ending(state, 1, error).sentence if error and state == "failed" else ""  # type: ignore[arg-type]
     value = run.read_final_metrics().get(job.metric) if job.metric and state == "completed" else None
     return Result(state, value=value, seconds=status.get("seconds"), note=note, error_kind=error.get("kind"))
+
+
+def not_begun(job: Job, error: OSError) -> Result:
+    """The result of a job whose process or folder could not be made."""
+    ending = ending_of(error)
+    assert ending.error is not None
+    with suppress(OSError):  # the disk may be full
+        record_exception(job, error)
+    return Result("failed", note=ending.sentence, error_kind=ending.error["kind"])
 
 
 class Planner:

@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 
 from rag_experiments.errors import RequestError
 from rag_experiments.sweeps import execute
-from rag_experiments.sweeps.jobs import Job, Result, result_of
+from rag_experiments.sweeps.jobs import Job, Result, not_begun, result_of
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,12 @@ class SerialLauncher(JobLauncher):
 
     def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         for job in jobs:
-            execute.run_here_inside_hydra(job)
-            yield job, result_of(job)
+            try:
+                execute.run_here_inside_hydra(job)
+            except OSError as error:
+                yield job, not_begun(job, error)
+            else:
+                yield job, result_of(job)
 
 
 @dataclass
@@ -143,7 +147,10 @@ class LocalLauncher(JobLauncher):
                     if job is None:
                         exhausted = True
                         break
-                    busy.append(self._start(job))
+                    try:
+                        busy.append(self._start(job))
+                    except OSError as error:
+                        yield job, not_begun(job, error)
                 if not busy:
                     return
                 for place in list(busy):
@@ -163,11 +170,13 @@ class LocalLauncher(JobLauncher):
             self._stop(busy)
 
     def _start(self, job: Job) -> Place:
-        place = self.free.pop(0)
-        place.job, place.shown = job, 0
+        place = self.free[0]
+        shown = 0
         with suppress(OSError):
-            place.shown = (job.path / execute.CONSOLE).stat().st_size
+            shown = (job.path / execute.CONSOLE).stat().st_size
         place.process = execute.start_process(job, place.environment)
+        place.job, place.shown = job, shown
+        self.free.remove(place)
         return place
 
     def _release(self, place: Place) -> None:

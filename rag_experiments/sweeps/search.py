@@ -109,8 +109,8 @@ class OptunaSweeper(BaseSweeper):
             if trial.state in (states.COMPLETE, states.PRUNED) and "overrides" in trial.user_attrs:
                 self._answered(session, trial)
             elif trial.state == states.RUNNING or self._runs_again(session, trial):
-                number = trial.number if trial.state == states.RUNNING else self._ask_again(trial)
-                yield self._job(session, number, dict(trial.params))
+                current = trial if trial.state == states.RUNNING else self._ask_again(trial)
+                yield self._job(session, current.number, dict(current.params))
         if self.try_default and not self.study.get_trials(deepcopy=False):
             self._enqueue_default(session)
         while len(self.jobs) < self.n_trials:
@@ -123,12 +123,12 @@ class OptunaSweeper(BaseSweeper):
             self._answered(session, trial)
         return failed and session.policy.retry_failed
 
-    def _ask_again(self, trial: Any) -> int:
+    def _ask_again(self, trial: Any) -> Any:
         """A trial that failed, under a new number: a finished one cannot be reopened."""
         self.study.enqueue_trial(dict(trial.params))
         again = self.study.ask(self.space)
         self._note(trial.number, "again", again.number)
-        return again.number
+        return again
 
     def _enqueue_default(self, session: Session) -> None:
         """Try the configuration's own values first, where the space has them: a search should not end below them."""

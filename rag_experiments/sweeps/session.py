@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,9 @@ class Session:
             elif job.action in ("reuse", "leave"):
                 answered.append(self._ended(job, result_of(job)))
             elif job.action == "refused":
-                record_exception(job, RequestError(job.refusal))
-                answered.append(self._ended(job, result_of(job)))
+                with suppress(OSError):
+                    record_exception(job, RequestError(job.refusal))
+                answered.append(self._ended(job, Result("failed", note=job.refusal or "", error_kind="request")))
                 if self.policy.on_error == "stop":
                     return
             else:
@@ -154,8 +156,14 @@ class Session:
     def _ended(self, job: Job, result: Result) -> tuple[Job, Result]:
         self.rows.append((job, result))
         report.ended(len(self.rows), self.total, job, result)
-        report.write_summary(self.folder, self.rows, self.arguments)
+        self._write_summary(self.rows)
         return job, result
+
+    def _write_summary(self, rows: Sequence[tuple[Job, Result]]) -> None:
+        try:
+            report.write_summary(self.folder, rows, self.arguments)
+        except OSError as error:  # a full disk must not end the sweep: its jobs may be elsewhere
+            log.warning("%s could not be written: %s", self.folder / report.SUMMARY, error)
 
     def _launch(self, jobs: Iterator[Job]) -> Generator[tuple[Job, Result], None, None]:
         if isinstance(self.launcher, JobLauncher):
@@ -185,7 +193,7 @@ class Session:
         """Print the closing table of all `jobs`, in their order; returns the sweep's exit status."""
         ended = {id(job): result for job, result in self.rows}
         rows = [(job, ended.get(id(job)) or self._unfinished(job)) for job in jobs]
-        report.write_summary(self.folder, rows, self.arguments)
+        self._write_summary(rows)
         print(f"\n{report.table(rows)}\n\n{self.folder}: {report.totals(rows)}", flush=True)
         if interrupted:
             print("interrupted: the same command again continues", flush=True)

@@ -136,6 +136,13 @@ def test_wrong_searches_are_refused_before_anything_is_made(sweep, arguments, me
     assert not sweep.folder().exists()
 
 
+def test_a_space_without_m_is_refused():
+    from rag_experiments import train
+
+    with pytest.raises(RequestError, match="add -m"):
+        train.start(["sweep=ctl"])
+
+
 def test_a_study_of_the_other_direction_is_not_mixed(sweep):
     sweep(*SEARCH, "hydra.sweeper.n_trials=1")
     with pytest.raises(RequestError, match="direction"):
