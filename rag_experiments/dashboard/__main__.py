@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -68,10 +69,18 @@ def serve(arguments: Sequence[str]) -> int:
         count = len(watch.look())
         runs = f"{count} run{'' if count == 1 else 's'}, read in {time.monotonic() - started:.1f} s"
         print(f"http://{HOST}:{bound.getsockname()[1]}/  ({runs}; Ctrl-C ends)", flush=True)
+        threading.Thread(target=warm_up, daemon=True).start()
         config = uvicorn.Config(create_app(watch), log_level="warning", lifespan="off", server_header=False)
         with suppress(KeyboardInterrupt):  # the way to end it
             uvicorn.Server(config).run(sockets=[bound])
     return 0
+
+
+def warm_up() -> None:
+    """Plotly imports a hundred modules at its first figure: better while the first table is being read."""
+    from rag_experiments.comparison import figures
+
+    figures.base("").add_scatter(x=[0], y=[0]).to_json()
 
 
 def main() -> NoReturn:

@@ -40,7 +40,7 @@ class Served:
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Reply:
         """One request; `host` and other headers as given (`_` for `-`)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, quote(path, safe="/?&=%,:@+-.<>"), headers=sent)
         answer = connection.getresponse()
