@@ -161,6 +161,20 @@ def test_column_k_of_both_matrices_is_candidate_k(tiny_bert, tiny_llama, tmp_pat
             torch.testing.assert_close(log_probs_BKT[b, k][mask_BT[b]], expected, atol=1e-4, rtol=0)
 
 
+def test_scores_keep_full_precision_under_autocast(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    trainer = make_trainer(tiny_bert, tiny_llama, tmp_path)
+    trainer.parts.model.eval()
+    rows_BK = trainer.candidates.rows_QK[:2]
+    queries = torch.from_numpy(trainer.parts.model.embed_queries(trainer.candidates.queries[:2]))
+    exact = trainer._retriever_scores(trainer.parts.model, queries, rows_BK)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        kept = []
+        trainer.parts.model.similarity = lambda q, p: kept.append((q @ p.T).dtype) or q @ p.T
+        trainer._retriever_scores(trainer.parts.model, queries, rows_BK)
+    assert kept == [torch.float32]
+    assert exact.dtype == torch.float32
+
+
 def test_a_step_draws_the_judged_best_passage_nearer(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
     trainer = make_trainer(
         tiny_bert, tiny_llama, tmp_path, algorithm_target_temperature=0.05, max_steps=12, per_device_train_batch_size=8
