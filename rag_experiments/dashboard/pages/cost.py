@@ -56,10 +56,9 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 
 
 def _choice(view: View, name: str, options: Sequence[str], default: str | None) -> str:
-    default = default if default in options else next(iter(options), "")
-    chosen = view.one(name) if view.one(name) in options else default
-    view.forget(name, default)
-    return chosen
+    first = default if default is not None and default in options else next(iter(options), "")
+    view.forget(name, first)
+    return view.one(name) if view.one(name) in options else first
 
 
 def is_cost(name: str) -> bool:

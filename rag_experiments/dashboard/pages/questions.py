@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.corpus import passages_of
 from rag_experiments.dashboard.predictions import Entry, PredictionIndex, index_of, stages_of
 from rag_experiments.dashboard.scope import Scope, scope_of
+from rag_experiments.dashboard.text import mark
 from rag_experiments.dashboard.watch import Run, Watch
 from rag_experiments.data.schema import Passage
 
@@ -38,8 +38,6 @@ SHOW = {
 ORDER = {"file": "as in the file", "gain": "B's gain first", "loss": "B's loss first"}
 DEPTHS = ("3", "5", "10", "20")
 ROWS, OFFERED = 10, 300
-_WORD = re.compile(r"\w+")
-_ARTICLES = {"a", "an", "the"}
 
 
 @dataclass
@@ -253,9 +251,9 @@ def fill(
         side_rows = [found.get(pair.entry.id) for found in full]
         first = side_rows[0] or {}
         pair.references = [mark(str(text), [str(first.get("answer") or "")]) for text in first.get("references") or []]
-        for row, other, store in zip(side_rows, reversed(side_rows), stores, strict=True):
-            if row is not None:
-                pair.sides.append(_side(row, other, store, depth))
+        for mine, other, store in zip(side_rows, reversed(side_rows), stores, strict=True):
+            if mine is not None:
+                pair.sides.append(_side(mine, other, store, depth))
         listed = {hit.id for side in pair.sides for hit in side.hits}
         pair.missing = [id_ for id_ in _ids(first, "gold_ids") if id_ not in listed]
     return texts_there
@@ -295,15 +293,3 @@ def _move(rank: int, other: int | None) -> str:
     if other is None:
         return "new"
     return "=" if other == rank else (f"↑{other - rank}" if rank < other else f"↓{rank - other}")
-
-
-def mark(text: str, against: Sequence[str]) -> list[tuple[str, bool]]:
-    """`text` in pieces, each with whether its words stand in one of the texts `against`; articles never count."""
-    known = {word.lower() for other in against for word in _WORD.findall(other)} - _ARTICLES
-    pieces: list[tuple[str, bool]] = []
-    end = 0
-    for found in _WORD.finditer(text):
-        pieces += [(text[end : found.start()], False), (found.group(), found.group().lower() in known)]
-        end = found.end()
-    pieces.append((text[end:], False))
-    return [piece for piece in pieces if piece[0]]

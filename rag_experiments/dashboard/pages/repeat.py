@@ -81,8 +81,7 @@ def facts(run: Run) -> dict[str, str]:
     """What fixes a run's figures besides its configuration."""
     status = run.status
     commit = str(status.get("git_commit") or "")
-    versions = status.get("versions") if isinstance(status.get("versions"), dict) else {}
-    data = status.get("data") if isinstance(status.get("data"), dict) else {}
+    versions, data = _mapping(status.get("versions")), _mapping(status.get("data"))
     found = {
         "directory": str(run.directory.path),
         "typed": str(status.get("command") or ""),
@@ -97,6 +96,10 @@ def facts(run: Run) -> dict[str, str]:
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
     return {name: text for name, text in found.items() if text}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def before_after(run: Run) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.importance import importances
 from rag_experiments.dashboard.pages.runs import ordered
 from rag_experiments.dashboard.scope import comparable, differing, metric_names, scope_of
-from rag_experiments.dashboard.sweep_figures import Axis, contour, importance_bars, parallel, slice_plot
+from rag_experiments.dashboard.sweep_axes import Axis
+from rag_experiments.dashboard.sweep_figures import contour, importance_bars, parallel, slice_plot
 from rag_experiments.dashboard.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": "", "x": "", "y": ""}
