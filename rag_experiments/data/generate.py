@@ -1,0 +1,104 @@
+"""Questions for documents: python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
+
+A reader (`model=smollm2_135m` unless another is named) writes a question and an answer for each of a choice
+of passages; a pair stays if the retriever finds the passage again. DIR becomes a native data set, with
+generated.jsonl, every attempt and what became of it, beside it. The same command continues an interrupted one.
+
+    generate.passages=500|null  generate.round_trip=true  generate.round_trip_k=10  generate.seed=0
+    generate.shortest_passage=20  generate.shortest_question=4  generate.question_tokens=40
+    generate.answer_tokens=32  generate.block=32
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rag_experiments import cli
+from rag_experiments.data.commands import Command, parse
+from rag_experiments.data.generation import LOG, SETTINGS, GenerateOptions
+from rag_experiments.errors import RequestError
+from rag_experiments.schema import EncoderConfig
+
+READER, ENCODER = "model=smollm2_135m", "model@retriever.encoder=minilm"
+
+
+def main() -> None:
+    """`python -m`."""
+    cli.exit_with(start)
+
+
+def start(arguments: list[str]) -> int:
+    """From the typed arguments to an exit status."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return cli.DONE
+    command = parse([*defaults(arguments), *arguments], "generate", GenerateOptions)
+    folder = open_folder(command.words)
+    if isinstance(command.config.model, EncoderConfig):
+        raise RequestError(f"model.path={command.config.model.path} is an encoder; questions are written by a reader")
+    from rag_experiments.data.load import assemble, load_data
+    from rag_experiments.files import atomic_write_jsonl
+
+    data = load_data(command.config.data, command.cache)
+    generator = make_generator(command, data.passages, folder)
+    generated = generator.run()
+    print("\n".join(generated.lines()))
+    from rag_experiments.data.generation import as_asked
+    from rag_experiments.data.native import passage_row, question_row
+
+    if not generated.kept:
+        raise RequestError("not one question was kept: try another reader (model=…), or generate.round_trip=false")
+    made = assemble(data.passages, {"train": as_asked(generated.kept)}, command.config.data, [])
+    atomic_write_jsonl(folder / "passages.jsonl", map(passage_row, data.passages))
+    for split, questions in made.splits.items():
+        atomic_write_jsonl(folder / f"{split}.jsonl", map(question_row, questions))
+    print(f"questions   {', '.join(f'{len(asked):,} {split}' for split, asked in made.splits.items())}")
+    print(f"read it with: data=jsonl data.path={folder}")
+    return cli.DONE
+
+
+def defaults(arguments: list[str]) -> list[str]:
+    """The embedded reader and encoder, where others are not named."""
+    named = {word.partition("=")[0] for word in arguments}
+    wanted = [READER] if "model" not in named else []
+    dense = not any(word.startswith("retriever=bm25") for word in arguments)
+    return [*wanted, *([ENCODER] if dense and "model@retriever.encoder" not in named else [])]
+
+
+def open_folder(words: list[str]) -> Path:
+    """The folder to write: new, empty, or one that an earlier run of this command began.
+
+    Raises:
+        RequestError: none or several, or it holds something else, or cannot be made.
+    """
+    from rag_experiments.config import check_writable
+
+    if len(words) != 1:
+        raise RequestError("one folder to write is wanted: python -m rag_experiments.data.generate data=… DIR")
+    folder = Path(words[0]).expanduser()
+    if folder.is_file():
+        raise RequestError(f"{folder} is a file")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / SETTINGS).is_file():
+        raise RequestError(f"{folder} holds something else than an earlier run of generate ({LOG}, {SETTINGS})")
+    check_writable(folder, "the folder to write")
+    return folder
+
+
+def make_generator(command: Command, passages, folder: Path):  # type: ignore[no-untyped-def]
+    """Load the reader and the retriever."""
+    from rag_experiments.data.generation import Generator
+    from rag_experiments.models.load import load_model
+    from rag_experiments.models.reader import Reader
+    from rag_experiments.retrieval.retriever import build_retriever
+
+    config = command.config
+    reader = Reader.load(config.model, command.cache, frozen=True)
+    retriever = None
+    if command.options.round_trip:
+        encoder = None if config.retriever.encoder is None else load_model(config.retriever.encoder, command.cache)
+        retriever = build_retriever(config.retriever, passages, encoder, command.cache)
+    return Generator(passages, reader, retriever, command.options, folder)
+
+
+if __name__ == "__main__":
+    main()
