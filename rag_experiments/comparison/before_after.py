@@ -11,7 +11,7 @@ import numpy as np
 
 from rag_experiments.comparison.columns import ANSWERS, RANKINGS
 from rag_experiments.comparison.grid import Grid, to_text
-from rag_experiments.comparison.loading import read_rows
+from rag_experiments.comparison.loading import RunRecord, read_rows
 from rag_experiments.comparison.pairing import Rows, pair
 from rag_experiments.comparison.statistics import FEW_CLUSTERS
 from rag_experiments.evaluation.bootstrap import Interval, intervals
@@ -62,12 +62,14 @@ def _shown(interval: Interval, sign: str = "") -> str:
     return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
 
 
-def before_after(run: RunDirectory | Path | str, metrics: Sequence[str] | None = None, seed: int = 0) -> BeforeAfter:
+def before_after(
+    run: RunDirectory | RunRecord | Path | str, metrics: Sequence[str] | None = None, seed: int = 0
+) -> BeforeAfter:
     """Each split's metrics before and after training, with intervals by bootstrap over clusters of questions.
 
-    `run` may also be a `RunRecord`: anything with a `path`. `metrics` are bare names; None: the usual ones.
+    `metrics` are bare names; None: the usual ones.
     """
-    directory = RunDirectory(getattr(run, "path", run))
+    directory = RunDirectory(run if isinstance(run, Path | str) else run.path)
     changes: list[Change] = []
     notes: list[str] = []
     for split in ("dev", "test"):
@@ -105,6 +107,6 @@ def _changes(
     return changes
 
 
-def print_before_after(run: RunDirectory | Path | str) -> None:
+def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
     """The table on standard output, as a run ends with it."""
     print(before_after(run))

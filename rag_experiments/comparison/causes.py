@@ -82,7 +82,9 @@ def cause(row: Mapping[str, Any], k: int, judge: str | None) -> str | None:
 
 def causes_of(run: RunRecord, stage: str, judge: str | None) -> dict[str, str]:
     """Question id → cause."""
-    k = int(run.flat.get("retriever.k") or 1)
+    from rag_experiments.schema import RetrieverConfig
+
+    k = int(run.flat.get("retriever.k") or RetrieverConfig().k)
     found = {key: cause(row, k, judge) for key, row in run.predictions(stage).items()}
     return {key: value for key, value in found.items() if value is not None}
 

@@ -68,11 +68,20 @@ class Verdict:
         words = {"better": "yes", "worse": "yes, worse", "same": "no relevant difference", "undecided": "cannot tell"}
         word = words[self.outcome]
         if test.clusters < FEW_CLUSTERS:
-            word += f" (only {test.clusters} independent questions: interval too narrow)"
-        elif self.underpowered:
-            needed = int(test.clusters * (test.detectable / RELEVANT) ** 2)
-            word += f" (underpowered: finds {test.detectable:.3f}; {RELEVANT:g} needs ~{needed} independent questions)"
-        return word
+            return f"{word} (only {test.clusters} independent questions)"
+        return f"{word} (underpowered)" if self.underpowered else word
+
+    @property
+    def power_sentence(self) -> str:
+        """What could have been found, and what it would take; empty where power is no matter."""
+        test = self.questions
+        if test is None or not self.underpowered:
+            return ""
+        needed = int(test.clusters * (test.detectable / RELEVANT) ** 2)
+        return (
+            f"{self.candidate.label}, {self.metric}: {test.clusters} independent questions find a difference of "
+            f"{test.detectable:.3f} four times in five; {RELEVANT:g} would need about {needed}"
+        )
 
     @property
     def seed_sentence(self) -> str:
@@ -100,7 +109,7 @@ class Comparison:
     def grid(self) -> Grid:
         """One row a verdict."""
         headers = ["candidate", "metric", "baseline", "candidate", "difference [95 %]", "p (Holm)", "verdict"]
-        headers += ["would other questions agree?", "would other seeds agree?"]
+        headers += ["other questions agree?", "other seeds agree?"]
         rows = [
             [
                 v.candidate.label,
@@ -116,7 +125,13 @@ class Comparison:
             for v in self.verdicts
         ]
         numeric = [False, False, True, True, True, True, False, False, False]
-        return Grid(f"against the baseline: {self.baseline.label}", headers, rows, numeric, self.notes)
+        power = [f"UNDERPOWERED: {v.power_sentence}." for v in self.verdicts if v.power_sentence]
+        if len(power) > SENTENCES:
+            power = [*power[:SENTENCES], f"UNDERPOWERED: {len(power) - SENTENCES} more."]
+        few = [v.questions.clusters for v in self.verdicts if v.questions and v.questions.clusters < FEW_CLUSTERS]
+        narrow = [f"Fewer than {FEW_CLUSTERS} independent questions: the interval is too narrow."] if few else []
+        title = f"against the baseline: {self.baseline.label}"
+        return Grid(title, headers, rows, numeric, [*power, *narrow, *self.notes])
 
     def records(self) -> list[dict[str, Any]]:
         """As plain values, for JSON."""
@@ -138,6 +153,8 @@ class Comparison:
         ]
 
 
+SENTENCES = 3
+"""Notes of one kind in full; the rest are counted."""
 OUTCOMES = {"better": "better", "worse": "worse", "same": "no relevant difference", "undecided": "undecided"}
 
 

@@ -106,15 +106,15 @@ def load_runs(paths: Iterable[Path | str], cache: Path | None = None) -> list[Ru
     Raises:
         RequestError: a path does not exist, or there is no run below any of them.
     """
-    paths = [Path(path) for path in paths]
+    asked = [Path(path) for path in paths]
     folders: dict[str, Path] = {}
-    for path in paths:
+    for path in asked:
         if not path.exists():
             raise RequestError(f"{path}: there is no such directory")
         for run in find_runs(path):
             folders.setdefault(os.path.realpath(run.path), run.path)
     if not folders:
-        raise RequestError(f"no run below {', '.join(map(str, paths))}: a run is a directory with a status.json")
+        raise RequestError(f"no run below {', '.join(map(str, asked))}: a run is a directory with a status.json")
     names = short_names(list(folders))
     with RecordCache(cache or default_cache()) as store:
         return [_record(real, path, name, store) for (real, path), name in zip(folders.items(), names, strict=True)]

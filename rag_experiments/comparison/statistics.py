@@ -128,15 +128,14 @@ def seed_test(candidate: Sequence[float], baseline: Sequence[float]) -> SeedTest
 
     one, other = np.asarray(candidate, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     difference = float(one.mean() - other.mean())
-    counts = {"candidate_seeds": one.size, "baseline_seeds": other.size}
     if one.size < 2 or other.size < 2:
         which = "both sides have" if one.size < 2 and other.size < 2 else "one side has"
-        return SeedTest(difference, None, None, None, **counts, note=f"{which} a single seed")
+        return SeedTest(difference, None, None, None, one.size, other.size, f"{which} a single seed")
     if max(np.ptp(one), np.ptp(other)) < 1e-12:
-        return SeedTest(difference, None, None, None, **counts, note="every seed gives the same figure")
+        return SeedTest(difference, None, None, None, one.size, other.size, "every seed gives the same figure")
     result = ttest_ind(one, other, equal_var=False)
     interval = result.confidence_interval(0.95)
-    return SeedTest(difference, float(interval.low), float(interval.high), float(result.pvalue), **counts)
+    return SeedTest(difference, float(interval.low), float(interval.high), float(result.pvalue), one.size, other.size)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

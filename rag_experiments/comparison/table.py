@@ -26,6 +26,8 @@ from rag_experiments.comparison.loading import RunRecord
 
 LABEL_KEYS = 4
 """Config values in a group's label: the ones that come first say most."""
+LABEL_LENGTH = 44
+"""A longer label is no better than the run's name."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ class RunTable:
                     parts.append(value if key in columns.SELECTORS.values() else f"{labels[key]}={value}")
             if not self.grouped:
                 parts.append(f"seed={group.runs[0].seed}")
-            group.label = " ".join(parts) or group.name
+            label = " ".join(parts)
+            group.label = label if 0 < len(label) <= LABEL_LENGTH else group.name
         counts = Counter(group.label for group in self.groups)
         for group in self.groups:
             if counts[group.label] > 1:

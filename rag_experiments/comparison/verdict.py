@@ -57,6 +57,8 @@ def judge(table: RunTable, baseline: Path | str, metrics: Sequence[str] | None =
         RequestError: the baseline cannot be found or has no figures.
     """
     section, group = find_baseline(table, baseline)
+    if table.metric is None:
+        raise RequestError("--baseline: the finished runs have no figures to compare")
     wanted = list(metrics or [table.metric])
     verdicts = [
         verdict

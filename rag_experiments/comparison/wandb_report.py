@@ -133,14 +133,17 @@ def build(plan: ReportPlan) -> Any:
     except ImportError as error:
         raise RequestError("--wandb-report needs wandb-workspaces: pip install 'rag_experiments[report]'") from error
     runsets = [
-        wr.Runset(name=project, project=project, filters=f"ID in {ids!r}", **({"entity": entity} if entity else {}))
+        wr.Runset(name=project, filters=f"ID in {ids!r}", **_place(entity, project))
         for (entity, project), ids in plan.runs.items()
     ]
-    entity, project = next(iter(plan.runs))
-    blocks = [wr.MarkdownBlock(text=text) for text in plan.text]
+    blocks: list[Any] = [wr.MarkdownBlock(text=text) for text in plan.text]
     blocks.append(wr.PanelGrid(runsets=runsets, panels=[_panel(wr, panel) for panel in plan.panels]))
-    where = {"project": project, **({"entity": entity} if entity else {})}
-    return wr.Report(title=plan.title, blocks=blocks, **where)
+    return wr.Report(title=plan.title, blocks=blocks, **_place(*next(iter(plan.runs))))
+
+
+def _place(entity: str | None, project: str) -> dict[str, Any]:
+    """Without an entity W&B takes the account's own."""
+    return {"project": project} if entity is None else {"project": project, "entity": entity}
 
 
 def _panel(wr: Any, panel: Panel) -> Any:

@@ -124,8 +124,10 @@ class _Compiler:
             return node.value
         if isinstance(node, ast.List | ast.Tuple):
             return [self.value(item) for item in node.elts]
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            return -node.operand.value
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            number = self.value(node.operand)
+            if isinstance(number, int | float):
+                return -number
         self.check_word(node)
         word = "".join(ast.unparse(node).split())
         return _WORDS.get(word, word)

@@ -91,7 +91,7 @@ def intervals(
     if not values:
         return {}
     values_MQ = np.stack([np.asarray(row, dtype=np.float64) for row in values.values()])
-    present_M = (~np.isnan(values_MQ)).any(axis=1)
+    present_M = [bool((~np.isnan(row)).any()) for row in values_MQ]
     means_M = [
         float(np.nanmean(row)) if there else float("nan") for row, there in zip(values_MQ, present_M, strict=True)
     ]

@@ -108,5 +108,5 @@ def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> flo
     import sacrebleu
 
     most = max(len(answers) for answers in references)
-    streams = [[answers[i] if i < len(answers) else None for answers in references] for i in range(most)]
+    streams: Any = [[answers[i] if i < len(answers) else None for answers in references] for i in range(most)]
     return sacrebleu.corpus_bleu(list(predictions), streams).score / 100

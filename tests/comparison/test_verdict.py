@@ -68,6 +68,7 @@ def test_no_relevant_difference_and_underpowered_are_told_apart(tmp_path: Path) 
     assert maybe.outcome == "undecided"
     assert maybe.underpowered
     assert "underpowered" in maybe.question_sentence
+    assert "40 independent questions find" in maybe.power_sentence
 
 
 def test_few_independent_questions_are_said(tmp_path: Path) -> None:
@@ -80,6 +81,7 @@ def test_few_independent_questions_are_said(tmp_path: Path) -> None:
     assert verdict.questions.clusters == 4
     assert verdict.outcome == "undecided"  # sixty wins, but on four passages: p is 1/8 at best
     assert "only 4 independent questions" in verdict.question_sentence
+    assert any("too narrow" in note for note in judge(RunTable(load_runs([tmp_path]), "recall@1"), base).grid().notes)
 
 
 def test_other_questions_are_never_compared_silently(tmp_path: Path) -> None:
