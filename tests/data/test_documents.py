@@ -1,0 +1,199 @@
+"""Documents: each kind's text, titles and headings; chunks; questions; damaged files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("semantic_text_splitter")
+pytest.importorskip("pypdf")
+
+import itertools
+
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from rag_experiments.data.documents import DocumentsConfig
+from rag_experiments.data.intake import Intake
+from rag_experiments.data.load import load_data
+from rag_experiments.data.parsing import Unreadable, parse
+from rag_experiments.errors import RequestError
+
+MARKDOWN = """---
+title: "The guide"
+---
+# Start *here*
+
+Some `code` and a [link](http://nowhere/x) in **bold**.
+
+## Deeper
+
+```python
+print("kept")
+```
+
+| a | b |
+|---|---|
+| cell | other |
+"""
+HTML = """<html><head><title>Page</title><style>p {color: red}</style></head><body><nav><p>menu</p></nav>
+<main><h1>Top</h1><p>First <b>bold</b> words.</p><ul><li>one <p>inner</p></li></ul><pre>a
+  b</pre></main><script>alert(1)</script></body></html>"""
+RST = """
+A title
+=======
+
+Text with :func:`~os.path.join` and ``code``.
+
+.. include:: /etc/passwd
+
+.. versionadded:: 3.1
+   Words inside.
+
+Section
+-------
+
+.. note:: A note.
+"""
+
+
+def pdf_with(text: str) -> bytes:
+    """The smallest PDF with one line of text."""
+    stream = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 612 792]/Contents 4 0 R/Resources<</Font<</F1 5 0 R>>>>>>",
+        b"<</Length %d>>stream\n%s\nendstream" % (len(stream), stream),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    out, places = b"%PDF-1.4\n", []
+    for number, content in enumerate(objects, 1):
+        places.append(len(out))
+        out += b"%d 0 obj%s\nendobj\n" % (number, content)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    trailer = b"trailer<</Size 6/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % len(out)
+    return out + b"xref\n0 6\n0000000000 65535 f \n" + table + trailer
+
+
+def test_markdown(tmp_path):
+    path = tmp_path / "a.md"
+    path.write_text(MARKDOWN)
+    document = parse(path)
+    assert document.title == "The guide"
+    assert [text for _, text in document.headings] == ["Start here", "Deeper"]
+    assert "Some code and a link in bold." in document.text
+    assert 'print("kept")' in document.text
+    assert "cell" in document.text
+    assert "nowhere" not in document.text
+    assert document.heading_at(document.text.index("kept")) == "Deeper"
+
+
+def test_html(tmp_path):
+    path = tmp_path / "a.html"
+    path.write_text(HTML)
+    document = parse(path)
+    assert document.title == "Page"
+    assert document.text == "Top\n\nFirst bold words.\n\none inner\n\na\n  b"
+
+
+def test_rst(tmp_path):
+    path = tmp_path / "a.rst"
+    path.write_text(RST)
+    document = parse(path)
+    assert document.title == "A title"
+    assert "Text with os.path.join and code." in document.text
+    assert "root:" not in document.text
+    assert "A note." in document.text
+    assert document.headings[-1][1] == "Section"
+
+
+def test_pdf(tmp_path):
+    path = tmp_path / "a_small-report.pdf"
+    path.write_bytes(pdf_with("Words of a report"))
+    document = parse(path)
+    assert document.text == "Words of a report"
+    assert document.title == "a small report"
+    path.write_bytes(b"%PDF-1.4 and nothing more")
+    with pytest.raises(Unreadable, match="not readable as PDF"):
+        parse(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three documents, and a tokenizer of words beside them."""
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    (tmp_path / "tokens").mkdir()
+    tokenizer.save(str(tmp_path / "tokens" / "tokenizer.json"))
+    (tmp_path / "tokens" / "config.json").write_text("{}")
+    docs = tmp_path / "docs"
+    (docs / "deep").mkdir(parents=True)
+    (docs / "long.txt").write_text(" ".join(f"word{n}" for n in range(100)))
+    (docs / "deep" / "guide.md").write_text("# Guide\n\nThe door opens with the brass key.\n")
+    (docs / "picture.png").write_bytes(b"\x89PNG")
+    return docs
+
+
+def config(folder: Path, **keys) -> DocumentsConfig:
+    values = {"chunk_tokens": 40, "overlap_tokens": 10, "tokenizer": str(folder.parent / "tokens"), **keys}
+    return DocumentsConfig(path=str(folder), **values)
+
+
+def test_chunks(folder, tmp_path):
+    data = load_data(config(folder), tmp_path / "cache")
+    chunks = [passage for passage in data.passages if passage.id.startswith("long.txt#")]
+    assert all(len(chunk.text.split()) <= 40 for chunk in chunks)
+    words = [set(chunk.text.split()) for chunk in chunks]
+    assert set().union(*words) == {f"word{n}" for n in range(100)}
+    assert all(len(first & second) == 10 for first, second in itertools.pairwise(words))
+    assert chunks[0].title == "long"
+    assert data.passages[0].id == "deep/guide.md#0"
+    assert any("picture.png" in note for note in data.notes)
+    assert data.splits == {"train": [], "dev": [], "test": []}
+
+
+def test_questions(folder, tmp_path):
+    rows = [{"question": "What opens the door?", "answers": ["the brass key"], "document": "deep/guide.md"}]
+    rows += [{"question": f"After word{n}?", "answer": f"word{n + 1}", "document": "long.txt"} for n in range(1, 90, 9)]
+    rows += [{"question": "And this?", "positive_ids": ["long.txt#0"]}]
+    (folder.parent / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = Intake(tmp_path, collect=True)
+    from rag_experiments.data import documents
+
+    documents.read(config(folder, questions=str(folder.parent / "asked.jsonl")), made)
+    store = made.finish()
+    asked = [one.question for one in made.splits["train"]]
+    assert not made.problems
+    assert asked[0].positive_ids == ("deep/guide.md#0",)
+    for question in asked[1:-1]:
+        texts = store.full_texts(store.rows(question.positive_ids))
+        assert all(question.answers[0] in text.split() for text in texts)
+    assert {one.group for one in made.splits["train"]} == {"deep/guide.md", "long.txt"}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "x", "answers": ["y"], "document": "no.txt"}, "'document' is 'no.txt'"),
+        ({"question": "x", "answers": ["absent"], "document": "long.txt"}, "no answer stands in 'long.txt'"),
+        ({"question": "x", "positive_ids": ["long.txt#99"]}, "no passage has that id"),
+    ],
+)
+def test_wrong_questions(row, message, folder, tmp_path):
+    (folder.parent / "asked.jsonl").write_text(json.dumps(row))
+    with pytest.raises(RequestError, match=message):
+        load_data(config(folder, questions=str(folder.parent / "asked.jsonl")), tmp_path / "cache")
+
+
+def test_damaged_pdf_is_named(folder, tmp_path):
+    (folder / "bad.pdf").write_bytes(b"no pdf")
+    with pytest.raises(RequestError, match=r"bad\.pdf: not readable as PDF"):
+        load_data(config(folder), tmp_path / "cache")
+
+
+def test_only_pickles(tmp_path):
+    (tmp_path / "store.pkl").write_bytes(b"\x80\x04.")
+    with pytest.raises(RequestError, match=r"there is no document .* store\.pkl is a pickle"):
+        load_data(DocumentsConfig(path=str(tmp_path)), tmp_path / "cache")
