@@ -33,7 +33,7 @@ def phone(browser, dashboard: Served) -> Iterator:
 
 def opened(browser, served: Served, width: int, height: int, **options) -> Iterator:
     context = browser.new_context(viewport={"width": width, "height": height}, base_url=served.url, **options)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(180_000)  # a busy machine must not fail a test
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
@@ -44,7 +44,7 @@ def opened(browser, served: Served, width: int, height: int, **options) -> Itera
     assert errors == []
 
 
-def until(page, expression: str, seconds: float = 60.0) -> None:
+def until(page, expression: str, seconds: float = 180.0) -> None:
     """Wait for JavaScript to be true. Playwright's own wait evaluates text in the page, which its policy forbids."""
     ends = time.monotonic() + seconds
     while not page.evaluate(expression):

@@ -95,6 +95,9 @@ def _ticked_elsewhere(view: View, rows: Sequence[Run]) -> list[str]:
 def _noise(watch: Watch, runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
     """`noise` by the first figure of the table that has one a question; kept until something changes on disk."""
     metric = next((name for name in names if name.startswith(("test/", "dev/"))), names[0] if names else "")
+    runs = [run for run in runs if metric in run.metrics]
+    if len(runs) < 2:
+        return {"problem": "A verdict wants two ticked runs that have ended well."}
     key = (watch.version, metric, *(run.key for run in runs))
     if key not in _judged:
         _judged.clear()
