@@ -40,9 +40,11 @@ def start(arguments: list[str]) -> int:
         return cli.DONE
     line = cli.parse(arguments)
     runs.refuse_secrets(line.overrides)
-    if line.multirun or line.shows_only:
-        return cli.run_hydra(arguments, TaskFunction())
     space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
+    if line.multirun or line.shows_only:
+        if space and not any(value.startswith("hydra/sweeper=") for value in line.overrides):
+            arguments = [*arguments, "hydra/sweeper=optuna"]  # the YAML of a space cannot choose it
+        return cli.run_hydra(arguments, TaskFunction())
     if space:
         raise RequestError(f"{space} is a search space: add -m to search it")
     continued = resume.asked_for(line.overrides)

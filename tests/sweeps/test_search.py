@@ -143,6 +143,13 @@ def test_a_space_without_m_is_refused():
         train.start(["sweep=ctl"])
 
 
+def test_a_space_of_the_package_is_searched(sweep):
+    fixed = ("trainer.per_device_train_batch_size=8", "trainer.warmup_steps=0", "trainer.learning_rate=1e-3")
+    assert sweep("sweep=ctl", *fixed, "hydra.sweeper.n_trials=2") == 0
+    assert [list(trial.params) for trial in trials(sweep)] == [["algorithm.temperature"]] * 2
+    assert sweep("sweep=ctl", *fixed, "hydra/sweeper=random", "hydra.sweeper.n_trials=3") == 0
+
+
 def test_a_study_of_the_other_direction_is_not_mixed(sweep):
     sweep(*SEARCH, "hydra.sweeper.n_trials=1")
     with pytest.raises(RequestError, match="direction"):
