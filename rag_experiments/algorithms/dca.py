@@ -14,7 +14,7 @@ Where we deviate, and why:
 - The reader may be a decoder LM that reads passages apart; its attention at the position that predicts the first
   answer token takes the place of the cross-attention.
 - `algorithm=dca` alone trains such a reader first, for `teacher_steps` steps on the untrained encoder's passages, and
-  keeps it in the cache: a small LM as it comes is a poor teacher (docs/fid_dca.md has both).
+  keeps it in the cache: the paper's teacher has learnt to read the same data, an off-the-shelf small LM has not.
 - `teacher_standardise` divides a question's scores by their own standard deviation, so that one T_t fits readers
   whose attention differs in scale; off for the published loss.
 """
