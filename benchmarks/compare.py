@@ -79,13 +79,15 @@ def prediction(rng: random.Random, number: int) -> dict:
     }
 
 
-def seconds(arguments: list[str], cache: Path) -> float:
-    """Wall time of one call of the command, its start included."""
-    started = time.perf_counter()
+def seconds(arguments: list[str], cache: Path) -> tuple[float, float]:
+    """Wall and processor time of one call of the command, its start included; on a busy machine the second tells more."""
+    started, before = time.perf_counter(), os.times()
     command = [sys.executable, "-m", "rag_experiments.compare", *arguments]
     environment = {**os.environ, "RAG_EXPERIMENTS_CACHE": str(cache)}
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-    return time.perf_counter() - started
+    after = os.times()
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return time.perf_counter() - started, processor
 
 
 def main() -> None:
@@ -95,7 +97,8 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    print(f"{'runs':>6} {'first look':>11} {'warm':>8} {'--where':>8} {'--pivot':>8} {'html':>8}   (seconds)")
+    print("seconds by the clock (of the processor)")
+    print(f"{'runs':>6} {'first look':>16} {'warm':>16} {'--where':>16} {'--pivot':>16} {'html':>16}")
     with tempfile.TemporaryDirectory() as folder:
         root, made = Path(folder, "runs"), 0
         for count in sorted(args.runs):
@@ -111,7 +114,8 @@ def main() -> None:
                 ["--output", str(Path(folder, "report.html"))],
             ]
             warm = [min(seconds([str(root), *call], cache) for _ in range(args.repeats)) for call in calls]
-            print(f"{count:>6} {first:>11.2f} " + " ".join(f"{value:>8.2f}" for value in warm), flush=True)
+            cells = " ".join(f"{f'{wall:.2f} ({processor:.2f})':>16}" for wall, processor in [first, *warm])
+            print(f"{count:>6} {cells}", flush=True)
 
 
 if __name__ == "__main__":
