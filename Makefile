@@ -1,5 +1,6 @@
 # make demo   environment, install, the main job on the embedded default, its before/after table
 # make test   environment, install, the whole test suite
+# make types  the type checker
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 EXTRA ?= cpu
 
-.PHONY: demo test install install-test bench clean
+
+.PHONY: demo test types install install-test clean
 
 demo: install
 	$(BIN)/rag-train experiment=demo
@@ -15,8 +17,10 @@ demo: install
 test: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
+
+types: install-test
+	$(BIN)/mypy
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -80,7 +80,7 @@ def prediction(rng: random.Random, number: int) -> dict:
 
 
 def seconds(arguments: list[str], cache: Path) -> tuple[float, float]:
-    """Wall and processor time of one call of the command, its start included; on a busy machine the second tells more."""
+    """Wall and processor time of one call of the command, its start included."""
     started, before = time.perf_counter(), os.times()
     command = [sys.executable, "-m", "rag_experiments.compare", *arguments]
     environment = {**os.environ, "RAG_EXPERIMENTS_CACHE": str(cache)}

@@ -25,7 +25,8 @@ WORDS, DIMENSION, QUESTIONS = 4000, 32, 200
 def main(sizes: list[int]) -> None:
     """All stages for every size, a table."""
     print(
-        f"{'passages':>9}  {'stage':<7} {'seconds':>8} {'peak MiB':>9} {'anonymous':>10} {'index MiB':>10} {'beyond':>8}"
+        f"{'passages':>9}  {'stage':<7} {'seconds':>8} {'peak MiB':>9} "
+        f"{'anonymous':>10} {'index MiB':>10} {'beyond':>8}"
     )
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -39,8 +40,8 @@ def main(sizes: list[int]) -> None:
                 found = json.loads(done.stdout.splitlines()[-1])
                 index = size * DIMENSION * 4 / 2**20 if stage == "search" else 0.0
                 print(
-                    f"{size:>9,}  {stage:<7} {found['seconds']:>8.1f} {found['peak']:>9.0f} {found['anonymous']:>10.0f} "
-                    f"{index:>10.0f} {found['anonymous'] - index:>8.0f}",
+                    f"{size:>9,}  {stage:<7} {found['seconds']:>8.1f} {found['peak']:>9.0f} "
+                    f"{found['anonymous']:>10.0f} {index:>10.0f} {found['anonymous'] - index:>8.0f}",
                     flush=True,
                 )
 
