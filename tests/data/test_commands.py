@@ -1,0 +1,153 @@
+"""check, convert, mine and generate as they are typed, and what they answer to wrong requests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rag_experiments import cli
+from rag_experiments.data import check, convert, generate, mine
+from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.data.load import load_data
+
+PASSAGES = [{"id": f"p{n}", "text": f"This is the text of number {n}."} for n in range(12)]
+PASSAGES += [{"id": "copy", "text": PASSAGES[3]["text"]}, {"id": "p0", "text": "again"}, {"id": "empty", "text": ""}]
+TRAIN = [{"question": f"What is {n}?", "answers": [f"number {n}"], "positive_ids": [f"p{n}"]} for n in range(10)]
+TRAIN += [
+    {"question": "Lost?", "positive_ids": ["nowhere"]},
+    {"question": "Half lost?", "positive_ids": ["copy", "nowhere"], "negative_ids": ["p3", "p4"]},
+    "not JSON",
+    {"question": ""},
+]
+
+
+@pytest.fixture
+def broken(native) -> Path:
+    return native(passages=PASSAGES, train=TRAIN, dev=TRAIN[:1], test=[])
+
+
+def run(command, arguments: list[str], tmp_path: Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.exit_with(command.start, [*arguments, f"paths.cache={tmp_path / 'cache'}"])
+    return ended.value.code
+
+
+def test_check_tells_everything_at_once(broken, tmp_path, capsys):
+    assert run(check, ["data=jsonl", f"data.path={broken}"], tmp_path) == 2
+    out, err = capsys.readouterr()
+    for expected in (
+        "passages    13 (11 gold, 1 with the title and text of another)",
+        "questions   11 train, 1 dev, 0 test",
+        "passages.jsonl:14: passage id 'p0' is used by",
+        "passages.jsonl:15: 'text' is empty",
+        "train.jsonl:11: positive_ids has 'nowhere'",
+        "train.jsonl:12: positive_ids has 'nowhere'",
+        "train.jsonl:13: not valid JSON",
+        "train.jsonl:14: 'question' is empty",
+        "test.jsonl: the test split has no questions",
+        "train and dev: 1 questions, 1 gold passages in both",
+        "1 of the 1 dev questions are asked in train as well",
+        "query     What is 0?",
+    ):
+        assert expected in out, expected
+    assert err.startswith("\nerror: 7 problem(s) (")
+    assert "Traceback" not in err
+    assert list((tmp_path / "cache").glob("check-*")) == []
+
+
+def test_fix_writes_what_is_usable(broken, tmp_path, capsys):
+    fixed = tmp_path / "fixed"
+    assert run(check, ["data=jsonl", f"data.path={broken}", "--fix", str(fixed)], tmp_path) == 0
+    assert run(check, ["data=jsonl", f"data.path={fixed}"], tmp_path) == 0
+    assert "no problem found" in capsys.readouterr().out
+    data = load_data(JsonlConfig(path=str(fixed)), tmp_path / "cache")
+    assert len(data.passages) == 12
+    everything = [q for questions in data.splits.values() for q in questions]
+    half = next(question for question in everything if question.question == "Half lost?")
+    assert half.positive_ids == ("p3",), "the copy is called as the first of its text"
+    assert half.negative_ids == ("p4",), "what is gold under another id is no negative"
+    assert "Lost?" not in {question.question for question in everything}
+
+
+def test_check_of_good_data(native, tmp_path, capsys):
+    assert run(check, ["data=jsonl", f"data.path={native()}", "check.examples=1"], tmp_path) == 0
+    out = capsys.readouterr().out
+    assert "questions   8 train, 2 dev, 2 test" in out
+    assert "no problem found" in out
+
+
+def test_nothing_usable(native, tmp_path, capsys):
+    assert run(check, ["data=jsonl", f"data.path={native(passages=['x'])}"], tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert "not one usable passage" in err
+    assert "passages.jsonl:1: not valid JSON" in out
+
+
+def test_convert(native, tmp_path, capsys):
+    source = native(dev=None, test=None)
+    assert run(convert, ["data=jsonl", f"data.path={source}", str(tmp_path / "out")], tmp_path) == 0
+    assert "note: no dev split was given" in capsys.readouterr().out
+    first = load_data(JsonlConfig(path=str(source)), tmp_path / "cache")
+    second = load_data(JsonlConfig(path=str(tmp_path / "out")), tmp_path / "cache")
+    assert first.content_hash == second.content_hash
+
+
+def test_mine_with_bm25(native, tmp_path, capsys):
+    arguments = ["data=jsonl", f"data.path={native()}", "mine.retrievers=[bm25]", "mine.margin=null", "mine.count=2"]
+    assert run(mine, [*arguments, "mine.answer_match=false", str(tmp_path / "out")], tmp_path) == 0
+    assert "negatives   2.00 a question" in capsys.readouterr().out
+    data = load_data(JsonlConfig(path=str(tmp_path / "out")), tmp_path / "cache")
+    assert all(len(q.negative_ids) == 2 for q in data.splits["train"])
+    assert all(q.positive_ids[0] not in q.negative_ids for q in data.splits["train"])
+    assert all(not q.negative_ids for q in data.splits["dev"])
+
+
+WRONG = {
+    "no folder": (convert, [], "the folder to write is missing"),
+    "two folders": (convert, ["a", "b"], "one folder is wanted"),
+    "a full folder": (convert, ["{native}"], "exists already and is not empty"),
+    "an unknown key": (mine, ["mine.cuont=3", "{new}"], "mine.cuont is an unknown key (did you mean 'count'"),
+    "a wrong value": (mine, ["mine.count=0", "{new}"], "mine.count=0: input should be greater than or equal to 1"),
+    "a wrong range": (mine, ["mine.first_rank=9", "mine.last_rank=3", "{new}"], "first_rank (9) is beyond"),
+    "no such retriever": (mine, ["mine.retrievers=[bm52]", "{new}"], "mine.retrievers"),
+    "an encoder that writes": (generate, ["model=minilm", "{new}"], "is an encoder; questions are written by a reader"),
+    "a folder of something else": (generate, ["{native}"], "holds something else"),
+    "fix without a folder": (check, ["--fix"], "--fix needs the folder"),
+    "an unknown data key": (check, ["data.pth=x"], "data.pth is an unknown key"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_requests(name, native, tmp_path, capsys):
+    command, words, message = WRONG[name]
+    folder = native()
+    words = [word.format(native=folder, new=tmp_path / "new") for word in words]
+    assert run(command, ["data=jsonl", f"data.path={folder}", *words], tmp_path) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_unknown_format_and_missing_path(tmp_path, capsys):
+    assert run(check, ["data=jsnol"], tmp_path) == 2
+    assert "did you mean 'jsonl'" in capsys.readouterr().err
+    assert run(check, ["data=beir"], tmp_path) == 2
+    assert "data.path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [check, convert, mine, generate])
+def test_help(command, capsys):
+    assert command.start(["--help"]) == 0
+    assert "python -m rag_experiments.data." in capsys.readouterr().out
+
+
+def test_json_of_other_languages_stays_readable(native, tmp_path):
+    rows = [{"id": "p0", "text": "Größe 大きさ"}]
+    source = native(passages=rows, train=[{"question": "大?"}], dev=None, test=None)
+    for name in ("dev", "test"):
+        (source / f"{name}.jsonl").write_text(json.dumps({"question": "é?"}))
+    assert run(convert, ["data=jsonl", f"data.path={source}", str(tmp_path / "out")], tmp_path) == 0
+    assert "Größe 大きさ" in (tmp_path / "out" / "passages.jsonl").read_text(encoding="utf-8")
