@@ -140,7 +140,7 @@ def cost(model: PreTrainedModel, batch: dict[str, Any], recompute: bool, repeats
         seconds.append(time.process_time() - started)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     held = sum(size for place, size in kept.items() if place not in weights)
-    return min(seconds), torch.cuda.max_memory_allocated() if torch.cuda.is_available() else held, float(loss)
+    return min(seconds), torch.cuda.max_memory_allocated() if torch.cuda.is_available() else held, loss.item()
 
 
 def note(tensor: torch.Tensor, kept: dict[int, int]) -> torch.Tensor:
