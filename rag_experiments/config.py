@@ -56,7 +56,7 @@ def register() -> None:
 
 def without_hydra(composed: DictConfig) -> DictConfig:
     """The configuration of a run: without Hydra's own node, and without the plan of a chain of runs."""
-    return OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "chain")])
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "chain")])
 
 
 def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]]:
@@ -88,7 +88,7 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     return config, plain
 
 
-def check_algorithm(config: schema.RunConfig) -> type:
+def check_algorithm(config: schema.RunConfig) -> Any:
     """Replace `config.algorithm` by its checked dataclass and return the trainer class.
 
     Raises:
@@ -112,7 +112,7 @@ def check_algorithm(config: schema.RunConfig) -> type:
     return trainer_class
 
 
-def import_algorithm(target: str | None) -> type:
+def import_algorithm(target: str | None) -> Any:
     """The trainer class that an algorithm's YAML names as `_target_`.
 
     Raises:
@@ -157,7 +157,7 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
     if missing:
         raise RequestError(f"{missing[0]} has no value: set {missing[0]}=…")
     try:
-        plain = OmegaConf.to_container(composed, resolve=True)
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise RequestError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     for group in GROUPS:
@@ -215,7 +215,7 @@ def check_values(cls: type, values: Any, key: str) -> Any:
 
 def _location(loc: tuple[Any, ...], values: Any) -> list[Any]:
     """The keys of a pydantic location without the names of union members."""
-    kept = []
+    kept: list[Any] = []
     for part in loc:
         if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
             values = values[part]
@@ -235,7 +235,7 @@ def refuse_unknown(cls: type, values: Any, key: str) -> None:
         full = f"{key}.{name}" if key else str(name)
         if name not in names:
             raise RequestError(f"{full} is an unknown key{did_you_mean(str(name), names)}")
-        inner = [member for member in _members(hints[name]) if dataclasses.is_dataclass(member)]
+        inner: list[Any] = [member for member in _members(hints[name]) if dataclasses.is_dataclass(member)]
         if len(inner) == 1:
             _refuse_other_kind(inner[0], value, full)
             refuse_unknown(inner[0], value, full)

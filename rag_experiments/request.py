@@ -27,7 +27,8 @@ class Request:
     resolved: dict[str, Any]
     """The whole configuration as plain values, as it is written to `config.yaml`."""
     config_hash: str
-    trainer_class: type
+    trainer_class: Any
+    """The algorithm's subclass of `AlgorithmTrainer`."""
     data: RagData
 
     @property

@@ -22,7 +22,7 @@ from rag_experiments.data.load import RagData
 from rag_experiments.data.schema import Question
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
 from rag_experiments.retrieval.retriever import Retriever
-from rag_experiments.schema import EvaluationConfig, ModelConfig, RunConfig
+from rag_experiments.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RunConfig
 
 
 @dataclass(kw_only=True)
@@ -118,7 +118,7 @@ class AlgorithmTrainer(Trainer):
         raise TypeError(f"{type(self).__name__} must implement collate()")
 
     @classmethod
-    def load_model(cls, config: ModelConfig, cache: Path) -> Any:
+    def load_model(cls, config: EncoderConfig | ReaderConfig, cache: Path) -> Any:
         """The component that this algorithm trains and its runs are evaluated with."""
         from rag_experiments.models.load import load_model
 
@@ -175,13 +175,13 @@ class AlgorithmTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
-            self.parts.model.save(Path(output_dir or self.args.output_dir))
+            self.parts.model.save(Path(output_dir or self.args.output_dir or "."))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.parts.model.load_weights(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        self.parts.model.load_weights(Path(self.state.best_model_checkpoint))
+        self.parts.model.load_weights(Path(str(self.state.best_model_checkpoint)))
 
 
 def _named(name: str) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from rag_experiments.schema import EncoderConfig, ModelConfig
+from rag_experiments.schema import EncoderConfig, ReaderConfig
 
 
-def load_model(config: ModelConfig, cache: Path) -> Any:
+def load_model(config: EncoderConfig | ReaderConfig, cache: Path) -> Any:
     """An `Encoder`, a `Reader`, or a `FidReader` where `config.fid` is set."""
     if isinstance(config, EncoderConfig):
         from rag_experiments.models.encoder import Encoder
