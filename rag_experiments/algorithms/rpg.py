@@ -11,6 +11,8 @@ r"""RPG: distil a frozen language model's judgement into the encoder (REPLUG LSR
 No gold passage is needed. Candidates come from the whole corpus and are found anew every `refresh_every` optimiser
 steps (`retrieval/refresh.py`); they stand in one `[B, K]` order that both score matrices use.
 
+The default objective is PDist: a choice, since the four have not been measured against each other here yet.
+
 Where we deviate, and why:
 - LM(a|·) is the mean log-probability of the answer's tokens (`target: mean`). The paper's text says probability, its
   implementations take this; at β = 0.1 a softmax over probabilities of 1e-5 would be flat.
