@@ -18,6 +18,7 @@ from pathlib import Path
 
 import uvicorn
 
+from rag_experiments.dashboard.__main__ import warm_up
 from rag_experiments.dashboard.app import create_app
 from rag_experiments.dashboard.predictions import stages_of
 from rag_experiments.dashboard.watch import Run, Watch
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     given = parser.parse_args()
     watch = Watch(given.dirs)
+    warm_up()
     views = addresses(list(watch.look().values()))
     given.into.mkdir(parents=True, exist_ok=True)
     with serving(watch) as url, browsing(given.chromium) as browser:
@@ -87,8 +89,8 @@ def take(browser, address: str, file: Path, scheme: str, size: dict[str, int]) -
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.goto(address, timeout=120_000)
-    ends = time.monotonic() + 60
+    page.goto(address, timeout=600_000)
+    ends = time.monotonic() + 300
     while not page.evaluate(DRAWN) and time.monotonic() < ends:
         page.wait_for_timeout(50)
     page.wait_for_timeout(300)

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 import uvicorn
 
+from rag_experiments.dashboard.__main__ import warm_up
 from rag_experiments.dashboard.app import create_app
 from rag_experiments.dashboard.watch import Watch
 from tests.dashboard import synthetic
@@ -58,6 +59,8 @@ class Served:
 def serve() -> Iterator[Callable[..., Served]]:
     """Serve directories; every server ends with the session."""
     running: list[tuple[uvicorn.Server, threading.Thread, socket.socket]] = []
+
+    warm_up()
 
     def start(*roots: Path, cache: Path) -> Served:
         watch = Watch(roots, cache)
