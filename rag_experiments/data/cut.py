@@ -28,7 +28,7 @@ def cut_by_words(text: str, words: int, overlap: int = 0) -> list[Piece]:
     step = words - overlap
     for first in range(0, len(spans), step):
         last = min(first + words, len(spans))
-        if pieces and (last - first) - overlap < words // 4:
+        if pieces and last == len(spans) and (last - first) - overlap < words // 4:
             start = pieces[-1].start
             pieces[-1] = Piece(text[start : spans[last - 1][1]], start, spans[last - 1][1])
             break

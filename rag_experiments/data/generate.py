@@ -12,12 +12,17 @@ generated.jsonl, every attempt and what became of it, beside it. The same comman
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag_experiments import cli
 from rag_experiments.data.commands import Command, parse
 from rag_experiments.data.generation import LOG, SETTINGS, GenerateOptions
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import EncoderConfig
+
+if TYPE_CHECKING:
+    from rag_experiments.data.generation import Generator
+    from rag_experiments.data.passages import PassageStore
 
 READER, ENCODER = "model=smollm2_135m", "model@retriever.encoder=minilm"
 
@@ -84,7 +89,7 @@ def open_folder(words: list[str]) -> Path:
     return folder
 
 
-def make_generator(command: Command, passages, folder: Path):  # type: ignore[no-untyped-def]
+def make_generator(command: Command, passages: PassageStore, folder: Path) -> Generator:
     """Load the reader and the retriever."""
     from rag_experiments.data.generation import Generator
     from rag_experiments.models.load import load_model
@@ -92,6 +97,7 @@ def make_generator(command: Command, passages, folder: Path):  # type: ignore[no
     from rag_experiments.retrieval.retriever import build_retriever
 
     config = command.config
+    assert not isinstance(config.model, EncoderConfig)
     reader = Reader.load(config.model, command.cache, frozen=True)
     retriever = None
     if command.options.round_trip:

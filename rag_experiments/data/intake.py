@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -161,7 +162,12 @@ class Intake:
         both = set(question.positive_ids) & set(question.negative_ids)
         if both:
             raise BadRow(f"{sorted(both)[0]!r} is in positive_ids and in negative_ids")
-        question = dataclasses.replace(question, **{name: _once(getattr(question, name)) for name in REFERENCES})
+        question = dataclasses.replace(
+            question,
+            positive_ids=_once(question.positive_ids),
+            negative_ids=_once(question.negative_ids),
+            candidate_ids=_once(question.candidate_ids),
+        )
         self.splits.setdefault(split, []).append(Asked(question, self._where, group))
 
     # -- the whole --
@@ -234,7 +240,7 @@ class Intake:
 
     def _with_passages(self, one: Asked, store: PassageStore) -> Asked | None:
         """The question with references to passages that exist; None where no gold one is left."""
-        changed: dict[str, tuple[str, ...]] = {}
+        changed: dict[str, Any] = {}
         for name in REFERENCES:
             ids = getattr(one.question, name)
             missing = store.missing(ids)

@@ -31,7 +31,8 @@ class Lengths:
     def of(cls, counts: Sequence[int]) -> Lengths:
         """From the lengths themselves."""
         values = np.asarray(counts if len(counts) else [0])
-        return cls(values, *(int(np.percentile(values, at)) for at in (50, 90, 99)), int(values.max()))
+        middle, ninety, ninety_nine = (int(np.percentile(values, at)) for at in (50, 90, 99))
+        return cls(values, middle, ninety, ninety_nine, int(values.max()))
 
     def __str__(self) -> str:
         return f"{self.middle:,}, {self.ninety:,}, {self.ninety_nine:,}, {self.longest:,}"

@@ -11,8 +11,9 @@ import json
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from rag_experiments.errors import RequestError
 
@@ -71,7 +72,7 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+def open_bytes(path: Path) -> BufferedIOBase:
     """`path` for reading, unpacked where its first bytes (not its name) say gzip.
 
     Raises:

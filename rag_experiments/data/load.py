@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,7 +181,7 @@ def _shared_questions(splits: dict[str, list[Question]]) -> list[str]:
     return notes
 
 
-def _content_hash(passages: PassageStore, splits: dict[str, Iterable[Question]]) -> str:
+def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question]]) -> str:
     digest = hashlib.sha256(passages.content_hash.encode())
     for name, questions in splits.items():
         digest.update(name.encode())

@@ -57,8 +57,8 @@ def in_sources(root: Path, prefix: str) -> Iterator[Documented]:
 def _of_node(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef, name: str, kind: str):
     paragraphs = split_paragraphs(ast.get_docstring(node) or "")
     if paragraphs:
-        is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        yield Documented(name, kind, f"({ast.unparse(node.args)})" if is_function else "", paragraphs)
+        signature = f"({ast.unparse(node.args)})" if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else ""
+        yield Documented(name, kind, signature, paragraphs)
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return
     for child in node.body:

@@ -39,7 +39,7 @@ def test_check_tells_everything_at_once(broken, tmp_path, capsys):
     out, err = capsys.readouterr()
     for expected in (
         "passages    13 (11 gold, 1 with the title and text of another)",
-        "questions   11 train, 1 dev, 0 test",
+        "questions   10 train, 1 dev, 1 test",
         "passages.jsonl:14: passage id 'p0' is used by",
         "passages.jsonl:15: 'text' is empty",
         "train.jsonl:11: positive_ids has 'nowhere'",
@@ -95,7 +95,10 @@ def test_convert(native, tmp_path, capsys):
 
 
 def test_mine_with_bm25(native, tmp_path, capsys):
-    arguments = ["data=jsonl", f"data.path={native()}", "mine.retrievers=[bm25]", "mine.margin=null", "mine.count=2"]
+    rows = [{"id": f"p{n}", "text": f"A drawer holds thing {n}."} for n in range(12)]
+    train = [{"question": f"Which drawer holds thing {n}?", "positive_ids": [f"p{n}"]} for n in range(12)]
+    source = native(passages=rows, train=train)
+    arguments = ["data=jsonl", f"data.path={source}", "mine.retrievers=[bm25]", "mine.margin=null", "mine.count=2"]
     assert run(mine, [*arguments, "mine.answer_match=false", str(tmp_path / "out")], tmp_path) == 0
     assert "negatives   2.00 a question" in capsys.readouterr().out
     data = load_data(JsonlConfig(path=str(tmp_path / "out")), tmp_path / "cache")
