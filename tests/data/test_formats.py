@@ -132,7 +132,7 @@ def test_yaml_has_the_keys_of_the_class(name):
 # -- broken files ------------------------------------------------------------------------------------
 
 EXAMPLES = int(os.environ.get("DATA_EXAMPLES", "40"))
-"""A format and a test; 500 were run for the figures in docs."""
+"""For a format and a test; `DATA_EXAMPLES=500` is the long run."""
 BYTES = st.sampled_from([b"", b"\n", b"{", b"}", b'"', b"\x00", b"\xff", b"null", b"[[", b"\\ud800", b"1e999", b"\t"])
 DAMAGE = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 12), BYTES | st.binary(max_size=6)), min_size=1, max_size=4)
 JSON = st.recursive(
