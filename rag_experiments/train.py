@@ -45,7 +45,7 @@ def start(arguments: list[str]) -> int:
         if space and not any(value.startswith("hydra/sweeper=") for value in line.overrides):
             arguments = [*arguments, "hydra/sweeper=optuna"]  # the YAML of a space cannot choose it
         return cli.run_hydra(arguments, TaskFunction())
-    if space:
+    if space and not any(value.startswith("sweep.name=") for value in line.overrides):  # a sweep's job has both
         raise RequestError(f"{space} is a search space: add -m to search it")
     continued = resume.asked_for(line.overrides)
     if continued and chain.is_chain(continued):

@@ -91,7 +91,7 @@ class GridSweeper(BaseSweeper):
     def jobs(self, session: Session, arguments: Sequence[str]) -> list[Job]:
         """The grid's jobs, checked; of two with one configuration the first is kept."""
         overrides = self.parse(arguments)
-        swept = {override.key_or_group for override in overrides if override.is_sweep_override()}
+        swept = {override.get_key_element().lstrip("+~") for override in overrides if override.is_sweep_override()}
         jobs: dict[tuple[str, str] | str, Job] = {}
         for combination in combinations(overrides):
             job = session.job(combination, swept)

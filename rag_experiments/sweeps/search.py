@@ -18,7 +18,7 @@ from rag_experiments.outcome import termination_as_interrupt
 from rag_experiments.sweeps import report, space
 from rag_experiments.sweeps.grid import BaseSweeper
 from rag_experiments.sweeps.jobs import Job, Result, result_of
-from rag_experiments.sweeps.naming import job_label, short_key
+from rag_experiments.sweeps.naming import job_label
 from rag_experiments.sweeps.session import Session
 from rag_experiments.sweeps.study import open_study, remember_pruner, storage_address
 
@@ -163,7 +163,7 @@ class OptunaSweeper(BaseSweeper):
 
     def _label(self, number: int, params: Mapping[str, Any]) -> str:
         shown = [f"{key}={space.short_value(value)}" for key, value in params.items()]
-        return f"{number:04d}_{job_label(shown, [short_key(key, list(params)) for key in params] or params)}"
+        return f"{number:04d}_{job_label(shown, {key.lstrip('+~') for key in params})}"
 
     def _answered(self, session: Session, trial: Any) -> None:
         """A trial that ended in an earlier call stands in the closing table with its result."""

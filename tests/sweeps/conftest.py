@@ -25,6 +25,7 @@ class Sweeps:
 
     def __init__(self, root: Path, model: Path):
         self.root = root
+        self.model = model
         self.ran: list[str] = []
         self.action: Callable[[object, runs.RunDirectory], dict[str, float]] = quadratic
         write_small_data(root / "data")

@@ -162,6 +162,14 @@ def test_two_names_for_one_configuration_run_once(sweep):
     assert len(sweep.ran) == 1
 
 
+def test_a_group_at_another_package_is_named_by_it(sweep, capsys):
+    teachers = "model@algorithm.teacher=smollm2_135m,smollm2_360m"
+    sweep("algorithm=rpg", teachers, f"model.path={sweep.model}", "plan=true")
+    out = capsys.readouterr().out
+    assert "teacher-smollm2_135m" in out
+    assert "teacher-smollm2_360m" in out
+
+
 def test_a_plan_starts_nothing(sweep, capsys):
     sweep("seed=0,0")
     assert sweep.jobs() == {"seed-0": "completed"}

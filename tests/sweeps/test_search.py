@@ -32,6 +32,7 @@ def test_a_search_finds_more_than_the_default(sweep, capsys):
     assert "12 jobs: 12 completed" in out
     assert f"best: {best.number:04d}_" in out
     values = sweep.values()
+    assert found[0].user_attrs["directory"] == "0000_temperature-0.05"
     assert sorted(values) == [trial.user_attrs["directory"] for trial in found]
     assert all(values[trial.user_attrs["directory"]]["dev/ndcg@10"] == trial.value for trial in found)
 
