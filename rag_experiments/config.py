@@ -85,7 +85,9 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     top = {key: plain[key] for key in ("seed", "name", "resume", "plan", "early_stopping")}
     config = _checked(schema.RunConfig, {**plain, **top}, "", already=parts)
     _check_metric_name(config)
-    return config, plain
+    # A default that is typed out and one that is left out are one configuration: one hash, no column apart.
+    filled = {name: dataclasses.asdict(part) for name, part in parts.items() if dataclasses.is_dataclass(part)}
+    return config, {**plain, **filled}
 
 
 def check_algorithm(config: schema.RunConfig) -> Any:

@@ -27,7 +27,6 @@ from rag_experiments.data.schema import Question
 from rag_experiments.data.squad import answers_of
 from rag_experiments.data.tables import rows
 from rag_experiments.errors import RequestError
-from rag_experiments.models import source
 from rag_experiments.schema import DataConfig, PositiveInt
 
 CHUNKER_VERSION = 1
@@ -119,6 +118,8 @@ def make_cutter(config: DocumentsConfig) -> Any:
     except ModuleNotFoundError as error:
         raise RequestError(f"data=documents needs semantic-text-splitter: {INSTALL}") from error
     try:
+        from rag_experiments.models import source  # where a tokenizer lies is a model's business; needed to cut only
+
         found = source.resolve(config.tokenizer, weights=False)
     except RequestError as error:
         raise RequestError(str(error).replace("model.path", "data.tokenizer")) from error
