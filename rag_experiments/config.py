@@ -72,6 +72,7 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     data_format = plain["data"].get("format")
     if data_format not in FORMATS:
         raise RequestError(f"data.format={data_format!r} is unknown{did_you_mean(str(data_format), FORMATS)}")
+    _refuse_keys_of_other_kinds(plain["model"])
     parts = {
         "model": _checked(_model_class(plain["model"], "model"), plain["model"], "model"),
         "data": _checked(config_class(data_format), plain["data"], "data"),
@@ -186,6 +187,23 @@ def _model_class(node: dict[str, Any], key: str) -> type:
     if kind not in MODEL_CLASSES:
         raise RequestError(f"{key}.kind={kind!r} is not a kind of model{did_you_mean(str(kind), MODEL_CLASSES)}")
     return MODEL_CLASSES[kind]
+
+
+def _field_names(cls: Any) -> set[str]:
+    return {field.name for field in dataclasses.fields(cls)}
+
+
+def _refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
+    """Raise `RequestError` where the model has a key that only models of another kind have."""
+    own = _model_class(node, "model")
+    for name in node:
+        owners = [kind for kind, cls in MODEL_CLASSES.items() if name in _field_names(cls)]
+        if owners and name not in _field_names(own):
+            fitting = [preset for preset, kind in model_kinds().items() if kind in owners]
+            raise RequestError(
+                f"model.{name} is a key of {_article(' or '.join(owners))}, but model.path={node.get('path')} is "
+                f"{_article(node['kind'])}: choose model={'|'.join(fitting)}"
+            )
 
 
 def _checked(cls: type, values: dict[str, Any], key: str, already: dict[str, Any] | None = None) -> Any:

@@ -179,7 +179,11 @@ sys.exit(outcome.exit_status)
 
 
 def start_waiting(tmp_path) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", RUN_AND_WAIT, str(tmp_path / "run")], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN_AND_WAIT, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would be ignored, rightly
+    )
     assert process.stdout.readline() == b"ready\n"
     return process
 
