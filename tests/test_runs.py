@@ -182,7 +182,8 @@ def start_waiting(tmp_path) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", RUN_AND_WAIT, str(tmp_path / "run")],
         stdout=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # under nohup it would be ignored, rightly
+        # Under nohup, or in a shell's background, these would be ignored, rightly.
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)],
     )
     assert process.stdout.readline() == b"ready\n"
     return process
