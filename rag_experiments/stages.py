@@ -96,6 +96,7 @@ def save_model(parts: Parts, run: RunDirectory) -> None:
 def report(run: RunDirectory, tracker: Tracker, metrics: dict[str, float], config: TrackingConfig) -> None:
     """Tell the tracker the final figures, and print the table of before and after."""
     from rag_experiments.comparison import print_before_after
+    from rag_experiments.comparison.plots import write_plots
 
     tracker.summary(metrics)
     for split in ("dev", "test"):
@@ -105,3 +106,7 @@ def report(run: RunDirectory, tracker: Tracker, metrics: dict[str, float], confi
     if config.log_model:
         tracker.artifact(run.model_dir, "model")
     print_before_after(run)
+    try:
+        write_plots(run)
+    except OSError as error:  # a full disk must not make a failure of a run that has all its figures
+        log.warning("plots/ could not be written: %s", error)

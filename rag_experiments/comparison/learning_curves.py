@@ -11,9 +11,8 @@ import plotly.graph_objects as go
 
 from rag_experiments.comparison.columns import config_columns, group_key
 from rag_experiments.comparison.fields import short_value
+from rag_experiments.comparison.history import Points, points
 from rag_experiments.comparison.loading import RunRecord
-
-Points = list[tuple[float, float]]
 
 COLOURS = ("#3b7dd8", "#e07b39", "#2fa56d", "#b652c9", "#c94f5c", "#1f9ab5", "#a08a2c", "#7a6ff0")
 DASHES = ("solid", "dash", "dot", "dashdot")
@@ -84,13 +83,8 @@ def curves(
 
 
 def series(run: RunRecord, metric: str, by: str) -> Points:
-    """What a run logged of a metric, in order; a place logged twice counts with its last value. Seconds in minutes."""
-    found: dict[float, float] = {}
-    for line in run.history():
-        value, place = line.get(metric), line.get(by)
-        if isinstance(value, int | float) and isinstance(place, int | float):
-            found[place / 60 if by == "seconds" else place] = value
-    return sorted(found.items())
+    """The points of a run's curve (see `history.points`)."""
+    return points(run.history(), metric, by)
 
 
 def smoothed(values: Sequence[float], weight: float) -> list[float]:

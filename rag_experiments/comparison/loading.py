@@ -230,6 +230,12 @@ def _yaml(file: Path) -> Any:
     return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader: no objects are made
 
 
+def read_config(file: Path) -> dict[str, Any]:
+    """A run's `config.yaml`; empty where it is missing or no mapping."""
+    value = _yaml(file) if file.is_file() else None
+    return value if isinstance(value, dict) else {}
+
+
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """The lines of a predictions file; none where it is missing."""
     if not file.is_file():
