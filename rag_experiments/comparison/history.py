@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 Points = list[tuple[float, float]]
 
@@ -31,6 +31,6 @@ def _points(lines: Iterable[Mapping[str, Any]], metric: str, by: str) -> Points:
     return sorted(found.items())
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite number: a loss that left the numbers is a gap in its curve."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -24,7 +24,7 @@ PANELS = 6
 WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 780, 380, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 30, 34
 """Around the plotted area of a panel."""
-ROW, LABELS, VALUES = 38, 120, 170
+ROW, LABELS, VALUES = 38, 132, 170
 """Of the bars: height a metric, room for names on the left and figures on the right."""
 _STYLE = """
 .ground{fill:#fff}text{font:12px system-ui,sans-serif;fill:#1c2430}.title{font-size:15px;font-weight:600}
@@ -135,14 +135,18 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
 
 
 def bars_svg(changes: BeforeAfter, title: str) -> str | None:
-    """Two bars a metric with their 95 % intervals, from 0 to 1, and the paired difference beside them."""
-    if not changes:
+    """Two bars a metric with their 95 % intervals, from 0 to 1, and the paired difference beside them.
+
+    What training left as it was for every question (a reader's retriever) is left out.
+    """
+    kept = [change for change in changes if (change.difference.low, change.difference.high) != (0, 0)] or changes
+    if not kept:
         return None
     parts, y = [], 62
     parts += [_box(10, 34, 12, 12, "before"), _text(27, 45, "before training"), _box(132, 34, 12, 12, "after")]
     parts.append(_text(149, 45, "after, with 95 % intervals; right: the paired difference"))
-    for split in dict.fromkeys(change.split for change in changes):
-        rows = [change for change in changes if change.split == split]
+    for split in dict.fromkeys(change.split for change in kept):
+        rows = [change for change in kept if change.split == split]
         parts.append(_text(10, y + 14, f"{split}, {rows[0].questions} questions", "name"))
         y += 24
         bottom = y + ROW * len(rows)
