@@ -1,5 +1,5 @@
 # make demo   environment, install, the main job on the embedded default, its before/after table
-# make test   environment, install, the whole test suite
+# make test   environment, install, linter, type checker, the whole test suite
 # make types  the type checker
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,6 +17,7 @@ demo: install
 test: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
 types: install-test

@@ -87,7 +87,7 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     config = _checked(schema.RunConfig, {**plain, **top}, "", already=parts)
     _check_metric_name(config)
     # A default that is typed out and one that is left out are one configuration: one hash, no column apart.
-    filled = {name: dataclasses.asdict(part) for name, part in parts.items() if dataclasses.is_dataclass(part)}
+    filled = {name: dataclasses.asdict(part) for name, part in parts.items() if not isinstance(part, dict)}
     return config, {**plain, **filled}
 
 

@@ -123,7 +123,7 @@ class DCATrainer(AlgorithmTrainer):
 
     Config = DCAConfig
     trains = "encoder"
-    needs: frozenset[str] = frozenset()
+    needs = frozenset()
     hyper: DCAConfig
 
     @staticmethod
@@ -157,6 +157,7 @@ class DCATrainer(AlgorithmTrainer):
             learning_rate=hyper.teacher_learning_rate,
             passages=hyper.teacher_passages,
         )
+        assert hyper.teacher is not None  # `check_config` saw to that
         reader = open_teacher(hyper.teacher, parts, training, self.given_args)
         self.teacher = PassageTeacher(reader, hyper.teacher_score, parts.cache)
         self.queries = [retrieval_query(question, parts.config.data.query_history) for question in self.questions]

@@ -33,7 +33,7 @@ from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.retrieval.cached_search import cached_search
-from rag_experiments.schema import FidSettings, PositiveInt, RunConfig
+from rag_experiments.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ class FiDTrainer(AlgorithmTrainer):
     @staticmethod
     def check_config(config: RunConfig) -> None:
         """Fill in `model.fid`, and refuse what cannot work before weights are read."""
+        assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
         if config.model.load_in_4bit and config.model.lora is None:
             raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
         config.model.fid = config.model.fid or FidSettings()

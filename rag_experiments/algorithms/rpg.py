@@ -172,6 +172,7 @@ class RPGTrainer(AlgorithmTrainer):
     def before_training(self) -> None:
         """Open the teacher and the score cache; refuse questions that do not fit; prepare the candidates."""
         self.questions = self.parts.data.splits["train"]
+        assert self.hyper.teacher is not None  # `check_config` saw to that
         teacher = Reader.load(self.hyper.teacher, cache=self.parts.cache, frozen=True)
         store = self.parts.data.passages
         leave_one_out = self.hyper.objective == "loop"
@@ -235,7 +236,7 @@ class RPGTrainer(AlgorithmTrainer):
     def _retriever_scores(self, model: torch.nn.Module, queries_BD: torch.Tensor, rows_BK: np.ndarray) -> torch.Tensor:
         """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places score 0."""
         encoder = self.parts.model
-        rows_P, column_BK = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
+        rows_P, inverse = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
         texts = self.parts.data.passages.full_texts(rows_P.tolist())
         chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
         self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
@@ -244,7 +245,7 @@ class RPGTrainer(AlgorithmTrainer):
         )
         with autocast(queries_BD.device, torch.float32):  # bf16 would round a cosine to three digits, and γ is small
             scores_BP = encoder.similarity(queries_BD.float(), passages_PD.float())
-        column_BK = torch.from_numpy(column_BK.reshape(rows_BK.shape)).to(scores_BP.device)
+        column_BK = torch.from_numpy(inverse.reshape(rows_BK.shape)).to(scores_BP.device)
         return scores_BP.gather(1, column_BK)
 
     # -- the teacher -----------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class PassageTeacher:
 
         Raises `RequestError` where `adist` is asked for and a question has no answer.
         """
-        orders = [sorted(range(len(given)), key=lambda place, g=given: g[place].id) for given in passages]
+        orders = [_by_id(given) for given in passages]
         prompts = [
             self.reader.prompts.for_question(question, [given[place] for place in order])
             for question, given, order in zip(questions, passages, orders, strict=True)
@@ -83,7 +83,8 @@ class PassageTeacher:
         """Scores of the sets that are not known, kept as they come: an interruption loses a few seconds."""
         started = time.perf_counter()
         fresh: dict[bytes, np.ndarray] = {}
-        reader, states, some = self.reader, self.reader.kept_states(), {}
+        some: dict[bytes, np.ndarray] = {}
+        reader, states = self.reader, self.reader.kept_states()
         # Neighbours share passages where they share the first; a batch's cost is its longest.
         order = sorted(missing.items(), key=lambda item: (prompts[item[1]].passages[:1], len(prompts[item[1]])))
         size = reader.config.batch_size
@@ -132,6 +133,11 @@ class PassageTeacher:
         if self.underflowed:
             said += f"; {self.underflowed} attentions had underflowed and were clamped"
         return said
+
+
+def _by_id(passages: Sequence[Passage]) -> list[int]:
+    """Places of `passages` in the order of their ids."""
+    return sorted(range(len(passages)), key=lambda place: passages[place].id)
 
 
 # -- a teacher of one's own -------------------------------------------------------------------------

@@ -39,8 +39,11 @@ def saved_settings(path: str, revision: str | None = None) -> FidSettings | None
 class FidReader(Reader):
     """A `Reader` whose prompts come from `FidPromptBuilder`: `answer`, `generate` and `score` as there."""
 
+    prompts: FidPromptBuilder
+
     def __init__(self, module: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, base: str):
         super().__init__(module, tokenizer, config, base)
+        assert self.config.max_input_length is not None  # `Reader` settled it
         self.settings = self.config.fid or FidSettings()
         self.config.fid = self.settings
         self.prompts = FidPromptBuilder(
@@ -188,7 +191,9 @@ class FidReader(Reader):
         batch = to_device(state_batch(prompts, self.pad_id, self.settings.sub_batch_size, known), self.device)
         prefix_states = fid_states.encode_prefixes(self.bare, batch)
         prefix_mask = batch["prefixes"]["attention_mask"] if prefix_states is not None else None
-        bank = [] if prefix_states is None else [prefix_states[prefix_mask.bool()]]
+        bank: list[Tensor] = []
+        if prefix_states is not None and prefix_mask is not None:
+            bank.append(prefix_states[prefix_mask.bool()])
         bank += known.values()
         fresh = iter([block for block in blocks_of(prompts) if block not in known])
         for chunk in batch["chunks"]:

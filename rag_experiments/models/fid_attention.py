@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from rag_experiments.data.prompts import Prompt
 from rag_experiments.models import fid_states
 from rag_experiments.models.answers import lengths_mask, pad_right
+from rag_experiments.models.caches import keys_and_values
 from rag_experiments.models.fid import FidReader, KeptStates
 from rag_experiments.models.fid_batch import state_batch, tail_batch, to_device
 
@@ -169,7 +170,7 @@ def _decoder_attentions(
             use_cache=True,
             output_attentions=True,
         )
-    return batch["segment_BS"], out.attentions, [layer.values for layer in cache.layers], rows_BT
+    return batch["segment_BS"], out.attentions, [values for _, values in keys_and_values(cache)], rows_BT
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ The functions take the bare Hugging Face model and the tensors of `fid_batch`. R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from rag_experiments.errors import RequestError
+from rag_experiments.models.caches import keys_and_values
 
 # -- encoder-decoder -----------------------------------------------------------------------------
 
@@ -113,7 +113,9 @@ def encode_passages(model: PreTrainedModel, batch: dict[str, Any], recompute: bo
     """States `[B, S, 2·layers, H, d]` of each question's prefix and passages."""
     prefix_states = encode_prefixes(model, batch, recompute)
     prefix_mask = batch["prefixes"]["attention_mask"] if prefix_states is not None else None
-    bank = [] if prefix_states is None else [prefix_states[prefix_mask.bool()]]
+    bank: list[Tensor] = []
+    if prefix_states is not None and prefix_mask is not None:
+        bank.append(prefix_states[prefix_mask.bool()])
     for chunk in batch["chunks"]:
         found = encode_chunk(model, chunk, prefix_states, prefix_mask, recompute)
         bank.append(found[chunk["attention_mask"].bool()])
@@ -157,10 +159,9 @@ def _continue(
 
 def _stacked(cache: DynamicCache, start: int) -> Tensor:
     """`[N, L, 2·layers, H, d]` of the tokens from `start` on."""
-    dtype = cache.layers[0].values.dtype  # under autocast rotated keys may be fp32; attention casts them anyway
-    parts: Sequence[Tensor] = [
-        part[:, :, start:].to(dtype) for layer in cache.layers for part in (layer.keys, layer.values)
-    ]
+    held = keys_and_values(cache)
+    dtype = held[0][1].dtype  # under autocast rotated keys may be fp32; attention casts them anyway
+    parts = [part[:, :, start:].to(dtype) for layer in held for part in layer]
     return torch.stack(parts, dim=1).permute(0, 3, 1, 2, 4)
 
 

@@ -17,14 +17,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rag_experiments.models import answers
+from rag_experiments.models.caches import KeysValues, keys_and_values
 from rag_experiments.models.precision import autocast
 from rag_experiments.models.reader import AnswerScores, Reader
 
 if TYPE_CHECKING:
     from rag_experiments.data.prompts import Prompt
-
-KeysValues = list[tuple[Tensor, Tensor]]
-"""Keys and values a layer, each `[B, heads, L, width]`."""
 
 
 def can_share(reader: Reader) -> bool:
@@ -84,7 +82,7 @@ class PrefixScorer:
             cache = DynamicCache(config=self.module.config)
             self._run(torch.tensor([head], device=self.reader.device), cache)
             self.tokens_computed += len(head)
-            self._heads[head] = _taken(cache)
+            self._heads[head] = keys_and_values(cache)
         return self._heads[head]
 
     def _prefixes(self, head: tuple[int, ...], prefixes: Sequence[tuple[int, ...]]) -> KeysValues:
@@ -95,7 +93,7 @@ class PrefixScorer:
         if max(map(len, prefixes)):
             self._run(answers.pad_right(prefixes, self.reader.pad_id).to(self.reader.device), cache)
             self.tokens_computed += sum(map(len, prefixes))
-        return _taken(cache)
+        return keys_and_values(cache)
 
     def _tails(
         self,
@@ -152,7 +150,3 @@ def _blocks(
         ordered = sorted(pairs_of, key=len, reverse=True)
         for start in range(0, len(ordered), size):
             yield head, ordered[start : start + size], pairs_of
-
-
-def _taken(cache: DynamicCache) -> KeysValues:
-    return [(layer.keys, layer.values) for layer in cache.layers if layer.is_initialized]

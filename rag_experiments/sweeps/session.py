@@ -23,6 +23,7 @@ from rag_experiments.data.load import RagData, check_needs, load_data
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import RunConfig, SweepConfig
 from rag_experiments.sweeps import report
+from rag_experiments.sweeps.claims import Claims
 from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
 from rag_experiments.sweeps.launchers import JobLauncher
 from rag_experiments.sweeps.naming import job_label, split_override
@@ -30,6 +31,8 @@ from rag_experiments.sweeps.naming import job_label, split_override
 log = logging.getLogger(__name__)
 
 DONE, FAILED, INTERRUPTED = 0, 1, 130
+WAIT_SECONDS = 2.0
+"""Between two looks at jobs that another process runs."""
 
 
 class Session:
@@ -46,6 +49,7 @@ class Session:
         policy: Any = OmegaConf.to_container(config.sweep, resolve=True)
         self.policy: SweepConfig = checked(SweepConfig, policy, "sweep")
         self.planner = Planner(self.folder, self.policy)
+        self.claims = Claims(self.folder)
         self.rows: list[tuple[Job, Result]] = []
         self.total: int | None = None
         self._data: dict[str, RagData] = {}
@@ -97,7 +101,7 @@ class Session:
         if key not in self._data:
             self._data[key] = load_data(config.data, cache_dir(config))
         check_sizes(config, self._data[key])
-        needs = check_algorithm(config).needs  # type: ignore[attr-defined]
+        needs = check_algorithm(config).needs
         check_needs(self._data[key], needs, config.algorithm.name)
         return self._data[key].content_hash
 
@@ -120,6 +124,19 @@ class Session:
             KeyboardInterrupt: after the running jobs have ended.
         """
         waiting: list[Job] = []
+        try:
+            if (yield from self._run(jobs, waiting)):
+                return
+            while waiting:
+                log.info("waiting for %d jobs that another process runs", len(waiting))
+                freed = self._freed(waiting)
+                if (yield from self._run([self.plan(self.planner.forget(job)) for job in freed], waiting)):
+                    return
+        finally:
+            self.claims.give_back_all()
+
+    def _run(self, jobs: Iterable[Job], waiting: list[Job]) -> Generator[tuple[Job, Result], None, bool]:
+        """Run what this process can have; the rest is put into `waiting`. Returns whether the sweep is to stop."""
         answered: list[tuple[Job, Result]] = []
         results = self._launch(self._runnable(jobs, waiting, answered))
         try:
@@ -127,17 +144,15 @@ class Session:
                 yield from _drained(answered)
                 yield self._ended(job, result)
                 if result.failed and self.policy.on_error == "stop":
-                    return
+                    return True
         finally:
             results.close()
         yield from _drained(answered)
-        if waiting:
-            log.info("waiting for %d jobs that another process runs", len(waiting))
-            self._wait_for_others(waiting)
-            yield from self.run([self.plan(self.planner.forget(job)) for job in waiting])
+        return False
 
     def _runnable(self, jobs: Iterable[Job], waiting: list[Job], answered: list[tuple[Job, Result]]) -> Iterator[Job]:
         for job in jobs:
+            self._claim(job)
             if job.action == "wait":
                 waiting.append(job)
             elif job.action in ("reuse", "leave"):
@@ -153,7 +168,20 @@ class Session:
                 log.info("%s %s", job.label, verb)
                 yield job
 
+    def _claim(self, job: Job) -> None:
+        """Have the job for this sweep, and plan it again: since it was planned another may have begun or ended it."""
+        while job.action in ("run", "resume"):
+            directory = job.directory
+            if not self.claims.take(directory):
+                job.action = "wait"
+                return
+            self.plan(self.planner.forget(job))
+            if job.action in ("run", "resume") and job.directory == directory:
+                return
+            self.claims.give_back(directory)
+
     def _ended(self, job: Job, result: Result) -> tuple[Job, Result]:
+        self.claims.give_back(job.directory)
         self.rows.append((job, result))
         report.ended(len(self.rows), self.total, job, result)
         self._write_summary(self.rows)
@@ -178,9 +206,14 @@ class Session:
         for job in batch:
             yield job, result_of(job)
 
-    def _wait_for_others(self, waiting: Sequence[Job]) -> None:
-        while any(job.run.state == "running" for job in waiting):
-            time.sleep(2)
+    def _freed(self, waiting: list[Job]) -> list[Job]:
+        """Wait until other processes are done with some of the jobs; these are taken out of `waiting`."""
+        while True:
+            time.sleep(WAIT_SECONDS)
+            freed = [job for job in waiting if not (job.run.state == "running" or self.claims.elsewhere(job.directory))]
+            if freed:
+                waiting[:] = [job for job in waiting if job not in freed]
+                return freed
 
     # -- the end ---------------------------------------------------------------------------------
 
