@@ -102,7 +102,7 @@ def make_document(args: argparse.Namespace) -> Document:
     directories = [*args.directories, *([args.baseline] if args.baseline else [])]
     runs = load_runs(directories)
     notes = gaps(runs, args.directories)
-    if args.where:
+    if args.where is not None:
         chosen = filter_runs(runs, args.where)
         if not chosen:
             raise RequestError(f"--where {args.where!r}: none of the {len(runs)} runs satisfies it")
@@ -120,7 +120,7 @@ def make_document(args: argparse.Namespace) -> Document:
         table=table,
         comparison=judge(table, args.baseline, tested) if args.baseline else None,
         pivot=tuple(args.pivot) if args.pivot else None,
-        changes=before_after(runs[0]) if len(runs) == 1 else None,
+        changes=before_after(runs[0]) if len(runs) == 1 and not runs[0].problem else None,
         notes=notes,
     )
 

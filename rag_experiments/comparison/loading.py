@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from rag_experiments.comparison import checks
 from rag_experiments.comparison.cache import RecordCache
 from rag_experiments.errors import RequestError
 from rag_experiments.runs import RunDirectory, find_runs
@@ -191,31 +192,28 @@ def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
     problems: list[str] = []
     files = [Path(name) for name in names]
 
-    def attempt(file: Path, read: Any, empty: Any) -> Any:
+    def attempt(file: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
         if not file.is_file():
-            return empty
+            return {}
         try:
-            value = read(file)
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            problems.append(f"{file.relative_to(run.path)} cannot be read: {str(error).splitlines()[0]}")
-            return empty
-        if not isinstance(value, type(empty)):
-            problems.append(f"{file.relative_to(run.path)} does not hold what it should")
-            return empty
-        return value
+            return read(file)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            problems.append(f"{file.relative_to(run.path)} cannot be read: {said}")
+            return {}
 
-    status = attempt(run.status_path, _json, {})
-    config = attempt(run.config_path, _yaml, {})
-    metrics = attempt(run.metrics_path, _json, {})
+    status = attempt(run.status_path, lambda file: checks.status(_json(file)))
+    config = attempt(run.config_path, lambda file: checks.config(_yaml(file)))
+    metrics = attempt(run.metrics_path, lambda file: checks.figures(_json(file)))
     stages = {}
     for file in files[4:]:
         stage = file.relative_to(run.path / "predictions").with_suffix("").as_posix()
-        if info := attempt(file, _stage_info, {}):
+        if info := attempt(file, _stage_info):
             stages[stage] = info
     return {
         "status": status,
         "config": config,
-        "metrics": {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)},
+        "metrics": metrics,
         "stages": stages,
         "choices": _choices(files[3]),
         "problem": "; ".join(problems) or None,
@@ -237,11 +235,23 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The lines of a predictions file; none where it is missing."""
+    """The lines of a predictions file; none where it is missing.
+
+    Raises:
+        ValueError: a line is broken.
+    """
     if not file.is_file():
         return []
+    rows = []
     with open(file, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines if line.strip()]
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(checks.prediction(json.loads(line)))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return rows
 
 
 def _stage_info(file: Path) -> dict[str, Any]:

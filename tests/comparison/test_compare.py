@@ -153,6 +153,7 @@ def test_report_loads_nothing_from_elsewhere(two_runs, tmp_path) -> None:
         (["{root}", "--baseline", "{root}"], "different configs"),
         (["{root}", "--where", "algoritm=ctl"], "algorithm"),
         (["{root}", "--where", "seed=99"], "none of the 2 runs"),
+        (["{root}", "--where", ""], "--where"),
         (["{root}", "--pivot", "algorithm", "nothing"], "no run has nothing"),
         (["{root}", "--format", "xml"], "invalid choice"),
         (["{root}", "--format", "html"], "--output"),

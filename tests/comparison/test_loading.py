@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_experiments.compare import start
 from rag_experiments.comparison.loading import load_runs
 from rag_experiments.errors import RequestError
 from tests.comparison.conftest import ranked_row, rows_with, write_run
@@ -87,6 +88,48 @@ def test_broken_runs_are_shown_not_fatal(tmp_path: Path) -> None:
     for name, file in [("bad", "config.yaml"), ("torn", "status.json"), ("wrong_lines", "predictions/test.jsonl")]:
         assert states[name][0] == "unreadable"
         assert file in states[name][1]
+
+
+ROW = ranked_row("q", 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("status.json", "[1]", "no mapping"),
+        ("status.json", '{"state": 5}', "state is none of running, completed"),
+        ("status.json", '{"state": "failed", "error": "boom"}', "error is no mapping"),
+        ("status.json", '{"state": "completed", "data_hash": [1]}', "data_hash is no text"),
+        ("config.yaml", "hello", "no mapping"),
+        ("config.yaml", "algorithm: 3", "algorithm is no mapping"),
+        ("config.yaml", "seed: [1]", "seed is no number"),
+        ("config.yaml", "retriever: {k: many}", "retriever.k"),
+        ("metrics.json", "[]", "no mapping"),
+        ("metrics.json", "[" * 100_000, "metrics.json"),
+        ("predictions/test.jsonl", json.dumps(ROW) + '\n{"id": "q1", "ques', "line 2"),
+        ("predictions/test.jsonl", "[1]", "line 1: a line is no mapping"),
+        ("predictions/test.jsonl", json.dumps({"id": "q", "question": "?"}), "question q has no figures"),
+        ("predictions/test.jsonl", json.dumps({**ROW, "gold_ids": [["x"]]}), "no list of gold_ids"),
+        ("predictions/test.jsonl", json.dumps({**ROW, "metrics": {"f1": "high"}}), "no figures"),
+    ],
+)
+def test_what_a_file_should_not_hold_is_said(tmp_path: Path, file: str, text: str, says: str, capsys) -> None:
+    write_run(tmp_path / "good", {"test": rows_with(0.5)})
+    path = write_run(tmp_path / "odd", {"test": rows_with(0.7)}, {"trainer.learning_rate": 1.0})
+    (path / file).write_text(text, encoding="utf-8")
+    runs = {run.name: run for run in load_runs([tmp_path])}
+    assert runs["odd"].state == "unreadable"
+    assert file in (runs["odd"].problem or "")
+    assert says in (runs["odd"].problem or "")
+    assert start([str(tmp_path), "--baseline", str(tmp_path / "good")]) == 0
+    assert start([str(path)]) == 0
+    assert says in capsys.readouterr().out
+
+
+def test_a_figure_that_is_no_number_is_no_figure(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", {"test": rows_with(0.5)})
+    (path / "metrics.json").write_text('{"test/recall@1": NaN, "test/recall@4": 0.5, "test/f1": "x"}')
+    assert load_runs([path])[0].metrics == {"test/recall@4": 0.5}
 
 
 def test_yaml_makes_no_objects(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""What a run's files must look like to be used. Anybody may have written them, and a kill may have cut them short.
+
+Everything behind the loader relies on these; a run that fails one is `unreadable`, and its problem is said.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+STATES = ("running", "completed", "failed", "interrupted")
+_MAPPINGS = ("data", "error", "versions", "sweep")
+_PLAIN = ("started", "ended", "data_hash", "corpus_hash", "config_hash", "git_commit", "wandb_run_id", "command")
+_GROUPS = ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "tracking", "paths")
+
+
+def status(value: Any) -> dict[str, Any]:
+    """`status.json`.
+
+    Raises:
+        ValueError: it does not hold what it should.
+    """
+    found = _mapping(value, "it")
+    if found.get("state", "interrupted") not in STATES:
+        raise ValueError(f"state is none of {', '.join(STATES)}")
+    for key in _MAPPINGS:
+        if found.get(key) is not None:
+            _mapping(found[key], key)
+    for key in _PLAIN:
+        if not isinstance(found.get(key), str | int | None):
+            raise ValueError(f"{key} is no text")
+    if not isinstance(found.get("seconds"), int | float | None):
+        raise ValueError("seconds is no number")
+    return found
+
+
+def config(value: Any) -> dict[str, Any]:
+    """`config.yaml`.
+
+    Raises:
+        ValueError: it does not hold what it should.
+    """
+    found = _mapping(value, "it")
+    for group in _GROUPS:
+        if found.get(group) is not None:
+            _mapping(found[group], group)
+    if not isinstance(found.get("seed"), str | int | None):
+        raise ValueError("seed is no number")
+    if not isinstance((found.get("retriever") or {}).get("k"), int | None):
+        raise ValueError("retriever.k is no number")
+    return found
+
+
+def figures(value: Any) -> dict[str, float]:
+    """`metrics.json`: its finite numbers. What is none (a loss that diverged) is no figure to rank by.
+
+    Raises:
+        ValueError: it is no mapping.
+    """
+    numbers = {k: v for k, v in _mapping(value, "it").items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}
+
+
+def prediction(value: Any) -> dict[str, Any]:
+    """A row of `predictions/<stage>.jsonl`.
+
+    Raises:
+        ValueError: it does not hold what it should.
+    """
+    row = _mapping(value, "a line")
+    if not isinstance(row.get("id"), str | int) or not isinstance(row.get("question"), str):
+        raise ValueError("a line has no id or no question")
+    metrics = row.get("metrics")
+    if not isinstance(metrics, dict) or not all(isinstance(v, int | float | None) for v in metrics.values()):
+        raise ValueError(f"question {row['id']} has no figures")
+    for key in ("retrieved_ids", "gold_ids", "given_ids", "references"):
+        if not _is_texts(row.get(key)) and not (row.get(key) is None and key != "retrieved_ids"):
+            raise ValueError(f"question {row['id']} has no list of {key}")
+    if not isinstance(row.get("answer"), str | None):
+        raise ValueError(f"question {row['id']} has an answer that is no text")
+    return row
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is no mapping")
+    return value
