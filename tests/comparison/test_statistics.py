@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from rag_experiments.comparison import statistics
 from rag_experiments.comparison.statistics import holm, question_test, seed_test, sign_flip_p
 
 
@@ -24,6 +25,17 @@ def test_sign_flip_is_exact_when_small() -> None:
     labellings = [abs(np.dot(signs, moved)) for signs in itertools.product([1, -1], repeat=len(moved))]
     share = np.mean(np.array(labellings) >= abs(moved.sum()) - 1e-9)
     assert sign_flip_p(sums) == pytest.approx(share)
+
+
+def test_many_clusters_have_the_normal_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    for shift in (0.0, 0.02, 0.04):
+        sums = rng.choice([-1.0, 1.0], 1500, p=[0.5 - shift, 0.5 + shift])
+        drawn = sign_flip_p(sums)
+        with monkeypatch.context() as patch:
+            patch.setattr(statistics, "MANY_CLUSTERS", 1000)
+            assert statistics.sign_flip_p(sums) == pytest.approx(drawn, abs=0.02)
+    assert sign_flip_p(rng.normal(0.1, 1, 200_000)) < 1e-12  # no p is too small to be told
 
 
 def test_nothing_differs() -> None:
