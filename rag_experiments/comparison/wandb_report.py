@@ -105,16 +105,21 @@ def _panels(document: Document) -> list[Panel]:
     table = document.table
     if table.metric is None:
         return [Panel("comparer")]
-    metric = metric_name(table.metric)
-    curve = metric.replace("test/", "dev/")  # what is logged during training is on dev
+    metric = final_name(table.metric)
+    curve = metric_name(table.metric).replace("test/", "dev/")  # what is logged during training is on dev
     panels = [Panel("bar", (metric,)), Panel("line", (curve,)), Panel("line", ("train/loss",))]
-    panels += [Panel("scatter", (metric_name(price), metric)) for price in costs(table)]
+    panels += [Panel("scatter", (final_name(price), metric)) for price in costs(table)]
     numeric = [
         key for key in table.config.shown if any(isinstance(run.flat.get(key), int | float) for run in table.runs)
     ]
     if len(numeric) > 1:
         panels.append(Panel("parallel", (metric,), tuple(numeric[:MAX_SHOWN])))
     return [*panels, Panel("comparer")]
+
+
+def final_name(metric: str) -> str:
+    """A final figure's name in a run's summary: under the bare name W&B keeps the best and last of the curve."""
+    return f"final/{metric_name(metric)}"
 
 
 def publish(plan: ReportPlan) -> str:

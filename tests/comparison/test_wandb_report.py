@@ -38,13 +38,14 @@ def test_offline_says_what_it_would_create(tracked: Path, capsys: pytest.Capture
     assert "Online this would create" in said
     assert "2 runs of team/p: id0, id1" in said
     assert "1 runs are left out" in said
-    assert "test/recall_at_1 against seconds/train" in said
+    assert "final/test/recall_at_1 against final/seconds/train" in said
     assert "is better on recall@1" in said
 
 
 def test_plan_uses_wandbs_names(tracked: Path) -> None:
     panels = {panel.kind: panel for panel in plan(tracked).panels}
-    assert panels["bar"].metrics == ("test/recall_at_4",)
+    assert panels["bar"].metrics == ("final/test/recall_at_4",)
+    assert wandb_report.Panel("line", ("dev/recall_at_4",)) in plan(tracked).panels
     assert panels["parallel"].config == ("trainer.learning_rate", "trainer.warmup")
 
 
