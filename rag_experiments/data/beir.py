@@ -2,7 +2,8 @@
 
     corpus.jsonl         {"_id", "title"?, "text"}
     queries.jsonl        {"_id", "text"}
-    qrels/train.tsv      query-id, corpus-id, score (a header line, tabs); also dev.tsv and test.tsv
+    qrels/train.tsv      query-id, corpus-id, score (a header line, tabs); also dev.tsv and test.tsv; TREC's four
+                         columns (query-id, 0, corpus-id, score) and no header as well
 
 Judgements keep their grades; a passage judged above 0 is gold. Queries without a judgement are left out,
 and that is said.
@@ -16,12 +17,13 @@ from pathlib import Path
 
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import BadRow, Intake, id_of, text_of, texts_of
-from rag_experiments.data.lines import Where, data_path, json_lines, text_lines
+from rag_experiments.data.lines import Where, data_path, json_lines, pickle_note, text_lines
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
 
 SPLIT_FILES = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test": ("test",)}
+_HEADER_ENDS = ("score", "relevance", "rel", "label", "grade", "judgment", "judgement")
 
 
 @dataclass(kw_only=True)
@@ -75,7 +77,7 @@ def _judgements(
     found: dict[str, tuple[Where, dict[str, int]]] = defaultdict(lambda: (Where(str(path)), {}))
     for where, line in text_lines(path, intake):
         cells = line.split("\t") if "\t" in line else line.split()
-        if where.line == 1 and cells[-1].strip().lower() in ("score", "relevance", "rel"):
+        if where.line == 1 and cells[-1].strip().lower() in _HEADER_ENDS:
             continue
         with intake.row(where):
             if len(cells) == 4:  # TREC's qrels have an iteration, always 0, in the second place
@@ -85,15 +87,23 @@ def _judgements(
             query_id, passage_id, score = (cell.strip() for cell in cells)
             if query_id not in asked:
                 raise BadRow(f"query id {query_id!r} is not in queries.jsonl")
-            try:
-                grade = int(score)
-            except ValueError:
-                raise BadRow(f"the score must be a whole number, and is {score!r}") from None
+            grade = _grade(score)
             if query_id not in found:
                 found[query_id] = (where, {})
             if found[query_id][1].setdefault(passage_id, grade) != grade:
                 raise BadRow(f"passage {passage_id!r} has two different scores for query {query_id!r}")
     return dict(found)
+
+
+def _grade(score: str) -> int:
+    try:
+        value = float(score)
+        grade = int(value)
+    except (ValueError, OverflowError):
+        grade, value = 0, float("nan")
+    if grade != value:
+        raise BadRow(f"the score must be a whole number, and is {score!r}")
+    return grade
 
 
 def _id(row: dict[str, object]) -> str:
@@ -108,8 +118,8 @@ def _files(config: BeirConfig) -> tuple[Path, Path, dict[str, Path]]:
     corpus, queries = _one(folder, ("corpus",), "jsonl"), _one(folder, ("queries",), "jsonl")
     for name, path in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
         if path is None:
-            raise RequestError(f"data.path={config.path}: there is no {name} in that folder")
-    found = {split: _one(folder / "qrels", names, "tsv") for split, names in SPLIT_FILES.items()}
+            raise RequestError(f"data.path={config.path}: there is no {name} in that folder{pickle_note(folder)}")
+    found = {split: _one(folder / "qrels", names, "tsv", "txt") for split, names in SPLIT_FILES.items()}
     qrels = {split: path for split, path in found.items() if path is not None}
     if not qrels:
         raise RequestError(f"data.path={config.path}: there is no qrels/train.tsv (nor dev or test) in that folder")
@@ -118,6 +128,6 @@ def _files(config: BeirConfig) -> tuple[Path, Path, dict[str, Path]]:
     return corpus, queries, qrels
 
 
-def _one(folder: Path, names: tuple[str, ...], suffix: str) -> Path | None:
-    paths = (folder / f"{name}.{suffix}{packed}" for name in names for packed in ("", ".gz"))
+def _one(folder: Path, names: tuple[str, ...], *kinds: str) -> Path | None:
+    paths = (folder / f"{name}.{kind}{packed}" for name in names for kind in kinds for packed in ("", ".gz"))
     return next((path for path in paths if path.is_file()), None)

@@ -15,7 +15,8 @@ import sys
 from dataclasses import dataclass
 
 from rag_experiments import cli
-from rag_experiments.data.commands import parse, take_option, target_folder
+from rag_experiments.data.commands import leave_with, parse, take_option, target_folder
+from rag_experiments.errors import RequestError
 from rag_experiments.schema import NonNegativeInt
 
 
@@ -29,7 +30,7 @@ class CheckOptions:
 
 def main() -> None:
     """`python -m`."""
-    cli.exit_with(start)
+    leave_with(start)
 
 
 def start(arguments: list[str]) -> int:
@@ -39,6 +40,8 @@ def start(arguments: list[str]) -> int:
         return cli.DONE
     arguments, fixed = take_option(arguments, "--fix")
     command = parse(arguments, "check", CheckOptions)
+    if command.words:
+        raise RequestError(f"check does not know what {command.words[0]!r} is: key=value is wanted, or --fix DIR")
     folder = target_folder([fixed], "check") if fixed is not None else None
     from rag_experiments.data.native import write_native
     from rag_experiments.data.report import examine
@@ -49,7 +52,7 @@ def start(arguments: list[str]) -> int:
             write_native(folder, found.passages_once(), found.questions_once())
             print(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
             return cli.DONE
-    if found.problems:
+    if found.problems or found.nothing:
         print(f"\nerror: {found.verdict()}", file=sys.stderr)
         return cli.WRONG_REQUEST
     return cli.DONE

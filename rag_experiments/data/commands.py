@@ -11,15 +11,16 @@ All take the overrides that `train` takes; keys of the command itself stand unde
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
 from rag_experiments import cli
 from rag_experiments.errors import RequestError
+from rag_experiments.outcome import ending_of, termination_as_interrupt
 from rag_experiments.schema import RunConfig
-
-T = TypeVar("T")
 
 
 @dataclass
@@ -44,6 +45,25 @@ class NoOptions:
     """A command without keys of its own."""
 
 
+def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command on what was typed and leave with its exit status; a full disk, too, is a sentence.
+
+    A polite kill is handled like Ctrl-C: what was half written is removed.
+    """
+
+    def guarded(arguments: list[str]) -> int:
+        try:
+            with termination_as_interrupt():
+                return start(arguments)
+        except BrokenPipeError:
+            raise
+        except (OSError, MemoryError) as error:
+            print(f"error: {ending_of(error).sentence}", file=sys.stderr)
+            return cli.FAILED
+
+    cli.exit_with(guarded)
+
+
 def parse(arguments: list[str], own: str, options: type) -> Command:
     """Take the arguments apart: keys under `own` fill `options`, other overrides compose the configuration.
 
@@ -59,7 +79,8 @@ def parse(arguments: list[str], own: str, options: type) -> Command:
     mine = [word for word in arguments if word.startswith(f"{own}.")]
     line = cli.parse([word for word in arguments if word not in words and word not in mine])
     refuse_secrets(line.overrides)
-    config, _ = check_common(without_hydra(cli.compose(line.overrides, line.config_dir)))
+    with cli.translated_errors():
+        config, _ = check_common(without_hydra(cli.compose(line.overrides, line.config_dir)))
     return Command(config, _own_options(mine, own, options), words)
 
 

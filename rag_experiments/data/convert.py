@@ -7,12 +7,12 @@ with the data ends it, as in training; `check --fix DIR` converts what is usable
 from __future__ import annotations
 
 from rag_experiments import cli
-from rag_experiments.data.commands import NoOptions, parse, target_folder
+from rag_experiments.data.commands import NoOptions, leave_with, parse, target_folder
 
 
 def main() -> None:
     """`python -m`."""
-    cli.exit_with(start)
+    leave_with(start)
 
 
 def start(arguments: list[str]) -> int:
@@ -31,7 +31,10 @@ def start(arguments: list[str]) -> int:
         print(f"note: {note}")
     counts = ", ".join(f"{len(questions):,} {name}" for name, questions in data.splits.items())
     print(f"{folder}: {len(data.passages):,} passages; questions: {counts}")
-    print(f"read it with: data=jsonl data.path={folder}")
+    if any(data.splits.values()):
+        print(f"read it with: data=jsonl data.path={folder}")
+    else:
+        print("there are no questions yet, and a data set needs some: rag_experiments.data.generate writes them")
     return cli.DONE
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from rag_experiments.data.cut import find_answer
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import BadRow, Intake, check_text, id_of, text_of, texts_of, turns_of
-from rag_experiments.data.lines import PICKLE_SUFFIXES, Where, data_path
+from rag_experiments.data.lines import Where, data_path, pickle_note
 from rag_experiments.data.parsing import INSTALL, PARSERS, Document, Unreadable, parse
 from rag_experiments.data.schema import Question
 from rag_experiments.data.squad import answers_of
@@ -177,14 +177,10 @@ def _files(config: DocumentsConfig) -> tuple[Path, list[Path], Path | None]:
             raise RequestError(f"data.questions={config.questions}: there is no such file, here or in {folder}")
     documents = [path for path in _all(folder) if path.suffix.lower() in PARSERS and path != questions]
     if not documents:
-        pickles = [path for path in _all(folder) if path.suffix.lower() in PICKLE_SUFFIXES]
-        also = (
-            f"; {pickles[0].name} is a pickle, and none is loaded: write its documents as text, or as "
-            "passages.jsonl for data=jsonl"
-            if pickles
-            else ""
+        kinds = ", ".join(PARSERS)
+        raise RequestError(
+            f"data.path={config.path}: there is no document ({kinds}) in that folder{pickle_note(folder)}"
         )
-        raise RequestError(f"data.path={config.path}: there is no document ({', '.join(PARSERS)}) in that folder{also}")
     return folder, documents, questions
 
 

@@ -20,10 +20,10 @@ from typing import Any, Literal
 
 from rag_experiments.data.contexts import entries, take_in
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import BadRow, Intake, id_of, shown, text_of, turns_of
+from rag_experiments.data.intake import BadRow, Intake, id_of, keys_of, shown, text_of, turns_of
 from rag_experiments.data.lines import data_path
 from rag_experiments.data.schema import Question
-from rag_experiments.data.tables import rows, split_files
+from rag_experiments.data.tables import all_rows, find_files, rows
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
 
@@ -46,7 +46,7 @@ class DprConfig(DataConfig):
 def fingerprint(config: DprConfig) -> str:
     """A hash of the files. Raises `RequestError` where there is none."""
     passages, files = _files(config)
-    return files_fingerprint([*([passages] if passages else []), *files.values()])
+    return files_fingerprint([*([passages] if passages else []), *(path for paths in files.values() for path in paths)])
 
 
 def read(config: DprConfig, intake: Intake) -> None:
@@ -58,9 +58,9 @@ def read(config: DprConfig, intake: Intake) -> None:
                 intake.passage(
                     id_of(row, "id"), text_of(row, "text", required=False), text_of(row, "title", required=False)
                 )
-    for split, path in files.items():
-        intake.split(split, str(path))
-        for number, (where, row) in enumerate(rows(path, intake), 1):
+    for split, paths in files.items():
+        intake.split(split, str(paths[0]))
+        for number, (where, row) in enumerate(all_rows(paths, intake), 1):
             with intake.row(where):
                 question = _question(config, intake, row, f"{split}-{number}", store=passages is None)
                 intake.question(split, question)
@@ -70,6 +70,8 @@ def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: s
     positives = [take_in(intake, "positive_ctxs", c, store=store) for c in entries(row, "positive_ctxs")]
     fields = ("hard_negative_ctxs", "negative_ctxs") if config.easy_negatives else ("hard_negative_ctxs",)
     negatives = [take_in(intake, field, context, store=store) for field in fields for context in entries(row, field)]
+    if store and not {"positive_ctxs", "ctxs"} & row.keys():
+        raise BadRow(f"there is no 'positive_ctxs' and no 'ctxs', and no data.passages to search{keys_of(row)}")
     contexts = entries(row, "ctxs")
     candidates = [take_in(intake, "ctxs", context, store=store) for context in contexts]
     positives += [candidates[index] for index in _gold(contexts, config.gold, bool(positives))]
@@ -114,15 +116,11 @@ def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(entry for entry in value if entry.strip())
 
 
-def _files(config: DprConfig) -> tuple[Path | None, dict[str, Path]]:
+def _files(config: DprConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:
     root = data_path(config.path, config.format)
     folder = root if root.is_dir() else root.parent
-    files = split_files(folder, config.files) if root.is_dir() else {"train": root}
-    if not files:
-        raise RequestError(
-            f"data.path={config.path}: no file there is called train, dev or test; say which with data.files.train=…"
-        )
-    passages = folder / config.passages if config.passages else None
+    files = find_files(root, config.files)
+    passages = folder / Path(config.passages).expanduser() if config.passages else None
     if passages is not None and not passages.is_file():
         raise RequestError(f"data.passages={config.passages}: there is no such file in {folder}")
     return passages, files

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_experiments import cli
-from rag_experiments.data.commands import Command, parse
+from rag_experiments.data.commands import Command, leave_with, parse
 from rag_experiments.data.generation import LOG, SETTINGS, GenerateOptions
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import EncoderConfig
@@ -29,7 +29,7 @@ READER, ENCODER = "model=smollm2_135m", "model@retriever.encoder=minilm"
 
 def main() -> None:
     """`python -m`."""
-    cli.exit_with(start)
+    leave_with(start)
 
 
 def start(arguments: list[str]) -> int:

@@ -1,18 +1,22 @@
 """`data=hub`: any data set of the Hugging Face hub, or a local file or folder, by a mapping of columns.
 
 Local: .jsonl, .json, .csv, .tsv, .parquet (each also .gz), or a folder of them, files being splits by
-their names, or a folder that `save_to_disk` wrote. On the hub: `data.path=squad`, `data.name` the
-configuration, `data.revision` the commit. No loading script is ever run.
+their names, or a folder that `save_to_disk` wrote, or a download of a data set's repository (files in
+`data/` or in the configuration's folder). On the hub: `data.path=squad`, `data.name` the configuration,
+`data.revision` the commit. No loading script is ever run.
 
     data.columns.question=query data.columns.context=paragraph data.columns.answers=answers.text
 
 `data.preset=squad` is the mapping for SQuAD and what looks like it, nested JSON included. Contexts become
 the corpus, each once; longer ones are cut into passages of `data.passage_words` words, and the gold
 passage is the one in which an answer begins. Where splits are missing, articles stay whole.
+`data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +24,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rag_experiments.data import squad
+from rag_experiments.data import hotpot, squad
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import SPLITS, BadRow, Intake, content_id, id_of, shown, text_of, turns_of
 from rag_experiments.data.lines import Where
-from rag_experiments.data.tables import kind_of, read_json, rows, split_files
+from rag_experiments.data.tables import find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, PositiveInt
 
@@ -54,7 +58,8 @@ class HubConfig(DataConfig):
     name: str | None = None
     """The data set's configuration on the hub."""
     revision: str | None = None
-    preset: Literal["columns", "squad"] = "columns"
+    preset: Literal["columns", "squad", "hotpot"] = "columns"
+    """`squad`, `hotpot`: those data sets' own shapes, nested JSON included."""
     columns: HubColumns = field(default_factory=HubColumns)
     files: dict[str, str | None] = field(default_factory=dict)
     """Split to file name in a local folder, or to the name of a split on the hub."""
@@ -75,7 +80,7 @@ def fingerprint(config: HubConfig) -> str:
     """A hash of the files, or the hub's own of the data set. Raises `RequestError` where there is none."""
     local = _local(config)
     if local:
-        return files_fingerprint(local.values())
+        return files_fingerprint(path for paths in local.values() for path in paths)
     return repr({split: table._fingerprint for split, table in _tables(config).items()})
 
 
@@ -83,44 +88,66 @@ def read(config: HubConfig, intake: Intake) -> None:
     """Hand every context and question to `intake`."""
     cutter = squad.Cutter(intake, config.passage_words, config.passage_overlap)
     local = _local(config)
-    for split, path in local.items():
-        intake.split(split, str(path))
-        nested = read_json(path, intake) if config.preset == "squad" and kind_of(path) == ".json" else None
-        if isinstance(nested, dict):
-            squad.read_nested(nested, str(path), split, cutter, whole=config.split_by == "article")
-        else:
-            _read_rows(config, split, rows(path, intake), cutter)
+    for split, paths in local.items():
+        intake.split(split, str(paths[0]))
+        _read_rows(config, split, _file_rows(config, split, paths, cutter), cutter)
     if not local:
         for split, table in _tables(config).items():
             intake.split(split, f"{config.path}, {split}")
             _read_rows(config, split, _table_rows(config, split, table), cutter)
 
 
-def _read_rows(config: HubConfig, split: str, source: Iterator[tuple[Where, dict[str, Any]]], cutter: Any) -> None:
+def _file_rows(
+    config: HubConfig, split: str, paths: tuple[Path, ...], cutter: squad.Cutter
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of a split's files; SQuAD's nested files are read here, and have none."""
+    for path in paths:
+        if config.preset != "squad" or kind_of(path) != ".json":
+            yield from rows(path, cutter.intake)
+            continue
+        value = read_json(path, cutter.intake)
+        if isinstance(value, dict):
+            squad.read_nested(value, str(path), split, cutter, whole=config.split_by == "article")
+        else:
+            yield from json_rows(value, path, cutter.intake)
+
+
+def _read_rows(
+    config: HubConfig, split: str, source: Iterator[tuple[Where, dict[str, Any]]], cutter: squad.Cutter
+) -> None:
     for number, (where, row) in enumerate(source, 1):
         with cutter.intake.row(where):
-            _take_row(config, row, f"{split}-{number}", split, cutter)
+            if config.preset == "hotpot":
+                hotpot.take_row(row, f"{split}-{number}", split, cutter.intake)
+            else:
+                _take_row(config, row, f"{split}-{number}", split, cutter)
 
 
 def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
     names = config.columns
     values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
-    contexts = _texts(_reach(row, names.context), names.context)
+    contexts = _texts(_listed(_reach(row, names.context)), names.context)
     group = (
         str(values["group"])
         if values["group"] is not None
         else title or (content_id(contexts[0]) if contexts else None)
     )
-    negatives = [cutter.passages(text, "")[0].id for text in _texts(_reach(row, names.negatives), names.negatives)]
-    flat = {"question": _reach(row, names.question)}
-    if flat["question"] is None:
-        raise BadRow(f"there is no {names.question!r} (the columns here are {', '.join(map(repr, row))})")
+    unwanted = _texts(_listed(_reach(row, names.negatives)), names.negatives)
+    negatives = [cutter.passages(text, "")[0].id for text in unwanted]
+    for name in (names.question, names.context):
+        if name is not None and not _has(row, name):
+            hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
+            raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
+    answers = squad.answers_of(_listed(_reach(row, names.answers)), names.answers or "answers")
+    if config.preset == "squad" and not answers:
+        cutter.unanswered()
+        return
     cutter.question(
         split,
-        question=text_of(flat, "question"),
+        question=text_of({names.question: _reach(row, names.question)}, names.question),
         id=(id_of({"id": _reach(row, names.id)}, "id") if names.id else "") or default,
-        answers=squad.answers_of(_reach(row, names.answers), names.answers or "answers"),
+        answers=answers,
         contexts=contexts,
         title=title,
         negatives=negatives,
@@ -129,16 +156,40 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
     )
 
 
-def _reach(row: Mapping[str, Any], name: str | None) -> Any:
+_MISSING = object()
+
+
+def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
     """The value of a column, inside others where the name has dots."""
     if name is None or name in row:
-        return None if name is None else row[name]
+        return default if name is None else row[name]
     value: Any = row
     for part in name.split("."):
         if not isinstance(value, Mapping) or part not in value:
-            return None
+            return default
         value = value[part]
     return value
+
+
+def _has(row: Mapping[str, Any], name: str) -> bool:
+    """Whether there is such a column; what it holds may be null."""
+    return _reach(row, name, _MISSING) is not _MISSING
+
+
+def _listed(value: Any) -> Any:
+    """A list of strings, or SQuAD's answers, that stand in a cell as text (JSON, or what Python prints)."""
+    text = value.strip() if isinstance(value, str) else ""
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return value
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value
+    strings = found.get("text") if isinstance(found, dict) else found
+    return found if isinstance(strings, list) and all(isinstance(entry, str) for entry in strings) else value
 
 
 def _texts(value: Any, name: str | None) -> list[str]:
@@ -153,8 +204,8 @@ def _texts(value: Any, name: str | None) -> list[str]:
 # -- where the rows are -----------------------------------------------------------------------------
 
 
-def _local(config: HubConfig) -> dict[str, Path]:
-    """Split to file, where `data.path` is on this disk; empty where it is a name on the hub, or `save_to_disk`'s.
+def _local(config: HubConfig) -> dict[str, tuple[Path, ...]]:
+    """Split to files, where `data.path` is on this disk; empty where it is a name on the hub, or `save_to_disk`'s.
 
     Raises:
         RequestError: no path, or a folder without files that could be splits.
@@ -166,15 +217,14 @@ def _local(config: HubConfig) -> dict[str, Path]:
         raise RequestError(f"data.files.{sorted(unknown)[0]} is no split: train, dev and test are")
     path = Path(config.path).expanduser()
     if path.is_file():
-        return {"train": path}
+        return find_files(path, config.files)
     if not path.is_dir() or _on_disk(path):
         return {}
-    files = split_files(path, config.files)
-    if not files:
-        raise RequestError(
-            f"data.path={config.path}: no file there is called train, dev or test; say which with data.files.train=…"
-        )
-    return files
+    # A repository of the hub that was downloaded as it is has its files a folder deeper.
+    inside = [path, *(path / name for name in (config.name, "data") if name and (path / name).is_dir())]
+    return next((found for folder in inside if (found := split_files(folder, config.files))), {}) or find_files(
+        path, config.files
+    )
 
 
 def _on_disk(path: Path) -> bool:

@@ -158,7 +158,10 @@ class Intake:
                     raise BadRow(f"{name!r} holds an empty string")
         for turn in question.history:
             check_text("history", turn.content)
+        for value in question.relevance or ():
+            check_text("relevance", value)
         check_text("id", question.id)
+        check_text("group", group or "")
         both = set(question.positive_ids) & set(question.negative_ids)
         if both:
             raise BadRow(f"{sorted(both)[0]!r} is in positive_ids and in negative_ids")
@@ -203,21 +206,26 @@ class Intake:
         return Where(list(self._files)[self._file_N[row]], self._line_N[row] or None)
 
     def _nothing(self) -> str:
-        files = ", ".join(self._files) or ", ".join(sorted({problem.where.file for problem in self.problems}))
         first = f"; the first problem: {self.problems[0]}" if self.problems else ""
-        return f"there is not one usable passage{f' in {files}' if files else ''}{first}"
+        first = first or "".join(f"; {self._sentence(what)}" for what in self._remarks)
+        return f"there is not one usable passage in the data{first}"
 
     def _without(self, rows: set[int], store: PassageStore) -> PassageStore:
         """The store written again without `rows`."""
         kept = [row for row in range(len(store)) if row not in rows]
-        passages = [store[row] for row in kept]
-        writer = PassageWriter(self.folder)
-        for passage in passages:
-            writer.add(passage)
+        again = self.folder / "again"
+        again.mkdir()
+        writer = PassageWriter(again)
+        for row in kept:
+            writer.add(store[row])
         writer.close()
+        # The old files stay open, under no name, as long as `store` does.
+        for path in again.iterdir():
+            path.replace(self.folder / path.name)
+        again.rmdir()
         for name in ("_file_N", "_line_N", "_content_N"):
             old = getattr(self, name)
-            setattr(self, name, array(old.typecode, [old[row] for row in kept]))
+            setattr(self, name, array(old.typecode, (old[row] for row in kept)))
         return PassageStore(self.folder)
 
     def _check_questions(self, store: PassageStore) -> None:
@@ -234,7 +242,8 @@ class Intake:
             self.splits[name] = list(kept.values())
             if not kept:
                 file = self._split_files.get(name, name)
-                self.problem(Where(file), f"the {name} split has no questions", "empty split")
+                why = "".join(f"; {self._sentence(what)}" for what in self._remarks)
+                self.problem(Where(file), f"the {name} split has no questions{why}", "empty split")
         for name in [name for name, asked in self.splits.items() if not asked]:
             del self.splits[name]
 
@@ -278,7 +287,7 @@ def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> s
     value = row.get(name)
     if value is None:
         if required:
-            raise BadRow(f"there is no {name!r}{_keys(row)}")
+            raise BadRow(f"{name!r} is empty" if name in row else f"there is no {name!r}{keys_of(row)}")
         return ""
     if not isinstance(value, str):
         raise BadRow(f"{name!r} must be a string, and is {shown(value)}")
@@ -333,7 +342,8 @@ def shown(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _keys(row: Mapping[str, object]) -> str:
+def keys_of(row: Mapping[str, object]) -> str:
+    """Which keys a row has, for the message that it lacks one."""
     names = [repr(name) for name in row][:8]
     return f" (the keys here are {', '.join(names)})" if names else " (the object is empty)"
 

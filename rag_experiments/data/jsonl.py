@@ -18,7 +18,7 @@ from typing import Any
 
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import SPLITS, BadRow, Intake, id_of, shown, text_of, texts_of, turns_of
-from rag_experiments.data.lines import data_path, json_lines
+from rag_experiments.data.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
@@ -79,7 +79,7 @@ def _files(config: JsonlConfig) -> tuple[Path, dict[str, Path]]:
     folder = data_path(config.path, config.format, folder=True)
     passages = _file(folder, "passages")
     if passages is None:
-        raise RequestError(f"data.path={config.path}: there is no passages.jsonl in that folder")
+        raise RequestError(f"data.path={config.path}: there is no passages.jsonl in that folder{pickle_note(folder)}")
     splits = {name: path for name in SPLITS if (path := _file(folder, name)) is not None}
     if not splits:
         raise RequestError(f"data.path={config.path}: there is no train.jsonl in that folder (nor dev or test)")

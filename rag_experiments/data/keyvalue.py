@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where
+from rag_experiments.data.lines import Where, refuse_path
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, NonNegativeInt
@@ -42,12 +42,15 @@ _FIRST, _LAST = 10, 99
 
 @dataclass(kw_only=True)
 class KeyvalueConfig(DataConfig):
-    """Keys of `data=keyvalue`; `path` is not used."""
+    """Keys of `data=keyvalue`; a `path` is refused: it was meant for another format."""
 
     format: str = "keyvalue"
     size: Annotated[int, Field(ge=100)] = 4000
     """Keys, each with one passage and one question."""
     seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        refuse_path(self)
 
 
 def fingerprint(config: KeyvalueConfig) -> str:

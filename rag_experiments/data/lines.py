@@ -19,6 +19,7 @@ from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:
     from rag_experiments.data.intake import Intake
+    from rag_experiments.schema import DataConfig
 
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".pt", ".pth")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -48,10 +49,20 @@ def data_path(path: str | None, data_format: str, *, folder: bool | None = None)
     if not found.exists():
         raise RequestError(f"data.path={path}: there is no such file or folder")
     if folder is True and not found.is_dir():
+        refuse_pickle(found)
         raise RequestError(f"data.path={path} is a file, but data={data_format} wants the folder it is in")
     if folder is False and not found.is_file():
         raise RequestError(f"data.path={path} is a folder, but data={data_format} wants a file")
     return found
+
+
+def refuse_path(config: DataConfig) -> None:
+    """Raise `ValueError` where a format that reads no files is given some: `data=` was forgotten."""
+    if config.path:
+        raise ValueError(
+            f"path={config.path} is given, but data={config.format} reads no files: say data=jsonl, localrqa, beir, "
+            "dpr, tevatron, hub or documents as well"
+        )
 
 
 def refuse_pickle(path: Path) -> None:
@@ -70,6 +81,17 @@ def refuse_pickle(path: Path) -> None:
             "program that wrote it, write the documents as JSON Lines instead, one object a line: "
             '{"id": …, "title": …, "text": …}'
         )
+
+
+def pickle_note(folder: Path) -> str:
+    """A clause about a pickle in `folder`, for the error that what is wanted is not there; empty without one."""
+    found = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
+    if found is None:
+        return ""
+    return (
+        f"; {found.name} is a pickle, and none is loaded here: in the program that wrote it, write its documents as "
+        'JSON Lines, one {"id": …, "title": …, "text": …} a line'
+    )
 
 
 def open_bytes(path: Path) -> BufferedIOBase:

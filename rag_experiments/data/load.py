@@ -103,7 +103,7 @@ def import_data(config: DataConfig, cache: Path) -> Path:
         RequestError: as `load_data`; or the cache cannot be written.
     """
     module = formats.reader(config.format)
-    key = _import_key(config, module.fingerprint(config))
+    key = _import_key(config, fingerprint(config))
     root = cache.expanduser() / "data"
     folder = root / key
     if (folder / "manifest.json").is_file():
@@ -120,6 +120,18 @@ def import_data(config: DataConfig, cache: Path) -> Path:
     except OSError as error:
         raise RequestError(f"paths.cache={cache}: the data cannot be imported: {error}") from error
     return folder
+
+
+def fingerprint(config: DataConfig) -> str:
+    """Of everything the data is read from.
+
+    Raises:
+        RequestError: something that must be there is not, or cannot be read.
+    """
+    try:
+        return formats.reader(config.format).fingerprint(config)
+    except OSError as error:
+        raise RequestError(f"data.path={config.path}: {error}") from error
 
 
 def _import_key(config: DataConfig, fingerprint: str) -> str:

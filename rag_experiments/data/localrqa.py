@@ -20,7 +20,7 @@ from typing import Any
 from rag_experiments.data.contexts import entries, take_in
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import SPLITS, BadRow, Intake, content_id, shown, text_of, texts_of
-from rag_experiments.data.lines import data_path, json_lines
+from rag_experiments.data.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.schema import Question, Turn
 from rag_experiments.errors import RequestError
@@ -135,15 +135,20 @@ def _files(config: LocalrqaConfig) -> tuple[Path | None, dict[str, list[Path]]]:
     if unknown:
         raise RequestError(f"data.splits.{sorted(unknown)[0]} is no split: train, dev and test are")
     files: dict[str, list[Path]] = {}
+    usual = LocalrqaConfig().splits
     for split, name in config.splits.items():
         # The file with answers first: of a question in both, the first is kept.
         names = [f"{name}_w_{kind}.jsonl{packed}" for kind in ("qa", "q") for packed in ("", ".gz")] if name else []
         found = [folder / file for file in names if (folder / file).is_file()]
         if found:
             files[split] = found
+        elif name and name != usual[split]:
+            raise RequestError(f"data.splits.{split}={name}: there is no {names[2]}, nor {names[0]}, in {folder}")
     if not files:
         wanted = ", ".join(f"{name}_w_q.jsonl" for name in config.splits.values() if name)
-        raise RequestError(f"data.path={config.path}: there is none of {wanted}, nor the same with _w_qa")
+        raise RequestError(
+            f"data.path={config.path}: there is none of {wanted}, nor the same with _w_qa{pickle_note(folder)}"
+        )
     documents = folder / config.documents if config.documents else None
     if documents is not None and not documents.is_file():
         raise RequestError(f"data.documents={config.documents}: there is no such file in {folder}")

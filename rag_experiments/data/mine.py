@@ -10,7 +10,7 @@ DIR gets the data set in the native format, its train questions with `negative_i
 from __future__ import annotations
 
 from rag_experiments import cli
-from rag_experiments.data.commands import Command, parse, target_folder
+from rag_experiments.data.commands import Command, leave_with, parse, target_folder
 from rag_experiments.data.mining import MineOptions
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import EncoderConfig
@@ -18,7 +18,7 @@ from rag_experiments.schema import EncoderConfig
 
 def main() -> None:
     """`python -m`."""
-    cli.exit_with(start)
+    leave_with(start)
 
 
 def start(arguments: list[str]) -> int:
@@ -34,7 +34,8 @@ def start(arguments: list[str]) -> int:
     data = load_data(command.config.data, command.cache)
     for split in command.options.splits:
         if not data.splits[split]:
-            raise RequestError(f"mine.splits: the data has no {split} questions")
+            there = ", ".join(name for name, questions in data.splits.items() if questions) or "none at all"
+            raise RequestError(f"mine.splits: the data has no {split} questions (it has {there})")
     model = encoder_config(command)
 
     from rag_experiments.data.mining import CrossEncoderJudge, Miner

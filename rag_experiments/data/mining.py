@@ -63,7 +63,9 @@ class MineOptions:
     answer_match: bool = True
     keep_listed: bool = True
     """False: negatives that the data lists are replaced."""
-    splits: list[Literal["train", "dev", "test"]] = field(default_factory=lambda: ["train"])
+    splits: Annotated[list[Literal["train", "dev", "test"]], Field(min_length=1)] = field(
+        default_factory=lambda: ["train"]
+    )
     processes: PositiveInt = 1
     """Of BM25, each with the index memory-mapped."""
     block: PositiveInt = 1024

@@ -30,7 +30,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where
+from rag_experiments.data.lines import Where, refuse_path
 from rag_experiments.data.pydocs_objects import Documented, in_c_modules, in_sources
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
@@ -54,7 +54,7 @@ PHRASINGS = (
 
 @dataclass(kw_only=True)
 class PydocsConfig(DataConfig):
-    """Keys of `data=pydocs`; `path` is not used."""
+    """Keys of `data=pydocs`; a `path` is refused: it was meant for another format."""
 
     format: str = "pydocs"
     packages: list[str] = field(default_factory=list)
@@ -63,6 +63,9 @@ class PydocsConfig(DataConfig):
     """Methods as well as modules, classes and functions: twice the corpus."""
     max_words: Annotated[PositiveInt, Field(ge=20)] = 50
     """Words a passage keeps of a docstring."""
+
+    def __post_init__(self) -> None:
+        refuse_path(self)
 
 
 def fingerprint(config: PydocsConfig) -> str:

@@ -16,7 +16,7 @@ import xxhash
 from rag_experiments.data import formats
 from rag_experiments.data.intake import REFERENCES, Intake, Problem
 from rag_experiments.data.lengths import Lengths, token_counter
-from rag_experiments.data.load import RagData, assemble
+from rag_experiments.data.load import RagData, assemble, fingerprint
 from rag_experiments.data.queries import question_key, retrieval_query
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
@@ -182,7 +182,7 @@ def examine(config: RunConfig, cache: Path) -> Iterator[Findings]:
         RequestError: the files are not there at all, or are of a kind that is refused as a whole.
     """
     module = formats.reader(config.data.format)
-    module.fingerprint(config.data)
+    fingerprint(config.data)
     try:
         cache.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="check-", dir=cache))

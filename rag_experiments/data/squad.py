@@ -80,7 +80,12 @@ class Cutter:
             lost = lost or not found
             golds += found
         if lost and not golds:
-            self.intake.remark("a question's answer is not in its context, so no passage is gold: left out")
+            self.intake.remark(
+                "a question's answer is not in its context, so no passage is gold: left out"
+                if answers
+                else "a question without an answer has a context that is cut, so no passage is known to be gold: left "
+                "out (data.passage_words=null leaves contexts whole)"
+            )
             return
         gold = tuple(dict.fromkeys(golds))
         self.intake.question(
@@ -95,6 +100,10 @@ class Cutter:
             ),
             group,
         )
+
+    def unanswered(self) -> None:
+        """A question that its context does not answer (SQuAD 2's `is_impossible`) is not handed in; that is said."""
+        self.intake.remark("a question has no answer in its context, and is left out")
 
     def _golds(self, context: str, cuts: list[Cut], answers: Sequence[Answer]) -> list[str]:
         if len(cuts) == 1:
@@ -129,7 +138,7 @@ def answers_of(value: Any, name: str) -> list[Answer]:
         value = [{"text": text, "answer_start": start} for text, start in zip(value["text"], starts, strict=True)]
     if not isinstance(value, list):
         raise BadRow(f"{name!r} must be a string, a list, or SQuAD's texts and offsets, and is {shown(value)}")
-    return [_answer(entry, name) for entry in value]
+    return [answer for entry in value if (answer := _answer(entry, name)).text.strip()]
 
 
 def _answer(entry: Any, name: str) -> Answer:
@@ -178,7 +187,7 @@ def _paragraph(
                 raise BadRow(f"a question is an object, and this is {shown(entry)}")
             answers = answers_of(entry.get("answers"), "answers")
             if entry.get("is_impossible") or not answers:
-                cutter.intake.remark("a question has no answer in its context, and is left out")
+                cutter.unanswered()
                 continue
             cutter.question(
                 split,

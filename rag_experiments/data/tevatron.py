@@ -17,10 +17,10 @@ from typing import Any
 
 from rag_experiments.data.contexts import ID_KEYS, entries, take_in
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import BadRow, Intake, id_of, shown, text_of
+from rag_experiments.data.intake import BadRow, Intake, id_of, keys_of, shown, text_of
 from rag_experiments.data.lines import data_path
 from rag_experiments.data.schema import Question
-from rag_experiments.data.tables import rows, split_files
+from rag_experiments.data.tables import all_rows, find_files, rows
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
 
@@ -55,7 +55,7 @@ class TevatronConfig(DataConfig):
 def fingerprint(config: TevatronConfig) -> str:
     """A hash of the files. Raises `RequestError` where there is none."""
     corpus, files = _files(config)
-    return files_fingerprint([*([corpus] if corpus else []), *files.values()])
+    return files_fingerprint([*([corpus] if corpus else []), *(path for paths in files.values() for path in paths)])
 
 
 def read(config: TevatronConfig, intake: Intake) -> None:
@@ -70,9 +70,9 @@ def read(config: TevatronConfig, intake: Intake) -> None:
                     text_of(row, names.passage_text, required=False),
                     text_of(row, names.passage_title, required=False),
                 )
-    for split, path in files.items():
-        intake.split(split, str(path))
-        for number, (where, row) in enumerate(rows(path, intake), 1):
+    for split, paths in files.items():
+        intake.split(split, str(paths[0]))
+        for number, (where, row) in enumerate(all_rows(paths, intake), 1):
             with intake.row(where):
                 intake.question(split, _question(row, names, intake, f"{split}-{number}", corpus is None))
 
@@ -86,6 +86,10 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
         return inline + [_as_id(value, ids) for value in entries(row, ids)]
 
     keys = (names.passage_id, *ID_KEYS)
+    if store and names.positives not in row:
+        if names.positive_ids in row:
+            raise BadRow(f"there are ids only ({names.positive_ids!r}): data.corpus names the file of their passages")
+        raise BadRow(f"there is no {names.positives!r}, and no data.corpus to search{keys_of(row)}")
     positives = passages(names.positives, names.positive_ids)
     negatives = passages(names.negatives, names.negative_ids)
     kept = tuple(value for value in negatives if value not in positives)
@@ -118,15 +122,11 @@ def _as_id(value: Any, name: str) -> str:
     return str(value)
 
 
-def _files(config: TevatronConfig) -> tuple[Path | None, dict[str, Path]]:
+def _files(config: TevatronConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:
     root = data_path(config.path, config.format)
     folder = root if root.is_dir() else root.parent
-    files = split_files(folder, config.files) if root.is_dir() else {"train": root}
-    if not files:
-        raise RequestError(
-            f"data.path={config.path}: no file there is called train, dev or test; say which with data.files.train=…"
-        )
-    corpus = folder / config.corpus if config.corpus else None
+    files = find_files(root, config.files)
+    corpus = folder / Path(config.corpus).expanduser() if config.corpus else None
     if corpus is not None and not corpus.is_file():
         raise RequestError(f"data.corpus={config.corpus}: there is no such file in {folder}")
     return corpus, files
