@@ -3,17 +3,16 @@
 Loading a data set ends at the first thing that is wrong (`RequestError`, with file and line). The
 `check` command asks for all of them: then the row is left out, counted and listed, never silently.
 
-Memory: passages are written as they come and kept as 30 bytes each (hash of the id, hash of the
-content, file and line). Formats that repeat whole passages in question lines cost about 150 bytes more
-for each different one. Questions stay in memory.
+Memory: passages are written as they come, and what must be known of each (hashes of id and content, file and
+line: 24 bytes) goes to disk as well. Formats that repeat whole passages in question lines cost about 150 bytes
+of memory for each different one. Questions stay in memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +21,15 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from rag_experiments.data.columns import Column, repeats
 from rag_experiments.data.lines import Where
 from rag_experiments.data.passages import PassageStore, PassageWriter
 from rag_experiments.data.schema import Passage, Question, Turn
 from rag_experiments.errors import RequestError
 
 SPLITS = ("train", "dev", "test")
+LINE_BITS = 40
+"""Of a passage's place; the number of its file stands above."""
 REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
 
 
@@ -78,7 +80,7 @@ class Intake:
         self._first_remarks: dict[str, Where] = {}
         self._files: dict[str, int] = {}
         self._split_files: dict[str, str] = {}
-        self._file_N, self._line_N, self._content_N = array("I"), array("I"), array("Q")
+        self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
         self._repeatable: dict[bytes, bytes] = {}
         self._where = Where("")
 
@@ -132,8 +134,8 @@ class Intake:
                     raise BadRow(f"passage id {id!r} stands for another title or text here than before")
                 return
         self._writer.add(Passage(id, text, title if self.titles else ""))
-        self._file_N.append(self._files.setdefault(self._where.file, len(self._files)))
-        self._line_N.append(self._where.line or 0)
+        file = self._files.setdefault(self._where.file, len(self._files))
+        self._place_N.append(file << LINE_BITS | (self._where.line or 0))
         self._content_N.append(int.from_bytes(content[:8], "little"))
 
     def split(self, name: str, file: str) -> None:
@@ -183,6 +185,7 @@ class Intake:
         """
         self._writer.close()
         store = PassageStore(self.folder)
+        self._places, contents_N = self._place_N.values(), self._content_N.values()
         twice = store.repeated_rows()
         for first, later in twice:
             self.problem(
@@ -191,28 +194,32 @@ class Intake:
                 "duplicate passage id",
             )
         if twice:
-            store = self._without({later for _, later in twice}, store)
+            kept = np.setdiff1d(np.arange(len(store)), [later for _, later in twice])
+            store = self._only(kept, store)
+            self._places, contents_N = self._places[kept], contents_N[kept]
         if not len(store):
             raise RequestError(self._nothing())
         self._check_questions(store)
         self.notes += [self._sentence(what) for what in self._remarks]
-        same = repeated_contents(self._content_N)
+        same = repeats(contents_N, self.folder)
+        for column in (self._place_N, self._content_N):
+            column.remove()
         if same:
             self.notes.append(f"{same} passages have the title and text of another passage under another id")
         return store
 
     def passage_place(self, row: int) -> Where:
         """Where the passage of `row` was read."""
-        return Where(list(self._files)[self._file_N[row]], self._line_N[row] or None)
+        place = int(self._places[row])
+        return Where(list(self._files)[place >> LINE_BITS], place % (1 << LINE_BITS) or None)
 
     def _nothing(self) -> str:
         first = f"; the first problem: {self.problems[0]}" if self.problems else ""
         first = first or "".join(f"; {self._sentence(what)}" for what in self._remarks)
         return f"there is not one usable passage in the data{first}"
 
-    def _without(self, rows: set[int], store: PassageStore) -> PassageStore:
-        """The store written again without `rows`."""
-        kept = [row for row in range(len(store)) if row not in rows]
+    def _only(self, kept: np.ndarray, store: PassageStore) -> PassageStore:
+        """The store written again with the rows `kept`."""
         again = self.folder / "again"
         again.mkdir()
         writer = PassageWriter(again)
@@ -223,9 +230,6 @@ class Intake:
         for path in again.iterdir():
             path.replace(self.folder / path.name)
         again.rmdir()
-        for name in ("_file_N", "_line_N", "_content_N"):
-            old = getattr(self, name)
-            setattr(self, name, array(old.typecode, (old[row] for row in kept)))
         return PassageStore(self.folder)
 
     def _check_questions(self, store: PassageStore) -> None:
@@ -350,9 +354,3 @@ def keys_of(row: Mapping[str, object]) -> str:
 
 def _once(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
-
-
-def repeated_contents(content_N: Sequence[int]) -> int:
-    """How many entries equal an earlier one."""
-    values = np.asarray(content_N, dtype=np.uint64)
-    return len(values) - len(np.unique(values))

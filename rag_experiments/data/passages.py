@@ -6,7 +6,6 @@ nothing in memory.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
+from rag_experiments.data.columns import Column, sorted_runs
 from rag_experiments.data.schema import Passage
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
@@ -136,7 +136,7 @@ class PassageWriter:
         self._block: list[Passage] = []
         self._characters = 0
         self._digest = xxhash.xxh128()
-        self._hashes = array("Q")
+        self._hashes = Column(path / "unsorted_id_hashes")
 
     def add(self, passage: Passage) -> None:
         """Append one passage."""
@@ -152,18 +152,31 @@ class PassageWriter:
         self._flush()
         self._file.close()
         self._sink.close()
-        hashes_N = np.frombuffer(self._hashes, dtype=np.uint64)
-        order_N = np.argsort(hashes_N, kind="stable")
-        np.save(self.path / "id_hashes.npy", hashes_N[order_N])
-        np.save(self.path / "id_rows.npy", order_N.astype(np.int64))
+        hashes_N = self._hashes.values()
+        size = len(hashes_N)
+        sorted_N = _new_array(self.path / "id_hashes.npy", np.uint64, size)
+        order_N = _new_array(self.path / "id_rows.npy", np.int64, size)
+        at = 0
+        for hashes, rows in sorted_runs(hashes_N, self.path):
+            sorted_N[at : at + len(hashes)], order_N[at : at + len(rows)] = hashes, rows
+            at += len(hashes)
+        self._hashes.remove()
         (self.path / "content_hash").write_text(self._digest.hexdigest(), encoding="utf-8")
-        return len(hashes_N)
+        return size
 
     def _flush(self) -> None:
         if self._block:
             columns = [[getattr(passage, name) for passage in self._block] for name in SCHEMA.names]
             self._file.write_batch(pa.record_batch(columns, schema=SCHEMA))
         self._block, self._characters = [], 0
+
+
+def _new_array(path: Path, kind: type, size: int) -> np.ndarray:
+    """An array on disk, to be filled."""
+    if not size:
+        np.save(path, np.empty(0, dtype=kind))
+        return np.empty(0, dtype=kind)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(size,))
 
 
 def write_passages(path: Path, passages: Iterable[Passage]) -> int:

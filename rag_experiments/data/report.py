@@ -14,6 +14,7 @@ import numpy as np
 import xxhash
 
 from rag_experiments.data import formats
+from rag_experiments.data.columns import Column, sorted_runs
 from rag_experiments.data.intake import REFERENCES, Intake, Problem
 from rag_experiments.data.lengths import Lengths, token_counter
 from rag_experiments.data.load import RagData, assemble, fingerprint
@@ -208,23 +209,21 @@ def _findings(config: RunConfig, intake: Intake) -> Findings:
         )
     elif not any(data.splits.values()):
         return Findings(config, None, intake.problems, nothing="there is not one usable question")
-    return Findings(config, data, intake.problems, same_text=_same_texts(data))
+    return Findings(config, data, intake.problems, same_text=_same_texts(data, intake.folder))
 
 
-def _same_texts(data: RagData) -> dict[str, str]:
-    """Passage id to the first id with the same title and text; 8 bytes a passage in memory."""
-    hashes = np.fromiter(
-        (xxhash.xxh64_intdigest(f"{passage.title}\x1f{passage.text}".encode()) for passage in data.passages),
-        dtype=np.uint64,
-        count=len(data.passages),
-    )
-    order = np.argsort(hashes, kind="stable")
-    repeats = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+def _same_texts(data: RagData, folder: Path) -> dict[str, str]:
+    """Passage id to the first id with the same title and text."""
+    hashes = Column(folder / "texts")
+    for passage in data.passages:
+        hashes.append(xxhash.xxh64_intdigest(f"{passage.title}\x1f{passage.text}".encode()))
     same: dict[str, str] = {}
-    for place in repeats:
-        earlier, later = data.passages[int(order[place])], data.passages[int(order[place + 1])]
-        if replace(earlier, id="") == replace(later, id=""):
-            same[later.id] = same.get(earlier.id, earlier.id)
+    for values, rows in sorted_runs(hashes.values(), folder):
+        for place in np.flatnonzero(values[1:] == values[:-1]):
+            earlier, later = data.passages[int(rows[place])], data.passages[int(rows[place + 1])]
+            if replace(earlier, id="") == replace(later, id=""):
+                same[later.id] = same.get(earlier.id, earlier.id)
+    hashes.remove()
     return same
 
 
