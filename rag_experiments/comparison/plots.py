@@ -21,6 +21,8 @@ from rag_experiments.runs import atomic_write_text
 
 CURVES, BARS = "learning_curves.svg", "before_after.svg"
 PANELS = 6
+SPAN = 0.1
+"""What an axis of shares spans at least: one question more or less must not look like a climb."""
 WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 780, 380, 210
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 30, 34
 """Around the plotted area of a panel."""
@@ -91,7 +93,11 @@ def _panel(curve: Curve, x: float, y: float) -> str:
     steps, values = [step for step, _ in curve.points], [value for _, value in curve.points]
     seen = values + ([curve.zero_shot] if curve.zero_shot is not None else [])
     x_ticks = _ticks(min(0, *steps), max(1, *steps), whole=True)
-    y_ticks = _ticks(min(seen), max(seen))
+    low, high = min(seen), max(seen)
+    if curve.name.startswith("dev/") and 0 <= low <= high <= 1 and high - low < SPAN:  # of a share
+        low = min(max(0.0, (low + high - SPAN) / 2), 1 - SPAN)
+        high = low + SPAN
+    y_ticks = _ticks(low, high)
     left, right, top, bottom = x + LEFT, x + PANEL_WIDTH - RIGHT, y + TOP, y + PANEL_HEIGHT - BOTTOM
 
     def across(step: float) -> float:
