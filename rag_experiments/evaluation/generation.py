@@ -51,7 +51,9 @@ class GenerationEvaluator(Evaluator):
         self.retriever = retriever
         self.config = config
         self.progress = progress
-        self.retrieval = RetrievalEvaluator(retriever, config.evaluation, config.data.query_history, seed=0)
+        self.retrieval = RetrievalEvaluator(
+            retriever, config.evaluation, config.data.query_history, seed=0, given=config.retriever.k
+        )
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
         """Metrics of retrieval, answers and time, and a row a question with its answer."""

@@ -34,19 +34,21 @@ class RetrievalEvaluator(Evaluator):
             the corpus has. A `recall@k` with k beyond the corpus is the recall of the whole corpus.
         query_history: which earlier turns stand before a question (`data.query_history`).
         seed: of the bootstrap.
+        given: passages that a reader gets of each list, which must be that long.
     """
 
-    def __init__(self, retriever: Retriever, config: EvaluationConfig, query_history: str, seed: int):
+    def __init__(self, retriever: Retriever, config: EvaluationConfig, query_history: str, seed: int, given: int = 0):
         self.retriever = retriever
         self.config = config
         self.query_history = query_history
         self.seed = seed
+        self.given = given
         self.cutoffs = sorted({*CONTRACT_CUTOFFS, *config.cutoffs})
 
     @property
     def depth(self) -> int:
         """Passages searched a question."""
-        return min(max(self.config.depth, _MRR_DEPTH, *self.cutoffs), len(self.retriever.passages))
+        return min(max(self.config.depth, _MRR_DEPTH, self.given, *self.cutoffs), len(self.retriever.passages))
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
         """Retrieval metrics, their intervals, and `seconds/retrieval`; a row a question."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rag_experiments.data.prompts import TruncationCounts
-from rag_experiments.data.schema import Question, Turn
+from rag_experiments.data.schema import Passage, Question, Turn
 from rag_experiments.evaluation.generation import GenerationEvaluator, answer_metrics
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import EvaluationConfig, ReaderConfig
@@ -53,6 +53,15 @@ def test_the_reader_gets_what_the_retriever_finds():
     assert [row["answer"] for row in rows] == ["in the house", "to the river", "to the river"]
     assert rows[1]["gold_ids"] == ["p3"], "not given, though it is gold"
     assert rows[2]["query"].split() == ["A", "dog", "runs.", "Where", "to?"]
+
+
+def test_the_reader_gets_all_k_passages_however_deep_retrieval_is_measured():
+    corpus = [Passage(id=f"p{row}", text=f"cat {row}") for row in range(40)]
+    config = run_config(k=30, depth=5, cutoffs=[1])
+    made = GenerationEvaluator(Parrot(), WordRetriever(ListStore(corpus)), config)
+    (row,) = made.evaluate([Question("q", "cat?", answers=("cat",), positive_ids=("p25",))]).rows
+    assert len(row["given_ids"]) == 30
+    assert "p25" in row["given_ids"]
 
 
 def test_figures_are_means_of_the_rows():
