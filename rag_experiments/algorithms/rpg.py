@@ -37,7 +37,6 @@ from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chun
 from rag_experiments.algorithms.scoring import AnswerScorer, CandidateJudge
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.errors import RequestError
-from rag_experiments.models.precision import autocast
 from rag_experiments.models.reader import Reader
 from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates
 from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
@@ -243,8 +242,7 @@ class RPGTrainer(AlgorithmTrainer):
         passages_PD = encode_chunks(
             model, self._prepare_inputs(chunks), recompute=self.hyper.mini_batch_size is not None
         )
-        with autocast(queries_BD.device, torch.float32):  # bf16 would round a cosine to three digits, and γ is small
-            scores_BP = encoder.similarity(queries_BD.float(), passages_PD.float())
+        scores_BP = encoder.similarity(queries_BD, passages_PD)
         column_BK = torch.from_numpy(inverse.reshape(rows_BK.shape)).to(scores_BP.device)
         return scores_BP.gather(1, column_BK)
 

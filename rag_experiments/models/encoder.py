@@ -109,8 +109,12 @@ class Encoder(nn.Module):
         return vectors_BD
 
     def similarity(self, queries_QD: Tensor, passages_PD: Tensor) -> Tensor:
-        """Scores `[Q, P]` of vectors from `forward`: their inner product (cosine: they have unit length already)."""
-        return queries_QD @ passages_PD.T
+        """Scores `[Q, P]` of vectors from `forward`: their inner product (cosine: they have unit length already).
+
+        In fp32 at least, autocast or not: bf16 would round a cosine to three digits, and losses divide it by 0.05.
+        """
+        with autocast(queries_QD.device, torch.float32):
+            return _fp32_at_least(queries_QD) @ _fp32_at_least(passages_PD).T
 
     def tokenize_queries(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids a question, prefix in front, cut to `max_query_length`, not padded."""
@@ -132,12 +136,17 @@ class Encoder(nn.Module):
         return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(mask)}
 
     def embed_queries(self, texts: Sequence[str], batch_size: int | None = None, progress: bool = False) -> np.ndarray:
-        """Vectors `[N, D]`, fp32, in the order of `texts`."""
-        return self._embed(self.tokenize_queries(texts), batch_size, progress, "questions")
+        """Vectors `[N, D]`, fp32, in the order of `texts`.
+
+        Computed in fp32 whatever `precision`: questions are short and few, and in bf16 a question's vector, hence the
+        rank of near passages, would depend on the questions it shares a batch with.
+        """
+        return self._embed(self.tokenize_queries(texts), batch_size, progress, "questions", torch.float32)
 
     def embed_passages(self, texts: Sequence[str], batch_size: int | None = None, progress: bool = False) -> np.ndarray:
         """Vectors `[N, D]`, fp32, in the order of `texts`."""
-        return self._embed(self.tokenize_passages(texts), batch_size, progress, "passages")
+        dtype = resolve_precision(self.config.precision, self.device)
+        return self._embed(self.tokenize_passages(texts), batch_size, progress, "passages", dtype)
 
     def save(self, folder: Path | str) -> None:
         """Write the model into `folder`, for `Encoder.load` and for `SentenceTransformer(folder)` alike."""
@@ -200,13 +209,15 @@ class Encoder(nn.Module):
         )
         return encoded["input_ids"]
 
-    def _embed(self, ids: list[list[int]], batch_size: int | None, progress: bool, what: str) -> np.ndarray:
+    def _embed(
+        self, ids: list[list[int]], batch_size: int | None, progress: bool, what: str, dtype: torch.dtype
+    ) -> np.ndarray:
         """Vectors of tokenised texts in their order, computed longest first: little padding, and the largest batch
         (the one that runs out of memory) comes at once."""
         batch_size = batch_size or self.config.batch_size
         order = np.argsort([-len(row) for row in ids], kind="stable")
         vectors_ND = np.empty((len(ids), self.dimension), dtype=np.float32)
-        device, dtype = self.device, resolve_precision(self.config.precision, self.device)
+        device = self.device
         was_training = self.training
         self.eval()
         try:
@@ -221,6 +232,10 @@ class Encoder(nn.Module):
             # Casts cached here carry no gradient; inside a trainer's own autocast the next forward would reuse them.
             torch.clear_autocast_cache()
         return vectors_ND
+
+
+def _fp32_at_least(vectors: Tensor) -> Tensor:
+    return vectors if vectors.dtype == torch.float64 else vectors.float()
 
 
 # Models whose positions are counted from the first column and which take them as an argument.

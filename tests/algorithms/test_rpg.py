@@ -163,16 +163,18 @@ def test_column_k_of_both_matrices_is_candidate_k(tiny_bert, tiny_llama, tmp_pat
 
 def test_scores_keep_full_precision_under_autocast(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
     trainer = make_trainer(tiny_bert, tiny_llama, tmp_path)
-    trainer.parts.model.eval()
+    encoder = trainer.parts.model.eval()
     rows_BK = trainer.candidates.rows_QK[:2]
-    queries = torch.from_numpy(trainer.parts.model.embed_queries(trainer.candidates.queries[:2]))
-    exact = trainer._retriever_scores(trainer.parts.model, queries, rows_BK)
+    queries_BD = torch.from_numpy(encoder.embed_queries(trainer.candidates.queries[:2]))
+    vectors = []
+    similarity = encoder.similarity
+    encoder.similarity = lambda q, p: vectors.append((q, p)) or similarity(q, p)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        kept = []
-        trainer.parts.model.similarity = lambda q, p: kept.append((q @ p.T).dtype) or q @ p.T
-        trainer._retriever_scores(trainer.parts.model, queries, rows_BK)
-    assert kept == [torch.float32]
-    assert exact.dtype == torch.float32
+        scores_BK = trainer._retriever_scores(encoder, queries_BD, rows_BK)
+    (queries_BD, passages_PD) = vectors[0]
+    assert scores_BK.dtype == torch.float32
+    exact_BP = queries_BD.double() @ passages_PD.double().T
+    assert (scores_BK.double().unsqueeze(2) - exact_BP.unsqueeze(1)).abs().min(2).values.max() < 1e-6
 
 
 def test_a_step_draws_the_judged_best_passage_nearer(tiny_bert, tiny_llama, tmp_path):  # noqa: F811

@@ -153,6 +153,23 @@ def test_embedding_keeps_the_order_and_hardly_depends_on_the_batch(make_folder: 
     assert encoder.embed_queries([]).shape == (0, encoder.dimension)
 
 
+def test_a_questions_vector_does_not_depend_on_the_batch_it_is_in(make_folder):
+    encoder = Encoder.load(config(make_folder(), precision="bf16"))
+    questions = ["the red fox", "who sleeps under the old tree", "a bird flies over the long river and the new house"]
+    together = encoder.embed_queries(questions * 3)
+    for place, question in enumerate(questions):
+        np.testing.assert_allclose(together[place], encoder.embed_queries([question])[0], atol=1e-6)
+
+
+def test_similarities_are_in_full_precision_under_autocast(make_folder):
+    encoder = Encoder.load(config(make_folder()))
+    vectors_ND = torch.nn.functional.normalize(torch.randn(4, 32, generator=torch.Generator().manual_seed(0)), dim=-1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores_NN = encoder.similarity(vectors_ND, vectors_ND)
+    assert scores_NN.dtype == torch.float32
+    torch.testing.assert_close(scores_NN, vectors_ND @ vectors_ND.T, atol=1e-6, rtol=0)
+
+
 def test_embedding_leaves_the_training_mode_and_gradients_alone(make_folder: MakeFolder, texts: list[str]) -> None:
     encoder = Encoder.load(config(make_folder(), precision="bf16"))
     encoder.train()
