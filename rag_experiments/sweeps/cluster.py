@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -27,6 +28,8 @@ class RemoteLauncher(JobLauncher):
     """Submits up to `n_jobs` at once, looks after them, and cancels them when the sweep is interrupted."""
 
     poll_seconds = 2.0
+    grace_seconds = 90.0
+    """How long cancelled jobs may take to keep their checkpoints and say so; Slurm kills them after 30 s or so."""
 
     def __init__(self, n_jobs: int = 16):
         if not isinstance(n_jobs, int) or n_jobs < 1:
@@ -97,9 +100,20 @@ class RemoteLauncher(JobLauncher):
         return result_of(job)
 
     def _stop(self, busy: list[tuple[Job, Any]]) -> None:
+        """Cancel all, then wait until they have ended, or for a second Ctrl-C: the closing table tells how."""
         for _, handle in busy:
             with suppress(Exception):
                 self.cancel(handle)
+        end = time.monotonic() + self.grace_seconds
+        with suppress(KeyboardInterrupt):
+            while time.monotonic() < end and not all(self._ended(handle) for _, handle in busy):
+                time.sleep(self.poll_seconds / 4)
+
+    def _ended(self, handle: Any) -> bool:
+        try:
+            return self.done(handle)
+        except Exception:  # a cluster that does not answer any more
+            return True
 
 
 class SubmititTask:

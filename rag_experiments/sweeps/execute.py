@@ -143,8 +143,9 @@ def settle(job: Job, status: int, out_of_memory: bool) -> None:
     if status in (0, 130):
         return
     run = job.run
-    if status > 0 and run.read_status().get("state") in ("failed", "interrupted", "completed"):
-        return
+    state = run.read_status().get("state")
+    if state == "completed" or (status > 0 and state in ("failed", "interrupted")):
+        return  # also where a library crashes while the process goes down
     if status < 0:
         name = signal.Signals(-status).name
         kind = "out_of_memory" if out_of_memory else "exception"

@@ -8,6 +8,7 @@ says how many did.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_experiments import provenance, runs
-from rag_experiments.errors import RequestError
+from rag_experiments.errors import RequestError, did_you_mean
 from rag_experiments.outcome import Ending, ending_of, traceback_text
 from rag_experiments.recording import now
 from rag_experiments.runs import RunDirectory
@@ -95,7 +96,12 @@ def result_of(job: Job) -> Result:
     if error.get("kind") == "pruned":
         return Result("pruned", seconds=status.get("seconds"), note=error.get("message", ""), error_kind="pruned")
     note = Ending(state, 1, error).sentence if error and state == "failed" else ""  # type: ignore[arg-type]
-    value = run.read_final_metrics().get(job.metric) if job.metric and state == "completed" else None
+    value = None
+    if state == "completed" and job.metric:
+        figures = run.read_final_metrics()
+        value = figures.get(job.metric)
+        if value is None:
+            note = f"it has no figure {job.metric}{did_you_mean(job.metric, figures)}"
     return Result(state, value=value, seconds=status.get("seconds"), note=note, error_kind=error.get("kind"))
 
 
@@ -123,8 +129,11 @@ class Planner:
             except RequestError as error:
                 log.warning("%s; it is passed over", error)
                 continue
-            key = (status.get("config_hash") or "", status.get("data_hash") or "")
-            self.known.setdefault(key, []).append(run)
+            self._know(run, status)
+
+    def _know(self, run: RunDirectory, status: dict[str, Any]) -> None:
+        key = (status.get("config_hash") or "", status.get("data_hash") or "")
+        self.known.setdefault(key, []).append(run)
 
     def plan(self, job: Job) -> Job:
         """Set the job's `directory` and `action`."""
@@ -137,8 +146,12 @@ class Planner:
         return self._settle(job, self._free_directory(job), "run")
 
     def forget(self, job: Job) -> Job:
-        """Let the job's directory be planned again, once another process is done with it."""
+        """Let the job be planned again, by what its directory holds now: another process may have been there."""
         self.taken.discard(job.directory)
+        with suppress(RequestError):
+            status = job.run.read_status()
+            if status and all(known.path != job.path for group in self.known.values() for known in group):
+                self._know(job.run, status)
         job.extra = [extra for extra in job.extra if not extra.startswith(("sweep.name=", "sweep.job="))]
         return job
 
@@ -192,10 +205,17 @@ def prepare_directory(job: Job) -> None:
 
 
 def record_ending(job: Job, error: dict[str, str], traceback: str | None = None) -> None:
-    """Write `failed` where the run itself could not: it was refused, or killed."""
+    """Write `failed` where the run itself could not: it was refused, or killed.
+
+    What a run has completed stays completed, whatever its process came to afterwards, and a run that
+    another process is writing stays that one's.
+    """
     run = job.run
     run.path.mkdir(parents=True, exist_ok=True)
     known = run.read_status()
+    if known.get("state") == "completed" or (run.state == "running" and known.get("pid") != os.getpid()):
+        log.warning("%s: %s (the run is %s)", job.label, error["message"], run.state)
+        return
     about = {"config_hash": job.config_hash, "data_hash": job.data_hash, "sweep": {"name": job.sweep, "job": job.label}}
     run.update_status(**{**about, **known, "state": "failed", "started": known.get("started") or now(), "ended": now()})
     run.update_status(error=error)

@@ -38,11 +38,21 @@ class PruningCallback(TrainerCallback):
         value = (metrics or {}).get(f"eval_{self.metric}")
         if value is None:
             return
+        number = evaluations_so_far(state, self.metric)
         # A trial that was continued evaluates again what it reported before; the first report stays.
-        if state.global_step not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
-            self.trial.report(float(value), state.global_step)
+        if number not in self.trial.storage.get_trial(self.trial._trial_id).intermediate_values:
+            self.trial.report(float(value), number)
         if self.trial.should_prune():
             raise Pruned(f"at step {state.global_step}, {self.metric} {value:.4f} is behind the other trials")
+
+
+def evaluations_so_far(state: TrainerState, metric: str) -> int:
+    """The number of this evaluation, from 1: what trials are compared at.
+
+    Not the step: with another batch size it is another one, and no trial would meet another there. The
+    history comes with the checkpoint, so a continued trial counts on.
+    """
+    return max(1, len({entry.get("step") for entry in state.log_history if metric in entry}))
 
 
 def pruning_callbacks(config: RunConfig) -> list[TrainerCallback]:

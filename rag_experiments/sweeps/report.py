@@ -51,7 +51,7 @@ def table(rows: Sequence[tuple[Job, Result]]) -> str:
 
 
 def totals(rows: Sequence[tuple[Job, Result]]) -> str:
-    """`12 jobs: 10 completed (7 reused, 2 of them made by other code), 1 failed, 1 not started`."""
+    """`12 jobs: 10 completed (7 reused), 1 failed, 1 not started; 95 s saved by reuse`."""
     states = Counter(result.state for _, result in rows)
     parts = []
     for state in ("completed", "pruned", "failed", "interrupted", "running", "not started"):
@@ -63,7 +63,9 @@ def totals(rows: Sequence[tuple[Job, Result]]) -> str:
             other = sum(job.other_code for job in reused)
             text += f" ({len(reused)} reused{f', {other} made by another version of the code' if other else ''})"
         parts.append(text)
-    return f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {', '.join(parts)}"
+    saved = sum(result.seconds or 0.0 for job, result in rows if job.action == "reuse")
+    kept = f"; {saved:.0f} s saved by reuse" if saved >= 1 else ""
+    return f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {', '.join(parts)}{kept}"
 
 
 def best(rows: Sequence[tuple[Job, Result]], maximise: bool) -> tuple[Job, Result] | None:

@@ -19,7 +19,7 @@ from rag_experiments.sweeps import report, space
 from rag_experiments.sweeps.grid import BaseSweeper
 from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label
-from rag_experiments.sweeps.session import Session
+from rag_experiments.sweeps.session import DONE, FAILED, Session
 from rag_experiments.sweeps.study import open_study, remember_pruner, storage_address
 
 log = logging.getLogger(__name__)
@@ -72,8 +72,9 @@ class OptunaSweeper(BaseSweeper):
                     self._tell(job, result)
             except KeyboardInterrupt:
                 interrupted = True
-        self.task_function.status = session.close(list(self.jobs.values()), interrupted)
-        self._say_best(session)
+        status = session.close(list(self.jobs.values()), interrupted)
+        found = self._say_best(session)
+        self.task_function.status = FAILED if status == DONE and not found else status
         return self.study
 
     def _check_request(self, session: Session) -> None:
@@ -187,20 +188,25 @@ class OptunaSweeper(BaseSweeper):
     def _tell(self, job: Job, result: Result) -> None:
         number = next(number for number, other in self.jobs.items() if other is job)
         states = space.optuna_module().trial.TrialState
+        # Finished already: told by another process that searches the same study.
         if result.state == "completed" and result.value is not None:
-            self.study.tell(number, result.value)
+            self.study.tell(number, result.value, skip_if_finished=True)
         elif result.state == "pruned":
-            self.study.tell(number, state=states.PRUNED)
+            self.study.tell(number, state=states.PRUNED, skip_if_finished=True)
         elif result.state in ("completed", "failed"):
-            self.study.tell(number, state=states.FAIL)
+            self.study.tell(number, state=states.FAIL, skip_if_finished=True)
         # Interrupted: the trial stays running, and the next call goes on with it.
 
-    def _say_best(self, session: Session) -> None:
+    def _say_best(self, session: Session) -> bool:
+        """Returns whether there is a best."""
         found = report.best(session.rows, self.direction == "maximize")
         if found is not None:
             job, result = found
             print(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
+        elif any(job.metric and result.state == "completed" for job, result in session.rows):
+            print(f"no trial has the figure {session.rows[0][0].metric}: set sweep.metric to one of metrics.json")
         print(f"the study: optuna-dashboard {self.address}")
+        return found is not None
 
 
 def quoted(value: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rag_experiments import runs, train
+from rag_experiments.sweeps import execute
 from tests.conftest import write_small_data
 
 
@@ -79,11 +79,21 @@ def sweep(tmp_path, tiny_bert, monkeypatch) -> Sweeps:
     """Sweeps whose jobs run a stub in this process."""
     sweeps = Sweeps(tmp_path, tiny_bert)
     monkeypatch.setattr(train, "train", sweeps.run_stub)
+    monkeypatch.setattr(execute, "free_memory", lambda: None)  # a second or more each time, in a large process
     return sweeps
 
 
 @pytest.fixture
-def real_sweep(tmp_path, tiny_bert, monkeypatch) -> Sweeps:
-    """Sweeps whose jobs train a tiny encoder."""
-    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
-    return Sweeps(tmp_path, tiny_bert)
+def real_sweep(tmp_path, tiny_bert, monkeypatch) -> Iterator[Sweeps]:
+    """Sweeps whose jobs train a tiny encoder, on one thread: here and in the processes they start.
+
+    The variable alone does nothing here, where torch has read it already; and another number of threads
+    rounds differently.
+    """
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Sweeps(tmp_path, tiny_bert)
+    torch.set_num_threads(before)
