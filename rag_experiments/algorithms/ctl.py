@@ -6,8 +6,8 @@ C_i is every passage of the batch, on every process, hard negatives included, le
 positive for q_i (p_i itself stays).
 
 Where we deviate, and why:
-- A passage that occurs twice in a batch is encoded once: C_i is a set. With dropout off the loss is the
-  published one whenever no passage repeats.
+- A passage that occurs twice in a batch counts once: C_i is a set, on however many processes. With dropout off the
+  loss is the published one whenever no passage repeats.
 - Known positives are masked by passage id. On one support-article set, two questions on one passage meet
   in a batch of 256 for 44 % of the questions; unmasked, the gold passage is then its own negative.
 - Batches larger than memory (`mini_batch_size`) use activation checkpointing around the encoder, a
@@ -61,6 +61,15 @@ def masked_scores(scores_BP: torch.Tensor, target_B: torch.Tensor, excluded_BP: 
 def known_positives(passage_rows_P: torch.Tensor, positive_rows_BM: torch.Tensor) -> torch.Tensor:
     """`[B, P]`, True where passage j is one of question i's positives; rows of -1 are padding."""
     return (positive_rows_BM[:, :, None] == passage_rows_P[None, None, :]).any(dim=1)
+
+
+def repeats(passage_rows_P: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
+    """`[B, P]`, True where passage j counts in another column already: an earlier one, or the question's target."""
+    place_P = torch.arange(len(passage_rows_P), device=passage_rows_P.device)
+    _, number_P = torch.unique(passage_rows_P, return_inverse=True)
+    first_P = torch.full_like(place_P, len(place_P)).scatter_reduce(0, number_P, place_P, "amin")[number_P]
+    own_BP = passage_rows_P[None, :] == passage_rows_P[target_B][:, None]
+    return (first_P != place_P)[None, :] | (own_BP & (place_P[None, :] != target_B[:, None]))
 
 
 @dataclass(kw_only=True)
@@ -147,13 +156,14 @@ class CTLTrainer(AlgorithmTrainer):
         excluded_BP = known_positives(passage_rows_P, inputs["positive_rows_BM"])
         if not self.hyper.mask_known_positives:
             excluded_BP = torch.zeros_like(excluded_BP)
+        repeated_BP = repeats(passage_rows_P, target_B)  # several processes may have drawn one passage
 
         losses = [
-            self._loss_at(dim, queries_BD, passages_PD, target_B, excluded_BP)
+            self._loss_at(dim, queries_BD, passages_PD, target_B, excluded_BP, repeated_BP)
             for dim in self._dimensions(queries_BD.shape[1])
         ]
         loss = torch.stack(losses).mean()
-        self.record("negatives_per_question", _negatives(target_B, excluded_BP))
+        self.record("negatives_per_question", _negatives(target_B, excluded_BP | repeated_BP))
         return (loss, {"queries": queries_BD, "passages": passages_PD}) if return_outputs else loss
 
     def _loss_at(
@@ -163,6 +173,7 @@ class CTLTrainer(AlgorithmTrainer):
         passages_PD: torch.Tensor,
         target_B: torch.Tensor,
         excluded_BP: torch.Tensor,
+        repeated_BP: torch.Tensor,
     ) -> torch.Tensor:
         encoder = self.parts.model
         if dimension < queries_BD.shape[1]:
@@ -170,7 +181,7 @@ class CTLTrainer(AlgorithmTrainer):
             if encoder.config.similarity == "cosine":  # a part of a unit vector is none
                 queries_BD, passages_PD = F.normalize(queries_BD, dim=-1), F.normalize(passages_PD, dim=-1)
         scores_BP = encoder.similarity(queries_BD, passages_PD).float()
-        loss = ctl_loss(scores_BP, target_B, excluded_BP, self.hyper.temperature)
+        loss = ctl_loss(scores_BP, target_B, excluded_BP | repeated_BP, self.hyper.temperature)
         if not self.hyper.symmetric:
             return loss
         # From each question's own passage back to the questions, less those it is a known positive of.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from rag_experiments.algorithms.base import Examples
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
-from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives
+from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives, repeats
 from rag_experiments.data.schema import Question
 from rag_experiments.models.encoder import Encoder
 from rag_experiments.schema import EncoderConfig
@@ -66,6 +66,19 @@ def test_excluded_passages_leave_the_denominator_and_the_target_stays():
 def test_known_positives_ignore_padding():
     mask = known_positives(torch.tensor([5, 7, 9]), torch.tensor([[5, 9], [7, -1]]))
     assert mask.tolist() == [[True, False, True], [False, True, False]]
+
+
+def test_a_passage_that_two_processes_drew_counts_once():
+    rows = torch.tensor([5, 7, 9, 7, 5])  # 5, 7, 9 of one process; 7, 5 of another
+    mask = repeats(rows, torch.tensor([2, 3, 4]))
+    assert mask.tolist() == [
+        [False, False, False, True, True],  # the first of each
+        [False, True, False, True, True],  # the third column is its target, which the loss keeps
+        [True, False, False, True, True],
+    ]
+    scores = torch.tensor([[0.1, 0.2, 0.7, 0.2, 0.1]], dtype=torch.float64)
+    expected = -math.log(math.exp(0.7) / (math.exp(0.1) + math.exp(0.2) + math.exp(0.7)))
+    assert ctl_loss(scores, torch.tensor([2]), mask[:1], 1.0).item() == pytest.approx(expected, abs=1e-12)
 
 
 def loss_of(encoder: Encoder, features: list[dict], config: CTLConfig, texts=TEXTS) -> torch.Tensor:
