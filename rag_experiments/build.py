@@ -35,6 +35,9 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArgument
     if "bf16" not in given and "fp16" not in given:
         dtype = resolve_precision(config.model.precision, device)
         given["bf16"], given["fp16"] = dtype is torch.bfloat16, dtype is torch.float16
+    # Processes may hold different numbers of texts, so their encoders run different numbers of times: a broadcast of
+    # buffers before each (the wrapper's default) would wait for ever. The buffers of these models are constants.
+    given.setdefault("ddp_broadcast_buffers", False)
     return TrainingArguments(
         output_dir=str(checkpoints),
         seed=config.seed,

@@ -66,6 +66,8 @@ def recording(run: RunDirectory, config_hash: str, facts: dict[str, Any] | None 
     outcome.exit_status = outcome.ending.exit_status
     if run.writes:
         _end(run, outcome, earlier.get("seconds") or 0.0, time.monotonic() - started)
+    elif outcome.ending.state == "failed":  # the launcher ends the others: nobody else would say why
+        log.error("process %s: %s", os.environ.get("RANK"), outcome.ending.sentence, exc_info=outcome.exception)
 
 
 def _begin(run: RunDirectory, earlier: dict[str, Any], hash_: str, facts: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 
 from rag_experiments import provenance
 from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_write_json, atomic_write_jsonl, json_text
+from rag_experiments.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, json_text
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
@@ -109,6 +109,11 @@ class RunDirectory:
     def predictions_path(self, stage: str) -> Path:
         """`zero_shot/dev` → `predictions/zero_shot/dev.jsonl`."""
         return self.path / "predictions" / f"{stage}.jsonl"
+
+    def write_config(self, text: str) -> None:
+        """`config.yaml`."""
+        if self.writes:
+            atomic_write_text(self.config_path, text)
 
     # -- status ----------------------------------------------------------------------------------
 

@@ -89,12 +89,16 @@ def peak_memory_mb() -> float:
 
 def save_model(parts: Parts, run: RunDirectory) -> None:
     """`model/`: the best weights, whole or not at all."""
+    if not run.writes:  # every process holds the same weights
+        return
     with atomic_directory(run.model_dir) as folder:
         parts.model.save(folder)
 
 
 def report(run: RunDirectory, tracker: Tracker, metrics: dict[str, float], config: TrackingConfig) -> None:
     """Tell the tracker the final figures, and print the table of before and after."""
+    if not run.writes:
+        return
     from rag_experiments.comparison import print_before_after
     from rag_experiments.comparison.plots import write_plots
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments import chain, cli, resume, runs
+from rag_experiments import chain, cli, processes, resume, runs
 from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def start(arguments: list[str]) -> int:
         return cli.DONE
     line = cli.parse(arguments)
     runs.refuse_secrets(line.overrides)
+    if processes.several() and (line.multirun or line.shows_only):
+        raise RequestError("a sweep starts processes of its own: start it without torchrun or accelerate launch")
     space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
     if line.multirun or line.shows_only:
         if space and not any(value.startswith("hydra/sweeper=") for value in line.overrides):
@@ -51,25 +53,59 @@ def start(arguments: list[str]) -> int:
     if continued and chain.is_chain(continued):
         others = [value for value in line.overrides if not value.startswith("resume=")]
         line = cli.parse(chain.resumed_arguments(Path(continued), others))
-    command = resume.resolve(line.overrides, line.config_dir)
-    composed = cli.compose(command.overrides, command.config_dir)
+    command, directory, composed = decide(line)
     if "chain" in composed:
         return chain.start(composed, command.overrides, command.config_dir)
-    directory = Path(composed.hydra.run.dir)
-    request = check(composed, directory, resuming=command.directory is not None)
+    request = check(composed, directory)
     if request.config.plan:
         from rag_experiments.plan import print_plan
 
-        print_plan(request, directory)
+        if runs.is_main_process():
+            print_plan(request, directory)
         return cli.DONE
     # The directory was decided above; Hydra must not decide again, a second later.
     overrides = [value for value in command.overrides if not value.startswith("hydra.run.dir=")]
     overrides.append(f"hydra.run.dir={resume.quoted(str(directory))}")
+    if not runs.is_main_process():
+        overrides += [value for value in processes.QUIET if value not in overrides]
     task = TaskFunction(request, resuming=command.directory is not None)
     return cli.run_hydra(resume.CommandPlan(overrides, command.config_dir, None).arguments, task)
 
 
-def check(composed: DictConfig, directory: Path, resuming: bool) -> Request:
+def decide(line: cli.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
+    """What is to be run, in which directory, and that composed: one decision, however many processes the run has.
+
+    Raises:
+        RequestError: nothing that can be resumed, or the directory holds a run already.
+    """
+
+    here: list[DictConfig] = []
+
+    def decided() -> dict[str, Any]:
+        command = resume.resolve(line.overrides, line.config_dir)
+        composed = cli.compose(command.overrides, command.config_dir)
+        here.append(composed)
+        directory = Path(composed.hydra.run.dir)
+        if "chain" in composed:
+            if processes.several():
+                raise RequestError("a chain starts a process for each stage: start it without torchrun")
+        elif command.directory is None and (directory / "status.json").exists():
+            raise RequestError(f"hydra.run.dir={directory} already holds a run: continue it with resume={directory}")
+        return {
+            "overrides": command.overrides,
+            "config_dir": command.config_dir,
+            "resumes": command.directory is not None,
+            "directory": str(directory),
+        }
+
+    found = processes.decided_once(decided)
+    directory = Path(found["directory"])
+    resumed = directory if found["resumes"] else None
+    command = resume.CommandPlan(found["overrides"], found["config_dir"], resumed)
+    return command, directory, here[0] if here else cli.compose(command.overrides, command.config_dir)
+
+
+def check(composed: DictConfig, directory: Path) -> Request:
     """Every check of one run: its directory, then `request.check_request`.
 
     Raises:
@@ -78,8 +114,6 @@ def check(composed: DictConfig, directory: Path, resuming: bool) -> Request:
     from rag_experiments.config import check_writable
     from rag_experiments.request import check_request
 
-    if not resuming and (directory / "status.json").exists():
-        raise RequestError(f"hydra.run.dir={directory} already holds a run: continue it with resume={directory}")
     check_writable(directory, "hydra.run.dir")
     return check_request(composed)
 
@@ -121,7 +155,7 @@ def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> d
     from rag_experiments.tracking import make_tracker
 
     config = request.config
-    runs.atomic_write_text(run.config_path, OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved))))
+    run.write_config(OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved))))
     with make_tracker(config.tracking, run, request.resolved) as tracker:
         run_log = RunLog(run, tracker)
         for note in request.data.notes:

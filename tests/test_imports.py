@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "rag_experiments"
 LAYERS = [
     {"errors"},
     {"schema", "files", "credentials", "provenance", "outcome", "trainer_arguments", "tracking_names"},
-    {"run_directory", "recording", "runs", "data"},
+    {"run_directory", "processes", "recording", "runs", "data"},
     {"models"},
     {"config", "cli", "tracking"},
     {"resume"},
@@ -87,7 +87,7 @@ def test_one_place_knows_a_library(library, home):
 
 
 def test_what_a_refusal_needs_imports_no_torch():
-    modules = "cli, config, resume, runs, tracking, data.load, data.formats, compare"
+    modules = "cli, config, processes, resume, runs, tracking, data.load, data.formats, compare"
     code = f"""
 import sys
 from importlib import import_module

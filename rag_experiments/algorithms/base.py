@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -155,10 +156,13 @@ class AlgorithmTrainer(Trainer):
         """The run's own evaluator on dev, so that figures during and after training have one meaning."""
         started = time.perf_counter()
         result = self.parts.evaluate(sample_questions(self.parts.data.splits["dev"], self.parts.config.evaluation))
-        result.metrics["seconds/evaluation"] = time.perf_counter() - started
-        self.log({f"dev/{name}": value for name, value in result.metrics.items()})
+        found = {**result.metrics, "seconds/evaluation": time.perf_counter() - started}
+        # Every process measures, and rank 0's figures count: the best checkpoint and the end of training follow from
+        # them, and two that differ in the last digit would part here.
+        (found,) = broadcast_object_list([found])
+        self.log({f"dev/{name}": value for name, value in found.items()})
         # Trainer looks for its best metric under `eval_<metric_for_best_model>`.
-        metrics = {f"eval_dev/{name}": value for name, value in result.metrics.items()}
+        metrics = {f"eval_dev/{name}": value for name, value in found.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

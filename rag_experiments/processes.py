@@ -1,0 +1,68 @@
+"""Several processes of one run (`torchrun`, `accelerate launch`): what only the first may decide. Imports no torch.
+
+Each process reads the same command line, but the clock in a run directory's name and the state of the runs on disk
+differ between two that start a second apart. So rank 0 decides, and the others are told through the launcher's store.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import is_main_process
+
+WAIT_SECONDS = 600.0
+"""For rank 0, which may have a large directory of runs to look through."""
+
+QUIET = (
+    "hydra.output_subdir=null",
+    "~hydra.job_logging.handlers.file",
+    "hydra.job_logging.root.handlers=[console]",
+    "hydra.job_logging.root.level=WARNING",
+)
+"""Hydra's overrides for every rank but the first, so that one process writes `.hydra/` and `train.log`."""
+
+_numbers = itertools.count()
+_kept: list[Any] = []  # where no agent holds the store, rank 0 does, for as long as it lives
+
+
+def several() -> bool:
+    """Whether this process is one of several of one run."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def decided_once(decide: Callable[[], Any]) -> Any:
+    """What `decide` returns (JSON values) on rank 0, on every rank.
+
+    Raises:
+        RequestError: on every rank, where `decide` raises it.
+    """
+    if not several():
+        return decide()
+    store, key = _store(), f"decision/{next(_numbers)}"
+    if not is_main_process():
+        said = json.loads(store.get(key))
+        if "refused" in said:
+            raise RequestError(said["refused"])
+        return said["decided"]
+    try:
+        decided = decide()
+    except RequestError as error:
+        store.set(key, json.dumps({"refused": str(error)}))
+        raise
+    store.set(key, json.dumps({"decided": decided}))
+    return decided
+
+
+def _store() -> Any:
+    from torch.distributed import PrefixStore, rendezvous
+
+    store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=WAIT_SECONDS)))
+    _kept.append(store)
+    # A launcher that starts everything again keeps its store: an answer of the former attempt is none.
+    return PrefixStore(f"rag_experiments/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)

@@ -1,0 +1,110 @@
+"""One run by two processes, one of which starts later: one directory, one writer, the weights of one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rag_experiments import processes, runs, train
+from rag_experiments.errors import RequestError
+from tests.test_run import no_dropout, request
+
+
+def launch(rank: int, port: int, arguments: list[str]) -> subprocess.Popen:
+    """What torchrun sets, and `accelerate launch`."""
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return subprocess.Popen(
+        [sys.executable, "-m", "rag_experiments.train", *arguments],
+        env={**os.environ, **{name: str(value) for name, value in variables.items()}, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run_by_two(arguments: list[str], seconds: float = 240) -> tuple[str, str]:
+    """What the two print; the second starts two seconds after the first."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    first = launch(0, port, arguments)
+    time.sleep(2)
+    second = launch(1, port, arguments)
+    try:
+        said = first.communicate(timeout=seconds)[0], second.communicate(timeout=seconds)[0]
+    finally:
+        first.kill()
+        second.kill()
+    assert (first.returncode, second.returncode) == (0, 0), said
+    return said
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_write_one_run_with_the_weights_of_one(tiny_bert, small_data, tmp_path):
+    """Batches are in sub-batches of 3 with recomputation: the two run their encoders different numbers of times."""
+    model = no_dropout(tiny_bert, tmp_path)
+    steps = ["trainer.max_steps=6", "trainer.logging_steps=1", "algorithm.mini_batch_size=3", "trainer.optim=sgd"]
+    steps += ["trainer.learning_rate=0.05", "trainer.lr_scheduler_type=constant"]
+    alone = tmp_path / "alone"
+    assert train.start([*request(model, small_data, tmp_path / "a", *steps), f"hydra.run.dir={alone}"]) == 0
+
+    both = request(model, small_data, tmp_path / "b", *steps, "trainer.per_device_train_batch_size=4")
+    first, second = run_by_two(both)
+
+    (run,) = runs.find_runs(tmp_path / "b" / "outputs")
+    assert [folder.name for folder in (tmp_path / "b" / "outputs" / "ctl").iterdir()] == [run.path.name]
+    assert run.state == "completed"
+    assert "before and after training" in first
+    assert "before and after training" not in second
+    assert (run.path / "train.log").read_text().count("evaluating zero_shot/dev") == 1
+    assert "hydra.output_subdir=null" not in (run.path / ".hydra" / "overrides.yaml").read_text()
+    for name, value in load_file(alone / "model" / "model.safetensors").items():
+        got = load_file(run.model_dir / "model.safetensors")[name]
+        torch.testing.assert_close(got, value, atol=2e-5, rtol=0, msg=name)
+    expected = runs.RunDirectory.open(alone).read_final_metrics()
+    got = run.read_final_metrics()
+    assert got["dev/mrr@10"] == pytest.approx(expected["dev/mrr@10"], abs=1e-6)
+
+
+def test_what_rank_0_decides_or_refuses_reaches_the_others(monkeypatch):
+    held: dict[str, str] = {}
+
+    class Store:
+        def set(self, key: str, value: str) -> None:
+            held[key] = value
+
+        def get(self, key: str) -> bytes:
+            return held[key].encode()
+
+    def refuse() -> None:
+        raise RequestError("there is no such run")
+
+    def never() -> None:
+        raise AssertionError("only rank 0 decides")
+
+    monkeypatch.setattr(processes, "_store", Store)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcomes = []
+    for rank, decide in (("0", lambda: {"directory": "outputs/é"}), ("1", never)):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(processes, "_numbers", iter([0, 1]))
+        outcomes.append(processes.decided_once(decide))
+        with pytest.raises(RequestError, match="no such run"):
+            processes.decided_once(refuse if rank == "0" else never)
+    assert outcomes[0] == outcomes[1] == {"directory": "outputs/é"}
+    assert all(json.loads(value) for value in held.values())
+
+
+def test_a_sweep_is_not_started_by_every_process(monkeypatch, small_data: Path):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RequestError, match="without torchrun"):
+        train.start(["-m", "algorithm=ctl", "seed=0,1", f"data.path={small_data}"])
