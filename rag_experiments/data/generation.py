@@ -107,7 +107,8 @@ class Generator:
         self._open_log()
         done = read_log(self.folder / LOG)
         seen = {row["question"].lower() for row in done if row["outcome"] == "kept"}
-        left = [row for row in self.chosen() if row not in {entry["row"] for entry in done}]
+        over = {entry["row"] for entry in done}
+        left = [row for row in self.chosen() if row not in over]
         with tqdm(total=len(left), desc="writing questions", disable=not progress) as bar:
             for start in range(0, len(left), self.options.block):
                 rows = left[start : start + self.options.block]
@@ -183,7 +184,7 @@ class Generator:
         if not file.is_file():
             atomic_write_json(file, settings)
             return
-        earlier = json.loads(file.read_text(encoding="utf-8"))
+        earlier = _json(file, file.read_bytes())
         for key, value in settings.items():
             if earlier.get(key) != value:
                 raise RequestError(
@@ -200,7 +201,18 @@ def read_log(file: Path) -> list[dict[str, Any]]:
     if len(whole) < len(content):
         with open(file, "r+b") as log:
             log.truncate(len(whole))
-    return [json.loads(line) for line in whole.splitlines()]
+    return [_json(Where(str(file), number), line) for number, line in enumerate(whole.splitlines(), 1)]
+
+
+def _json(where: object, text: bytes) -> dict[str, Any]:
+    """What this command wrote down. Raises `RequestError` where somebody else wrote."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"{where} is not as generate wrote it ({error}): name a new folder") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{where} is not as generate wrote it: name a new folder")
+    return value
 
 
 def append_log(file: Path, entries: Sequence[dict[str, Any]]) -> None:

@@ -303,9 +303,15 @@ def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> s
 def id_of(row: Mapping[str, object], name: str) -> str:
     """An id: a string, or a whole number as other formats write it; empty where there is none."""
     value = row.get(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return text_of(row, name, required=False)
+    number = whole_number(value)
+    return text_of(row, name, required=False) if number is None else str(number)
+
+
+def whole_number(value: object) -> int | None:
+    """`value` where it is one; 7.0 is (a column of numbers in which some are missing is one of floats)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answer"]') -> tuple[str, ...]:

@@ -227,5 +227,5 @@ def _parquet(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]
                 for row in batch.to_pylist():
                     number += 1
                     yield Where(f"{path}[{number}]"), row
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter: dates beyond Python's
         intake.problem(Where(f"{path}[{number + 1}]"), f"not readable as Parquet: {str(error).splitlines()[0]}")

@@ -17,7 +17,7 @@ from typing import Any
 
 from rag_experiments.data.contexts import ID_KEYS, entries, take_in
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import BadRow, Intake, id_of, keys_of, shown, text_of
+from rag_experiments.data.intake import BadRow, Intake, id_of, keys_of, shown, text_of, whole_number
 from rag_experiments.data.lines import data_path
 from rag_experiments.data.schema import Question
 from rag_experiments.data.tables import all_rows, find_files, rows
@@ -117,9 +117,10 @@ def _passage_id(row: Mapping[str, Any], names: TevatronColumns) -> str:
 
 
 def _as_id(value: Any, name: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    number = whole_number(value)
+    if number is None and not isinstance(value, str):
         raise BadRow(f"{name!r} must hold ids, and one is {shown(value)}")
-    return str(value)
+    return str(value if number is None else number)
 
 
 def _files(config: TevatronConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:

@@ -144,6 +144,22 @@ def _tevatron(folder: Path) -> None:
     _lines(folder / "corpus.jsonl", [inline(n) for n in range(COUNT)])
 
 
+def _documents(folder: Path) -> None:
+    (folder / "docs").mkdir(exist_ok=True)
+    rows = []
+    for n in range(COUNT):
+        title, text = passage(n)
+        name = f"{title.replace(' ', '_')}.txt"
+        (folder / "docs" / name).write_text(text + "\n", encoding="utf-8")
+        place = {"document": name} if n else {"positive_ids": [f"{name}#0"]}
+        rows.append({"question": question(n), "answers": [f"d{n}"], **place})
+    _lines(folder / "asked.jsonl", rows)
+
+
+def _lose_document(folder: Path) -> None:
+    (folder / "docs" / "Title_0.txt").unlink()
+
+
 def _hub(folder: Path) -> None:
     rows = [
         {"q": question(n), "gold": {"text": passage(n)[1], "title": passage(n)[0]}, "a": [f"d{n}"]}
@@ -190,6 +206,7 @@ def samples() -> dict[str, Sample]:
         Sample("dpr", _dpr, "nq-train.jsonl", {"passages": "psgs.tsv"}, lose_gold=_drop_line("psgs.tsv", 1)),
         Sample("tevatron", _tevatron, "train.jsonl", {"corpus": "corpus.jsonl"}, _drop_line("corpus.jsonl", 0)),
         Sample("hub", _hub, "train.jsonl", columns),
+        Sample("documents", _documents, "asked.jsonl", {"questions": "../asked.jsonl"}, _lose_document, "docs"),
     ]
     variants = {
         "localrqa without documents": Sample("localrqa", _localrqa, "train_w_qa.jsonl"),

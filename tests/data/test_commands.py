@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from rag_experiments import cli
 from rag_experiments.data import check, convert, generate, mine
+from rag_experiments.data.commands import leave_with
 from rag_experiments.data.jsonl import JsonlConfig
 from rag_experiments.data.load import load_data
 
@@ -119,6 +124,17 @@ WRONG = {
     "a folder of something else": (generate, ["{native}"], "holds something else"),
     "fix without a folder": (check, ["--fix"], "--fix needs the folder"),
     "an unknown data key": (check, ["data.pth=x"], "data.pth is an unknown key"),
+    "a word too many": (check, ["here"], "check does not know what 'here' is"),
+    "no split to mine": (mine, ["mine.splits=[]", "{new}"], "mine.splits=[]: list should have at least 1 item"),
+    "a variable nobody set": (check, ["name=${{HOME}}"], "Interpolation key 'HOME' not found"),
+    "a file as the folder": (convert, ["{native}/train.jsonl"], "exists already and is not empty"),
+    "a folder in a file": (convert, ["{native}/train.jsonl/x"], "cannot be written: Not a directory"),
+    "a file to generate into": (generate, ["{native}/train.jsonl"], "is a file"),
+    "no such cross-encoder": (
+        mine,
+        ["mine.retrievers=[bm25]", "mine.margin=null", "mine.cross_encoder=/nowhere", "{new}"],
+        "mine.cross_encoder: there is no folder '/nowhere'",
+    ),
 }
 
 
@@ -139,6 +155,67 @@ def test_unknown_format_and_missing_path(tmp_path, capsys):
     assert "did you mean 'jsonl'" in capsys.readouterr().err
     assert run(check, ["data=beir"], tmp_path) == 2
     assert "data.path" in capsys.readouterr().err
+
+
+def test_path_without_a_format_is_refused(tmp_path, capsys):
+    """`data=` was forgotten: the default, which reads no files, must not be taken instead."""
+    assert run(check, [f"data.path={tmp_path}"], tmp_path) == 2
+    assert "data=pydocs reads no files: say data=jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("empty", ["train.jsonl", "train.csv"])
+def test_empty_files_are_unusable(empty, tmp_path, capsys):
+    (tmp_path / empty).write_text("")
+    assert run(check, ["data=hub", f"data.path={tmp_path / empty}"], tmp_path) == 2
+    assert "there is not one usable passage" in capsys.readouterr().err
+
+
+def test_mine_says_which_splits_there_are(native, tmp_path, capsys):
+    arguments = ["data=jsonl", f"data.path={native(train=None)}", str(tmp_path / "new")]
+    assert run(mine, arguments, tmp_path) == 2
+    assert "the data has no train questions (it has dev, test)" in capsys.readouterr().err
+
+
+def test_documents_without_questions_convert_and_say_what_is_next(tmp_path, capsys):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "a.txt").write_text("The door opens with the brass key.")
+    assert run(convert, ["data=documents", f"data.path={tmp_path / 'docs'}", str(tmp_path / "out")], tmp_path) == 0
+    assert "there are no questions yet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [check, convert, mine])
+def test_ctrl_c_leaves_nothing(command, native, tmp_path, monkeypatch, capsys):
+    """In the middle of reading, and in the middle of writing."""
+    from rag_experiments.data import jsonl
+    from rag_experiments.data import native as writing
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    target = ["--fix", str(tmp_path / "out")] if command is check else [str(tmp_path / "out")]
+    options = ["mine.retrievers=[bm25]", "mine.margin=null"] if command is mine else []
+    for module, name in ((jsonl, "native_question"), (writing, "question_row")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, interrupted)
+            assert run(command, ["data=jsonl", f"data.path={native()}", *options, *target], tmp_path) == 130
+        assert capsys.readouterr().err.splitlines()[-1] == "interrupted"
+        assert not (tmp_path / "out").exists()
+        assert not [path for path in tmp_path.rglob("*") if path.name.startswith((".partial-", "check-"))]
+
+
+def test_a_polite_kill_is_an_interruption_and_a_full_disk_a_sentence(capsys):
+    def killed(arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    def full(arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for start, status, said in ((killed, 130, "interrupted"), (full, 1, "error: the disk is full")):
+        with pytest.raises(SystemExit) as ended:
+            leave_with(start)
+        assert ended.value.code == status
+        assert capsys.readouterr().err.startswith(said)
 
 
 @pytest.mark.parametrize("command", [check, convert, mine, generate])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ pytest.importorskip("pypdf")
 
 import itertools
 
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from rag_experiments.data.documents import DocumentsConfig
@@ -191,6 +194,33 @@ def test_damaged_pdf_is_named(folder, tmp_path):
     (folder / "bad.pdf").write_bytes(b"no pdf")
     with pytest.raises(RequestError, match=r"bad\.pdf: not readable as PDF"):
         load_data(config(folder), tmp_path / "cache")
+
+
+EXAMPLES = int(os.environ.get("DATA_EXAMPLES", "40"))
+KINDS = {".md": MARKDOWN, ".html": HTML, ".rst": RST, ".txt": MARKDOWN, ".pdf": pdf_with("Words of a report").decode()}
+MARKS = st.sampled_from(
+    [b"\x00", b"\xff", b"```", b"<table>", b"</", b"<!--", b"|", b"\n\n", b"===\n", b".. ", b"::", b"`", b"[", b"]("]
+)
+DAMAGE = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 30), MARKS | st.binary(max_size=6)), min_size=1, max_size=6)
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damage=DAMAGE)
+def test_damaged_documents_are_read_or_refused(suffix, damage, tmp_path_factory):
+    """Never another exception than the one that names the file."""
+    content = KINDS[suffix].encode()
+    for place, length, inserted in damage:
+        at = int(place * len(content))
+        content = content[:at] + inserted + content[at + length :]
+    path = tmp_path_factory.getbasetemp() / f"damaged{suffix}"
+    path.write_bytes(content)
+    refused = ""
+    try:
+        assert parse(path).title
+    except Unreadable as error:
+        refused = str(error)
+    assert "\n" not in refused
 
 
 def test_only_pickles(tmp_path):

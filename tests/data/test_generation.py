@@ -124,3 +124,11 @@ def test_cleaning():
     assert clean_question("This was cut off before it") == ""
     assert clean_question("") == ""
     assert clean_answer("Answer: it\nis red.\n\nAnd so on") == "it is red."
+
+
+@pytest.mark.parametrize("name", [LOG, "generate.json"])
+def test_a_log_that_somebody_edited_is_refused(name, store, tmp_path):
+    generator(store, tmp_path / "made", FakeReader()).run(progress=False)
+    (tmp_path / "made" / name).write_text("{}\nnot JSON\n")
+    with pytest.raises(RequestError, match=rf"{name}.* is not as generate wrote it"):
+        generator(store, tmp_path / "made", FakeReader()).run(progress=False)

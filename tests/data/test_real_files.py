@@ -292,6 +292,7 @@ def test_parquet_with_nulls_and_numbers(tmp_path):
     rows = [
         {
             "id": None if n % 2 else n,
+            "score": float("nan"),
             "question": f"{n}?",
             "context": f"It is n{n}.",
             "answers": None if n % 3 else [f"n{n}"],
@@ -305,6 +306,25 @@ def test_parquet_with_nulls_and_numbers(tmp_path):
     assert len(asked) == COUNT
     assert {"0", "train-2"} <= {q.id for q in asked}
     assert sum(bool(q.answers) for q in asked) == 7
+
+
+def test_ids_out_of_a_column_of_floats(tmp_path):
+    import datasets
+
+    rows = [{"id": None if n == 3 else float(n), "question": f"{n}?", "context": f"It is n{n}."} for n in range(COUNT)]
+    datasets.Dataset.from_list(rows).to_parquet(tmp_path / "train.parquet")
+    asked = everything(load_data(HubConfig(path=str(tmp_path / "train.parquet")), tmp_path / "cache"))
+    assert {q.id for q in asked} == {"train-4", *(str(n) for n in range(COUNT) if n != 3)}
+
+
+def test_parquet_with_what_python_cannot_hold(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    far = pa.array([2**62], pa.timestamp("us"))
+    parquet.write_table(pa.table({"question": ["a?"], "context": ["b"], "asked": far}), tmp_path / "train.parquet")
+    with pytest.raises(RequestError, match=r"train\.parquet\[1\]: not readable as Parquet"):
+        load_data(HubConfig(path=str(tmp_path / "train.parquet")), tmp_path / "cache")
 
 
 def test_parquet_row_without_a_question(tmp_path):
