@@ -225,7 +225,8 @@ class Encoder(nn.Module):
                 for start in range(0, len(order), batch_size):
                     rows = order[start : start + batch_size]
                     batch = {k: v.to(device, non_blocking=True) for k, v in self.pad([ids[i] for i in rows]).items()}
-                    vectors_ND[rows] = self(**batch).float().cpu().numpy()
+                    # The class's own: a trainer wraps the instance's in the autocast of the training.
+                    vectors_ND[rows] = Encoder.forward(self, **batch).float().cpu().numpy()
                     bar.update(len(rows))
         finally:
             self.train(was_training)

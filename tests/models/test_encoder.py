@@ -274,6 +274,24 @@ def test_what_is_not_as_the_folder_says_is_logged(
     assert len(encoder.tokenize_passages(["stone " * 99])[0]) == 64
 
 
+def test_a_trainers_autocast_does_not_change_what_is_embedded(make_folder: MakeFolder) -> None:
+    """Figures of the run that trained an encoder and of `evaluate` afterwards are of the same vectors."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    encoder = Encoder.load(config(make_folder()))
+    before = encoder.embed_queries(["the red cat"]), encoder.embed_passages(["the red cat"])
+    Accelerator(mixed_precision="bf16", cpu=True).prepare(encoder)
+    AcceleratorState._reset_state()  # the next test's trainer has its own precision
+    ids = {
+        name: tensor.to(encoder.device)
+        for name, tensor in encoder.pad(encoder.tokenize_queries(["the red cat"])).items()
+    }
+    assert not np.array_equal(encoder(**ids).detach().cpu().numpy(), before[0]), "the trainer computes in bf16"
+    after = encoder.embed_queries(["the red cat"]), encoder.embed_passages(["the red cat"])
+    assert np.array_equal(before, after)
+
+
 def test_weights_of_another_model_are_refused(make_folder: MakeFolder) -> None:
     folder, other = make_folder(), make_folder("t5", name="other")
     (folder / "model.safetensors").write_bytes((other / "model.safetensors").read_bytes())
