@@ -5,7 +5,22 @@ Imported at every start of Hydra, so nothing heavy is imported here or behind it
 
 from __future__ import annotations
 
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
+
 from rag_experiments.sweeps import cluster, grid, launchers, search
+
+OPEN = {
+    "hydra/sweeper": {"open_grid": ["params"], "open_search": ["params", "sampler_options", "pruner_options"]},
+    "hydra/launcher": {"open_submitit": ["parameters"], "open_ray": ["init"]},
+}
+"""Keys whose own keys are another package's, such as `hydra.launcher.parameters.slurm_partition`: Hydra would want
+a `+` before each. The YAML files in `conf/hydra/` name these nodes in their defaults."""
+
+for group, nodes in OPEN.items():
+    for name, keys in nodes.items():
+        node = DictConfig({key: DictConfig({}, flags={"struct": False}) for key in keys})
+        ConfigStore.instance().store(group=group, name=name, node=node)
 
 
 class GridSweeper(grid.GridSweeper):

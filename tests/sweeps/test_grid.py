@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
 from rag_experiments.errors import RequestError
+from rag_experiments.sweeps import report, session
+from rag_experiments.sweeps.jobs import Job, Result
 
 GRID = ("seed=0,1", "algorithm.temperature=0.1,0.2")
 
 
-def test_a_grid_runs_every_combination_into_folders_named_by_what_differs(sweep, capsys):
+def test_a_grid_runs_every_combination_into_folders_named_by_what_differs_and_again_nothing(sweep, capsys):
     assert sweep(*GRID) == 0
     names = {f"seed-{seed}_temperature-{temperature}" for seed in (0, 1) for temperature in (0.1, 0.2)}
     assert sweep.jobs() == dict.fromkeys(names, "completed")
@@ -23,21 +31,19 @@ def test_a_grid_runs_every_combination_into_folders_named_by_what_differs(sweep,
     status = json.loads((sweep.folder() / "seed-0_temperature-0.1" / "status.json").read_text())
     assert status["sweep"] == {"name": "s", "job": "seed-0_temperature-0.1"}
 
-
-def test_the_same_command_again_runs_nothing(sweep, capsys):
-    sweep(*GRID)
     assert sweep(*GRID) == 0
     assert sweep.ran == []
     assert "4 completed (4 reused)" in capsys.readouterr().out
 
 
 def test_an_added_value_or_key_runs_only_what_is_new(sweep):
-    sweep(*GRID)
-    assert sweep("seed=0,1,2", GRID[1]) == 0
-    assert sweep.ran == ["seed-2_temperature-0.1", "seed-2_temperature-0.2"]
+    temperature = "algorithm.temperature=choice(0.1)"
+    sweep("seed=0,1", temperature)
+    assert sweep("seed=0,1,2", temperature) == 0
+    assert sweep.ran == ["seed-2_temperature-0.1"]
     # A key that was fixed at its default is now varied: what is known has another name, and the same configuration.
-    assert sweep("seed=0,1", GRID[1], "data.split_seed=0,5") == 0
-    assert sorted(sweep.ran) == [f"seed-{s}_temperature-{t}_split_seed-5" for s in (0, 1) for t in (0.1, 0.2)]
+    assert sweep("seed=0,1", temperature, "data.split_seed=0,5") == 0
+    assert sorted(sweep.ran) == [f"seed-{seed}_temperature-0.1_split_seed-5" for seed in (0, 1)]
 
 
 def test_another_value_behind_the_same_name_never_overwrites(sweep):
@@ -74,6 +80,62 @@ def test_results_need_not_be_reused(sweep):
     assert sweep("seed=0,1", "sweep.reuse_completed=false") == 0
     assert len(sweep.ran) == 2
     assert len(sweep.jobs()) == 4
+
+
+@pytest.fixture
+def half_done(sweep, tmp_path) -> Path:
+    """A sweep of two jobs of which the second has gone: the folder it can come back from."""
+    sweep("seed=0,1")
+    shutil.rmtree(sweep.folder() / "seed-0")
+    return (sweep.folder() / "seed-1").rename(tmp_path / "aside")
+
+
+def test_a_job_that_another_sweep_did_meanwhile_is_reused(sweep, half_done, capsys):
+    def meanwhile(request, run):
+        half_done.rename(sweep.folder() / "seed-1")
+        return {"dev/ndcg@10": 0.5}
+
+    sweep.action = meanwhile
+    assert sweep("seed=0,1") == 0
+    assert sweep.ran == ["seed-0"]
+    assert "2 completed (1 reused)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_job_that_another_sweep_has_is_waited_for(sweep, half_done, monkeypatch, ends):
+    """Between the decision to start it and its first word lie seconds in which its folder is empty."""
+    monkeypatch.setattr(session, "WAIT_SECONDS", 0.05)
+    other = os.open(sweep.folder() / ".claims" / "seed-1.lock", os.O_RDWR)
+    fcntl.flock(other, fcntl.LOCK_EX)
+
+    def finish():
+        time.sleep(0.5)
+        assert not (sweep.folder() / "seed-1").exists()
+        if ends:
+            half_done.rename(sweep.folder() / "seed-1")
+        os.close(other)
+
+    thread = threading.Thread(target=finish)
+
+    def first(request, run):
+        if request.config.seed == 0:
+            thread.start()
+        return {"dev/ndcg@10": 0.5}
+
+    sweep.action = first
+    assert sweep("seed=0,1") == 0
+    thread.join()
+    assert sweep.ran == (["seed-0"] if ends else ["seed-0", "seed-1"])
+
+
+def test_what_reuse_saves_is_said():
+    rows = [(Job("a", [], action="reuse"), Result("completed", seconds=61.4)), (Job("b", []), Result("failed"))]
+    assert report.totals(rows) == "2 jobs: 1 completed (1 reused), 1 failed; 61 s saved by reuse"
+
+
+def test_a_figure_that_the_runs_do_not_have_is_said(sweep, capsys):
+    assert sweep("seed=0,1", "sweep.metric=dev/ndcg@1O") == 0
+    assert "no figure dev/ndcg@1O (did you mean 'dev/ndcg@10'?)" in capsys.readouterr().out
 
 
 def fails_at_seed_one(error):
@@ -178,6 +240,27 @@ def test_a_plan_starts_nothing(sweep, capsys):
     assert "seed-0  is completed" in out
     assert "seed-1  runs" in out
     assert sweep.jobs() == {"seed-0": "completed"}
+
+
+@pytest.mark.parametrize(
+    ("group", "option"),
+    [
+        ("hydra/launcher=slurm", "hydra.launcher.parameters.slurm_partition"),
+        ("hydra/launcher=submitit_local", "hydra.launcher.parameters.mem_gb"),
+        ("hydra/launcher=ray", "hydra.launcher.init.address"),
+        ("hydra/sweeper=optuna", "hydra.sweeper.pruner_options.n_startup_trials"),
+        ("hydra/sweeper=random", "hydra.sweeper.sampler_options.seed"),
+        ("hydra/sweeper=grid", "hydra.sweeper.params.seed"),
+    ],
+)
+def test_options_of_other_packages_are_taken_under_their_own_names(group, option):
+    from omegaconf import OmegaConf
+
+    from rag_experiments import cli
+
+    assert OmegaConf.select(cli.compose([group, f"{option}=1"]), option) == 1
+    with pytest.raises(RequestError):
+        cli.compose([group, f"{option.rsplit('.', 2)[0]}.nonsense=1"])
 
 
 def test_hydras_own_launcher_and_sweeper_work_too(sweep):

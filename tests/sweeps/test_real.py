@@ -2,39 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from rag_experiments import runs
+from rag_experiments.errors import RequestError
+from rag_experiments.provenance import _start_ticks, process_identity
 from rag_experiments.sweeps import execute, launchers
-from rag_experiments.sweeps.jobs import Job
+from rag_experiments.sweeps.cluster import RemoteLauncher
+from rag_experiments.sweeps.jobs import Job, record_exception
 from tests.wandb_reader import read_back
 
-TINY = ("trainer.num_train_epochs=1", "evaluation.splits=[dev]")
+TINY = ("trainer.num_train_epochs=1", "evaluation.splits=[dev]", "evaluation.zero_shot=false")
 
 
 def command(sweep, *overrides: str, name: str = "s") -> list[str]:
     return [sys.executable, "-m", "rag_experiments.train", *sweep.common, f"name={name}", *TINY, *overrides]
 
 
-def test_parallel_processes_give_what_one_process_gives(real_sweep, capfd):
-    assert real_sweep(*TINY, "seed=0,1", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1", launcher="local") == 0
-    assert real_sweep(*TINY, "seed=0,1", name="serial") == 0
-    figures = [
-        {name: {k: v for k, v in metrics.items() if k.startswith("dev/") and "seconds" not in k}
-         for name, metrics in real_sweep.values(sweep).items()}
-        for sweep in ("s", "serial")
-    ]  # fmt: skip
-    assert figures[0] == figures[1]
-    assert len(figures[0]) == 2
-    weights = [(real_sweep.folder(s) / "seed-1" / "model" / "model.safetensors").read_bytes() for s in ("s", "serial")]
-    assert weights[0] == weights[1]
+COUNTING = """
+import os
+from rag_experiments.algorithms.ctl import CTLTrainer
+from rag_experiments.models.encoder import Encoder
+
+embed_passages = Encoder.embed_passages
+def counted(self, texts, *more, **named):
+    with open(os.environ["EMBEDDED"], "a") as file:
+        file.write(f"{self.fingerprint()} {len(texts)}\\n")
+    return embed_passages(self, texts, *more, **named)
+Encoder.embed_passages = counted
+
+class CountingCTL(CTLTrainer):
+    pass
+"""
+"""CTL that writes down, in whichever process it runs, every corpus embedding: whose weights, how many passages."""
+
+
+def test_parallel_processes_give_what_one_process_gives_and_embed_the_corpus_once(real_sweep, tmp_path, monkeypatch):
+    from rag_experiments.models.encoder import Encoder
+
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "counting.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "modules"), os.environ["PYTHONPATH"]]))
+    monkeypatch.setenv("EMBEDDED", str(tmp_path / "embedded"))
+    monkeypatch.setattr(Encoder, "embed_passages", Encoder.embed_passages)  # put back afterwards
+    once = (*TINY, "algorithm._target_=counting.CountingCTL", "seed=0,1", "trainer.eval_strategy=no")
+    once += ("trainer.load_best_model_at_end=false", "evaluation.zero_shot=true")
+    assert real_sweep(*once, "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1", launcher="local") == 0
+    embedded = Counter((tmp_path / "embedded").read_text().splitlines())
+    # The untrained weights by one of the two jobs, whose vectors both use; then each job its own trained ones.
+    assert sorted(embedded.values()) == [1, 1, 1]
+    assert {line.split()[1] for line in embedded} == {"40"}
+
+    assert real_sweep(*once, f"paths.cache={tmp_path}/other_cache", name="serial") == 0
+    assert Counter((tmp_path / "embedded").read_text().splitlines()) == dict.fromkeys(embedded, 2)
+    parallel, serial = (figures(real_sweep, name) for name in ("s", "serial"))
+    assert len(parallel) == 2
+    assert parallel == serial
+    assert weights(real_sweep, "s") == weights(real_sweep, "serial")
+
+
+def figures(sweep, name: str) -> dict[str, dict[str, float]]:
+    """What the jobs measured, times left out."""
+    return {
+        job: {k: v for k, v in metrics.items() if k.startswith(("dev/", "zero_shot/")) and "seconds" not in k}
+        for job, metrics in sweep.values(name).items()
+    }
+
+
+def weights(sweep, name: str) -> dict[str, str]:
+    """A hash of the weights of each job, which a failing test can show."""
+    files = sweep.folder(name).glob("*/model/model.safetensors")
+    return {file.parts[-3]: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def test_a_killed_sweep_takes_its_jobs_along_and_continues(real_sweep):
@@ -116,6 +164,63 @@ def test_a_job_that_the_kernel_kills_is_recorded_by_its_sweep(tmp_path):
     assert "memory" in status["error"]["message"]
 
 
+def test_a_completed_run_stays_completed_whatever_its_process_comes_to(tmp_path):
+    job = Job(label="j", overrides=[], config_hash="abc", directory=str(tmp_path / "j"))
+    job.run.update_status(state="completed", error=None)
+    execute.settle(job, -signal.SIGSEGV, out_of_memory=False)
+    execute.settle(job, 1, out_of_memory=False)
+    record_exception(job, RequestError("that run is completed"))
+    assert job.run.read_status() == {"state": "completed", "error": None}
+
+
+def test_a_run_of_another_process_is_not_called_failed(tmp_path):
+    job = Job(label="j", overrides=[], config_hash="abc", directory=str(tmp_path / "j"))
+    other = subprocess.Popen(["sleep", "60"])
+    identity = {**process_identity(), "pid": other.pid, "pid_started": _start_ticks(other.pid)}
+    job.run.update_status(state="running", **identity)
+    record_exception(job, RequestError("is running: another process has it"))
+    assert job.run.read_status()["state"] == "running"
+    other.kill()
+    other.wait()
+    record_exception(job, RequestError("no such key"))
+    assert job.run.read_status()["state"] == "failed"
+
+
+def test_cancelled_jobs_of_a_cluster_are_waited_for(tmp_path):
+    class Cluster(RemoteLauncher):
+        poll_seconds = 0.02
+        cancelled: float | None = None
+
+        def open(self):
+            pass
+
+        def submit(self, job):
+            return job
+
+        def exception(self, handle):
+            return None
+
+        def cancel(self, handle):
+            self.cancelled = time.monotonic()
+
+        def done(self, handle):
+            ended = self.cancelled is not None and time.monotonic() > self.cancelled + 0.3
+            if ended:
+                handle.run.update_status(state="interrupted")
+            return ended
+
+    job = Job(label="j", overrides=[], directory=str(tmp_path / "j"))
+
+    def jobs():
+        yield job
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Cluster(n_jobs=2).run_jobs(jobs()))
+    assert job.run.state == "interrupted"
+    assert job.run.read_status()
+
+
 def test_a_job_that_wants_forty_gigabytes(tmp_path):
     body = "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30,) * 2); x = bytearray(40 * 2**30)"
     status = run_stub(tmp_path, body).read_status()
@@ -155,17 +260,16 @@ def test_places_have_their_gpus_and_their_threads(monkeypatch):
 
 def test_submitits_stand_in_for_slurm(real_sweep, capfd):
     pytest.importorskip("submitit")
-    debug = ("hydra.launcher.executor=debug", "hydra.launcher.n_jobs=1")
-    assert real_sweep(*TINY, "seed=0,1", *debug, launcher="submitit_local") == 0
+    assert real_sweep(*TINY, "seed=choice(1)", launcher="submitit_local") == 0
+    assert real_sweep.jobs() == {"seed-1": "completed"}
+    debug = "hydra.launcher.executor=debug"
+    assert real_sweep(*TINY, "seed=1,0", debug, launcher="submitit_local") == 0
     assert real_sweep.jobs() == {"seed-0": "completed", "seed-1": "completed"}
-    assert real_sweep(*TINY, "seed=0,1", *debug, launcher="submitit_local") == 0
-    assert "2 completed (2 reused)" in capfd.readouterr().out
+    assert "2 completed (1 reused)" in capfd.readouterr().out
 
 
 def test_slurm_without_slurm_is_a_sentence(real_sweep):
     pytest.importorskip("submitit")
-    from rag_experiments.errors import RequestError
-
     with pytest.raises(RequestError, match=r"hydra\.launcher"):
         real_sweep("seed=0,1", launcher="slurm")
     assert not real_sweep.folder().exists()

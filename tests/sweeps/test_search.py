@@ -6,11 +6,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+from transformers import TrainerState
 
 from rag_experiments import runs
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import Pruned
 from rag_experiments.sweeps import space, study
+from rag_experiments.sweeps.pruning import PruningCallback
 
 SEARCH = ("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0.01,1.0))")
 
@@ -21,15 +23,15 @@ def trials(sweep, name: str = "s"):
 
 
 def test_a_search_finds_more_than_the_default(sweep, capsys):
-    assert sweep(*SEARCH, "hydra.sweeper.n_trials=12") == 0
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=6") == 0
     found = trials(sweep)
-    assert [trial.state.name for trial in found] == ["COMPLETE"] * 12
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 6
     assert found[0].params["algorithm.temperature"] == pytest.approx(0.05)  # the default comes first
     best = max(found, key=lambda trial: trial.value)
     assert abs(best.params["algorithm.temperature"] - 0.3) < 0.1
     assert best.value > found[0].value
     out = capsys.readouterr().out
-    assert "12 jobs: 12 completed" in out
+    assert "6 jobs: 6 completed" in out
     assert f"best: {best.number:04d}_" in out
     values = sweep.values()
     assert found[0].user_attrs["directory"] == "0000_temperature-0.05"
@@ -39,25 +41,25 @@ def test_a_search_finds_more_than_the_default(sweep, capsys):
 
 def test_a_search_goes_on_where_it_was(sweep):
     def interrupted(request, run):
-        if len(sweep.ran) == 3:
+        if len(sweep.ran) == 2:
             raise KeyboardInterrupt
         return {"dev/ndcg@10": 0.5}
 
     whole = sweep.action
     sweep.action = interrupted
-    assert sweep(*SEARCH, "hydra.sweeper.n_trials=5") == 130
-    assert [trial.state.name for trial in trials(sweep)] == ["COMPLETE", "COMPLETE", "RUNNING"]
-    running = trials(sweep)[2].params
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=3") == 130
+    assert [trial.state.name for trial in trials(sweep)] == ["COMPLETE", "RUNNING"]
+    running = trials(sweep)[1].params
     sweep.action = whole
-    assert sweep(*SEARCH, "hydra.sweeper.n_trials=5") == 0
-    assert [name.endswith(" again") for name in sweep.ran] == [True, False, False]
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=3") == 0
+    assert [name.endswith(" again") for name in sweep.ran] == [True, False]
     found = trials(sweep)
-    assert [trial.state.name for trial in found] == ["COMPLETE"] * 5
-    assert found[2].params == running
-    assert len({trial.params["algorithm.temperature"] for trial in found}) == 5  # not the first call's again
-    assert sweep(*SEARCH, "hydra.sweeper.n_trials=5") == 0
+    assert [trial.state.name for trial in found] == ["COMPLETE"] * 3
+    assert found[1].params == running
+    assert len({trial.params["algorithm.temperature"] for trial in found}) == 3  # not the first call's again
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=3") == 0
     assert sweep.ran == []
-    assert sweep(*SEARCH, "hydra.sweeper.n_trials=6") == 0
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=4") == 0
     assert len(sweep.ran) == 1
 
 
@@ -88,7 +90,8 @@ def test_hopeless_trials_are_pruned_and_stay_so(sweep, capsys):
         return {"dev/ndcg@10": -config.algorithm.temperature}
 
     sweep.action = reports
-    arguments = (*SEARCH, "hydra.sweeper.n_trials=10", "hydra/sweeper=optuna", "hydra.sweeper.sampler=random")
+    pruner = "hydra.sweeper.pruner_options={n_startup_trials: 1}"
+    arguments = (*SEARCH, "hydra.sweeper.n_trials=5", "hydra.sweeper.sampler=random", pruner)
     assert sweep(*arguments) == 0
     states = {trial.user_attrs["directory"]: trial.state.name for trial in trials(sweep)}
     assert set(states.values()) == {"COMPLETE", "PRUNED"}
@@ -116,6 +119,48 @@ def test_random_search_and_a_database(sweep):
     found = optuna.load_study(study_name=study.STUDY, storage=storage).get_trials()
     assert len(found) == 3
     assert all(trial.params["seed"] in (0, 1, 2) for trial in found)
+
+
+def test_a_search_by_a_figure_that_no_trial_has_ends_badly_and_the_right_name_reuses_the_runs(sweep, capsys):
+    two = (*SEARCH, "hydra.sweeper.n_trials=2")
+    assert sweep(*two, "sweep.metric=dev/f1") == 1
+    assert "no trial has the figure dev/f1" in capsys.readouterr().out
+    assert sweep(*two) == 0
+    assert sweep.ran == []
+    assert "best: " in capsys.readouterr().out
+
+
+def test_a_trial_that_another_process_told_is_not_told_again(sweep):
+    def told_elsewhere(request, run):
+        other = optuna.load_study(study_name=study.STUDY, storage=study.storage_at(request.config.sweep.study))
+        other.tell(request.config.sweep.trial, 0.5)
+        return {"dev/ndcg@10": 0.5}
+
+    sweep.action = told_elsewhere
+    assert sweep(*SEARCH, "hydra.sweeper.n_trials=2") == 0
+    assert [trial.state.name for trial in trials(sweep)] == ["COMPLETE"] * 2
+
+
+def test_trials_meet_at_the_same_evaluation_whatever_their_batch_size():
+    """The k-th evaluation of one is held against the k-th of another, also where a trial was continued."""
+    metric = "dev/ndcg@10"
+    direction = {"study_name": study.STUDY, "direction": "maximize", "pruner": optuna.pruners.MedianPruner(1, 0)}
+    searched = optuna.create_study(**direction)
+
+    def evaluated(trial, steps, value):
+        callback = PruningCallback.__new__(PruningCallback)
+        callback.metric, callback.trial = metric, trial
+        for count in range(1, len(steps) + 1):
+            history = [{"step": step, metric: value} for step in steps[:count]] + [{"step": steps[0], "train/loss": 1}]
+            state = TrainerState(global_step=steps[count - 1], log_history=history)
+            callback.on_evaluate(None, state, None, metrics={f"eval_{metric}": value})
+
+    good = searched.ask()
+    evaluated(good, [26, 52], 0.9)
+    searched.tell(good, 0.9)
+    assert searched.trials[0].intermediate_values == {1: 0.9, 2: 0.9}
+    with pytest.raises(Pruned, match="at step 7"):
+        evaluated(searched.ask(), [7, 14], 0.1)
 
 
 @pytest.mark.parametrize(
