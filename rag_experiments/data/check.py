@@ -7,12 +7,14 @@ set. Exit status 0: usable as it is; 2: something is wrong, or nothing is usable
 
     check.examples=3     questions shown
     check.problems=50    bad rows shown (all are counted)
+    check.needs=[]       positives, answers: a question without them is a problem, and left out by --fix
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from rag_experiments import cli
 from rag_experiments.data.commands import leave_with, parse, take_option, target_folder
@@ -26,6 +28,8 @@ class CheckOptions:
 
     examples: NonNegativeInt = 3
     problems: NonNegativeInt = 50
+    needs: list[Literal["positives", "answers"]] = field(default_factory=list)
+    """What every question must have, as algorithms ask for it."""
 
 
 def main() -> None:
@@ -46,7 +50,7 @@ def start(arguments: list[str]) -> int:
     from rag_experiments.data.native import write_native
     from rag_experiments.data.report import examine
 
-    with examine(command.config, command.cache) as found:
+    with examine(command.config, command.cache, command.options.needs) as found:
         print("\n".join(found.lines(command.options.examples, command.options.problems)))
         if folder is not None and found.data is not None:
             write_native(folder, found.passages_once(), found.questions_once())

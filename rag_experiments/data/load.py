@@ -92,7 +92,8 @@ def check_needs(data: RagData, needs: Collection[str], algorithm: str) -> None:
             place = data.places.get(split, {}).get(lacking[0].id, f"question {lacking[0].id!r}")
             raise RequestError(
                 f"{place}: no {name}, and algorithm={algorithm} needs {need} for every question "
-                f"({len(lacking)} of the {len(questions)} {split} questions have none)"
+                f"({len(lacking)} of the {len(questions)} {split} questions have none; "
+                f"rag_experiments.data.check … check.needs=[{need}] --fix DIR leaves them out)"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from rag_experiments.data import formats
 from rag_experiments.data.columns import Column, sorted_runs
 from rag_experiments.data.intake import REFERENCES, Intake, Problem
 from rag_experiments.data.lengths import Lengths, token_counter
-from rag_experiments.data.load import RagData, assemble, fingerprint
+from rag_experiments.data.load import NEEDS, RagData, assemble, fingerprint
 from rag_experiments.data.queries import question_key, retrieval_query
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
@@ -176,8 +176,11 @@ class Findings:
 
 
 @contextmanager
-def examine(config: RunConfig, cache: Path) -> Iterator[Findings]:
+def examine(config: RunConfig, cache: Path, needs: Sequence[str] = ()) -> Iterator[Findings]:
     """Read the whole of `config.data`, keeping every problem; the passages live until the block ends.
+
+    Args:
+        needs: what every question must have (`NEEDS`); one that has not is a problem.
 
     Raises:
         RequestError: the files are not there at all, or are of a kind that is refused as a whole.
@@ -192,14 +195,15 @@ def examine(config: RunConfig, cache: Path) -> Iterator[Findings]:
     try:
         intake = Intake(folder, collect=True, titles=config.data.titles)
         module.read(config.data, intake)
-        yield _findings(config, intake)
+        yield _findings(config, intake, needs)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _findings(config: RunConfig, intake: Intake) -> Findings:
+def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findings:
     try:
         store = intake.finish()
+        _leave_out(intake, needs)
         data = assemble(store, intake.splits, config.data, intake.notes)
     except RequestError as error:
         return Findings(config, None, intake.problems, nothing=str(error))
@@ -210,6 +214,18 @@ def _findings(config: RunConfig, intake: Intake) -> Findings:
     elif not any(data.splits.values()):
         return Findings(config, None, intake.problems, nothing="there is not one usable question")
     return Findings(config, data, intake.problems, same_text=_same_texts(data, intake.folder))
+
+
+def _leave_out(intake: Intake, needs: Sequence[str]) -> None:
+    """Questions without what is needed become problems."""
+    for need in needs:
+        for name, asked in intake.splits.items():
+            for one in asked:
+                if not getattr(one.question, NEEDS[need]):
+                    intake.problem(
+                        one.where, f"the question has no {NEEDS[need]}, and check.needs has {need}", f"no {need}"
+                    )
+            intake.splits[name] = [one for one in asked if getattr(one.question, NEEDS[need])]
 
 
 def _same_texts(data: RagData, folder: Path) -> dict[str, str]:

@@ -15,7 +15,7 @@ from rag_experiments import cli
 from rag_experiments.data import check, convert, generate, mine
 from rag_experiments.data.commands import leave_with
 from rag_experiments.data.jsonl import JsonlConfig
-from rag_experiments.data.load import load_data
+from rag_experiments.data.load import check_needs, load_data
 
 PASSAGES = [{"id": f"p{n}", "text": f"This is the text of number {n}."} for n in range(12)]
 PASSAGES += [{"id": "copy", "text": PASSAGES[3]["text"]}, {"id": "p0", "text": "again"}, {"id": "empty", "text": ""}]
@@ -74,6 +74,19 @@ def test_fix_writes_what_is_usable(broken, tmp_path, capsys):
     assert half.positive_ids == ("p3",), "the copy is called as the first of its text"
     assert half.negative_ids == ("p4",), "what is gold under another id is no negative"
     assert "Lost?" not in {question.question for question in everything}
+
+
+def test_fix_leaves_out_what_an_algorithm_cannot_use(native, tmp_path, capsys):
+    train = [{"question": f"{n}?", **({} if n % 3 else {"positive_ids": [f"p{n}"]})} for n in range(12)]
+    arguments = ["data=jsonl", f"data.path={native(train=train)}", "check.needs=[positives]"]
+    assert run(check, arguments, tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert "train.jsonl:2: the question has no positive_ids, and check.needs has positives" in out
+    assert "8 problem(s) (no positives: 8)" in err
+    assert run(check, [*arguments, "--fix", str(tmp_path / "fixed")], tmp_path) == 0
+    data = load_data(JsonlConfig(path=str(tmp_path / "fixed")), tmp_path / "cache")
+    assert {name: len(asked) for name, asked in data.splits.items()} == {"train": 4, "dev": 2, "test": 2}
+    check_needs(data, {"positives"}, "ctl")
 
 
 def test_check_of_good_data(native, tmp_path, capsys):

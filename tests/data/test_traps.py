@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -124,6 +125,23 @@ def test_the_same_passage_under_two_ids(tmp_path, native):
     sides = [{q.positive_ids[0][1:] for q in questions} for questions in data.splits.values()]
     assert not sides[0] & sides[1]
     assert not sides[0] & sides[2]
+
+
+@pytest.mark.parametrize("name", samples())
+def test_byte_order_mark_and_windows_line_ends(name, tmp_path):
+    """In every file of every format: the data set stays the same."""
+    sample = samples()[name]
+    sample.write(tmp_path)
+    before = load_data(sample.config(tmp_path), tmp_path / "cache")
+    for path in [path for path in tmp_path.rglob("*") if path.is_file() and "cache" not in path.parts]:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as file:
+            content = b"\xef\xbb\xbf" + file.read().replace(b"\n", b"\r\n")
+        with opener(path, "wb") as file:
+            file.write(content)
+    after = load_data(sample.config(tmp_path), tmp_path / "cache")
+    assert after.content_hash == before.content_hash
+    assert len(list((tmp_path / "cache" / "data").glob("*.lock"))) == 2, "it was read again, not found in the cache"
 
 
 def test_one_id_for_two_passages(tmp_path):
