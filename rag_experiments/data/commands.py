@@ -75,12 +75,13 @@ def parse(arguments: list[str], own: str, options: type) -> Command:
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     add_working_directory()
+    arguments, config_dir = take_option(arguments, "--config-dir", "of your own config groups")
     words = [word for word in arguments if "=" not in word and not word.startswith("-")]
     mine = [word for word in arguments if word.startswith(f"{own}.")]
     line = cli.parse([word for word in arguments if word not in words and word not in mine])
     refuse_secrets(line.overrides)
     with cli.translated_errors():
-        config, _ = check_common(without_hydra(cli.compose(line.overrides, line.config_dir)))
+        config, _ = check_common(without_hydra(cli.compose(line.overrides, config_dir)))
     return Command(config, _own_options(mine, own, options), words)
 
 
@@ -115,7 +116,7 @@ def target_folder(words: list[str], command: str) -> Path:
     return folder
 
 
-def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]:
+def take_option(arguments: list[str], name: str, what: str = "to write") -> tuple[list[str], str | None]:
     """`--name VALUE` or `--name=VALUE` taken out of the arguments.
 
     Raises:
@@ -125,7 +126,7 @@ def take_option(arguments: list[str], name: str) -> tuple[list[str], str | None]
         if word.startswith(f"{name}="):
             return arguments[:index] + arguments[index + 1 :], word.partition("=")[2]
         if word == name:
-            if index + 1 >= len(arguments) or "=" in arguments[index + 1]:
-                raise RequestError(f"{name} needs the folder to write: {name} DIR")
+            if index + 1 >= len(arguments) or "=" in arguments[index + 1] or arguments[index + 1].startswith("-"):
+                raise RequestError(f"{name} needs the folder {what}: {name} DIR")
             return arguments[:index] + arguments[index + 2 :], arguments[index + 1]
     return arguments, None

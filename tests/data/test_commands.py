@@ -76,6 +76,15 @@ def test_fix_writes_what_is_usable(broken, tmp_path, capsys):
     assert "Lost?" not in {question.question for question in everything}
 
 
+def test_a_config_dir_is_no_folder_to_write(native, tmp_path, capsys):
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    (tmp_path / "mine" / "data" / "own.yaml").write_text(f"defaults: [jsonl, _self_]\npath: {native()}\n")
+    for typed in (["--config-dir", str(tmp_path / "mine")], [f"--config-dir={tmp_path / 'mine'}"]):
+        assert run(check, [*typed, "data=own"], tmp_path) == 0
+    assert run(check, ["data=own", "--config-dir"], tmp_path) == 2
+    assert "--config-dir needs the folder of your own config groups" in capsys.readouterr().err
+
+
 def test_fix_leaves_out_what_an_algorithm_cannot_use(native, tmp_path, capsys):
     train = [{"question": f"{n}?", **({} if n % 3 else {"positive_ids": [f"p{n}"]})} for n in range(12)]
     arguments = ["data=jsonl", f"data.path={native(train=train)}", "check.needs=[positives]"]
