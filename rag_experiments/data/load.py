@@ -30,7 +30,7 @@ from rag_experiments.schema import DataConfig
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 2
+IMPORT_VERSION = 3
 """Part of the cache's key: raised when the same files would be imported differently."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
 

@@ -116,6 +116,8 @@ class Cutter:
 
     def _place(self, context: str, answer: Answer) -> int | None:
         place, right = find_answer(context, answer.text, answer.start)
+        if right and answer.start is not None and not context.startswith(answer.text, answer.start):
+            self.intake.remark("an answer has spaces around it that its context has not: taken without them")
         if not right and answer.start is not None:
             self.intake.remark(
                 "an answer's offset does not point at it: its nearest occurrence is taken"

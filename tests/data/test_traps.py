@@ -62,6 +62,16 @@ def test_offsets_that_point_elsewhere(tmp_path):
         assert question.answers[0] in gold.split()
 
 
+def test_spaces_around_an_answer_are_no_wrong_offset_but_said(tmp_path):
+    articles = [article(n) for n in range(10)]
+    asked = articles[0]["paragraphs"][0]["qas"][0]["answers"][0]
+    asked["text"] = f" {asked['text']}"
+    data = squad(tmp_path, articles)
+    assert any("spaces around it that its context has not: taken without them (" in note for note in data.notes)
+    assert not any("offset does not point" in note for note in data.notes)
+    assert all(question.answers[0] == question.answers[0].strip() for question in everything(data))
+
+
 def test_find_answer():
     text = "one two one  two\nthree"
     assert find_answer(text, "two", 4) == (4, True)
