@@ -28,7 +28,7 @@ from rag_experiments.data import hotpot, squad
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import SPLITS, BadRow, Intake, content_id, id_of, shown, text_of, turns_of
 from rag_experiments.data.lines import Where
-from rag_experiments.data.tables import find_files, json_rows, kind_of, read_json, rows, split_files
+from rag_experiments.data.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, PositiveInt
 
@@ -70,6 +70,8 @@ class HubConfig(DataConfig):
     """What stays whole in a split that is made: an article (title, group), or only what shares a passage."""
 
     def __post_init__(self) -> None:
+        if self.columns.context is None and self.preset != "hotpot":
+            raise ValueError("columns.context is null, and contexts are the corpus: name the column that holds them")
         if self.passage_words is not None and self.passage_overlap >= self.passage_words:
             raise ValueError(
                 f"passage_overlap ({self.passage_overlap}) must be smaller than passage_words ({self.passage_words})"
@@ -241,7 +243,8 @@ def _tables(config: HubConfig) -> dict[str, Any]:
 
     assert config.path is not None
     path = Path(config.path).expanduser()
-    if not path.exists() and (config.path.startswith((".", "/", "~")) or config.path.count("/") > 1):
+    named_as_file = config.path.startswith((".", "/", "~")) or config.path.count("/") > 1 or kind_of(path) in SUFFIXES
+    if not path.exists() and named_as_file:
         raise RequestError(f"data.path={config.path}: there is no such file or folder")
     try:
         loaded = (

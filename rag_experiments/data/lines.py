@@ -26,6 +26,12 @@ _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _GZIP_START = b"\x1f\x8b"
 
 
+_SPREAD = {
+    "{": "; an object spread over several lines must stand on one",
+    "[": "; a file that is one JSON list must be written one object a line, without the brackets",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Where:
     """A place in the user's data, as an error message names it."""
@@ -151,7 +157,7 @@ def parse_json(text: str, where: Where, intake: Intake) -> Any:
         value = json.loads(text, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         at = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
-        hint = "; an object spread over several lines must stand on one" if text.strip() in ("{", "[") else ""
+        hint = _SPREAD.get(text.strip(), "")
         intake.problem(where, f"not valid JSON: {error.msg} ({at}){hint}")
     except (ValueError, RecursionError) as error:  # absurdly long numbers, absurd nesting
         intake.problem(where, f"not valid JSON: {str(error).splitlines()[0]}")

@@ -206,7 +206,9 @@ def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findin
         _leave_out(intake, needs)
         data = assemble(store, intake.splits, config.data, intake.notes)
     except RequestError as error:
-        return Findings(config, None, intake.problems, nothing=str(error))
+        more = f"; the first problem: {intake.problems[0]}" if intake.problems else ""
+        nothing = str(error) if more and more in str(error) else f"{error}{more}"
+        return Findings(config, None, intake.problems, nothing=nothing)
     if not any(data.splits.values()) and config.data.format == "documents":
         data.notes.append(
             "there are no questions: give data.questions, or write some with rag_experiments.data.generate"

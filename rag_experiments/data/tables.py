@@ -39,10 +39,10 @@ def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
         RequestError: the file is a pickle, or of a kind that is not read here.
     """
     kind = kind_of(path)
-    if kind in (".jsonl", ".ndjson"):
+    if kind == ".json" or (kind in (".jsonl", ".ndjson") and _is_list(path)):
+        yield from json_rows(read_json(path, intake), path, intake)
+    elif kind in (".jsonl", ".ndjson"):
         yield from json_lines(path, intake)
-    elif kind == ".json":
-        yield from _json(path, intake)
     elif kind in (".csv", ".tsv"):
         yield from _delimited(path, intake, "," if kind == ".csv" else "\t")
     elif kind == ".parquet":
@@ -122,13 +122,17 @@ def _is_split(path: Path, names: tuple[str, ...]) -> bool:
     return kind_of(path) in SUFFIXES and any(name in words for name in names)
 
 
-def _json(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """A file that is one JSON list of objects (read whole), or JSON lines under another name."""
-    yield from json_rows(read_json(path, intake), path, intake)
+def _is_list(path: Path) -> bool:
+    """Whether a file that is called JSON lines is one JSON list."""
+    try:
+        with open_bytes(path) as file:
+            return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    except (OSError, EOFError, zlib.error):
+        return False  # said with a line number when it is read
 
 
 def json_rows(value: Any, path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of what `read_json` gave."""
+    """The rows of what `read_json` gave: a list of objects, one object, or lines."""
     if isinstance(value, Lines):
         yield from value
         return

@@ -382,6 +382,26 @@ def test_json_lines_called_json_keep_their_line_numbers(tmp_path):
         load_data(HubConfig(path=str(tmp_path / "train.json")), tmp_path / "cache")
 
 
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_list_called_jsonl(indent, tmp_path):
+    rows = [{"question": f"{n}?", "context": f"It is {n}."} for n in range(COUNT)]
+    (tmp_path / "train.jsonl").write_text(json.dumps(rows, indent=indent))
+    assert len(everything(load_data(HubConfig(path=str(tmp_path)), tmp_path / "cache"))) == COUNT
+
+
+def test_a_json_list_where_lines_are_wanted(native, tmp_path):
+    folder = native(train=["[", '{"question": "a?"},', '{"question": "b?"}', "]"])
+    with pytest.raises(RequestError, match=r"train\.jsonl:1: not valid JSON.*one object a line, without the brackets"):
+        load_data(JsonlConfig(path=str(folder)), tmp_path / "cache")
+
+
+def test_a_file_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(RequestError, match=r"data\.path=nope\.jsonl: there is no such file or folder"):
+        load_data(HubConfig(path="nope.jsonl"), tmp_path / "cache")
+    with pytest.raises(ValueError, match="contexts are the corpus"):
+        HubConfig(path="x", columns=HubColumns(context=None))
+
+
 # -- text ----------------------------------------------------------------------------------------------
 
 ODD = {
