@@ -20,7 +20,7 @@ from rag_experiments.sweeps.grid import BaseSweeper
 from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label
 from rag_experiments.sweeps.session import DONE, FAILED, Session
-from rag_experiments.sweeps.study import open_study, remember_pruner, storage_address
+from rag_experiments.sweeps.study import open_study, remember_pruner, split_address, study_address
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class OptunaSweeper(BaseSweeper):
             print("\n".join([f"{key}: {value}" for key, value in self.space.items()] + ["", "nothing was started"]))
             return None
         self.begin(session)
-        self.address = storage_address(self.storage, session.folder)
+        self.address = study_address(self.storage, session.folder)
         self._open_study(sampler, pruner)
         session.total = self.n_trials
         interrupted = False
@@ -205,7 +205,7 @@ class OptunaSweeper(BaseSweeper):
             print(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
         elif any(job.metric and result.state == "completed" for job, result in session.rows):
             print(f"no trial has the figure {session.rows[0][0].metric}: set sweep.metric to one of metrics.json")
-        print(f"the study: optuna-dashboard {self.address}")
+        print(f"the study: optuna-dashboard {split_address(self.address)[0]}")
         return found is not None
 
 

@@ -94,15 +94,16 @@ class Session:
         Returns the hash of the data.
         """
         from rag_experiments.config import check_algorithm
-        from rag_experiments.request import cache_dir, check_sizes, check_sources
+        from rag_experiments.request import cache_dir, check_best_metric, check_sizes, check_sources
 
         check_sources(config, resolved)
         key = json.dumps(resolved["data"], sort_keys=True, default=str)
         if key not in self._data:
             self._data[key] = load_data(config.data, cache_dir(config))
         check_sizes(config, self._data[key])
-        needs = check_algorithm(config).needs
-        check_needs(self._data[key], needs, config.algorithm.name)
+        trainer_class = check_algorithm(config)
+        check_needs(self._data[key], trainer_class.needs, config.algorithm.name)
+        check_best_metric(config, self._data[key], trainer_class)
         return self._data[key].content_hash
 
     def plan(self, job: Job) -> Job:

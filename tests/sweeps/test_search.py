@@ -107,18 +107,23 @@ def test_hopeless_trials_are_pruned_and_stay_so(sweep, capsys):
 
 
 def test_random_search_and_a_database(sweep):
-    arguments = (
-        "hydra/sweeper=random",
-        SEARCH[1],
-        "seed=0,1,2",
-        "hydra.sweeper.n_trials=3",
-        "hydra.sweeper.storage=sqlite",
-    )
-    assert sweep(*arguments) == 0
+    arguments = ("hydra/sweeper=random", SEARCH[1], "seed=0,1,2", "hydra.sweeper.n_trials=2")
+    assert sweep(*arguments, "hydra.sweeper.storage=sqlite") == 0
     storage = f"sqlite:///{sweep.folder()}/study.db"
     found = optuna.load_study(study_name=study.STUDY, storage=storage).get_trials()
-    assert len(found) == 3
+    assert len(found) == 2
     assert all(trial.params["seed"] in (0, 1, 2) for trial in found)
+
+
+def test_sweeps_in_one_database_have_a_study_each(sweep, tmp_path):
+    storage = f"sqlite:///{tmp_path}/all.db"
+    for name in ("s", "other"):
+        for _ in range(2):
+            arguments = ("hydra/sweeper=random", "hydra.sweeper.n_trials=1", f"hydra.sweeper.storage='{storage}'")
+            assert sweep(SEARCH[1], *arguments, name=name) == 0
+        assert sweep.ran == []
+    found = {each.study_name: each.n_trials for each in optuna.get_all_study_summaries(storage=storage)}
+    assert found == {"s": 1, "other": 1}
 
 
 def test_a_search_by_a_figure_that_no_trial_has_ends_badly_and_the_right_name_reuses_the_runs(sweep, capsys):
