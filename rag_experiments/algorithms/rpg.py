@@ -64,7 +64,7 @@ def emdr2_loss(
 ) -> torch.Tensor:
     """−log of each answer token's probability, mixed over K by P_R; mean over a question's tokens, then over B."""
     mixed_BT = torch.logsumexp(log_retriever_BK[:, :, None] + token_log_probs_BKT, dim=1)
-    return -(mixed_BT * token_mask_BT).sum(1).div(token_mask_BT.sum(1)).mean()
+    return -(mixed_BT * token_mask_BT).sum(1).div(_tokens(token_mask_BT)).mean()
 
 
 def rpg_loss(
@@ -100,8 +100,13 @@ def target_values(token_log_probs_BKT: torch.Tensor, token_mask_BT: torch.Tensor
     """LM(a|·) `[B, K]`: mean or sum of the tokens' log-probabilities, or the answer's probability."""
     sum_BK = (token_log_probs_BKT * token_mask_BT[:, None, :]).sum(2)
     if target == "mean":
-        return sum_BK / token_mask_BT.sum(1, keepdim=True)
+        return sum_BK / _tokens(token_mask_BT)[:, None]
     return sum_BK if target == "sum" else sum_BK.exp()
+
+
+def _tokens(token_mask_BT: torch.Tensor) -> torch.Tensor:
+    """Tokens of each answer; 1 where there are none: a question for which nothing was found, as an IVF index may."""
+    return token_mask_BT.sum(1).clamp(min=1)
 
 
 def candidate_log_probs(

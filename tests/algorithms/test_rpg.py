@@ -129,6 +129,20 @@ def test_an_empty_place_counts_for_nothing(objective):
     assert torch.isfinite(scores.grad).all()
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_question_without_any_candidate_counts_for_nothing(objective):
+    scores = torch.tensor([[0.4, 0.1, -0.3], [0.2, 0.1, 0.3]], dtype=torch.float64, requires_grad=True)
+    found = WITHOUT if objective == "loop" else ONE_TOKEN
+    log_probs = torch.cat([found, torch.zeros_like(found)])
+    present = torch.tensor([[True] * 3, [False] * 3])
+    mask = torch.tensor([[True] * found.shape[2], [False] * found.shape[2]])
+    loss = rpg_loss(scores, log_probs, mask, objective, present_BK=present)
+    loss.backward()
+    alone = rpg_loss(scores[:1], found, mask[:1], objective)
+    assert loss.item() == pytest.approx(alone.item() / 2, abs=1e-9)
+    assert scores.grad[1].tolist() == [0, 0, 0]
+
+
 def test_no_gradient_reaches_the_target():
     log_probs = ONE_TOKEN.clone().requires_grad_()
     loss_of("replug", torch.zeros(1, 3, dtype=torch.float64, requires_grad=True), log_probs).backward()
