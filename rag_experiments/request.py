@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rag_experiments import runs
 from rag_experiments.config import check_algorithm, check_common
 from rag_experiments.data.load import RagData, check_needs, load_data
-from rag_experiments.errors import RequestError
+from rag_experiments.errors import RequestError, did_you_mean
 from rag_experiments.models import source
 from rag_experiments.schema import RunConfig
 
@@ -54,6 +54,7 @@ def check_request(composed: DictConfig) -> Request:
     check_sizes(config, data)
     trainer_class = check_algorithm(config)
     check_needs(data, trainer_class.needs, config.algorithm.name)
+    check_best_metric(config, data, trainer_class)
     check_training_arguments(config)
     return Request(
         config=config,
@@ -72,6 +73,58 @@ def check_sizes(config: RunConfig, data: RagData) -> None:
     for split in ("train", *config.evaluation.splits):
         if not data.splits.get(split):
             raise RequestError(f"data.path={config.data.path}: the {split} split has no questions")
+
+
+def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> None:
+    """Raise `RequestError` where evaluation will not measure what checkpoints are chosen by.
+
+    Trainer would find that out after the first evaluation, which may be an epoch away. An algorithm with an evaluator
+    of its own names its metrics as it likes.
+    """
+    from rag_experiments.algorithms.base import AlgorithmTrainer, sample_questions
+
+    trainer = config.trainer
+    if trainer.get("eval_strategy", "no") == "no":
+        return
+    metric = trainer.get("metric_for_best_model")
+    last = "trainer.metric_for_best_model=null trainer.load_best_model_at_end=false keeps the last weights"
+    if metric is None:
+        if trainer.get("load_best_model_at_end"):
+            raise RequestError(f"trainer.load_best_model_at_end needs trainer.metric_for_best_model; {last}")
+        return
+    if trainer_class.make_evaluator.__func__ is not AlgorithmTrainer.make_evaluator.__func__:
+        return
+    dev = sample_questions(data.splits.get("dev", []), config.evaluation)
+    by_need = measured(config)
+    name = metric.removeprefix("dev/").removesuffix("_ci_low").removesuffix("_ci_high")
+    known = [one for names in by_need.values() for one in names]
+    if name not in known and not name.startswith(("seconds/", "truncation/")):
+        raise RequestError(
+            f"trainer.metric_for_best_model={metric} is not measured{did_you_mean(name, known)}; "
+            "evaluation.cutoffs says at which ranks"
+        )
+    for need, names in by_need.items():
+        if name in names and need and not any(getattr(question, need) for question in dev):
+            raise RequestError(f"trainer.metric_for_best_model={metric}: no dev question has {need}; {last}")
+
+
+def measured(config: RunConfig) -> dict[str, list[str]]:
+    """What the evaluators measure on dev, by the field that a question needs for it; nothing under the empty name."""
+    from rag_experiments.evaluation.retrieval import CONTRACT_CUTOFFS
+
+    settings = config.evaluation
+    cutoffs = sorted({*CONTRACT_CUTOFFS, *settings.cutoffs})
+    ranking = [f"{name}@{k}" for name in ("recall", "hit") for k in cutoffs] + ["mrr@10", "ndcg@10"]
+    if config.model.kind == "encoder":
+        return {"positive_ids": ranking, "": ["questions"]}
+    compared = ["exact_match", "f1", "rouge_l"]
+    answers = [*compared, "answer_in_passages", *(["bleu"] if settings.bleu else [])]
+    oracle = [f"oracle_{name}" for name in compared] + (["oracle_bleu"] if settings.bleu else [])
+    return {
+        "positive_ids": ranking + (oracle if settings.oracle else []),
+        "answers": answers,
+        "": ["questions", "f1_to_passages", "precision_to_passages"],
+    }
 
 
 def check_training_arguments(config: RunConfig) -> None:

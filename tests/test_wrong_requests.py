@@ -70,6 +70,8 @@ REQUESTS = {
     "negative batch size": (["trainer.per_device_train_batch_size=-4"], ["batch_size=-4", "greater than 0"], False),
     "trainer argument decided elsewhere": (["trainer.output_dir=x"], ["output_dir", "hydra.run.dir"], False),
     "metric of no split": (["trainer.metric_for_best_model=recall@4"], ["recall@4", "dev/"], False),
+    "metric that is not measured": (["trainer.metric_for_best_model=dev/recall@7"], ["recall@7", "cutoffs"], True),
+    "best of nothing": (["trainer.metric_for_best_model=null"], ["load_best_model_at_end"], True),
     "missing data file": (["data.path={root}/nowhere"], ["nowhere"], False),
     "no passages file": (["data.path={root}/no_passages"], ["passages.jsonl"], False),
     "bad JSON on line 7": (["data.path={root}/bad_json"], ["train.jsonl", "7"], False),

@@ -1,0 +1,87 @@
+"""What a request asks for and its data cannot give."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from rag_experiments.algorithms.base import AlgorithmTrainer
+from rag_experiments.data.schema import Question
+from rag_experiments.errors import RequestError
+from rag_experiments.request import check_best_metric, measured
+from rag_experiments.schema import EvaluationConfig
+
+BARE = Question("q", "Why?")
+KNOWN = Question("q", "Why?", answers=("because",), positive_ids=("p",))
+
+
+def check(metric: str | None, *dev: Question, kind: str = "encoder", trainer_class=AlgorithmTrainer, **evaluation):
+    trainer = {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": metric}
+    config = SimpleNamespace(
+        trainer=trainer, evaluation=EvaluationConfig(**evaluation), model=SimpleNamespace(kind=kind)
+    )
+    check_best_metric(config, SimpleNamespace(splits={"dev": list(dev)}), trainer_class)
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "evaluation"),
+    [
+        ("dev/ndcg@10", "encoder", {}),
+        ("dev/recall@4", "encoder", {"cutoffs": [100]}),
+        ("dev/recall@100", "decoder", {"cutoffs": [100]}),
+        ("dev/f1", "encoder_decoder", {}),
+        ("dev/oracle_f1", "decoder", {"oracle": True}),
+        ("dev/bleu", "decoder", {"bleu": True}),
+        ("dev/exact_match_ci_low", "decoder", {}),
+    ],
+)
+def test_what_is_measured_may_choose_the_checkpoint(metric, kind, evaluation):
+    check(metric, KNOWN, kind=kind, **evaluation)
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "dev", "message"),
+    [
+        ("dev/ndcg@10", "encoder", BARE, r"no dev question has positive_ids.*keeps the last weights"),
+        ("dev/f1", "decoder", BARE, "no dev question has answers"),
+        ("dev/f1", "encoder", KNOWN, "is not measured"),
+        ("dev/recal@4", "encoder", KNOWN, "did you mean 'recall@4'"),
+        ("dev/bleu", "decoder", KNOWN, "is not measured"),
+        (None, "encoder", KNOWN, "needs trainer.metric_for_best_model"),
+    ],
+)
+def test_what_is_not_measured_is_refused(metric, kind, dev, message):
+    with pytest.raises(RequestError, match=message):
+        check(metric, dev, kind=kind)
+
+
+def test_the_questions_that_are_asked_during_training_count():
+    many = [KNOWN, *[BARE] * 50]
+    check("dev/ndcg@10", *many)
+    with pytest.raises(RequestError, match="positive_ids"):
+        check("dev/ndcg@10", *many, max_questions=1)
+
+
+def test_an_evaluator_of_its_own_names_its_metrics():
+    class Own(AlgorithmTrainer):
+        @classmethod
+        def make_evaluator(cls, config, data, model, retriever):
+            raise NotImplementedError
+
+    check("dev/kindness", BARE, trainer_class=Own)
+
+
+def test_the_names_are_those_of_the_evaluators():
+    """Held against what the two evaluators report, so that neither list grows alone."""
+    from rag_experiments.evaluation.generation import GenerationEvaluator
+    from tests.evaluation.test_generation import PASSAGES, QUESTIONS, ListStore, Parrot, WordRetriever, run_config
+
+    config = run_config(oracle=True, bleu=True)
+    config.model = SimpleNamespace(kind="decoder")
+    made = GenerationEvaluator(Parrot(), WordRetriever(ListStore(PASSAGES)), config)
+    reported = {name for name in made.evaluate(QUESTIONS).metrics if "_ci_" not in name and "/" not in name}
+    assert reported == {name for names in measured(config).values() for name in names}
+    config.model.kind = "encoder"
+    retrieval = {name for name in made.retrieval.evaluate(QUESTIONS).metrics if "_ci_" not in name and "/" not in name}
+    assert retrieval == {name for names in measured(config).values() for name in names}
