@@ -179,6 +179,29 @@ def start_and_kill(arguments: list[str], outputs: Path) -> runs.RunDirectory:
     raise AssertionError("no checkpoint within two minutes")
 
 
+def test_resumed_within_an_epoch_equals_uninterrupted(tiny_bert, small_data, tmp_path):
+    """Five steps an epoch; negatives are drawn anew each epoch, so the sixth step's are not those of the first."""
+    steps = ["trainer.max_steps=9", "trainer.save_strategy=steps", "trainer.save_steps=7", "trainer.logging_steps=1"]
+    steps += ["trainer.eval_strategy=no", "trainer.load_best_model_at_end=false", "evaluation.zero_shot=false"]
+    whole = run_at(tmp_path / "whole", request(tiny_bert, small_data, tmp_path, *steps))
+    cut = interrupted_copy(whole, tmp_path / "cut", "checkpoint-7")
+    assert train.start([f"resume={cut.path}"]) == 0
+    assert loss_curve(cut) == loss_curve(whole)
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(cut)[name], value), name
+
+
+def interrupted_copy(run: runs.RunDirectory, to: Path, checkpoint: str) -> runs.RunDirectory:
+    """`run` as it was when it had just written `checkpoint`."""
+    import shutil
+
+    shutil.copytree(run.path / ".hydra", to / ".hydra")
+    shutil.copytree(run.checkpoints_dir / checkpoint, to / "checkpoints" / checkpoint)
+    shutil.copy(run.history_path, to)
+    (to / "status.json").write_text(json.dumps({**run.read_status(), "state": "interrupted"}))
+    return runs.RunDirectory.open(to)
+
+
 def loss_curve(run: runs.RunDirectory) -> list[tuple[int, float]]:
     return [(line["step"], line["train/loss"]) for line in run.read_metrics() if "train/loss" in line]
 

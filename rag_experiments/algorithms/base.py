@@ -60,7 +60,7 @@ class Examples(Dataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by accelerate's data loader at the start of an epoch."""
+        """Called at the start of an epoch (`EpochsOrder`)."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -69,6 +69,25 @@ class Examples(Dataset):
     def __getitem__(self, index: int) -> Any:
         item = self.items[index]
         return item if self.make is None else self.make(item, self.epoch)
+
+
+class EpochsOrder(TrainerCallback):
+    """Tells examples and sampler which epoch begins.
+
+    accelerate's loader does so in the plain case only: the examples are left out where several processes share the
+    batches and where a run is resumed within an epoch, the sampler where both are the case.
+    """
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:
+        """`state.epoch` of a resumed run has a fraction: the epoch is the one that it is in."""
+        epoch = int(state.epoch or 0)
+        batches = train_dataloader.batch_sampler
+        while hasattr(batches, "batch_sampler"):  # one process's share of the batches
+            batches = batches.batch_sampler
+        parts: list[Any] = [getattr(batches, "sampler", None), train_dataloader.dataset]
+        for part in parts:
+            if hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
 
 
 class AlgorithmTrainer(Trainer):
@@ -98,7 +117,7 @@ class AlgorithmTrainer(Trainer):
             data_collator=self.collate,
             train_dataset=self.training_examples(),
             eval_dataset=_Sized(parts.data.splits["dev"]),
-            callbacks=callbacks,
+            callbacks=[EpochsOrder(), *(callbacks or [])],
         )
         # Losses here are means over the batch unless an algorithm says otherwise: Trainer divides them by
         # the accumulation steps itself, and must not guess from the model's forward signature.

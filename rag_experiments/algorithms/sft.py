@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -44,6 +44,23 @@ def answer_loss(logits_NV: Tensor, targets_N: Tensor, items: Tensor | int) -> Te
         )
         / items
     )
+
+
+class ByLength(LengthGroupedSampler):
+    """Batches of like length, their order drawn from seed and epoch alone: the same on every process and resumed."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called at the start of an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(random.Random(f"{self.seed}/{self.epoch}").getrandbits(63))
+        return super().__iter__()
 
 
 @dataclass(kw_only=True)
@@ -129,9 +146,8 @@ class SFTTrainer(AlgorithmTrainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         # As Trainer's own, but with the lengths that are known: it would make every example to measure it.
-        return LengthGroupedSampler(
-            self.args.train_batch_size * self.args.gradient_accumulation_steps, lengths=self.lengths
-        )
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        return ByLength(size, self.lengths, self.args.seed)
 
     # -- batches ---------------------------------------------------------------------------------
 

@@ -196,6 +196,23 @@ def test_batches_hold_examples_of_like_length(tiny_llama, tmp_path):
     assert trainer.lengths[3] == len(example["input_ids"]) + len(example["answer_ids"])
 
 
+def test_resumed_within_an_epoch_the_order_goes_on(tiny_llama, tmp_path):
+    """Four steps an epoch, grouped by length, an answer drawn anew each epoch; interrupted after the sixth of eight."""
+    same = {
+        "per_device_train_batch_size": 2, "train_sampling_strategy": "group_by_length", "max_steps": 8,
+        "save_strategy": "steps", "save_steps": 6, "algorithm_answer": "random",
+    }  # fmt: skip
+    whole = make_trainer(SFTTrainer, tiny_llama, tmp_path, **same)
+    rows = spy(whole)
+    whole.train()
+    resumed = make_trainer(SFTTrainer, tiny_llama, tmp_path, **same)
+    rows_again = spy(resumed)
+    torch.rand(7)  # another state of the generators than at the first start
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-6"))
+    assert rows_again == rows[6:]
+    assert rows[:4] != rows[4:], "the epochs are alike, so the order could not be wrong"
+
+
 # -- packing ---------------------------------------------------------------------------------------
 
 
