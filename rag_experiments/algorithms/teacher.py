@@ -7,6 +7,7 @@ is no part of the content, since a reader that reads passages apart does not see
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock
 from tqdm.auto import tqdm
 from transformers import TrainingArguments
@@ -167,8 +169,11 @@ def open_teacher(config: ReaderConfig, parts: Parts, training: TeacherTraining, 
         return FidReader.load(config, parts.cache, frozen=True)
     folder = parts.cache / "fid_teachers" / _teacher_key(config, parts, training)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / "config.json").is_file():
+    # All processes of this run train together, so only the first may hold back other runs: the second would wait for
+    # the lock, and the first for the second's gradients.
+    with FileLock(f"{folder}.lock") if args.process_index == 0 else contextlib.nullcontext():
+        (known,) = broadcast_object_list([(folder / "config.json").is_file()])
+        if not known:
             _train(config, parts, training, args, folder)
         else:
             log.info("teacher: %s, trained before", folder)
@@ -209,15 +214,17 @@ def _train(config: ReaderConfig, parts: Parts, training: TeacherTraining, args: 
     own = dataclasses.replace(parts, config=run, data=data, model=reader)
     trainer = FiDTrainer(own, _arguments(training, args, to.parent), [])
     trainer.train()
-    with atomic_directory(to) as folder:
-        reader.save(folder)
+    if args.process_index == 0:
+        with atomic_directory(to) as folder:
+            reader.save(folder)
+    trainer.accelerator.wait_for_everyone()
 
 
 def _arguments(training: TeacherTraining, args: TrainingArguments, folder: Path) -> Any:
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=training.steps,
-        per_device_train_batch_size=training.batch_size,
+        per_device_train_batch_size=max(1, training.batch_size // args.world_size),
         learning_rate=training.learning_rate,
         warmup_steps=0.1,
         weight_decay=0.01,
