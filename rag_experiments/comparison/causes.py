@@ -26,6 +26,8 @@ FOUND = "found"
 CAUSES = (RIGHT, IN_SPITE, READER_MISS, RETRIEVER_MISS)
 """Of runs with answers. Runs without have `found` and `retriever miss`."""
 _TIE = 1e-9
+CHANGED = 6
+"""Questions named in the terminal; the report has more, side by side."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,46 @@ def moves_grid(baseline: Group, candidate: Group, stage: str, judge: str | None)
     rows = [[before, *(f"{found.get((before, after), 0):.4g}" for after in names)] for before in names]
     title = f"questions: baseline (rows) → {candidate.label} (columns)"
     return Grid(title, ["", *names], rows, [False] + [True] * len(names))
+
+
+def changed_grid(baseline: Group, candidate: Group, metric: str) -> Grid | None:
+    """The questions that changed most, with both sides' answers, or else where each found the gold passage."""
+    found = outcomes(baseline, candidate, metric)
+    changed = [(key, change) for key, change in found.questions if abs(change) > _TIE] if found else []
+    if not changed:
+        return None
+    won, lost = ([item for item in changed if (item[1] > 0) == up] for up in (True, False))
+    shown = [*won[: max(CHANGED // 2, CHANGED - len(lost))], *lost[: max(CHANGED // 2, CHANGED - len(won))]]
+    stage = split_metric(metric)[0]
+    before, after = (run.predictions(stage) for run in seed_pairs(baseline.counted, candidate.counted)[0])
+    answered = any(rows[key].get("answer") is not None for key, _ in changed for rows in (before, after))
+    made = _answer if answered else _gold_rank
+    rows = [
+        [f"{change:+.2f}", _clipped(before[key]["question"], 64), made(before[key]), made(after[key])]
+        for key, change in shown
+    ]
+    what = "answer" if answered else "gold at rank"
+    headers = ["change", "question", f"{what}: baseline", f"{what}: candidate"]
+    left = len(changed) - len(shown)
+    notes = [f"{left} more changed: see --output report.html, or the dashboard's Questions."] if left else []
+    return Grid(
+        f"questions that {candidate.label} changed most ({metric})", headers, rows, [True, False, False, False], notes
+    )
+
+
+def _answer(row: Mapping[str, Any]) -> str:
+    return _clipped(row.get("answer") or "(none)", 36)
+
+
+def _gold_rank(row: Mapping[str, Any]) -> str:
+    gold = set(row.get("gold_ids") or [])
+    rank = next((rank for rank, key in enumerate(row["retrieved_ids"], 1) if key in gold), None)
+    return f"not in {len(row['retrieved_ids'])}" if rank is None else str(rank)
+
+
+def _clipped(text: str, length: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def grids(table: RunTable, baseline: Group, candidates: Sequence[Group]) -> list[Grid]:

@@ -17,6 +17,7 @@ SELECTORS = {
     "algorithm.teacher.": "algorithm.teacher.path",
     "retriever.encoder.": "retriever.encoder.path",
     "algorithm.": "algorithm.name",
+    "model.fid.": "algorithm.name",
     "model.": "model.path",
     "retriever.": "retriever.type",
     "data.": "data.format",

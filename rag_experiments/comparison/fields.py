@@ -118,7 +118,7 @@ def short_value(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {short_value(item)}" for key, item in value.items()) + "}"
     text = str(value)
     if "://" in text or text.startswith(("/", "./", "~")):
-        return text.rstrip("/").rpartition("/")[2]
+        return text.rstrip("/").removesuffix("/model").rpartition("/")[2]  # every run's model is called `model`
     return text
 
 

@@ -186,11 +186,14 @@ def cost(table: RunTable, against: str) -> go.Figure | None:
         figure.add_scatter(
             x=x, y=y, text=text, mode="markers", marker=marker, name=escaped(algorithm), hovertemplate=hover
         )
-    front = pareto([(price, quality) for price, quality, _ in points], higher_is_better(metric))
     line = {"dash": "dot", "color": "#808890", "shape": "hv"}
-    figure.add_scatter(
-        x=[p for p, _ in front], y=[q for _, q in front], mode="lines", line=line, name="best for its price"
-    )
+    named = False
+    for section in table.sections:  # one beats another only on the same questions
+        inside = [(price, quality) for price, quality, group in points if group in section.groups]
+        if len(front := pareto(inside, higher_is_better(metric))) > 1:
+            x, y = zip(*front, strict=True)
+            figure.add_scatter(x=x, y=y, mode="lines", line=line, name="best for its price", showlegend=not named)
+            named = True
     return figure.update_xaxes(title=against).update_yaxes(title=metric)
 
 

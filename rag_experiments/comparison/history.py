@@ -15,20 +15,24 @@ END_OF_TRAINING = "train/runtime"
 def points(lines: Sequence[Mapping[str, Any]], metric: str, by: str = "step") -> Points:
     """(place, value) of a metric, in order; a place logged twice counts with its last value. Seconds in minutes.
 
-    The evaluation after training is of the best model over every question; those before it are of the model at its
-    step over `evaluation.max_questions`. So it is no point of their curve, and is shown only where it is all there is.
+    Evaluations during training, and zero shot, are of the model at their step over `evaluation.max_questions`. The
+    one after training is of the best model over every question: it is no point of their curve, and is shown only
+    where there is none.
     """
     end = max((number for number, line in enumerate(lines) if END_OF_TRAINING in line), default=len(lines))
-    return _points(lines[: end + 1], metric, by) or _points(lines[end + 1 :], metric, by)
+    during = _points(lines[: end + 1], metric, by)
+    if not during:
+        return sorted(_points(lines[end + 1 :], metric, by).items())
+    return sorted((_points(lines, f"zero_shot/{metric}", by) | during).items())
 
 
-def _points(lines: Iterable[Mapping[str, Any]], metric: str, by: str) -> Points:
+def _points(lines: Iterable[Mapping[str, Any]], metric: str, by: str) -> dict[float, float]:
     found: dict[float, float] = {}
     for line in lines:
         value, place = line.get(metric), line.get(by)
         if is_number(value) and is_number(place):
             found[place / 60 if by == "seconds" else place] = value
-    return sorted(found.items())
+    return found
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import html
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
-from rag_experiments.comparison.columns import config_columns, group_key
-from rag_experiments.comparison.fields import short_value
+from rag_experiments.comparison.columns import group_key
 from rag_experiments.comparison.history import Points, points
+from rag_experiments.comparison.labels import labels_of
 from rag_experiments.comparison.loading import RunRecord
 
 COLOURS = ("#3b7dd8", "#e07b39", "#2fa56d", "#b652c9", "#c94f5c", "#1f9ab5", "#a08a2c", "#7a6ff0")
@@ -21,23 +21,17 @@ MOST_POINTS = 500
 """A line; a longer one is thinned."""
 MARKED = 30
 """Points up to which a line shows them."""
-NAMING_KEYS = 3
 
 
 def groups_of(runs: Sequence[RunRecord], band: bool = True) -> dict[str, list[RunRecord]]:
-    """Runs by the label of their line: the settings that differ, or the run's name where these do not tell it."""
-    keys = config_columns([run for run in runs if run.config]).shown[:NAMING_KEYS]
+    """Runs by the label of their line: the settings that tell it apart, or the run's name where these do not."""
     members: dict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         members[group_key(run) if band else str(run.path)].append(run)
-    labels = [" · ".join(short_value(group[0].flat.get(key)) for key in keys) for group in members.values()]
-    count = Counter(labels)
+    groups = list(members.values())
     found: dict[str, list[RunRecord]] = {}
-    for label, group in zip(labels, members.values(), strict=True):
-        first = group[0]
-        if label and count[label] > 1 and not band:
-            label = f"{label} · seed {first.seed}"
-        found[first.name if not label or label in found or (band and count[label] > 1) else label] = group
+    for label, group in zip(labels_of(groups), groups, strict=True):
+        found[label if label and label not in found else group[0].name] = group
     return found
 
 

@@ -67,13 +67,12 @@ def curves_of(run: RunDirectory) -> list[Curve]:
     names = ["train/loss", chosen, "dev/loss", *(f"dev/{name}" for name in (*ANSWERS, *RANKINGS))]
     found = []
     for name in dict.fromkeys(name for name in names if isinstance(name, str)):
-        if not (curve := points(lines, name)):
-            continue
-        before = points(lines, f"zero_shot/{name}")
+        curve, before = points(lines, name), points(lines, f"zero_shot/{name}")
         zero = before[0][1] if before else None
         if zero is not None and name != chosen and all(value == zero for _, value in curve):
             continue  # the half of the system that this run does not train
-        found.append(Curve(name, curve if zero is None else sorted({0: zero, **dict(curve)}.items()), zero))
+        if curve:
+            found.append(Curve(name, curve, zero))
     return found[:PANELS]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from rag_experiments.comparison import causes, grid, matrix
+from rag_experiments.comparison import causes, grid, matrix, repeat
 from rag_experiments.comparison.before_after import BeforeAfter
 from rag_experiments.comparison.columns import MAX_SHOWN, metric_label
 from rag_experiments.comparison.fields import Fields, short_labels, short_value, value_of
@@ -17,6 +17,8 @@ from rag_experiments.comparison.judgement import Comparison
 from rag_experiments.comparison.matrix import Matrix
 from rag_experiments.comparison.table import Group, RunTable, Section
 
+REPEATED = 4
+"""Runs up to which the terminal names questions and commands."""
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
 
@@ -51,6 +53,16 @@ class Document:
             made[0].notes = [*self.notes, *made[0].notes]
         return made
 
+    def details(self) -> list[Grid]:
+        """What the report shows at length, in short: the questions that changed most, how to repeat a run."""
+        if self.comparison is None or len(self.table.runs) > REPEATED:
+            return []
+        baseline, metric = self.comparison.baseline, self.table.metric or ""
+        found = [causes.changed_grid(baseline, v.candidate, metric) for v in self._candidates()]
+        rows = [[run.name, line] for run in self.table.runs if (line := repeat.command(run))]
+        repeats = [Grid("repeat a run", ["run", "command"], rows, [False, False])] if rows else []
+        return [*(one for one in found if one is not None), *repeats]
+
     def _candidates(self) -> list[Any]:
         seen: dict[int, Any] = {}
         for verdict in self.comparison.verdicts if self.comparison else []:
@@ -65,7 +77,8 @@ def render(document: Document, form: str) -> str:
     if form == "csv":
         return _csv(document.table)
     writers = {"table": grid.to_text, "markdown": grid.to_markdown, "latex": grid.to_latex}
-    return writers[form](document.grids())
+    details = document.details() if form != "latex" else []
+    return writers[form]([*document.grids(), *details])
 
 
 def table_grids(table: RunTable, all_columns: bool = False) -> list[Grid]:

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from rag_experiments.comparison import causes, figures, matrix
+from rag_experiments.comparison import causes, figures, matrix, repeat
 from rag_experiments.comparison.fields import short_value, split_metric
 from rag_experiments.comparison.judgement import headline
 from rag_experiments.comparison.loading import RunRecord
@@ -153,7 +153,7 @@ def _repeat(run: RunRecord) -> dict[str, Any]:
         "name": run.name,
         "state": run.state,
         "path": str(run.path),
-        "command": run.status.get("command"),
+        "command": repeat.command(run),
         "commit": run.status.get("git_commit"),
         "data_hash": run.status.get("data_hash"),
         "problem": said,

@@ -18,16 +18,10 @@ from rag_experiments.comparison.fields import (
     Fields,
     group_value,
     higher_is_better,
-    short_labels,
-    short_value,
     split_metric,
 )
+from rag_experiments.comparison.labels import Options, labels_of, option_names, setting
 from rag_experiments.comparison.loading import RunRecord
-
-LABEL_KEYS = 4
-"""Config values in a group's label: the ones that come first say most."""
-LABEL_LENGTH = 44
-"""A longer label is no better than the run's name."""
 
 
 @dataclass(frozen=True)
@@ -162,45 +156,17 @@ class RunTable:
         raise KeyError(run.path)
 
     def shown(self, group: Group, key: str) -> str:
-        """A config value as it stands in the table; a group option by the name it was chosen by."""
-        value = group.value(key)
-        if value is not None and key in ("model.path", "algorithm.name"):
-            return self._choices[key].get(str(value), short_value(value))
-        return short_value(value)
+        """A config value as it stands in the table; a group's option by the name it was chosen by."""
+        return setting(group.runs[0], key, self._options)
 
     @cached_property
-    def _choices(self) -> dict[str, dict[str, str]]:
-        """`model.path` → the option's name, where each option stands for one path only."""
-        found: dict[str, dict[str, str]] = {}
-        for key in ("model.path", "algorithm.name"):
-            group = key.split(".")[0]
-            options = defaultdict(set)
-            for run in self.runs:
-                options[str(run.flat.get(key))].add(str(group_value(run, group)))
-            names = Counter(name for chosen in options.values() for name in chosen)
-            found[key] = {
-                value: next(iter(chosen))
-                for value, chosen in options.items()
-                if len(chosen) == 1 and names[next(iter(chosen))] == 1
-            }
-        return found
+    def _options(self) -> Options:
+        return option_names(self.runs)
 
     def _label_groups(self) -> None:
-        labels = short_labels(self.config.shown)
-        for group in self.groups:
-            parts = []
-            for key in self.config.shown[:LABEL_KEYS]:
-                value = self.shown(group, key)
-                if value != "–":
-                    parts.append(value if key in columns.SELECTORS.values() else f"{labels[key]}={value}")
-            if not self.grouped:
-                parts.append(f"seed={group.runs[0].seed}")
-            label = " ".join(parts)
-            group.label = label if 0 < len(label) <= LABEL_LENGTH else group.name
-        counts = Counter(group.label for group in self.groups)
-        for group in self.groups:
-            if counts[group.label] > 1:
-                group.label = group.name
+        groups = self.groups
+        for group, label in zip(groups, labels_of([group.runs for group in groups], self._options), strict=True):
+            group.label = label or group.name
 
     def _sections(self) -> list[Section]:
         by_key: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)

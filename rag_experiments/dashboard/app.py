@@ -79,6 +79,7 @@ def make_templates() -> jinja2.Environment:
     environment.globals |= {
         "metric_text": text.metric,
         "difference_text": text.difference,
+        "setting_text": text.setting,
         "pages_there": list(PAGES),
         "version": __version__,
     }

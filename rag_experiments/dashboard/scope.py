@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
 from rag_experiments.comparison.columns import config_columns
+from rag_experiments.comparison.labels import telling_keys
 from rag_experiments.dashboard.address import View
 from rag_experiments.dashboard.filter import parse_filter
 from rag_experiments.dashboard.watch import Run
@@ -76,22 +77,37 @@ def differing(runs: Sequence[Run], seed: bool = False) -> list[str]:
     return keys
 
 
-_known: OrderedDict[tuple[int, ...], tuple[Sequence[Run], tuple[str, ...]]] = OrderedDict()
+def telling(runs: Sequence[Run], most: int) -> list[str]:
+    """The first of the settings that tell the runs apart; their seed where there is room for it."""
+    keys = list(_remembered(telling_keys, runs))[:most]
+    return [*keys, "seed"] if len(keys) < most and len({run.seed for run in runs}) > 1 else keys
+
+
+Keys = Callable[[Sequence[Run]], Sequence[str]]
+_known: OrderedDict[tuple[object, ...], tuple[Sequence[Run], Sequence[str]]] = OrderedDict()
 _lock = Lock()
 KNOWN = 16
 
 
-def _differing(runs: Sequence[Run]) -> tuple[str, ...]:
-    """`config_columns`, remembered: it looks at every setting of every run, and most pages show the same runs.
+def _differing(runs: Sequence[Run]) -> Sequence[str]:
+    return _remembered(_columns, runs)
+
+
+def _columns(runs: Sequence[Run]) -> Sequence[str]:
+    return config_columns([run for run in runs if run.config]).shown
+
+
+def _remembered(find: Keys, runs: Sequence[Run]) -> Sequence[str]:
+    """What `find` says of the runs: it looks at every setting of every run, and most pages show the same runs.
 
     A run that changed is another object. The runs are kept with what is known of them, so that no other can come to
     have the identity of one that is gone.
     """
-    identity = tuple(map(id, runs))
+    identity = (find, *map(id, runs))
     with _lock:
         if identity in _known:
             return _known[identity][1]
-    found = config_columns([run for run in runs if run.config]).shown
+    found = find(runs)
     with _lock:
         _known[identity] = (list(runs), found)
         while len(_known) > KNOWN:

@@ -9,6 +9,8 @@ from datetime import datetime
 from typing import Any
 
 from rag_experiments.comparison.fields import short_labels, short_value
+from rag_experiments.comparison.labels import Options
+from rag_experiments.comparison.loading import RunRecord
 
 NOTHING = "–"
 _WORD = re.compile(r"\w+")
@@ -24,6 +26,12 @@ def value(item: Any) -> str:
     if isinstance(item, float):
         return number(item)
     return short_value(item)
+
+
+def setting(run: RunRecord, key: str, options: Options) -> str:
+    """A run's value of a configuration key; a group's option by the name it was chosen by."""
+    item = run.flat.get(key)
+    return options.get(key, {}).get(str(item)) or value(item)
 
 
 PLAIN_WORDS = {

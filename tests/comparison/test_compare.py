@@ -68,6 +68,19 @@ def test_verdict_and_causes(two_runs, capsys) -> None:
     assert verdict["questions"]["p_holm"] < 0.001
 
 
+def test_two_runs_name_questions_and_how_to_repeat(two_runs, capsys) -> None:
+    base, better = two_runs
+    hydra = better / ".hydra"
+    hydra.mkdir()
+    lines = ["algorithm=ctl", "seed=0", "sweep.name='s'", "sweep.job='s j'", "hydra.run.dir=/somewhere"]
+    (hydra / "overrides.yaml").write_text("".join(f"- {line}\n" for line in lines), encoding="utf-8")
+    text = output(capsys, base, better, "--baseline", base, "--metric", "recall@1")
+    assert re.search(r"\+1\.00\s+question q\d+\s+6\s+1\n", text)
+    assert re.search(r"-1\.00\s+question q\d+\s+1\s+6\n", text)
+    assert "more changed" in text
+    assert re.search(r"better\s+python -m rag_experiments.train algorithm=ctl seed=0\n", text)
+
+
 def test_several_metrics_are_all_judged(two_runs, capsys) -> None:
     base, better = two_runs
     arguments = (base, better, "--baseline", base, "--metric", "recall@1,mrr@10", "--format", "json")

@@ -48,10 +48,10 @@ def test_both_pictures_and_what_they_say(tmp_path: Path) -> None:
 
 def test_a_curve_is_of_one_measurement(tmp_path: Path) -> None:
     """The evaluation after training is of another model over other questions."""
-    assert points(LINES, "dev/recall@1") == [(1, 0.3), (2, 0.25)]
+    assert points(LINES, "dev/recall@1") == [(0, 0.2), (1, 0.3), (2, 0.25)]
     assert points(LINES, "test/recall@1") == [(2, 0.8)]  # there is nothing else
     assert points(LINES, "train/loss") == [(1, 2.0)]  # no number, no point
-    assert points(LINES, "dev/recall@1", "seconds")[0] == (4.0 / 60, 0.3)
+    assert points(LINES, "dev/recall@1", "seconds")[1] == (4.0 / 60, 0.3)
     curves = {curve.name: curve for curve in curves_of(a_run(tmp_path / "r"))}
     assert curves["dev/recall@1"].points == [(0, 0.2), (1, 0.3), (2, 0.25)]
     assert "dev/recall@4" not in curves  # training left it as it was

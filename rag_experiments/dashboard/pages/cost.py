@@ -45,7 +45,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     if figure is not None and view.one("log"):
         figure.update_xaxes(type="log")
     rows = sorted(table.groups, key=lambda group: -_mean(group, metric))
-    front = front_of(rows, metric, cost)
+    front = [group for section in table.sections for group in front_of(section.groups, metric, cost)]
     return found | {
         "figure": figure,
         "rows": rows[:ROWS],

@@ -69,6 +69,6 @@ def logged_names(runs: Sequence[Run]) -> list[str]:
 
 
 def default_names(names: Sequence[str]) -> list[str]:
-    """The loss, and the first figure on dev that people look at."""
-    dev = [name for name in ("dev/exact_match", "dev/f1", "dev/recall@1", "dev/recall@4") if name in names]
+    """The loss, and of the figures on dev that people look at the one that most runs logged."""
+    dev = [name for name in names if name in ("dev/exact_match", "dev/f1", "dev/recall@1", "dev/recall@4")]
     return [name for name in ("train/loss", *dev[:1]) if name in names] or list(names[:2])

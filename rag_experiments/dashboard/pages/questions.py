@@ -140,8 +140,8 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 
 
 def _offered(scope: Scope) -> list[Run]:
-    """Runs to choose from: the ticked ones first, then those that match, the newest first."""
-    rest = sorted(scope.matching, key=lambda run: str(run.status.get("started")), reverse=True)
+    """Runs to choose from: the ticked ones first, then those that match, completed before others, the newest first."""
+    rest = sorted(scope.matching, key=lambda run: (run.completed, str(run.status.get("started"))), reverse=True)
     return list({run.key: run for run in [*scope.selected, *rest]}.values())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from rag_experiments.comparison import repeat
 from rag_experiments.comparison.fields import split_metric
 from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.predictions import stages_of
@@ -44,23 +45,10 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     }
 
 
-def overrides(run: Run) -> list[str]:
-    """What Hydra recorded as typed (for a sweep's job: as the sweep gave it); empty where it did not."""
-    try:
-        found = yaml.safe_load((run.directory.path / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return []
-    return [str(item) for item in found] if isinstance(found, list) else []
-
-
 def commands(run: Run) -> list[tuple[str, str, str]]:
     """Identifier, explanation and text of the command lines about a run."""
-    kept = [item for item in overrides(run) if not item.startswith(("hydra.run.dir=", "hydra.sweep.", "resume="))]
-    found = []
-    if kept or run.status.get("command"):
-        line = shlex.join(["python", "-m", "rag_experiments.train", *kept]) if kept else str(run.status["command"])
-        where = run.status.get("working_directory")
-        found.append(("again", "Run it again", f"cd {shlex.quote(str(where))} && {line}" if where else line))
+    again = repeat.command(run)
+    found = [("again", "Run it again", again)] if again else []
     if run.state in ("interrupted", "failed"):
         resume = _override("resume", run)
         found.append(("resume", "Go on where it stopped", f"python -m rag_experiments.train {resume}"))

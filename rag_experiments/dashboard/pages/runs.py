@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.comparison.fields import higher_is_better, split_metric
 from rag_experiments.comparison.judgement import headline
+from rag_experiments.comparison.labels import option_names
 from rag_experiments.comparison.table import RunTable
 from rag_experiments.comparison.verdict import judge
 from rag_experiments.dashboard import text
 from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.scope import comparable, differing, metric_names, plain, scope_of
+from rag_experiments.dashboard.scope import comparable, differing, metric_names, plain, scope_of, telling
 from rag_experiments.dashboard.watch import Run, Watch
 from rag_experiments.errors import RequestError
 
@@ -48,10 +50,12 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     scope = scope_of(watch.look(), view)
     keys_there, names_there = differing(scope.everything, seed=True), metric_names(scope.everything)
     keys = [key for key in view.many("key") if any(key in run.flat for run in scope.everything)]
-    keys = keys or keys_there[:SETTINGS_SHOWN]
-    names = [name for name in view.many("metric") if name in names_there] or _default_metrics(names_there)
-    view.forget("key", tuple(keys_there[:SETTINGS_SHOWN]))
-    view.forget("metric", tuple(_default_metrics(names_there)))
+    usual = tuple(telling(scope.matching if len(scope.matching) > 1 else scope.everything, SETTINGS_SHOWN))
+    keys = keys or list(usual)
+    usual_names = _default_metrics(metric_names(scope.matching) or names_there)
+    names = [name for name in view.many("metric") if name in names_there] or usual_names
+    view.forget("key", usual)
+    view.forget("metric", tuple(usual_names))
     order = view.one("sort") or (f"-{names[0]}" if names and higher_is_better(names[0]) else "")
     rows = ordered(scope.matching, order)
     pages = max(1, math.ceil(len(rows) / ROWS))
@@ -62,6 +66,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "keys_there": keys_there,
         "names": names,
         "names_there": names_there,
+        "options": option_names(scope.everything),
         "short": text.labels([*keys, *keys_there]),
         "numeric": [key for key in keys if _numeric(scope.everything, key)],
         "order": order,
@@ -72,7 +77,9 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "off_page": _ticked_elsewhere(view, rows[(page - 1) * ROWS : page * ROWS]),
         "compared": compare(scope.selected[:COMPARED]) if len(scope.selected) > 1 else None,
         "noise": _noise(watch, scope.selected, names) if view.one("noise") and len(scope.selected) > 1 else None,
-        "bests": {name: _best(scope.matching, name) for name in names},
+        "stage": _shared_stage(names),
+        "sets": len({_set_of(run, name) for run in scope.matching if run.completed for name in names[:1]}),
+        "bests": {name: _bests(scope.matching, name) for name in names},
     }
 
 
@@ -131,17 +138,36 @@ def sort_value(run: Run, name: str) -> Any:
     return plain(run.flat.get(name))
 
 
-def _best(runs: Sequence[Run], name: str) -> float | None:
-    values = [run.figures[name] for run in runs if name in run.figures and run.state == "completed"]
-    if len(values) < 2:
-        return None
-    return min(values) if not higher_is_better(name) else max(values)
+def _shared_stage(names: Sequence[str]) -> str:
+    """`test/` where all the figures are of that stage: one word above the table, instead of one in every heading."""
+    stages = {split_metric(name)[0] for name in names}
+    return f"{stages.pop()}/" if len(stages) == 1 and "" not in stages else ""
+
+
+def _set_of(run: Run, name: str) -> tuple[str, str]:
+    """Which questions over which passages a figure is of."""
+    return run.comparable_key(split_metric(name)[0] or "test")
+
+
+def _bests(runs: Sequence[Run], name: str) -> set[str]:
+    """The keys of the runs with the best figure of their set of questions, where that set has several runs."""
+    sets: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.completed and name in run.figures:
+            sets[_set_of(run, name)].append(run)
+    found: set[str] = set()
+    for members in (members for members in sets.values() if len(members) > 1):
+        values = [run.figures[name] for run in members]
+        best = max(values) if higher_is_better(name) else min(values)
+        found |= {run.key for run in members if run.figures[name] == best}
+    return found
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """The settings that differ between some runs, and their figures with differences to the first."""
     keys = differing(runs, seed=True)
-    settings = [Line(key, [Cell(text.value(run.flat.get(key))) for run in runs]) for key in keys]
+    options = option_names(runs)
+    settings = [Line(key, [Cell(text.setting(run, key, options)) for run in runs]) for key in keys]
     lines = [figure_line(name, runs) for name in metric_names(runs)]
     figures = [line for line in lines if len({cell.text for cell in line.cells}) > 1]
     return {

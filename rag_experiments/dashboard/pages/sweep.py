@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rag_experiments.comparison.columns import default_metric
 from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.comparison.labels import option_names
 from rag_experiments.dashboard import text
 from rag_experiments.dashboard.address import Value, View
 from rag_experiments.dashboard.importance import importances
@@ -49,7 +51,10 @@ def _varied(runs: list[Run], key: str) -> bool:
 def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
     """The figures over runs that all have the metric."""
     labels, lower = text.labels(keys), not higher_is_better(metric)
-    columns = {key: [run.flat.get(key) for run in runs] for key in keys}
+    options = option_names(runs)
+    columns = {
+        key: [options.get(key, {}).get(str(run.flat.get(key)), run.flat.get(key)) for run in runs] for key in keys
+    }
     goal = Axis(metric, metric, [run.metrics[metric] for run in runs])
     shares = importances(columns, goal.values)
     ranked = [item.key for item in shares]
@@ -66,11 +71,16 @@ def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[s
             "slices": [(key, slice_plot(axes[key], goal, names, lower)) for key in ranked[:SLICES]],
             "contour": contour(axes[x], axes[y], goal, names) if x and y else None,
         },
+        "options": options,
         "x": x,
         "y": y,
         "best": ordered(runs, metric if lower else f"-{metric}")[:BEST],
         "shares": shares,
     }
+
+
+def _named(value: Any, names: Mapping[str, str]) -> Any:
+    return names.get(str(value), value)
 
 
 def _two(view: View, ranked: list[str]) -> tuple[str, str]:
