@@ -20,9 +20,8 @@ from transformers import (
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts
 from rag_experiments.callbacks import Progress
 from rag_experiments.errors import RequestError
-from rag_experiments.models.allocator import keep_freed_memory
 from rag_experiments.models.load import load_model
-from rag_experiments.models.precision import default_device, resolve_precision
+from rag_experiments.models.precision import resolve_precision
 from rag_experiments.request import Request
 from rag_experiments.retrieval.retriever import Retriever, build_retriever
 from rag_experiments.schema import RunConfig
@@ -54,7 +53,6 @@ def build_parts(request: Request) -> Parts:
     Everything random is seeded here first, fresh adapters and heads included.
     """
     config = request.config
-    keep_freed_memory(default_device())
     set_seed(config.seed)
     trainer_class: type[AlgorithmTrainer] = request.trainer_class
     model = trainer_class.load_model(config.model, request.cache)
