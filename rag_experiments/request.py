@@ -92,7 +92,8 @@ def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> N
         if trainer.get("load_best_model_at_end"):
             raise RequestError(f"trainer.load_best_model_at_end needs trainer.metric_for_best_model; {last}")
         return
-    if trainer_class.make_evaluator.__func__ is not AlgorithmTrainer.make_evaluator.__func__:
+    shared: Any = AlgorithmTrainer
+    if trainer_class.make_evaluator.__func__ is not shared.make_evaluator.__func__:
         return
     dev = sample_questions(data.splits.get("dev", []), config.evaluation)
     by_need = measured(config)

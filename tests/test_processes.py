@@ -75,6 +75,28 @@ def test_two_processes_write_one_run_with_the_weights_of_one(tiny_bert, small_da
     assert got["dev/mrr@10"] == pytest.approx(expected["dev/mrr@10"], abs=1e-6)
 
 
+@pytest.mark.timeout(400)
+def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_data, tmp_path):
+    """It is kept in the cache under a lock: a second process that waited for it would never bring its gradients."""
+    arguments = [value for value in request(tiny_bert, small_data, tmp_path) if value != "algorithm=ctl"]
+    arguments += [
+        "algorithm=dca",
+        f"algorithm.teacher.path={tiny_llama}",
+        "algorithm.teacher.precision=fp32",
+        "algorithm.teacher.max_input_length=700",
+        "algorithm.teacher_steps=2",
+        "algorithm.candidates=4",
+        "trainer.max_steps=2",
+        "evaluation.zero_shot=false",
+        "evaluation.splits=[dev]",
+    ]
+    run_by_two(arguments)
+    (run,) = runs.find_runs(tmp_path / "outputs")
+    assert run.state == "completed"
+    (teacher,) = (tmp_path / "cache" / "fid_teachers").glob("*/config.json")
+    assert (teacher.parent / "model.safetensors").is_file()
+
+
 def test_what_rank_0_decides_or_refuses_reaches_the_others(monkeypatch):
     held: dict[str, str] = {}
 
