@@ -34,6 +34,7 @@ CAUSE_COLOURS = {
     causes_module.READER_MISS: "#e0a339",
     causes_module.RETRIEVER_MISS: "#c94f5c",
 }
+SECTION_COLOURS = ("#3b7dd8", "#8a97a8", "#2fa56d", "#b652c9", "#1f9ab5", "#a08a2c")
 MOST = 40
 """Bars that a figure holds; the table has them all."""
 _GREY = "rgba(128,128,128,0.28)"
@@ -70,26 +71,41 @@ def _height(bars: int) -> int:
 
 
 def bars(table: RunTable) -> go.Figure:
-    """The primary metric per group, best on top: mean, spread over seeds (else the 95 % interval), a dot a seed."""
+    """The primary metric per group, best on top: mean, spread over seeds (else the 95 % interval), a dot a seed.
+
+    A colour a section: bars of different colours are of different questions, and do not compare.
+    """
     metric = table.metric or ""
-    groups = [group for group in table.groups if group.summary(metric)][:MOST][::-1]
-    figure = base(f"{metric}: mean, and ± sd over seeds (one seed: 95 % interval over questions)", _height(len(groups)))
-    labels = [escaped(group.label) for group in groups]
-    means, up, down = [], [], []
-    for group in groups:
-        summary = group.summary(metric)
-        assert summary is not None
-        above, below = _spread(group, metric, summary.mean, summary.sd)
-        means.append(summary.mean)
-        up.append(above)
-        down.append(below)
-    error = {"type": "data", "array": up, "arrayminus": down, "color": "#808890"}
-    figure.add_bar(x=means, y=labels, orientation="h", error_x=error, marker_color=COLOURS[0], name="mean")
-    dots = [(run.metrics[metric], label) for group, label in zip(groups, labels, strict=True) for run in group.counted]
-    if len(dots) > len(groups):
+    held = [(index, group) for index, section in enumerate(table.sections) for group in section.groups]
+    held = [(index, group) for index, group in held if group.summary(metric)][:MOST]
+    title = f"{metric}: mean, and ± sd over seeds (one seed: 95 % interval over questions)"
+    figure = base(title, _height(len(held)), barmode="overlay")
+    several = len({index for index, _ in held}) > 1
+    for index, section in enumerate(table.sections):
+        groups = [group for place, group in held if place == index]
+        summaries = [summary for group in groups if (summary := group.summary(metric))]
+        spreads = [_spread(g, metric, s.mean, s.sd) for g, s in zip(groups, summaries, strict=True)]
+        error = {"type": "data", "array": [up for up, _ in spreads], "arrayminus": [down for _, down in spreads]}
+        if groups:
+            figure.add_bar(
+                x=[summary.mean for summary in summaries],
+                y=[escaped(group.label) for group in groups],
+                orientation="h",
+                error_x=error | {"color": "#808890"},
+                marker_color=COLOURS[0] if not several else SECTION_COLOURS[index % len(SECTION_COLOURS)],
+                name=escaped(f"{chr(65 + index % 26)}. {section.title}" if several else "mean"),
+            )
+    dots = [(run.metrics[metric], escaped(group.label)) for _, group in held for run in group.counted]
+    if len(dots) > len(held):
         x, y = zip(*dots, strict=True)
-        figure.add_scatter(x=x, y=y, mode="markers", marker={"color": COLOURS[1], "size": 6}, name="a seed")
-    return figure.update_layout(showlegend=False)
+        marker = {"color": COLOURS[1], "size": 6}
+        figure.add_scatter(x=x, y=y, mode="markers", marker=marker, name="a seed", showlegend=False)
+    order = [escaped(group.label) for _, group in held][::-1]
+    if several:
+        figure.update_layout(height=_height(len(held)) + 24 * len(table.sections))
+    return figure.update_layout(
+        showlegend=several, yaxis={"categoryorder": "array", "categoryarray": order}, legend={"traceorder": "normal"}
+    )
 
 
 def _spread(group: Group, metric: str, mean: float, sd: float | None) -> tuple[float, float]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from rag_experiments.comparison import causes, grid, matrix, repeat
 from rag_experiments.comparison.before_after import BeforeAfter
-from rag_experiments.comparison.columns import MAX_SHOWN, metric_label
+from rag_experiments.comparison.columns import MAX_SHOWN, config_columns, metric_label
 from rag_experiments.comparison.fields import Fields, short_labels, short_value, value_of
 from rag_experiments.comparison.grid import Grid
 from rag_experiments.comparison.judgement import Comparison
+from rag_experiments.comparison.labels import telling_keys
 from rag_experiments.comparison.matrix import Matrix
 from rag_experiments.comparison.table import Group, RunTable, Section
 
@@ -37,6 +38,8 @@ class Document:
     def grids(self, all_columns: bool = False) -> list[Grid]:
         """The runs, then the pivot, before/after, the verdicts and their causes."""
         made = table_grids(self.table, all_columns)
+        if made:
+            made[-1].notes = [*self.notes, *made[-1].notes]
         if self.pivot:
             made += [found.grid() for found in pivots(self.table, *self.pivot)]
         if self.changes is not None and self.changes:
@@ -49,8 +52,6 @@ class Document:
         if self.comparison:
             made.append(self.comparison.grid())
             made += causes.grids(self.table, self.comparison.baseline, [v.candidate for v in self._candidates()])
-        if made:
-            made[0].notes = [*self.notes, *made[0].notes]
         return made
 
     def details(self) -> list[Grid]:
@@ -82,40 +83,46 @@ def render(document: Document, form: str) -> str:
 
 
 def table_grids(table: RunTable, all_columns: bool = False) -> list[Grid]:
-    """A grid a section."""
-    keys = list(table.config.shown)
-    shown = keys if all_columns else keys[:MAX_SHOWN]
-    labels = short_labels(shown)
+    """A grid a section, with the settings that differ in it and the metrics that it has."""
     grids = []
     for index, section in enumerate(table.sections):
-        grids.append(_section_grid(table, section, shown, labels))
+        keys = section_keys(table, section)
+        shown = keys if all_columns else keys[:MAX_SHOWN]
+        grids.append(_section_grid(table, section, shown))
         if len(table.sections) > 1:
             grids[-1].title = f"{chr(65 + index % 26)}. {section.title}"
-    if len(keys) > len(shown):
-        more = f"Differ as well (in csv, json, html): {', '.join(keys[len(shown) :])}."
-        table_notes = [more, *table.notes]
-    else:
-        table_notes = table.notes
+        if len(keys) > len(shown):
+            grids[-1].notes = [f"Differ as well (in csv, json, html): {', '.join(keys[len(shown) :])}."]
     if grids:
-        grids[-1].notes = list(table_notes)
+        grids[-1].notes += table.notes
     return grids
 
 
-def _section_grid(table: RunTable, section: Section, keys: Sequence[str], labels: dict[str, str]) -> Grid:
+def section_keys(table: RunTable, section: Section) -> list[str]:
+    """What the runs are, then the settings that differ among the section's, those that tell them apart first."""
+    differ = table.config if len(table.sections) == 1 else config_columns([run for run in section.runs if run.config])
+    telling = [key for key in telling_keys([group.runs[0] for group in section.groups]) if key in differ.shown]
+    names = [key for key in ("algorithm.name", "model.path") if key in table.config.shown]
+    return list(dict.fromkeys([*names, *telling, *differ.shown]))
+
+
+def _section_grid(table: RunTable, section: Section, keys: Sequence[str]) -> Grid:
     with_seed = not table.grouped
+    labels = short_labels(keys)
+    metrics = [m for m in table.metrics or [] if m == table.metric or any(group.summary(m) for group in section.groups)]
     headers = ["run", *(labels[key] for key in keys), *(["seed"] if with_seed else [])]
     config_width = len(headers)
-    headers += [metric_label(metric, table.stage) for metric in table.metrics or []]
+    headers += [metric_label(metric, table.stage) for metric in metrics]
     states = any(group.state != "completed" for group in section.groups)
     headers += ["state"] if states else []
     rows = []
     for group in section.groups:
         row = [group.name, *(table.shown(group, key) for key in keys)]
         row += [short_value(group.runs[0].seed)] if with_seed else []
-        row += [str(group.summary(metric) or "–") for metric in table.metrics or []]
+        row += [str(group.summary(metric) or "–") for metric in metrics]
         rows.append(row + ([group.state] if states else []))
     numeric = [0 < index < config_width and _is_numeric(rows, index) for index in range(config_width)]
-    numeric += [True] * len(table.metrics or []) + ([False] if states else [])
+    numeric += [True] * len(metrics) + ([False] if states else [])
     return Grid(section.title, headers, rows, numeric)
 
 
@@ -139,7 +146,7 @@ def pivots(table: RunTable, down: str, across: str) -> list[Matrix]:
                 if table.metric in run.metrics:
                     key = short_value(value_of(run, down)), short_value(value_of(run, across))
                     values[key].append(run.metrics[table.metric])
-        if values:
+        if values and (len(values) > 1 or len(table.sections) == 1):  # a single cell says nothing beside the table
             title = f"{table.metric}: {down} (rows) × {across} (columns), mean ± sd (runs); {section.title}"
             made.append(matrix.build(title, values))
     return made

@@ -69,7 +69,7 @@ def test_plotly_is_the_installed_packages(dashboard: Served) -> None:
 
 
 def labels(text: str) -> list[str]:
-    return re.findall(r'data-open title="[^"]*">([^<]*)</a>', text)
+    return re.findall(r'data-open title="(?:[^"]*/)?([^"/]*)">', text)
 
 
 def test_the_table_is_sorted_as_asked(dashboard: Served) -> None:
@@ -90,6 +90,21 @@ def test_filter_state_and_algorithm(dashboard: Served) -> None:
     assert 'role="alert"' in broken
     assert "learning_rate" in broken
     assert "No run matches" in dashboard.get("/runs?q=zebra").text
+
+
+def test_columns_that_nobody_chose_follow_the_runs(dashboard: Served) -> None:
+    """A form sends the columns it shows; only those that were chosen stay in the address."""
+    first = dashboard.get("/runs").text
+    sent = re.findall(r'name="usual" value="([^"]*)"', first)
+    assert "key:algorithm.name" in sent
+    shown = [f"{item.partition(':')[0]}={item.partition(':')[2]}" for item in sent]
+    usual = [f"usual={item}" for item in sent]
+    reply = dashboard.get("/runs?q=algorithm=rpg&" + "&".join([*shown, *usual]), hx_request="true")
+    assert reply.headers["hx-push-url"] == "/runs?q=algorithm%3Drpg"
+    assert "key:algorithm.name" not in re.findall(r'name="usual" value="([^"]*)"', reply.text)
+    reply = dashboard.get("/runs?" + "&".join([*shown[:-1], *usual]), hx_request="true")
+    assert "metric=" in reply.headers["hx-push-url"]
+    assert "key=" not in reply.headers["hx-push-url"]
 
 
 def test_ticked_runs_are_compared(dashboard: Served) -> None:

@@ -19,7 +19,7 @@ from rag_experiments.dashboard.scope import comparable, differing, metric_names,
 from rag_experiments.dashboard.watch import Run, Watch
 from rag_experiments.errors import RequestError
 
-DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "noise": ""}
+DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "noise": "", "usual": ()}
 ROWS = 50
 _judged: dict[tuple[str, ...], dict[str, Any]] = {}
 """The last verdict: a live page asks for it again every time something changed."""
@@ -48,6 +48,7 @@ class Line:
 def context(watch: Watch, view: View) -> dict[str, Any]:
     """What `runs.html` shows."""
     scope = scope_of(watch.look(), view)
+    _forget_usual_columns(view)
     keys_there, names_there = differing(scope.everything, seed=True), metric_names(scope.everything)
     keys = [key for key in view.many("key") if any(key in run.flat for run in scope.everything)]
     usual = tuple(telling(scope.matching if len(scope.matching) > 1 else scope.everything, SETTINGS_SHOWN))
@@ -66,6 +67,10 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "keys_there": keys_there,
         "names": names,
         "names_there": names_there,
+        "usual": [
+            *(f"key:{key}" for key in usual if "key" not in view.values),
+            *(f"metric:{name}" for name in usual_names if "metric" not in view.values),
+        ],
         "options": option_names(scope.everything),
         "short": text.labels([*keys, *keys_there]),
         "numeric": [key for key in keys if _numeric(scope.everything, key)],
@@ -81,6 +86,16 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "sets": len({_set_of(run, name) for run in scope.matching if run.completed for name in names[:1]}),
         "bests": {name: _bests(scope.matching, name) for name in names},
     }
+
+
+def _forget_usual_columns(view: View) -> None:
+    """The form sends the columns it shows with every filter; those that nobody chose may be others for other runs."""
+    usual = view.values.pop("usual", ())
+    for name in ("key", "metric"):
+        if view.values.get(name) and set(view.many(name)) == {
+            item[len(name) + 1 :] for item in usual if item.startswith(f"{name}:")
+        }:
+            del view.values[name]
 
 
 def _default_metrics(names: Sequence[str]) -> list[str]:
