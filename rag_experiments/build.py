@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.training_args import ParallelMode
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts
 from rag_experiments.callbacks import Progress
@@ -25,6 +27,8 @@ from rag_experiments.models.precision import resolve_precision
 from rag_experiments.request import Request
 from rag_experiments.retrieval.retriever import Retriever, build_retriever
 from rag_experiments.schema import RunConfig
+
+log = logging.getLogger(__name__)
 
 
 def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArguments:
@@ -38,13 +42,17 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArgument
     # Processes may hold different numbers of texts, so their encoders run different numbers of times: a broadcast of
     # buffers before each (the wrapper's default) would wait for ever. The buffers of these models are constants.
     given.setdefault("ddp_broadcast_buffers", False)
-    return TrainingArguments(
+    args = TrainingArguments(
         output_dir=str(checkpoints),
         seed=config.seed,
         report_to=[],
         remove_unused_columns=False,
         **given,
     )
+    # A process has one device. Where it sees several GPUs, Trainer would copy the model to all of them at every step
+    # (DataParallel), multiply the batch size, and cut up inputs that are no batch: caches, bundles of passages.
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def build_parts(request: Request) -> Parts:
@@ -84,6 +92,11 @@ def build_trainer(request: Request, parts: Parts, checkpoints: Path, callbacks: 
         RequestError: early stopping is asked for without what it needs.
     """
     args = training_arguments(request.config, checkpoints)
+    if args.parallel_mode == ParallelMode.NOT_PARALLEL and torch.cuda.device_count() > 1 and not args.use_cpu:
+        log.warning(
+            "one of %d GPUs is used; for all: torchrun --nproc_per_node gpu -m rag_experiments.train trainer=multi_gpu …",
+            torch.cuda.device_count(),
+        )
     patience = request.config.early_stopping
     if patience is not None:
         if not args.load_best_model_at_end:
