@@ -57,7 +57,7 @@ class PassageTeacher:
     ) -> list[np.ndarray]:
         """float32 `[K]` a question, in the order of its passages, which are distinct; a constant per question is free.
 
-        Raises `RequestError` where `adist` is asked for and a question has no answer.
+        Raises `RequestError` where `adist` or `adist_peak` is asked for and a question has no answer.
         """
         orders = [_by_id(given) for given in passages]
         prompts = [
@@ -97,7 +97,7 @@ class PassageTeacher:
         ):
             for start in range(0, len(order), size):
                 chunk = order[start : start + size]
-                texts = [answers[place] or "" for _, place in chunk] if self.kind == "adist" else None
+                texts = [answers[place] or "" for _, place in chunk] if self.kind != "cross_attention" else None
                 rows, underflowed = passage_scores(
                     reader, [prompts[place] for _, place in chunk], self.kind, texts, states
                 )
@@ -116,7 +116,7 @@ class PassageTeacher:
             return None
         if not question.answers:
             raise RequestError(
-                f"question {question.id!r} has no answer, which algorithm.teacher_score=adist needs; "
+                f"question {question.id!r} has no answer, which algorithm.teacher_score={self.kind} needs; "
                 "use cross_attention"
             )
         return question.answers[0]

@@ -10,10 +10,13 @@ Atlas's score, `adist` (Izacard et al. 2022, arXiv 2208.03299): attention times 
 heads, summed over layers, answer positions and the passage's tokens.
 
 `adist_peak`, ours: the same, but of each layer the head that attends to the passage most, instead of the mean. In a
-decoder LM few heads carry words from a passage into the answer (retrieval heads: Wu et al. 2024, arXiv 2404.15574); the
-others follow a passage's length and drown them. Measured on SmolLM2-135M after 60 FiD steps on `pydocs`, 8 candidates with
-the gold one among them, how often the gold one has the highest score (chance 12 %): `pydocs`, 90 questions:
-`cross_attention` 6 %, `adist` 49 %, `adist_peak` 74 %; COVID-QA, 45 questions: 16 %, 78 %, 84 %.
+decoder LM few heads carry words from a passage into the answer (retrieval heads: Wu et al. 2024, arXiv 2404.15574);
+the others follow a passage's length and drown them. Measured with SmolLM2-135M after 60 FiD steps on `pydocs`: how
+often the gold passage has the highest score, of questions with it among 8 candidates (chance: 12 %).
+
+    data                        cross_attention   adist   adist_peak
+    pydocs, 90 questions              6 %          49 %      74 %
+    COVID-QA, 45 questions           16 %          78 %      84 %
 
 An encoder-decoder's cross-attention is over its inputs' states (each with its question). A decoder LM's is the last
 row of its attention: the states are prefilled by the fast kernels, then only the position that predicts the first

@@ -32,7 +32,12 @@ def teacher_config(folder: Path, kind: str) -> ReaderConfig:
 
 
 def make_dca_trainer(
-    encoder: Path, teacher: ReaderConfig, root: Path, candidate_ids: list | None = None, **arguments
+    encoder: Path,
+    teacher: ReaderConfig,
+    root: Path,
+    candidate_ids: list | None = None,
+    answered: bool = True,
+    **arguments,
 ) -> DCATrainer:
     """`algorithm_…` arguments go to `DCAConfig`, the rest to TrainingArguments; seeds are the run's."""
     passages, questions = corpus()
@@ -41,6 +46,8 @@ def make_dca_trainer(
             dataclasses.replace(question, candidate_ids=ids)
             for question, ids in zip(questions, candidate_ids, strict=True)
         ]
+    if not answered:
+        questions = [dataclasses.replace(question, answers=()) for question in questions]
     store = Store(passages)
     hyper = {
         key.removeprefix("algorithm_"): arguments.pop(key) for key in list(arguments) if key.startswith("algorithm_")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rag_experiments.algorithms import teacher as teachers
-from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, dca_loss, standardised
+from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, dca_loss, fitting_score, standardised
 from rag_experiments.algorithms.teacher import PassageTeacher
 from rag_experiments.errors import RequestError
 from rag_experiments.models.fid import FidReader
@@ -106,7 +106,7 @@ def test_candidates_and_scores_stand_in_one_order(tiny_bert, reader, tmp_path):
     assert torch.equal(scores.flip(1), turned)
     store = trainer.parts.data.passages
     best = int(scores[0].argmax())
-    alone = PassageTeacher(trainer.teacher.reader, "cross_attention", None)
+    alone = PassageTeacher(trainer.teacher.reader, trainer.teacher.kind, None)
     found = alone.scores([trainer.questions[0]], [[store[int(row)] for row in rows[0]]])[0]
     assert int(np.argmax(found)) == best
 
@@ -147,6 +147,21 @@ def test_value_weighted_scores_need_an_answer(tiny_llama, tmp_path):
     unanswered = SimpleNamespace(**{key: getattr(QUESTION, key) for key in ("id", "question", "history")}, answers=())
     with pytest.raises(RequestError, match="q1"):
         teacher.scores([unanswered], [PASSAGES])
+
+
+def test_the_score_fits_reader_and_questions():
+    answered, unanswered = SimpleNamespace(answers=("a",)), SimpleNamespace(answers=())
+    assert fitting_score("decoder", [answered]) == "adist_peak"
+    assert fitting_score("decoder", [answered, unanswered]) == "cross_attention"
+    assert fitting_score("encoder_decoder", [answered]) == "cross_attention"
+
+
+def test_without_answers_the_default_still_trains(tiny_bert, tiny_llama, tmp_path):
+    trainer = make_dca_trainer(
+        tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path, answered=False, algorithm_teacher_steps=0, max_steps=2
+    )
+    assert trainer.teacher.kind == "cross_attention"
+    trainer.train()
 
 
 def test_a_reader_that_is_no_fid_run_is_trained_once(tiny_bert, reader, tmp_path, monkeypatch):

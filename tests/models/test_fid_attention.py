@@ -94,7 +94,7 @@ def test_decoder_score_equals_the_pre_softmax_score_of_one_plain_forward(llama):
     assert torch.allclose(centred(scores[0]), centred(torch.stack(expected)), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["cross_attention", "adist"])
+@pytest.mark.parametrize("kind", ["cross_attention", "adist", "adist_peak"])
 def test_order_and_batch_change_no_score(t5, llama, kind):
     for reader in (t5, llama):
         orders = [[0, 1, 2], [2, 0, 1]]
@@ -151,3 +151,16 @@ def test_value_weighted_score_by_hand():
     attention = torch.tensor([[[[0.5, 0.5], [1.0, 0.0]], [[0.1, 0.9], [0.0, 1.0]]]])
     scores = attention_value_scores([attention, attention], [values, values], torch.tensor([[1, 0]]), segment, 2)
     assert scores.tolist() == [pytest.approx([2 * 5 * (0.5 + 0.1) / 2, 2 * 2 * (0.5 + 0.9) / 2])]
+    peak = attention_value_scores(
+        [attention, attention], [values, values], torch.tensor([[1, 0]]), segment, 2, peak=True
+    )
+    assert peak.tolist() == [pytest.approx([2 * 5 * 0.5, 2 * 2 * 0.9])]
+
+
+def test_the_peak_is_of_a_whole_passage_not_of_a_token():
+    """One head spreads 0.3 + 0.3 over passage 0, the other puts 0.4 on one of its tokens: 0.6 counts."""
+    attention = torch.tensor([[[[0.3, 0.3, 0.4]], [[0.4, 0.0, 0.6]]]])
+    values = torch.ones(1, 1, 3, 1)
+    segment = torch.tensor([[0, 0, 1]])
+    scores = attention_value_scores([attention], [values], torch.tensor([[1]]), segment, 2, peak=True)
+    assert scores.tolist() == [pytest.approx([0.6, 0.6])]
