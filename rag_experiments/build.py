@@ -94,7 +94,7 @@ def build_trainer(request: Request, parts: Parts, checkpoints: Path, callbacks: 
     args = training_arguments(request.config, checkpoints)
     if args.parallel_mode == ParallelMode.NOT_PARALLEL and torch.cuda.device_count() > 1 and not args.use_cpu:
         log.warning(
-            "one of %d GPUs is used; for all: torchrun --nproc_per_node gpu -m rag_experiments.train trainer=multi_gpu …",
+            "one of %d GPUs is used; all: torchrun --nproc_per_node gpu -m rag_experiments.train trainer=multi_gpu …",
             torch.cuda.device_count(),
         )
     patience = request.config.early_stopping

@@ -112,9 +112,8 @@ def passage_scores(
         answers: one a prompt; `adist` and `adist_peak` need them.
         kept: passage states to use and to fill, for a decoder that reads passages without their question.
     """
-    if kind == "cross_attention":
-        written = [[] for _ in prompts]
-    else:
+    written: list[list[int]] = [[] for _ in prompts]
+    if kind != "cross_attention":
         assert answers is not None
         written = [reader.answer_ids(answer) for answer in answers]
     if reader.kind == "encoder_decoder":
