@@ -15,11 +15,15 @@ OPTIONS = {
     group: sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
     for group in ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "tracking", "experiment")
 }
-NEEDED = ["data.path=somewhere"]
+MADE_HERE = ("pydocs", "keyvalue")
+"""Data that is made, not read: it takes no path."""
 
 
 def checked(overrides: list[str]):
-    config, resolved = check_common(cli.compose([*overrides, *NEEDED]))
+    composed = cli.compose(overrides)
+    if composed.data.format not in MADE_HERE:
+        composed = cli.compose([*overrides, "data.path=somewhere"])
+    config, resolved = check_common(composed)
     check_algorithm(config)
     return config, resolved
 
