@@ -55,6 +55,7 @@ def check_request(composed: DictConfig) -> Request:
     trainer_class = check_algorithm(config)
     check_needs(data, trainer_class.needs, config.algorithm.name)
     check_best_metric(config, data, trainer_class)
+    check_trainer_fits(config, trainer_class)
     check_training_arguments(config)
     return Request(
         config=config,
@@ -107,6 +108,20 @@ def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> N
     for need, names in by_need.items():
         if name in names and need and not any(getattr(question, need) for question in dev):
             raise RequestError(f"trainer.metric_for_best_model={metric}: no dev question has {need}; {last}")
+
+
+def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
+    """Raise `RequestError` for arguments of Trainer's that this algorithm's examples or loss cannot follow."""
+    name = config.algorithm.name
+    if config.trainer.get("train_sampling_strategy") == "group_by_length" and not trainer_class.groups_by_length:
+        raise RequestError(
+            f"trainer.train_sampling_strategy=group_by_length: algorithm={name} sorts the texts of a batch by length "
+            "itself; leave it out"
+        )
+    if config.trainer.get("label_smoothing_factor"):
+        raise RequestError(
+            f"trainer.label_smoothing_factor: the loss of algorithm={name} has no smoothing; leave it out"
+        )
 
 
 def measured(config: RunConfig) -> dict[str, list[str]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from transformers import TrainerState
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts, sample_questions
@@ -74,8 +75,9 @@ def fit(trainer: AlgorithmTrainer, checkpoint: Path | None) -> dict[str, float]:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.perf_counter() - started
     cost = {"seconds/train": seconds, "peak_memory_mb": peak_memory_mb()}
-    if trainer.tokens_seen:
-        cost["tokens_per_second"] = trainer.tokens_seen / seconds
+    tokens = sum(gather_object([trainer.tokens_seen]))
+    if tokens:
+        cost["tokens_per_second"] = tokens / seconds
     return cost
 
 

@@ -9,7 +9,7 @@ import pytest
 from rag_experiments.algorithms.base import AlgorithmTrainer
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
-from rag_experiments.request import check_best_metric, measured
+from rag_experiments.request import check_best_metric, check_trainer_fits, measured
 from rag_experiments.schema import EvaluationConfig
 
 BARE = Question("q", "Why?")
@@ -54,6 +54,20 @@ def test_what_is_measured_may_choose_the_checkpoint(metric, kind, evaluation):
 def test_what_is_not_measured_is_refused(metric, kind, dev, message):
     with pytest.raises(RequestError, match=message):
         check(metric, dev, kind=kind)
+
+
+def test_arguments_that_would_be_ignored_or_fail_are_refused():
+    from rag_experiments.algorithms.ctl import CTLTrainer
+    from rag_experiments.algorithms.swr import SwRTrainer
+
+    def fits(trainer_class, **trainer):
+        check_trainer_fits(SimpleNamespace(trainer=trainer, algorithm=SimpleNamespace(name="x")), trainer_class)
+
+    fits(SwRTrainer, train_sampling_strategy="group_by_length", label_smoothing_factor=0.0)
+    with pytest.raises(RequestError, match="sorts the texts of a batch"):
+        fits(CTLTrainer, train_sampling_strategy="group_by_length")
+    with pytest.raises(RequestError, match="no smoothing"):
+        fits(SwRTrainer, label_smoothing_factor=0.1)
 
 
 def test_the_questions_that_are_asked_during_training_count():

@@ -123,6 +123,8 @@ class AlgorithmTrainer(Trainer):
         # the accumulation steps itself, and must not guess from the model's forward signature.
         self.loss_is_scaled_for_ga = self.scales_own_loss
 
+    groups_by_length: ClassVar[bool] = False
+    """True where `trainer.train_sampling_strategy=group_by_length` has a meaning: the others sort within a batch."""
     scales_own_loss: ClassVar[bool] = False
     """True where `compute_loss` divides by `num_items_in_batch`, the whole optimiser step's count."""
 
@@ -225,8 +227,8 @@ def sample_questions(questions: Sequence[Question], evaluation: EvaluationConfig
 
 def _count_tokens(inputs: Any) -> int:
     if isinstance(inputs, dict):
-        mask = inputs.get("attention_mask")
-        own = int(mask.sum()) if isinstance(mask, torch.Tensor) and mask.dim() == 2 else 0
+        masks = [inputs.get(name) for name in ("attention_mask", "tail_mask")]
+        own = sum(int(mask.sum()) for mask in masks if isinstance(mask, torch.Tensor) and mask.dim() == 2)
         return own + sum(_count_tokens(value) for value in inputs.values() if isinstance(value, dict | list))
     return sum(_count_tokens(value) for value in inputs) if isinstance(inputs, list) else 0
 

@@ -83,6 +83,7 @@ class SFTTrainer(AlgorithmTrainer):
     trains = ("decoder", "encoder_decoder")
     needs = frozenset({"positives", "answers"})
     scales_own_loss: ClassVar[bool] = True
+    groups_by_length: ClassVar[bool] = True
 
     @staticmethod
     def check_config(config: RunConfig) -> None:
