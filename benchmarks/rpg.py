@@ -151,7 +151,7 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
     with autocast(encoder.device, torch.float32):
         texts = store.full_texts(rows_BK.flatten().tolist())
         queries_BD = encoder(
-            **_moved(encoder, encoder.tokenize_queries([trainer.candidates.queries[n] for n in numbers]))
+            **_moved(encoder, encoder.tokenize_queries([trainer.queries[n] for n in numbers]))
         )
         passages_ND = encoder(**_moved(encoder, encoder.tokenize_passages(texts)))
         scores_BK = (queries_BD[:, None] * passages_ND.view(*rows_BK.shape, -1)).sum(-1)

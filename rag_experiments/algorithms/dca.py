@@ -36,11 +36,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
-from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.distillation import DistillationTrainer, ScoreAhead, candidate_log_probs, entropy
 from rag_experiments.algorithms.fid import listed_rows
 from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, open_teacher
-from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models.fid_attention import TeacherScore
@@ -50,7 +49,6 @@ from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, R
 log = logging.getLogger(__name__)
 
 SETS_AT_A_TIME = 1024  # questions whose passages are in memory together when scores are computed ahead
-NO_PASSAGE = -1e9  # the score of an empty place: finite, so that 0 · log 0 stays 0
 
 
 def dca_loss(
@@ -70,14 +68,6 @@ def dca_loss(
     log_student_BK = candidate_log_probs(student_BK, student_temperature, present_BK)
     log_teacher_BK = candidate_log_probs(teacher_BK.detach(), teacher_temperature, present_BK)
     return F.kl_div(log_student_BK, log_teacher_BK, log_target=True, reduction="batchmean")
-
-
-def candidate_log_probs(values_BK: Tensor, temperature: float, present_BK: Tensor | None = None) -> Tensor:
-    """log softmax over K; an empty place gets no weight."""
-    scaled_BK = values_BK / temperature
-    if present_BK is not None:
-        scaled_BK = scaled_BK.masked_fill(~present_BK, NO_PASSAGE)
-    return F.log_softmax(scaled_BK, dim=1)
 
 
 def standardised(values_BK: Tensor, present_BK: Tensor) -> Tensor:
@@ -139,11 +129,10 @@ class DCAConfig:
     """Texts of like length padded together, where `mini_batch_size` is None."""
 
 
-class DCATrainer(AlgorithmTrainer):
+class DCATrainer(DistillationTrainer):
     """Distillation of a FiD reader's attention into an `Encoder`."""
 
     Config = DCAConfig
-    trains = "encoder"
     needs = frozenset()
     hyper: DCAConfig
 
@@ -170,8 +159,8 @@ class DCATrainer(AlgorithmTrainer):
 
     def before_training(self) -> None:
         """Prepare the teacher and the candidates."""
+        super().before_training()
         hyper, parts = self.hyper, self.parts
-        self.questions = parts.data.splits["train"]
         training = TeacherTraining(
             steps=hyper.teacher_steps,
             batch_size=hyper.teacher_batch_size,
@@ -183,28 +172,11 @@ class DCATrainer(AlgorithmTrainer):
         kind = hyper.teacher_score if hyper.teacher_score != "auto" else fitting_score(reader.kind, self.questions)
         log.info("teacher: its passages are scored by %s (algorithm.teacher_score)", kind)
         self.teacher = PassageTeacher(reader, kind, parts.cache)
-        self.queries = [retrieval_query(question, parts.config.data.query_history) for question in self.questions]
-        self.golds = [parts.data.passages.rows(question.positive_ids).tolist() for question in self.questions]
-        if hyper.add_gold and not any(self.golds):
-            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
-        golds = self.golds if hyper.add_gold else None
         if hyper.passages == "data":
-            self.candidates: Any = _Listed(parts, self.questions, hyper.candidates, golds)
+            golds = self.golds if hyper.add_gold else None
+            self.candidates = _Listed(parts, self.questions, hyper.candidates, golds)
         else:
-            self.candidates = Candidates(parts.retriever, self.queries, hyper.candidates, golds=golds)
-
-    def training_examples(self) -> Examples:
-        """Numbers of questions: their candidates are looked up when the step is computed."""
-        return Examples(range(len(self.questions)))
-
-    def collate(self, features: list[int]) -> dict[str, Any]:
-        """Query sub-batches and `questions_B`."""
-        encoder = self.parts.model
-        token_ids = encoder.tokenize_queries([self.queries[number] for number in features])
-        return {
-            "queries": length_sorted_chunks(encoder, token_ids, self._chunk_size),
-            "questions_B": torch.tensor(features),
-        }
+            self.candidates = self.search_candidates()
 
     def compute_loss(
         self,
@@ -217,34 +189,18 @@ class DCATrainer(AlgorithmTrainer):
         numbers = inputs["questions_B"].tolist()
         rows_BK = self.candidates.rows_QK[numbers]
         teacher_BK = self.judged(numbers, rows_BK)
-        queries_BD = encode_chunks(model, inputs["queries"], recompute=self.hyper.mini_batch_size is not None)
-        student_BK = self._student_scores(model, queries_BD, rows_BK)
+        student_BK = self.encoder_scores(model, inputs["queries"], rows_BK)
         present_BK = torch.from_numpy(rows_BK >= 0).to(student_BK.device)
         teacher_BK = teacher_BK.to(student_BK.device)
         if self.hyper.teacher_standardise:
             teacher_BK = standardised(teacher_BK, present_BK)
         hyper = self.hyper
         loss = dca_loss(student_BK, teacher_BK, hyper.temperature, hyper.teacher_temperature, present_BK)
-        self._record_agreement(numbers, rows_BK, student_BK.detach(), teacher_BK, present_BK)
+        self.record("teacher_entropy", entropy(candidate_log_probs(teacher_BK, hyper.teacher_temperature, present_BK)))
+        self.record_agreement(numbers, rows_BK, teacher=teacher_BK, student=student_BK.detach())
         return (loss, {"scores": student_BK}) if return_outputs else loss
 
     # -- scores ----------------------------------------------------------------------------------
-
-    @property
-    def _chunk_size(self) -> int:
-        return self.hyper.mini_batch_size or self.hyper.sub_batch_size
-
-    def _student_scores(self, model: torch.nn.Module, queries_BD: Tensor, rows_BK: np.ndarray) -> Tensor:
-        """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places hold passage 0's."""
-        encoder = self.parts.model
-        rows_P, column_BK = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
-        texts = self.parts.data.passages.full_texts(rows_P.tolist())
-        chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
-        self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
-        recompute = self.hyper.mini_batch_size is not None
-        passages_PD = encode_chunks(model, self._prepare_inputs(chunks), recompute=recompute)
-        scores_BP = encoder.similarity(queries_BD, passages_PD).float()
-        return scores_BP.gather(1, torch.from_numpy(column_BK.reshape(rows_BK.shape)).to(scores_BP.device))
 
     def judged(self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False) -> Tensor:
         """The teacher's scores `[B, K]` of the candidates, 0 at empty places."""
@@ -263,52 +219,10 @@ class DCATrainer(AlgorithmTrainer):
     def score_ahead(self) -> None:
         """Score the candidates of this process's share of the training questions, with a progress bar."""
         rows_QK = self.candidates.rows_QK
-        mine = range(self.args.process_index, len(self.questions), self.args.world_size)
-        for start in range(0, len(mine), SETS_AT_A_TIME):
-            numbers = list(mine[start : start + SETS_AT_A_TIME])
+        for numbers in self.own_share(SETS_AT_A_TIME):
             self.judged(numbers, rows_QK[numbers], progress=True)
         self.accelerator.wait_for_everyone()
         log.info("teacher: %s", self.teacher.cost())
-
-    # -- logging ---------------------------------------------------------------------------------
-
-    def _record_agreement(
-        self, numbers: Sequence[int], rows_BK: np.ndarray, student_BK: Tensor, teacher_BK: Tensor, present_BK: Tensor
-    ) -> None:
-        """The teacher's entropy in nats, and how often teacher and student put a known gold passage first."""
-        log_teacher_BK = candidate_log_probs(teacher_BK, self.hyper.teacher_temperature, present_BK)
-        self.record("teacher_entropy", -(log_teacher_BK.exp() * log_teacher_BK).sum(1).mean())
-        gold_BK = np.array([np.isin(rows_BK[b], self.golds[number]) for b, number in enumerate(numbers)])
-        found = gold_BK.any(1)
-        if not found.any():
-            return
-        for name, values_BK in {"teacher": teacher_BK, "student": student_BK}.items():
-            first_B = values_BK.masked_fill(~present_BK, NO_PASSAGE).argmax(1).cpu().numpy()
-            right_B = gold_BK[np.arange(len(numbers)), first_B]
-            self.record(f"{name}_agrees_with_gold", float(right_B[found].mean()))
-
-
-class ScoreAhead(TrainerCallback):
-    """Fills the teacher's cache in large batches where every question will be met: the steps then only read."""
-
-    def __init__(self, trainer: DCATrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After `RefreshCandidates`, which gives a resumed run its candidates back."""
-        self._score(state, state.max_steps - state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The new candidates; those that stayed are known."""
-        every = self.trainer.hyper.refresh_every
-        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            self._score(state, min(every, state.max_steps - state.global_step))
-
-    def _score(self, state: Any, steps: int) -> None:
-        args = self.trainer.args
-        met = steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        if met >= len(self.trainer.questions):
-            self.trainer.score_ahead()
 
 
 class _Listed:

@@ -29,16 +29,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
-from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.distillation import DistillationTrainer, ScoreAhead, candidate_log_probs, entropy
 from rag_experiments.algorithms.scoring import AnswerScorer, CandidateJudge
-from rag_experiments.data.queries import retrieval_query
 from rag_experiments.errors import RequestError
 from rag_experiments.models.reader import Reader
-from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates
+from rag_experiments.retrieval.refresh import RefreshCandidates
 from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
 
 log = logging.getLogger(__name__)
@@ -46,7 +44,6 @@ log = logging.getLogger(__name__)
 Objective = Literal["replug", "pdist", "loop", "emdr2"]
 Target = Literal["mean", "sum", "probability"]
 PRESCORED_AT_A_TIME = 4096  # questions whose prompts are in memory together
-NO_PASSAGE = -1e9  # the score of an empty place: finite, so that 0 · log 0 stays 0
 
 
 def replug_loss(log_retriever_BK: torch.Tensor, log_target_BK: torch.Tensor) -> torch.Tensor:
@@ -109,16 +106,6 @@ def _tokens(token_mask_BT: torch.Tensor) -> torch.Tensor:
     return token_mask_BT.sum(1).clamp(min=1)
 
 
-def candidate_log_probs(
-    values_BK: torch.Tensor, temperature: float, present_BK: torch.Tensor | None = None
-) -> torch.Tensor:
-    """log softmax over K: log P_R of the encoder's scores, log Q of the teacher's; an empty place gets no weight."""
-    scaled_BK = values_BK / temperature
-    if present_BK is not None:
-        scaled_BK = scaled_BK.masked_fill(~present_BK, NO_PASSAGE)
-    return F.log_softmax(scaled_BK, dim=1)
-
-
 @dataclass(kw_only=True)
 class RPGConfig:
     """Hyper-parameters of RPG."""
@@ -149,11 +136,10 @@ class RPGConfig:
     """Texts of like length padded together, where `mini_batch_size` is None."""
 
 
-class RPGTrainer(AlgorithmTrainer):
+class RPGTrainer(DistillationTrainer):
     """Distillation of a language model's scores into an `Encoder`, on questions with answers."""
 
     Config = RPGConfig
-    trains = "encoder"
     needs = frozenset({"answers"})
     hyper: RPGConfig
 
@@ -161,7 +147,7 @@ class RPGTrainer(AlgorithmTrainer):
         super().__init__(parts, args, callbacks)
         self.add_callback(RefreshCandidates(self.candidates, self.hyper.refresh_every, self.record))
         if self.hyper.prescore:
-            self.add_callback(Prescore(self))
+            self.add_callback(ScoreAhead(self, partly=True))
 
     @staticmethod
     def check_config(config: RunConfig) -> None:
@@ -175,35 +161,12 @@ class RPGTrainer(AlgorithmTrainer):
 
     def before_training(self) -> None:
         """Open the teacher and the score cache; refuse questions that do not fit; prepare the candidates."""
-        self.questions = self.parts.data.splits["train"]
+        super().before_training()
         assert self.hyper.teacher is not None  # `check_config` saw to that
         teacher = Reader.load(self.hyper.teacher, cache=self.parts.cache, frozen=True)
-        store = self.parts.data.passages
-        leave_one_out = self.hyper.objective == "loop"
+        store, leave_one_out = self.parts.data.passages, self.hyper.objective == "loop"
         self.judge = CandidateJudge(AnswerScorer(teacher, self.parts.cache), self.questions, store, leave_one_out)
-        self.golds = [store.rows(question.positive_ids).tolist() for question in self.questions]
-        if self.hyper.add_gold and not any(self.golds):
-            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
-        self.candidates = Candidates(
-            self.parts.retriever,
-            [retrieval_query(question, self.parts.config.data.query_history) for question in self.questions],
-            self.hyper.candidates,
-            golds=self.golds if self.hyper.add_gold else None,
-            mode=self.hyper.refresh,
-        )
-
-    def training_examples(self) -> Examples:
-        """Numbers of questions: their candidates are looked up when the step is computed."""
-        return Examples(range(len(self.questions)))
-
-    def collate(self, features: list[int]) -> dict[str, Any]:
-        """Query sub-batches and `questions_B`."""
-        encoder = self.parts.model
-        token_ids = encoder.tokenize_queries([self.candidates.queries[number] for number in features])
-        return {
-            "queries": length_sorted_chunks(encoder, token_ids, self._chunk_size),
-            "questions_B": torch.tensor(features),
-        }
+        self.candidates = self.search_candidates(mode=self.hyper.refresh)
 
     def compute_loss(
         self,
@@ -216,8 +179,7 @@ class RPGTrainer(AlgorithmTrainer):
         numbers = inputs["questions_B"].tolist()
         rows_BK = self.candidates.rows_QK[numbers]
         token_log_probs_BKT, token_mask_BT = self.judged(numbers, rows_BK)
-        queries_BD = encode_chunks(model, inputs["queries"], recompute=self.hyper.mini_batch_size is not None)
-        scores_BK = self._retriever_scores(model, queries_BD, rows_BK)
+        scores_BK = self.encoder_scores(model, inputs["queries"], rows_BK)
         present_BK = torch.from_numpy(rows_BK >= 0).to(scores_BK.device)
         hyper = self.hyper
         loss = rpg_loss(
@@ -230,26 +192,8 @@ class RPGTrainer(AlgorithmTrainer):
             hyper.target_temperature,
             present_BK,
         )
-        self._record_agreement(numbers, rows_BK, scores_BK.detach(), token_log_probs_BKT, token_mask_BT, present_BK)
+        self._record_judgement(numbers, rows_BK, scores_BK.detach(), token_log_probs_BKT, token_mask_BT, present_BK)
         return (loss, {"scores": scores_BK}) if return_outputs else loss
-
-    @property
-    def _chunk_size(self) -> int:
-        return self.hyper.mini_batch_size or self.hyper.sub_batch_size
-
-    def _retriever_scores(self, model: torch.nn.Module, queries_BD: torch.Tensor, rows_BK: np.ndarray) -> torch.Tensor:
-        """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places score 0."""
-        encoder = self.parts.model
-        rows_P, inverse = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
-        texts = self.parts.data.passages.full_texts(rows_P.tolist())
-        chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
-        self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
-        passages_PD = encode_chunks(
-            model, self._prepare_inputs(chunks), recompute=self.hyper.mini_batch_size is not None
-        )
-        scores_BP = encoder.similarity(queries_BD, passages_PD)
-        column_BK = torch.from_numpy(inverse.reshape(rows_BK.shape)).to(scores_BP.device)
-        return scores_BP.gather(1, column_BK)
 
     # -- the teacher -----------------------------------------------------------------------------
 
@@ -269,13 +213,11 @@ class RPGTrainer(AlgorithmTrainer):
         device = self.parts.model.device
         return torch.from_numpy(log_probs_BKT).to(device), torch.from_numpy(mask_BT).to(device)
 
-    def prescore(self) -> None:
+    def score_ahead(self) -> None:
         """Score the candidates of this process's share of the training questions, with a progress bar."""
         rows_QK = self.candidates.rows_QK
-        mine = range(self.args.process_index, len(self.questions), self.args.world_size)
-        for start in range(0, len(mine), PRESCORED_AT_A_TIME):
-            numbers = mine[start : start + PRESCORED_AT_A_TIME]
-            self.judge.log_probs(numbers, rows_QK[list(numbers)], progress=True)
+        for numbers in self.own_share(PRESCORED_AT_A_TIME):
+            self.judge.log_probs(numbers, rows_QK[numbers], progress=True)
         self.accelerator.wait_for_everyone()
         log.info("scored ahead: %s", self.judge.scorer.cost())
 
@@ -287,7 +229,7 @@ class RPGTrainer(AlgorithmTrainer):
 
     # -- logging ---------------------------------------------------------------------------------
 
-    def _record_agreement(
+    def _record_judgement(
         self,
         numbers: Sequence[int],
         rows_BK: np.ndarray,
@@ -302,31 +244,5 @@ class RPGTrainer(AlgorithmTrainer):
         log_target_BK = candidate_log_probs(values_BK, self.hyper.target_temperature, present_BK)
         log_retriever_BK = candidate_log_probs(scores_BK, self.hyper.temperature, present_BK)
         self.record("kl", replug_loss(log_retriever_BK, log_target_BK))
-        self.record("target_entropy", -(log_target_BK.exp() * log_target_BK).sum(1).mean())
-        gold_BK = np.array([np.isin(rows_BK[b], self.golds[number]) for b, number in enumerate(numbers)])
-        known = [b for b, number in enumerate(numbers) if self.golds[number]]
-        if known:
-            self.record("gold_in_candidates", float(gold_BK[known].any(1).mean()))
-        found = gold_BK.any(1)
-        if found.any():
-            first_B = {"target": log_target_BK.argmax(1), "retriever": log_retriever_BK.argmax(1)}
-            for name, column_B in first_B.items():
-                right_B = gold_BK[np.arange(len(numbers)), column_B.cpu().numpy()]
-                self.record(f"{name}_agrees_with_gold", float(right_B[found].mean()))
-
-
-class Prescore(TrainerCallback):
-    """Scores ahead of time: when training begins, and after each refresh."""
-
-    def __init__(self, trainer: RPGTrainer):
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After `RefreshCandidates`, which gives a resumed run its candidates back."""
-        self.trainer.prescore()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The new candidates; those that stayed are known."""
-        every = self.trainer.hyper.refresh_every
-        if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            self.trainer.prescore()
+        self.record("target_entropy", entropy(log_target_BK))
+        self.record_agreement(numbers, rows_BK, target=log_target_BK, retriever=log_retriever_BK)

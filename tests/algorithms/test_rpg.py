@@ -161,14 +161,14 @@ def test_column_k_of_both_matrices_is_candidate_k(tiny_bert, tiny_llama, tmp_pat
     rows_BK = trainer.candidates.rows_QK[numbers]
     log_probs_BKT, mask_BT = trainer.judged(numbers, rows_BK)
     with torch.no_grad():
-        queries = torch.from_numpy(model.embed_queries([trainer.candidates.queries[n] for n in numbers]))
-        scores_BK = trainer._retriever_scores(model, queries, rows_BK)
+        scores_BK = trainer.encoder_scores(model, trainer.collate(list(numbers))["queries"], rows_BK)
     store = trainer.parts.data.passages
     for b, number in enumerate(numbers):
         question = trainer.questions[number]
         for k, row in enumerate(rows_BK[b].tolist()):
             vector = torch.from_numpy(model.embed_passages([store[row].full_text]))[0]
-            assert scores_BK[b, k].item() == pytest.approx((queries[b] @ vector).item(), abs=1e-5)
+            asked = torch.from_numpy(model.embed_queries([trainer.queries[number]]))[0]
+            assert scores_BK[b, k].item() == pytest.approx((asked @ vector).item(), abs=1e-5)
             shown = [row] if objective == "pdist" else sorted(set(rows_BK[b].tolist()) - {row})
             prompt = reader.prompts.for_question(question, [store[r] for r in shown], question.answers[0])
             expected = reader.score([prompt], [question.answers[0]]).tokens[0]
@@ -179,12 +179,12 @@ def test_scores_keep_full_precision_under_autocast(tiny_bert, tiny_llama, tmp_pa
     trainer = make_trainer(tiny_bert, tiny_llama, tmp_path)
     encoder = trainer.parts.model.eval()
     rows_BK = trainer.candidates.rows_QK[:2]
-    queries_BD = torch.from_numpy(encoder.embed_queries(trainer.candidates.queries[:2]))
+    queries = trainer.collate([0, 1])["queries"]
     vectors = []
     similarity = encoder.similarity
     encoder.similarity = lambda q, p: vectors.append((q, p)) or similarity(q, p)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        scores_BK = trainer._retriever_scores(encoder, queries_BD, rows_BK)
+        scores_BK = trainer.encoder_scores(encoder, queries, rows_BK)
     (queries_BD, passages_PD) = vectors[0]
     assert scores_BK.dtype == torch.float32
     exact_BP = queries_BD.double() @ passages_PD.double().T
