@@ -13,6 +13,8 @@ from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F4
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Before torch is imported: tiny models gain nothing from more threads, and figures are equal on any number of cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 WORDS = (  # noqa: SIM905
     "the a of to and in is red blue green cat dog fish house tree river stone runs eats sleeps who what where "
