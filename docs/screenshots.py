@@ -1,8 +1,9 @@
 """Screenshots of the dashboard for the README, taken in a real browser: light and dark, laptop and phone.
 
-python docs/screenshots.py outputs multirun_sweeps [--into docs/images] [--chromium /usr/bin/chromium]
+python docs/screenshots.py outputs multirun_sweeps [--all] [--into docs/images] [--chromium /usr/bin/chromium]
 
-Wants the `test` extra (Playwright) and Debian's Chromium (`apt-get install chromium`).
+`--all` takes every page in every look instead of the README's pictures. Wants the `test` extra (Playwright) and
+Debian's Chromium (`apt-get install chromium`).
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ import re
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 
+from rag_experiments.comparison.columns import group_key
 from rag_experiments.dashboard.__main__ import warm_up
 from rag_experiments.dashboard.app import create_app
 from rag_experiments.dashboard.predictions import stages_of
 from rag_experiments.dashboard.watch import Run, Watch
 
-LAPTOP, PHONE = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+LAPTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
+LOOKS = {"light": ("light", LAPTOP), "dark": ("dark", LAPTOP), "phone": ("light", PHONE)}
+README = ("runs-light", "compare-light", "curves-dark", "sweep-dark", "questions-light", "runs-phone")
 DRAWN = "[...document.querySelectorAll('.plot')].every((figure) => figure.dataset.drawn)"
 
 
@@ -31,6 +36,7 @@ def main() -> None:
     """Take them all."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("dirs", nargs="+", type=Path)
+    parser.add_argument("--all", action="store_true", help="every page in every look")
     parser.add_argument("--into", type=Path, default=Path("docs/images"))
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     given = parser.parse_args()
@@ -38,25 +44,42 @@ def main() -> None:
     warm_up()
     views = addresses(list(watch.look().values()))
     given.into.mkdir(parents=True, exist_ok=True)
+    wanted = [f"{name}-{look}" for name in views for look in LOOKS] if given.all else README
     with serving(watch) as url, browsing(given.chromium) as browser:
-        for name, address in views.items():
-            for look, scheme, size in (("light", "light", LAPTOP), ("dark", "dark", LAPTOP), ("phone", "light", PHONE)):
-                take(browser, url + address, given.into / f"dashboard-{name}-{look}.png", scheme, size)
+        for picture in wanted:
+            name, look = picture.rsplit("-", 1)
+            take(browser, url + views[name], given.into / f"dashboard-{picture}.png", *LOOKS[look])
 
 
 def addresses(runs: list[Run]) -> dict[str, str]:
-    """A telling view of every page: the best and the worst completed run compared, with their questions."""
-    done = [run for run in runs if run.completed and stages_of(run)]
-    done.sort(key=lambda run: run.metrics.get("test/recall@1", 0.0))
+    """A telling view of every page: of the largest set of runs that compare, the best and the worst configuration.
+
+    Questions are of two runs that answer, where there are two.
+    """
     views = {page: f"/{page}" for page in ("runs", "curves", "sweep", "questions", "cost", "repeat")}
-    alike = [run for run in done if run.comparable_key("test") == done[-1].comparable_key("test")] if done else []
-    if len(alike) > 1:
-        worst, best = alike[0].key, alike[-1].key
-        views["compare"] = f"/runs?sel={worst}&sel={best}&noise=1"
-        views["questions"] = f"/questions?a={worst}&b={best}&order=gain"
-    if done:
-        views["repeat"] = f"/repeat?run={done[-1].key}"
+    views["compare"] = views["runs"]
+    done = [run for run in runs if run.completed and stages_of(run) and run.stages.get("test")]
+    if not done:
+        return views
+    largest = Counter(run.comparable_key("test") for run in done).most_common(1)[0][0]
+    alike = sorted((run for run in done if run.comparable_key("test") == largest), key=figure)
+    folder = Counter(run.folder for run in alike).most_common(1)[0][0].rpartition("/")[2]
+    views |= {page: f"/{page}?q={folder}" for page in ("curves", "sweep")}
+    views["repeat"] = f"/repeat?run={alike[-1].key}"
+    seeds = [run for end in (alike[0], alike[-1]) for run in alike if group_key(run) == group_key(end)]
+    ticked = list(dict.fromkeys(run.key for run in seeds))
+    if len(ticked) > 1:
+        views["compare"] = f"/runs?q={folder}&noise=1&sel=" + "&sel=".join(ticked)
+    readers = [run for run in done if "test/exact_match" in run.metrics]
+    sides = [r for r in readers if r.comparable_key("test") == readers[0].comparable_key("test")] if readers else alike
+    if len(sides) > 1:
+        views["questions"] = f"/questions?a={sides[0].key}&b={sides[-1].key}&order=gain"
     return views
+
+
+def figure(run: Run) -> float:
+    """What the best run is best by."""
+    return run.metrics.get("test/recall@1", 0.0)
 
 
 @contextmanager

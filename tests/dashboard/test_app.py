@@ -267,3 +267,15 @@ def test_two_thousand_runs(serve: Callable[..., Served], tmp_path: Path) -> None
         assert min(seconds) < 3.0, (page, seconds)
     assert served.get("/runs").text.count("data-row ") == 50
     assert "page 1 of 40" in served.get("/runs").text
+
+
+def test_the_best_is_marked_within_a_set_of_questions(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """Figures of other questions or passages are in one table, and are never held against each other."""
+    for corpus in ("one", "two"):
+        for seed in (0, 1):
+            resolved = synthetic.config("ctl", seed, trainer__learning_rate=2e-5 if corpus == "one" else 1e-6)
+            synthetic.write_run(tmp_path / "runs" / f"{corpus}{seed}", resolved, corpus_hash=corpus)
+    text = serve(tmp_path / "runs", cache=tmp_path / "cache").get("/runs?metric=test/recall@1").text
+    assert "2 sets of questions or passages" in text
+    best = [row.partition("</tr>")[0] for row in text.split("<tr data-row")[1:] if " best" in row.partition("</tr>")[0]]
+    assert {name[:3] for row in best for name in labels(row)} == {"one", "two"}
