@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rag_experiments.algorithms.base import Examples
+from rag_experiments.algorithms.base import EpochsOrder, Examples
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives, repeats
 from rag_experiments.data.schema import Question
@@ -218,3 +218,22 @@ def test_draws_depend_on_seed_question_and_epoch_alone():
     assert len(set(draws)) > 4
     assert len(first["negatives"]) == 2
     assert set(first["positives"]) == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("processes", "skipped"), [(1, 0), (1, 3), (2, 0), (2, 3)])
+def test_examples_and_order_are_told_the_epoch_however_the_loader_is_wrapped(processes, skipped):
+    """As accelerate nests them for one process's share, and for a run resumed within an epoch."""
+    from accelerate.data_loader import BatchSamplerShard, SeedableRandomSampler, SkipBatchSampler
+    from torch.utils.data import BatchSampler
+
+    examples = Examples(range(16), lambda item, epoch: (item, epoch))
+    sampler = SeedableRandomSampler(examples, data_seed=0)
+    batches = BatchSampler(sampler, 2, drop_last=False)
+    if processes > 1:
+        batches = BatchSamplerShard(batches, num_processes=processes, process_index=1)
+    if skipped:
+        batches = SkipBatchSampler(batches, skipped)
+    loader = SimpleNamespace(batch_sampler=batches, dataset=examples)
+    EpochsOrder().on_epoch_begin(None, SimpleNamespace(epoch=2.4), None, train_dataloader=loader)
+    assert examples[5] == (5, 2)
+    assert sampler.epoch == 2
