@@ -113,7 +113,9 @@ def run_process(job: Job, environment: Mapping[str, str] | None = None) -> int:
     kills = kernel_kills()
     process = start_process(job, environment)
     try:
-        status = process.wait()
+        # Not `wait()`: Ray interrupts by setting a flag, which a blocking call would not see until the job has ended.
+        while (status := process.poll()) is None:
+            time.sleep(0.2)
     except BaseException:
         interrupt(process)
         await_end(process)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -184,6 +186,17 @@ def test_a_run_of_another_process_is_not_called_failed(tmp_path):
     other.wait()
     record_exception(job, RequestError("no such key"))
     assert job.run.read_status()["state"] == "failed"
+
+
+def test_an_interruption_without_a_signal_reaches_the_job(tmp_path, monkeypatch):
+    """As Ray's `cancel` interrupts a worker."""
+    job = Job(label="j", overrides=[], directory=str(tmp_path / "j"))
+    process = subprocess.Popen(["sleep", "120"])
+    monkeypatch.setattr(execute, "start_process", lambda *_: process)
+    threading.Timer(0.3, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        execute.run_process(job)
+    assert process.poll() == -signal.SIGTERM
 
 
 def test_cancelled_jobs_of_a_cluster_are_waited_for(tmp_path):
