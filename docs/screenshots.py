@@ -66,7 +66,8 @@ def addresses(runs: list[Run]) -> dict[str, str]:
     folder = Counter(run.folder for run in alike).most_common(1)[0][0].rpartition("/")[2]
     views |= {page: f"/{page}?q={folder}" for page in ("curves", "sweep")}
     views["repeat"] = f"/repeat?run={alike[-1].key}"
-    seeds = [run for end in (alike[0], alike[-1]) for run in alike if group_key(run) == group_key(end)]
+    swept = [run for run in alike if run.folder.endswith(folder)]
+    seeds = [run for end in (swept[0], swept[-1]) for run in swept if group_key(run) == group_key(end)]
     ticked = list(dict.fromkeys(run.key for run in seeds))
     if len(ticked) > 1:
         views["compare"] = f"/runs?q={folder}&noise=1&sel=" + "&sel=".join(ticked)

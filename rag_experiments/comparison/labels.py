@@ -22,19 +22,18 @@ Options = Mapping[str, Mapping[str, str]]
 
 
 def option_names(runs: Iterable[RunRecord]) -> Options:
-    """Key → value → the option's name, where each option stands for one value only."""
+    """Key → value → the option's name; of several values under one option (`model.path=…`) the one most runs have."""
     runs, found = list(runs), {}
     for key, group in _OPTIONS.items():
-        options: dict[str, set[str]] = defaultdict(set)
+        values: dict[str, Counter[str]] = defaultdict(Counter)
         for run in runs:
-            if (value := run.flat.get(key)) is not None:
-                options[str(value)].add(run.choices.get(group) or "null")
-        names = Counter(name for chosen in options.values() for name in chosen)
-        found[key] = {
-            value: next(iter(chosen))
-            for value, chosen in options.items()
-            if len(chosen) == 1 and "null" not in chosen and names[next(iter(chosen))] == 1
-        }
+            if run.flat.get(key) is not None and run.choices.get(group, "null") != "null":
+                values[run.choices[group]][str(run.flat[key])] += 1
+        found[key] = {}
+        for option, counted in values.items():
+            (value, most), *others = counted.most_common(2)
+            if not others or others[0][1] < most:
+                found[key].setdefault(value, option)
     return found
 
 

@@ -17,6 +17,8 @@ from rag_experiments.comparison.loading import RunRecord
 COLOURS = ("#3b7dd8", "#e07b39", "#2fa56d", "#b652c9", "#c94f5c", "#1f9ab5", "#a08a2c", "#7a6ff0")
 DASHES = ("solid", "dash", "dot", "dashdot")
 AXIS_TITLES = {"seconds": "minutes"}
+LEGEND_ROW, WIDE_LABEL = 29, 26
+"""Pixels of an entry's row; a longer label has a row of its own."""
 MOST_POINTS = 500
 """A line; a longer one is thinned."""
 MARKED = 30
@@ -63,13 +65,14 @@ def curves(
             _add_line(figure, label, lines[0], style, smoothing)
         elif lines:
             _add_band(figure, f"{label} ({len(lines)} seeds)", averaged(lines, smoothing), style)
-    rows = -(-len(groups) // 2)
+    wide = any(len(label) > WIDE_LABEL for label, _ in groups)
+    below = LEGEND_ROW * (len(groups) if wide else -(-len(groups) // 2))
     return figure.update_layout(
-        height=360 + 20 * rows,
-        margin={"t": 36},
+        height=330 + below,
+        margin={"t": 36, "b": 52 + below},
         hovermode="x unified" if len(groups) <= 12 else "closest",
         showlegend=True,
-        legend={"orientation": "h", "x": 0, "y": -0.16, "yanchor": "top", "font": {"size": 11}},
+        legend={"orientation": "h", "x": 0, "yref": "container", "y": 0.01, "yanchor": "bottom", "font": {"size": 11}},
         xaxis={"title": {"text": AXIS_TITLES.get(by, by), "standoff": 6}},
         yaxis={"type": "log" if logarithmic else "linear"},
         uirevision="kept",

@@ -37,7 +37,7 @@ def test_seeds_and_what_cannot_be_told(tmp_path: Path) -> None:
     assert labels_of([[run] for run in long]) == ["", "optim=y"]
 
 
-def test_an_option_is_called_by_its_name_where_it_stands_for_one_value(tmp_path: Path) -> None:
+def test_an_option_is_called_by_its_name_where_most_mean_that_value(tmp_path: Path) -> None:
     write_run(tmp_path / "a", {}, {"model.path": MINILM}, choices={"model": "minilm"})
     write_run(tmp_path / "b", {}, {"model.path": OTHER}, choices={"model": "mine"})
     runs = load_runs([tmp_path])
@@ -45,3 +45,6 @@ def test_an_option_is_called_by_its_name_where_it_stands_for_one_value(tmp_path:
     write_run(tmp_path / "c", {}, {"model.path": "/models/third"}, choices={"model": "mine"})
     runs = load_runs([tmp_path])  # `mine` is two models now
     assert [setting(run, "model.path", option_names(runs)) for run in runs] == ["minilm", "other", "third"]
+    write_run(tmp_path / "d", {}, {"model.path": OTHER, "seed": 1}, choices={"model": "mine"})
+    runs = load_runs([tmp_path])
+    assert [setting(run, "model.path", option_names(runs)) for run in runs] == ["minilm", "mine", "third", "mine"]

@@ -123,6 +123,13 @@ def test_seeds_are_welchs_test() -> None:
     assert ours.difference == pytest.approx(np.mean(one) - np.mean(other))
 
 
+def test_seeds_that_agree_on_one_side(recwarn: pytest.WarningsRecorder) -> None:
+    result = seed_test([0.55, 0.56, 0.54], [0.1 + 0.2 + 0.2, 0.5, 0.5])
+    assert result.p is not None
+    assert result.p < 0.05
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("one", "other", "note"),
     [

@@ -63,8 +63,13 @@ function dress(layout, height, narrow) {
   };
   if (narrow && dressed.legend.orientation === "h" && dressed.showlegend !== false) {  // a column of entries
     const entries = layout.entries ?? 3;
-    Object.assign(dressed.legend, { y: -0.24, x: 0 });
-    dressed.height = 340 + 21 * entries;
+    if (dressed.legend.yref === "container") {
+      dressed.margin.b = 52 + 29 * entries;
+      dressed.height = 300 + 29 * entries;
+    } else {
+      Object.assign(dressed.legend, { y: -0.24, x: 0 });
+      dressed.height = 340 + 21 * entries;
+    }
   }
   if (narrow) dressed.margin = { ...dressed.margin, l: Math.min(dressed.margin.l, 44), r: Math.min(dressed.margin.r, 10) };
   if (layout.annotations) {  // "panel" stands for the page's own colour, which Python does not know
