@@ -223,8 +223,9 @@ class RayLauncher(RemoteLauncher):
             }
             try:
                 ray.init(**options)
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise RequestError(f"hydra.launcher.init: {str(error).splitlines()[0]}") from error
+            except Exception as error:  # also a plain Exception, where its processes did not start in time
+                first = next(iter(str(error).splitlines()), type(error).__name__)
+                raise RequestError(f"hydra.launcher.init: Ray did not start: {first}") from error
         # A job that fails is ours to retry, and its worker is not used again: it may hold a GPU's memory.
         wanted: Any = {"max_retries": 0, "max_calls": 1, **self.resources}
         self.remote = ray.remote(**wanted)(run_on_ray)

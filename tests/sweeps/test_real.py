@@ -19,7 +19,7 @@ from rag_experiments import runs
 from rag_experiments.errors import RequestError
 from rag_experiments.provenance import _start_ticks, process_identity
 from rag_experiments.sweeps import execute, launchers
-from rag_experiments.sweeps.cluster import RemoteLauncher
+from rag_experiments.sweeps.cluster import RayLauncher, RemoteLauncher
 from rag_experiments.sweeps.jobs import Job, record_exception
 from tests.wandb_reader import read_back
 
@@ -279,6 +279,22 @@ def test_submitits_stand_in_for_slurm(real_sweep, capfd):
     assert real_sweep(*TINY, "seed=1,0", debug, launcher="submitit_local") == 0
     assert real_sweep.jobs() == {"seed-0": "completed", "seed-1": "completed"}
     assert "2 completed (1 reused)" in capfd.readouterr().out
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch):
+    class Ray:
+        @staticmethod
+        def is_initialized():
+            return False
+
+        @staticmethod
+        def init(**options):
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", Ray)
+    monkeypatch.setattr(RayLauncher, "check", lambda self: None)
+    with pytest.raises(RequestError, match="Ray did not start: The current node timed out"):
+        RayLauncher().open()
 
 
 def test_slurm_without_slurm_is_a_sentence(real_sweep):
