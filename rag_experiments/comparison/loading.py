@@ -135,7 +135,10 @@ def short_names(paths: Sequence[str]) -> list[str]:
     """Real paths below what all of them share; a single one keeps its last part."""
     if len(paths) == 1:
         return [os.path.basename(paths[0])]
-    shared = os.path.commonpath(paths).rstrip(os.sep)
+    shared = os.path.commonpath(paths)
+    if shared in paths:  # a run, and evaluations inside it
+        shared = os.path.dirname(shared)
+    shared = shared.rstrip(os.sep)
     return [path[len(shared) + 1 :] for path in paths]
 
 

@@ -6,7 +6,8 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 
-from rag_experiments.comparison.fields import short_value
+from rag_experiments.comparison.columns import ANSWERS
+from rag_experiments.comparison.fields import bare, short_value
 from rag_experiments.comparison.grid import Grid
 from rag_experiments.comparison.loading import RunRecord
 from rag_experiments.comparison.table import RunTable, Section, Summary
@@ -59,12 +60,14 @@ def reader_of(run: RunRecord) -> str | None:
 
 
 def retriever_by_reader(table: RunTable, section: Section) -> Matrix | None:
-    """The matrix of the primary metric; None where only one of the two varies."""
+    """The matrix of the primary metric (of F1 where that is the retriever alone); None where only one side varies."""
+    name = bare(table.metric or "")
+    metric = table.metric if name in ANSWERS else f"{table.stage}/f1"
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for group in section.groups:
         for run in group.counted:
             reader = reader_of(run)
-            if reader is not None and table.metric in run.metrics:
-                values[retriever_of(run), reader].append(run.metrics[table.metric])
-    matrix = build(f"{table.metric}: retriever (rows) × reader (columns); {section.title}", values)
+            if reader is not None and metric in run.metrics:
+                values[retriever_of(run), reader].append(run.metrics[metric])
+    matrix = build(f"{metric}: retriever (rows) × reader (columns); {section.title}", values)
     return matrix if len(matrix.rows) > 1 and len(matrix.columns) > 1 else None

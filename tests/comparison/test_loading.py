@@ -25,6 +25,12 @@ def test_runs_are_found_at_any_depth_once_with_short_names(tmp_path: Path) -> No
     assert runs[0].stages["test"].questions == 100
 
 
+def test_a_run_beside_its_own_evaluation_has_a_name(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", {"test": rows_with(0.5)})
+    inside = write_run(run / "evaluations" / "bm25", {"test": rows_with(0.4)}, {"retriever.type": "bm25"})
+    assert [one.name for one in load_runs([run, inside])] == ["run", "run/evaluations/bm25"]
+
+
 @pytest.mark.parametrize("what", ["missing", "empty"])
 def test_nothing_to_compare_is_said(tmp_path: Path, what: str) -> None:
     folder = tmp_path / what
