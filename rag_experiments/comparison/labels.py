@@ -23,7 +23,7 @@ Options = Mapping[str, Mapping[str, str]]
 
 def option_names(runs: Iterable[RunRecord]) -> Options:
     """Key → value → the option's name; of several values under one option (`model.path=…`) the one most runs have."""
-    runs, found = list(runs), {}
+    runs, found = list(runs), dict[str, dict[str, str]]()
     for key, group in _OPTIONS.items():
         values: dict[str, Counter[str]] = defaultdict(Counter)
         for run in runs:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rag_experiments.comparison import causes, grid, matrix, repeat
 from rag_experiments.comparison.before_after import BeforeAfter
-from rag_experiments.comparison.columns import MAX_SHOWN, config_columns, metric_label
+from rag_experiments.comparison.columns import BOOKKEEPING, MAX_SHOWN, config_columns, metric_label
 from rag_experiments.comparison.fields import Fields, short_labels, short_value, value_of
 from rag_experiments.comparison.grid import Grid
 from rag_experiments.comparison.judgement import Comparison
@@ -18,6 +18,8 @@ from rag_experiments.comparison.labels import telling_keys
 from rag_experiments.comparison.matrix import Matrix
 from rag_experiments.comparison.table import Group, RunTable, Section
 
+BESIDE = 5
+"""Settings before the figures in the report; the others come after them."""
 REPEATED = 4
 """Runs up to which the terminal names questions and commands."""
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
@@ -88,7 +90,8 @@ def table_grids(table: RunTable, all_columns: bool = False) -> list[Grid]:
     for index, section in enumerate(table.sections):
         keys = section_keys(table, section)
         shown = keys if all_columns else keys[:MAX_SHOWN]
-        grids.append(_section_grid(table, section, shown))
+        before = shown[:BESIDE] if all_columns else shown
+        grids.append(_section_grid(table, section, before, shown[len(before) :]))
         if len(table.sections) > 1:
             grids[-1].title = f"{chr(65 + index % 26)}. {section.title}"
         if len(keys) > len(shown):
@@ -103,26 +106,31 @@ def section_keys(table: RunTable, section: Section) -> list[str]:
     differ = table.config if len(table.sections) == 1 else config_columns([run for run in section.runs if run.config])
     telling = [key for key in telling_keys([group.runs[0] for group in section.groups]) if key in differ.shown]
     names = [key for key in ("algorithm.name", "model.path") if key in table.config.shown]
-    return list(dict.fromkeys([*names, *telling, *differ.shown]))
+    rest = sorted(differ.shown, key=lambda key: key.removeprefix("trainer.").startswith(BOOKKEEPING))  # those last
+    return list(dict.fromkeys([*names, *telling, *rest]))
 
 
-def _section_grid(table: RunTable, section: Section, keys: Sequence[str]) -> Grid:
+def _section_grid(table: RunTable, section: Section, keys: Sequence[str], later: Sequence[str]) -> Grid:
+    """`later`: settings that stand after the figures, so that a wide table does not begin with many of them."""
     with_seed = not table.grouped
-    labels = short_labels(keys)
+    labels = short_labels([*keys, *later])
     metrics = [m for m in table.metrics or [] if m == table.metric or any(group.summary(m) for group in section.groups)]
     headers = ["run", *(labels[key] for key in keys), *(["seed"] if with_seed else [])]
     config_width = len(headers)
     headers += [metric_label(metric, table.stage) for metric in metrics]
     states = any(group.state != "completed" for group in section.groups)
     headers += ["state"] if states else []
+    headers += [labels[key] for key in later]
     rows = []
     for group in section.groups:
         row = [group.name, *(table.shown(group, key) for key in keys)]
         row += [short_value(group.runs[0].seed)] if with_seed else []
         row += [str(group.summary(metric) or "–") for metric in metrics]
-        rows.append(row + ([group.state] if states else []))
+        row += [group.state] if states else []
+        rows.append(row + [table.shown(group, key) for key in later])
     numeric = [0 < index < config_width and _is_numeric(rows, index) for index in range(config_width)]
     numeric += [True] * len(metrics) + ([False] if states else [])
+    numeric += [_is_numeric(rows, index) for index in range(len(numeric), len(headers))]
     return Grid(section.title, headers, rows, numeric)
 
 
