@@ -18,7 +18,7 @@ from rag_experiments.comparison.labels import telling_keys
 from rag_experiments.comparison.matrix import Matrix
 from rag_experiments.comparison.table import Group, RunTable, Section
 
-BESIDE = 5
+BESIDE = 4
 """Settings before the figures in the report; the others come after them."""
 REPEATED = 4
 """Runs up to which the terminal names questions and commands."""
