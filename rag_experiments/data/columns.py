@@ -72,8 +72,8 @@ def sorted_runs(values_N: np.ndarray, folder: Path) -> Iterator[tuple[np.ndarray
 def _part(values_N: np.ndarray, bits: int, folder: Path) -> None:
     """Value and place of each, appended to the file that is called as its highest bits."""
     shift = np.uint64(64 - bits)
-    for start in range(0, len(values_N), 4 * BLOCK):
-        values = np.asarray(values_N[start : start + 4 * BLOCK])
+    for start in range(0, len(values_N), BLOCK):
+        values = np.asarray(values_N[start : start + BLOCK])
         pairs = np.stack([values, np.arange(start, start + len(values), dtype=np.uint64)], axis=1)
         parts = (values >> shift).astype(np.int64)
         for part in np.unique(parts):
