@@ -140,29 +140,60 @@ class translated_errors:
 
 
 def _sentence(error: BaseException) -> str:
-    from rag_experiments.config import GROUPS, choices
+    from rag_experiments.config import OPTION_GROUPS, choices
 
-    text = str(error)
-    if not text and error.__cause__ is not None:  # Hydra wraps OmegaConf's error and says nothing itself
-        return _sentence(error.__cause__)
+    text, cause = str(error), error.__cause__
+    if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
+        return _sentence(cause)
     if found := re.search(r"Could not override '([^']+)'", text):
-        key = found.group(1)
-        known = [*GROUPS, "seed", "name", "resume", "plan", "early_stopping", "hydra"]
-        return f"{key} is an unknown key{did_you_mean(key.split('.')[0], known)}"
+        return _unknown_key(found.group(1), text, cause)
+    if text.startswith("Error merging override") and (key := getattr(cause, "full_key", None)):
+        reason = str(cause).splitlines()[0]
+        return f"{key}: {reason[0].lower()}{reason[1:]}"
     if found := re.search(r"[Cc]ould not find '([^']+)'", text):
         group, _, option = found.group(1).rpartition("/")
-        if group in GROUPS or group.startswith("hydra"):
+        if group in OPTION_GROUPS or group.startswith("hydra"):
             offered = _offered(text) or choices(group)
             return f"{group}={option} is not one of the {group} options{did_you_mean(option, offered)}"
-        return f"{found.group(1)} was not found: is the config group misspelt?{did_you_mean(found.group(1), GROUPS)}"
-    if found := re.search(r"Could not find '([^']+)'|No match in the defaults list", text):
-        return f"{text.splitlines()[0]}: the groups are {', '.join(GROUPS)}"
+        name = found.group(1)
+        return f"{name} was not found: is the config group misspelt?{did_you_mean(name, OPTION_GROUPS)}"
+    if "No match in the defaults list" in text:
+        return f"{text.splitlines()[0]}: the groups are {', '.join(OPTION_GROUPS)}"
     first = text.splitlines()[0] if text else type(error).__name__
     if found := re.search(r"Error parsing override '([^']*)'", text):
         return f"the override {found.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
     if "no viable alternative" in first or "mismatched input" in first or "extraneous input" in first:
         return f"an override cannot be read: {first} (key=value is wanted; quote special characters)"
     return first
+
+
+def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
+    """The sentence for a key that Hydra cannot override, with the nearest ones where it goes astray."""
+    from rag_experiments.config import GROUPS, OPTION_GROUPS, choices
+
+    if "@" in key:  # a group at another place: Hydra lists the places there are
+        places = re.search(r"Did you mean to override (?:one of )?([^?]+)\?", text)
+        return f"{key} is an unknown place{did_you_mean(key, places.group(1).split(', ') if places else [])}"
+    if "/" in key:
+        parent = key.rpartition("/")[0]
+        nested = [f"{parent}/{name}" for name in choices(parent, folders=True)]
+        return f"{key} is an unknown config group{did_you_mean(key, nested)}"
+    wrong = getattr(cause, "full_key", None) or key
+    holder, _, name = wrong.rpartition(".")
+    if not holder:
+        known = [*{*GROUPS, *OPTION_GROUPS}, "seed", "name", "resume", "plan", "early_stopping", "hydra"]
+        if name in known:
+            return f"{name} is no config group: set its keys, such as hydra.run.dir=…"
+        return f"{key} is an unknown key{did_you_mean(name, sorted(known))}"
+    parent_node: Any = getattr(cause, "parent_node", None)
+    there = [str(inner) for inner in parent_node or () if not str(inner).startswith("_")]
+    if not there:
+        return f"{key} is an unknown key: {holder} has no keys of its own"
+    sentence = f"{key} is an unknown key{did_you_mean(name, there)}"
+    if holder in ("hydra.sweeper", "hydra.launcher"):  # each option of these groups has its own
+        group = holder.replace(".", "/")
+        sentence += f"; another {group} may have it ({', '.join(choices(group))})"
+    return sentence
 
 
 def _offered(text: str) -> list[str]:
@@ -180,20 +211,10 @@ def _offered(text: str) -> list[str]:
 
 def help_page(program: str, purpose: str) -> str:
     """Usage, the config groups with a line on each option, and the keys people type. Needs no torch."""
-    from rag_experiments.config import conf_dir
+    from rag_experiments.config import OPTION_GROUPS, conf_dir
 
     lines = [purpose, "", f"    {program} [group=option …] [key=value …]", ""]
-    for group in (
-        "algorithm",
-        "model",
-        "data",
-        "retriever",
-        "trainer",
-        "evaluation",
-        "tracking",
-        "experiment",
-        "sweep",
-    ):
+    for group in OPTION_GROUPS:
         options = sorted((conf_dir() / group).glob("*.yaml"))
         if not options:
             continue

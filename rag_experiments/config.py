@@ -28,6 +28,19 @@ from rag_experiments.models import source
 from rag_experiments.trainer_arguments import check_trainer_arguments
 
 GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
+"""Top-level nodes of a configuration."""
+OPTION_GROUPS = (
+    "algorithm",
+    "model",
+    "data",
+    "retriever",
+    "trainer",
+    "evaluation",
+    "tracking",
+    "experiment",
+    "sweep",
+)
+"""Folders of `conf/`, of which an option is chosen with `group=option`; `--help` shows them in this order."""
 MODEL_CLASSES = {
     "encoder": schema.EncoderConfig,
     "decoder": schema.ReaderConfig,
@@ -166,12 +179,16 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
     for group in GROUPS:
         value = plain.get(group)
         if not isinstance(value, dict):
-            raise RequestError(f"{group}={value!r} is no configuration: choose one of {', '.join(choices(group))}")
+            options = choices(group)
+            right = f"choose one of {', '.join(options)}" if options else f"set its keys, as {group}.<key>=…"
+            raise RequestError(f"{group}={value!r} is no configuration: {right}")
     return plain
 
 
-def choices(group: str) -> list[str]:
-    """The options of a config group that ship with the package."""
+def choices(group: str, folders: bool = False) -> list[str]:
+    """The options of a config group that ship with the package, or the groups below it."""
+    if folders:
+        return sorted(entry.name for entry in (conf_dir() / group).glob("*/"))
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 

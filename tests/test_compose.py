@@ -88,6 +88,31 @@ def test_a_model_on_the_command_line_wins_over_the_algorithms():
     assert "e5" in config.model.path
 
 
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("hydra.run.dirr=x", "hydra.run.dirr is an unknown key (did you mean 'dir'?)"),
+        ("hydra.sweper.n_trials=3", "hydra.sweper.n_trials is an unknown key (did you mean 'sweeper' or 'sweep'?)"),
+        ("hydra.launcher.n_job=3", "did you mean 'n_jobs'?); another hydra/launcher may have it (local, ray"),
+        ("hydra.sweeper.n_trials=3", "another hydra/sweeper may have it (grid, optuna, random)"),
+        ("hydra/swep=optuna", "hydra/swep is an unknown config group (did you mean 'hydra/sweeper'?)"),
+        ("hydra/sweeper=optun", "hydra/sweeper=optun is not one of the hydra/sweeper options (did you mean 'optuna'?)"),
+        ("hydra.job.chdir=maybe", "hydra.job.chdir: value 'maybe' is not a valid bool"),
+        ("hydra=x", "hydra is no config group"),
+        ("seed.x=1", "seed.x is an unknown key: seed has no keys of its own"),
+        ("sedd=1", "sedd is an unknown key (did you mean 'seed'?)"),
+        ("experiments=demo", "experiments is an unknown key (did you mean 'experiment'?)"),
+        ("experiment=dem", "experiment=dem is not one of the experiment options (did you mean 'demo'?)"),
+        ("model@retriver.encoder=minilm", "unknown place (did you mean 'model@retriever.encoder'?)"),
+        ("paths=x", "paths='x' is no configuration: set its keys, as paths.<key>=…"),
+    ],
+)
+def test_what_does_not_compose_is_said_with_what_would(override, sentence):
+    with pytest.raises(RequestError) as refused:
+        checked([override])
+    assert sentence in str(refused.value)
+
+
 def test_every_yaml_says_what_it_is():
     for file in conf_dir().rglob("*.yaml"):
         assert len(cli.first_comment(file)) > 10, file
