@@ -197,8 +197,9 @@ def _sweep_facts(request: Request) -> dict[str, str | None] | None:
 
 
 def objective(request: Request, metrics: dict[str, float]) -> float | None:
-    """The figure of `trainer.metric_for_best_model` on dev, which sweeps search by."""
-    return metrics.get(request.config.trainer.get("metric_for_best_model", ""))
+    """The figure that sweeps search by: `sweep.metric`, or else `trainer.metric_for_best_model`."""
+    config = request.config
+    return metrics.get(config.sweep.metric or config.trainer.get("metric_for_best_model") or "")
 
 
 if __name__ == "__main__":
