@@ -21,7 +21,6 @@ from transformers.training_args import ParallelMode
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts
 from rag_experiments.callbacks import Progress
-from rag_experiments.errors import RequestError
 from rag_experiments.models.load import load_model
 from rag_experiments.models.precision import resolve_precision
 from rag_experiments.request import Request
@@ -86,11 +85,7 @@ def make_retriever(request: Request, model: Any) -> Retriever:
 
 
 def build_trainer(request: Request, parts: Parts, checkpoints: Path, callbacks: list[TrainerCallback]) -> Any:
-    """The algorithm's trainer.
-
-    Raises:
-        RequestError: early stopping is asked for without what it needs.
-    """
+    """The algorithm's trainer."""
     args = training_arguments(request.config, checkpoints)
     if args.parallel_mode == ParallelMode.NOT_PARALLEL and torch.cuda.device_count() > 1 and not args.use_cpu:
         log.warning(
@@ -99,8 +94,6 @@ def build_trainer(request: Request, parts: Parts, checkpoints: Path, callbacks: 
         )
     patience = request.config.early_stopping
     if patience is not None:
-        if not args.load_best_model_at_end:
-            raise RequestError("early_stopping needs trainer.load_best_model_at_end=true and an eval_strategy")
         callbacks = [*callbacks, EarlyStoppingCallback(early_stopping_patience=patience)]
     trainer = request.trainer_class(parts, args, callbacks)
     trainer.pop_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)

@@ -51,11 +51,7 @@ def check_request(composed: DictConfig) -> Request:
     config, resolved = check_common(composed)
     check_sources(config, resolved)
     data = load_data(config.data, cache_dir(config))
-    check_sizes(config, data)
-    trainer_class = check_algorithm(config)
-    check_needs(data, trainer_class.needs, config.algorithm.name)
-    check_best_metric(config, data, trainer_class)
-    check_trainer_fits(config, trainer_class)
+    trainer_class = check_with_data(config, data)
     check_training_arguments(config)
     return Request(
         config=config,
@@ -64,6 +60,21 @@ def check_request(composed: DictConfig) -> Request:
         trainer_class=trainer_class,
         data=data,
     )
+
+
+def check_with_data(config: RunConfig, data: RagData) -> Any:
+    """The checks of algorithm, trainer and data against each other; returns the trainer class.
+
+    Raises:
+        RequestError: what one asks for and another lacks.
+    """
+    check_sizes(config, data)
+    trainer_class = check_algorithm(config)
+    check_needs(data, trainer_class.needs, config.algorithm.name)
+    trainer_class.check_data(config, data)
+    check_best_metric(config, data, trainer_class)
+    check_trainer_fits(config, trainer_class)
+    return trainer_class
 
 
 def check_sizes(config: RunConfig, data: RagData) -> None:
@@ -111,8 +122,15 @@ def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> N
 
 
 def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
-    """Raise `RequestError` for arguments of Trainer's that this algorithm's examples or loss cannot follow."""
+    """Raise `RequestError` for arguments of Trainer's that this algorithm, or early stopping, cannot follow."""
     name = config.algorithm.name
+    if config.early_stopping is not None and not (
+        config.trainer.get("load_best_model_at_end") and config.trainer.get("eval_strategy", "no") != "no"
+    ):
+        raise RequestError(
+            f"early_stopping={config.early_stopping} needs trainer.load_best_model_at_end=true and "
+            "trainer.eval_strategy=epoch or steps"
+        )
     if config.trainer.get("train_sampling_strategy") == "group_by_length" and not trainer_class.groups_by_length:
         raise RequestError(
             f"trainer.train_sampling_strategy=group_by_length: algorithm={name} sorts the texts of a batch by length "

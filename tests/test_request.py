@@ -10,7 +10,8 @@ from rag_experiments.algorithms.base import AlgorithmTrainer
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.request import check_best_metric, check_trainer_fits, measured
-from rag_experiments.schema import EvaluationConfig
+from rag_experiments.schema import EvaluationConfig, SweepConfig
+from rag_experiments.train import objective
 
 BARE = Question("q", "Why?")
 KNOWN = Question("q", "Why?", answers=("because",), positive_ids=("p",))
@@ -60,14 +61,32 @@ def test_arguments_that_would_be_ignored_or_fail_are_refused():
     from rag_experiments.algorithms.ctl import CTLTrainer
     from rag_experiments.algorithms.swr import SwRTrainer
 
-    def fits(trainer_class, **trainer):
-        check_trainer_fits(SimpleNamespace(trainer=trainer, algorithm=SimpleNamespace(name="x")), trainer_class)
+    def fits(trainer_class, early_stopping=None, **trainer):
+        config = SimpleNamespace(trainer=trainer, algorithm=SimpleNamespace(name="x"), early_stopping=early_stopping)
+        check_trainer_fits(config, trainer_class)
 
     fits(SwRTrainer, train_sampling_strategy="group_by_length", label_smoothing_factor=0.0)
     with pytest.raises(RequestError, match="sorts the texts of a batch"):
         fits(CTLTrainer, train_sampling_strategy="group_by_length")
     with pytest.raises(RequestError, match="no smoothing"):
         fits(SwRTrainer, label_smoothing_factor=0.1)
+    fits(CTLTrainer, early_stopping=3, eval_strategy="epoch", load_best_model_at_end=True)
+    for short in ({"eval_strategy": "epoch"}, {"load_best_model_at_end": True}, {}):
+        with pytest.raises(RequestError, match="early_stopping=3 needs"):
+            fits(CTLTrainer, early_stopping=3, **short)
+
+
+def test_a_search_goes_by_the_sweeps_metric_where_there_is_one():
+    metrics = {"dev/ndcg@10": 0.5, "dev/recall@4": 0.7}
+
+    def found(metric, **trainer):
+        return objective(
+            SimpleNamespace(config=SimpleNamespace(sweep=SweepConfig(metric=metric), trainer=trainer)), metrics
+        )
+
+    assert found(None, metric_for_best_model="dev/ndcg@10") == 0.5
+    assert found("dev/recall@4", metric_for_best_model="dev/ndcg@10") == 0.7
+    assert found(None, metric_for_best_model=None) is None
 
 
 def test_the_questions_that_are_asked_during_training_count():

@@ -94,8 +94,8 @@ class AlgorithmTrainer(Trainer):
     """The base of every algorithm.
 
     Subclasses set the class attributes and implement `training_examples`, `collate` and `compute_loss`.
-    `check_config(config)`, a static method, may refuse a configuration (`RequestError`) before weights
-    are read; `before_training()` does what must come first (prescoring, a first retrieval).
+    `check_config(config)`, a static method, and `check_data(config, data)` may refuse a request (`RequestError`)
+    before weights are read; `before_training()` does what must come first (prescoring, a first retrieval).
     """
 
     Config: ClassVar[type]
@@ -127,6 +127,10 @@ class AlgorithmTrainer(Trainer):
     """True where `trainer.train_sampling_strategy=group_by_length` has a meaning: the others sort within a batch."""
     scales_own_loss: ClassVar[bool] = False
     """True where `compute_loss` divides by `num_items_in_batch`, the whole optimiser step's count."""
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """Refuse what these hyper-parameters ask of the data, beyond `needs`, and it lacks. Nothing by default."""
 
     def before_training(self) -> None:
         """Work that must be done before examples are made. Nothing by default."""

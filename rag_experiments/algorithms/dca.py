@@ -38,8 +38,9 @@ from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
 from rag_experiments.algorithms.distillation import DistillationTrainer, ScoreAhead, candidate_log_probs, entropy
-from rag_experiments.algorithms.fid import listed_rows
-from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, open_teacher
+from rag_experiments.algorithms.fid import check_listed, listed_rows
+from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, check_can_be_trained, open_teacher
+from rag_experiments.data.load import RagData
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models.fid_attention import TeacherScore
@@ -149,6 +150,22 @@ class DCATrainer(DistillationTrainer):
             raise RequestError(
                 "algorithm.refresh_every searches for candidates, and algorithm.passages=data lists them"
             )
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """Raises `RequestError` where the data lists no candidates, or lacks answers that the teacher needs."""
+        super().check_data(config, data)
+        hyper, questions = config.algorithm, data.splits["train"]
+        if hyper.passages == "data":
+            check_listed(questions)
+        if hyper.teacher_score in ("adist", "adist_peak"):
+            lacking = next((question for question in questions if not question.answers), None)
+            if lacking is not None:
+                raise RequestError(
+                    f"algorithm.teacher_score={hyper.teacher_score} needs answers, and question {lacking.id!r} has "
+                    "none: use cross_attention, or leave it to auto"
+                )
+        check_can_be_trained(hyper.teacher, hyper.teacher_steps, questions)
 
     def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
         self.given_args = args

@@ -17,9 +17,11 @@ from transformers import TrainerCallback
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.errors import RequestError
 from rag_experiments.retrieval.refresh import Candidates
+from rag_experiments.schema import RunConfig
 
 NO_PASSAGE = -1e9  # the score of an empty place: finite, so that 0 · log 0 stays 0
 
@@ -48,14 +50,18 @@ class DistillationTrainer(AlgorithmTrainer):
     candidates: Any
     """`Candidates`, or whatever else has `rows_QK`."""
 
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """Raises `RequestError` for `add_gold` where no gold passage is known."""
+        if config.algorithm.add_gold and not any(question.positive_ids for question in data.splits["train"]):
+            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
+
     def before_training(self) -> None:
-        """The training questions, their retrieval queries and their golds; refuses `add_gold` where none is known."""
+        """The training questions, their retrieval queries and their golds."""
         parts = self.parts
         self.questions = parts.data.splits["train"]
         self.queries = [retrieval_query(question, parts.config.data.query_history) for question in self.questions]
         self.golds = [parts.data.passages.rows(question.positive_ids).tolist() for question in self.questions]
-        if self.hyper.add_gold and not any(self.golds):
-            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
 
     def search_candidates(self, **options: Any) -> Candidates:
         """The encoder's own best `algorithm.candidates` of the corpus for each question, golds among them if asked."""

@@ -28,6 +28,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
 from rag_experiments.algorithms.sft import answer_loss
+from rag_experiments.data.load import RagData
 from rag_experiments.data.prompts import TruncationCounts
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.schema import Passage, Question
@@ -74,6 +75,15 @@ class FiDTrainer(AlgorithmTrainer):
         if config.model.load_in_4bit and config.model.lora is None:
             raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
         config.model.fid = config.model.fid or FidSettings()
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """Raises `RequestError` for `passages: data` and `add_gold` where the questions list none."""
+        questions = data.splits["train"]
+        if config.algorithm.passages == "data":
+            check_listed(questions)
+        if config.algorithm.add_gold and not any(question.positive_ids for question in questions):
+            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
 
     def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
         # One setting under its old and its new name.
@@ -140,11 +150,7 @@ class FiDTrainer(AlgorithmTrainer):
 
 
 def passage_rows(parts: Parts, questions: Sequence[Question], hyper: FiDConfig) -> list[list[int]]:
-    """Rows of the passages that each question is read with.
-
-    Raises:
-        RequestError: `passages: data`, and a question lists none.
-    """
+    """Rows of the passages that each question is read with."""
     store = parts.data.passages
     k = min(hyper.train_k or parts.config.retriever.k, len(store))
     if hyper.passages == "data":
@@ -158,13 +164,18 @@ def passage_rows(parts: Parts, questions: Sequence[Question], hyper: FiDConfig) 
     return [with_gold(rows, store.rows(q.positive_ids).tolist(), k) for rows, q in zip(found, questions, strict=True)]
 
 
+def check_listed(questions: Sequence[Question]) -> None:
+    """Raise `RequestError` for a question that lists no passages of its own."""
+    for question in questions:
+        if not question.candidate_ids:
+            raise RequestError(
+                f"algorithm.passages=data: question {question.id!r} lists no passages of its own (candidate_ids; ctxs "
+                "of data=dpr); use algorithm.passages=retriever"
+            )
+
+
 def listed_rows(store: Any, question: Question) -> list[int]:
-    """Rows of the data's own candidates of a question. Raises `RequestError` where it has none."""
-    if not question.candidate_ids:
-        raise RequestError(
-            f"question {question.id!r} lists no passages of its own (ctxs): use algorithm.passages=retriever, "
-            "or data=dpr with ctxs"
-        )
+    """Rows of the data's own candidates of a question (`check_listed` saw that there are some)."""
     return store.rows(question.candidate_ids).tolist()
 
 

@@ -157,6 +157,17 @@ class TeacherTraining:
     """Not the run's: runs with other seeds share one teacher."""
 
 
+def check_can_be_trained(config: ReaderConfig, steps: int, questions: Sequence[Question]) -> None:
+    """Raise `RequestError` where a teacher has to be trained first and no question has an answer to learn from."""
+    if steps == 0 or any(question.answers for question in questions):
+        return
+    if config.init == "random" or saved_settings(config.path, config.revision) is None:
+        raise RequestError(
+            "algorithm=dca trains a reader first, and no training question has an answer: give a trained one "
+            "(model@algorithm.teacher=run algorithm.teacher.path=run://…), or algorithm.teacher_steps=0"
+        )
+
+
 def open_teacher(config: ReaderConfig, parts: Parts, training: TeacherTraining, args: TrainingArguments) -> FidReader:
     """The frozen reader that teaches: as it is where it is a FiD run's or `steps` is 0, else trained first, once.
 
@@ -194,17 +205,8 @@ def _teacher_key(config: ReaderConfig, parts: Parts, training: TeacherTraining) 
 
 
 def _train(config: ReaderConfig, parts: Parts, training: TeacherTraining, args: TrainingArguments, to: Path) -> None:
-    """A short FiD run on the current retriever's passages, without evaluation, into folder `to`.
-
-    Raises:
-        RequestError: training questions without answers, from which no reader can learn.
-    """
+    """A short FiD run on the current retriever's passages, without evaluation, into folder `to`."""
     questions = [question for question in parts.data.splits["train"] if question.answers]
-    if not questions:
-        raise RequestError(
-            "algorithm=dca trains a reader first, and no training question has an answer: give a trained one "
-            "(model@algorithm.teacher=run algorithm.teacher.path=run://…), or algorithm.teacher_steps=0"
-        )
     log.info("teacher: training a FiD reader for %d steps, once", training.steps)
     reader = FidReader.load(config, parts.cache)
     run = dataclasses.replace(

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rag_experiments import runs
 from rag_experiments.config import _checked as checked
 from rag_experiments.config import check_common, check_writable
-from rag_experiments.data.load import RagData, check_needs, load_data
+from rag_experiments.data.load import RagData, load_data
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import RunConfig, SweepConfig
 from rag_experiments.sweeps import report
@@ -93,17 +93,13 @@ class Session:
 
         Returns the hash of the data.
         """
-        from rag_experiments.config import check_algorithm
-        from rag_experiments.request import cache_dir, check_best_metric, check_sizes, check_sources
+        from rag_experiments.request import cache_dir, check_sources, check_with_data
 
         check_sources(config, resolved)
         key = json.dumps(resolved["data"], sort_keys=True, default=str)
         if key not in self._data:
             self._data[key] = load_data(config.data, cache_dir(config))
-        check_sizes(config, self._data[key])
-        trainer_class = check_algorithm(config)
-        check_needs(self._data[key], trainer_class.needs, config.algorithm.name)
-        check_best_metric(config, self._data[key], trainer_class)
+        check_with_data(config, self._data[key])
         return self._data[key].content_hash
 
     def plan(self, job: Job) -> Job:

@@ -12,6 +12,7 @@ import torch
 from rag_experiments.algorithms import teacher as teachers
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, dca_loss, fitting_score, standardised
 from rag_experiments.algorithms.teacher import PassageTeacher
+from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models.fid import FidReader
 from rag_experiments.schema import FidSettings, ReaderConfig
@@ -220,6 +221,25 @@ def test_candidates_are_refreshed_and_scored(tiny_bert, tiny_llama, tmp_path):
     trainer.train()
     assert not np.array_equal(before, trainer.candidates.rows_QK)
     assert any("train/candidates_changed" in line for line in trainer.state.log_history)
+
+
+def test_what_the_data_lacks_is_refused_before_weights_are_read(tiny_llama):
+    def check(*questions, **settings):
+        given = {"teacher": ReaderConfig(path=str(tiny_llama)), **settings}
+        data = SimpleNamespace(splits={"train": list(questions)})
+        DCATrainer.check_data(SimpleNamespace(algorithm=DCAConfig(**given)), data)
+
+    bare, answered = Question("q1", "Why?"), Question("q2", "Why?", answers=("so",))
+    check(bare, answered)
+    check(bare, teacher_steps=0)
+    with pytest.raises(RequestError, match=r"trains a reader first.*teacher_steps=0"):
+        check(bare)
+    with pytest.raises(RequestError, match=r"adist_peak needs answers, and question 'q1'"):
+        check(answered, bare, teacher_score="adist_peak")
+    with pytest.raises(RequestError, match="question 'q1' lists no passages"):
+        check(bare, passages="data", teacher_steps=0)
+    with pytest.raises(RequestError, match="no training question has positive_ids"):
+        check(answered, add_gold=True)
 
 
 def test_requests_that_cannot_work():

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rag_experiments.algorithms.fid import FiDTrainer, fid_loss, with_gold
+from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer, fid_loss, with_gold
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models.fid import FidReader
@@ -108,11 +108,22 @@ def test_gold_takes_the_last_place():
 
 def test_the_datas_own_passages(model, tmp_path):
     _, questions = small_set()
-    with pytest.raises(RequestError, match="q0"):
-        trainer_of(model, tmp_path, algorithm_passages="data")
     listed = [dataclasses.replace(question, candidate_ids=("x1", "p3", "x0")) for question in questions]
     trainer = trainer_of(model, tmp_path, questions=listed, algorithm_passages="data")
     assert trainer.parts.data.passages.ids(trainer.rows[0]) == ["x1", "p3"]
+
+
+def test_what_the_data_lacks_is_refused_before_weights_are_read():
+    data = SimpleNamespace(splits={"train": [Question("q0", "Why?", answers=("so",))]})
+
+    def check(**settings):
+        FiDTrainer.check_data(SimpleNamespace(algorithm=FiDConfig(**settings)), data)
+
+    check()
+    with pytest.raises(RequestError, match="question 'q0' lists no passages of its own"):
+        check(passages="data")
+    with pytest.raises(RequestError, match="no training question has positive_ids"):
+        check(add_gold=True)
 
 
 def test_labels_are_the_answer_only(model, tmp_path):
