@@ -13,13 +13,13 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from rag_experiments.errors import RequestError
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job, Result, not_begun, record_exception, result_of
 from rag_experiments.sweeps.launchers import JobLauncher
+from rag_experiments.sweeps.naming import sweep_folder
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class SubmititLauncher(RemoteLauncher):
             import submitit
         except ImportError as error:
             raise RequestError("this launcher needs submitit: pip install 'rag_experiments[slurm]'") from error
-        folder = Path(self.config.hydra.sweep.dir).resolve() / ".submitit"
+        folder = sweep_folder(self.config).resolve() / ".submitit"
         try:
             executor = submitit.AutoExecutor(folder=folder / "%j", cluster=self.cluster)
             executor.update_parameters(**self.parameters)

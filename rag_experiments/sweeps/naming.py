@@ -1,15 +1,38 @@
-"""Folder names of jobs: what differs, in plain characters, the same whatever else the sweep holds."""
+"""Folders of sweeps and of their jobs: what differs, in plain characters, the same whatever else the sweep holds."""
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from rag_experiments.files import safe_name
 
 NAME_LIMIT = 120
 VALUE_LIMIT = 48
 """A longer value (a path, a list) is cut and told apart by a hash, so that its neighbours stay readable."""
+
+
+@contextmanager
+def hydra_config(composed: DictConfig) -> Iterator[None]:
+    """Inside, `${hydra:…}` is resolved from `composed`; Hydra itself sets it for the jobs it runs only."""
+    before = HydraConfig.instance().cfg
+    try:
+        HydraConfig.instance().set_config(composed)
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def sweep_folder(config: DictConfig) -> Path:
+    """`hydra.sweep.dir`, also where its name is made of the options chosen (`${hydra:runtime.choices.model}`)."""
+    with hydra_config(copy.deepcopy(config)):  # a copy: what Hydra holds becomes read-only
+        return Path(config.hydra.sweep.dir)
 
 
 def job_label(overrides: Sequence[str], swept: Collection[str]) -> str:

@@ -8,10 +8,8 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +24,7 @@ from rag_experiments.sweeps import report
 from rag_experiments.sweeps.claims import Claims
 from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
 from rag_experiments.sweeps.launchers import JobLauncher
-from rag_experiments.sweeps.naming import job_label, split_override
+from rag_experiments.sweeps.naming import hydra_config, job_label, split_override, sweep_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +40,7 @@ class Session:
         self.config = config
         self.config_loader = config_loader
         self.launcher = launcher
-        self.folder = Path(config.hydra.sweep.dir)
+        self.folder = sweep_folder(config)
         check_writable(self.folder, "hydra.sweep.dir")
         if config.resume is not None:
             raise RequestError("resume=… is for one run: a sweep is continued by the same command again")
@@ -65,14 +63,10 @@ class Session:
         """
         from rag_experiments.cli import translated_errors
 
-        before = HydraConfig.instance().cfg
-        try:
-            with translated_errors():
-                composed = self.config_loader.load_sweep_config(self.config, list(overrides))
-                HydraConfig.instance().set_config(composed)
+        with translated_errors():
+            composed = self.config_loader.load_sweep_config(self.config, list(overrides))
+        with translated_errors(), hydra_config(composed):
             return check_common(composed)
-        finally:
-            HydraConfig.instance().cfg = before
 
     def job(self, overrides: Sequence[str], swept: Iterable[str], label: str | None = None) -> Job:
         """A job with its hashes; one whose request is wrong has a `refusal`."""

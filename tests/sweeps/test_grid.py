@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rag_experiments import train
 from rag_experiments.errors import RequestError
 from rag_experiments.sweeps import report, session
 from rag_experiments.sweeps.jobs import Job, Result
@@ -34,6 +35,14 @@ def test_a_grid_runs_every_combination_into_folders_named_by_what_differs_and_ag
     assert sweep(*GRID) == 0
     assert sweep.ran == []
     assert "4 completed (4 reused)" in capsys.readouterr().out
+
+
+def test_a_sweep_without_a_name_is_called_by_its_model_and_data(sweep, monkeypatch):
+    from hydra.core.hydra_config import HydraConfig
+
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as in a fresh process
+    assert train.start([*sweep.common, "hydra/launcher=serial", "seed=0"]) == 0
+    assert sweep.jobs("minilm-jsonl") == {"single": "completed"}
 
 
 def test_an_added_value_or_key_runs_only_what_is_new(sweep):
