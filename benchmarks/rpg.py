@@ -150,9 +150,7 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
     encoder, store = trainer.parts.model, trainer.parts.data.passages
     with autocast(encoder.device, torch.float32):
         texts = store.full_texts(rows_BK.flatten().tolist())
-        queries_BD = encoder(
-            **_moved(encoder, encoder.tokenize_queries([trainer.queries[n] for n in numbers]))
-        )
+        queries_BD = encoder(**_moved(encoder, encoder.tokenize_queries([trainer.queries[n] for n in numbers])))
         passages_ND = encoder(**_moved(encoder, encoder.tokenize_passages(texts)))
         scores_BK = (queries_BD[:, None] * passages_ND.view(*rows_BK.shape, -1)).sum(-1)
         hyper = trainer.hyper

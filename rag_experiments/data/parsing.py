@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,8 @@ def _text(path: Path) -> str:
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise Unreadable(f"not UTF-8 (byte {error.start})") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise Unreadable(f"it begins like a gzipped file, and is cut short or damaged ({error})") from None
 
 
 def _from_blocks(title: str, blocks: Iterable[tuple[str, bool]]) -> Document:

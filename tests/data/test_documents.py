@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from pathlib import Path
@@ -221,6 +222,13 @@ def test_damaged_documents_are_read_or_refused(suffix, damage, tmp_path_factory)
     except Unreadable as error:
         refused = str(error)
     assert "\n" not in refused
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b", b"\x1f\x8bnot gzip at all", gzip.compress(b"some text " * 50)[:-12]])
+def test_a_damaged_gzip_under_a_documents_name_is_unreadable(start, tmp_path):
+    (tmp_path / "a.txt").write_bytes(start)
+    with pytest.raises(Unreadable, match="damaged"):
+        parse(tmp_path / "a.txt")
 
 
 def test_only_pickles(tmp_path):
