@@ -281,6 +281,7 @@ def test_a_trainers_autocast_does_not_change_what_is_embedded(make_folder: MakeF
 
     encoder = Encoder.load(config(make_folder()))
     before = encoder.embed_queries(["the red cat"]), encoder.embed_passages(["the red cat"])
+    AcceleratorState._reset_state()  # an earlier test's trainer had its own precision
     Accelerator(mixed_precision="bf16", cpu=True).prepare(encoder)
     AcceleratorState._reset_state()  # the next test's trainer has its own precision
     ids = {
