@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import string
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -58,8 +59,13 @@ class _UnicodeTokenizer:
 
 @lru_cache(maxsize=1)
 def _rouge() -> Any:
+    from absl import logging as absl_logging
     from rouge_score import rouge_scorer  # two seconds to import: only where an answer is scored
 
+    if sys.__stderr__ is not None:
+        # absl, which it brings, logs to what standard error is now and closes that whenever logging is configured
+        # anew, as Hydra does for each job: a redirected one would be lost to everybody else.
+        absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
     return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_UnicodeTokenizer())
 
 

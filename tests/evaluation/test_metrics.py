@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import sacrebleu
 from rouge_score import rouge_scorer
@@ -110,3 +113,19 @@ def test_bleu_is_sacrebleus_with_any_number_of_references() -> None:
 def test_bleu_refuses_a_question_without_reference() -> None:
     with pytest.raises(ValueError, match="at least one reference"):
         metrics.bleu(["a"], [[]])
+
+
+REDIRECTED = """
+import contextlib, io, logging
+held = io.StringIO()
+with contextlib.redirect_stderr(held):
+    from rag_experiments.evaluation.metrics import rouge_l
+    rouge_l("a cat", ["a cat"])
+logging.shutdown()
+print(held.closed)
+"""
+
+
+def test_scoring_while_standard_error_is_redirected_leaves_it_open():
+    ran = subprocess.run([sys.executable, "-c", REDIRECTED], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
