@@ -162,24 +162,32 @@ def accounted(sample: Sample, folder: Path) -> tuple[int, int, int]:
         return taken, len(intake.problems), sum(intake._remarks.values())
 
 
-@pytest.mark.parametrize("name", FILE_FORMATS)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-@given(damage=DAMAGE)
-def test_damaged_bytes_end_in_a_sentence(name, damage, tmp_path_factory):
-    """Never a traceback; and where nothing is refused, every row of the file is there or accounted for."""
+def load_damaged(name, damage, tmp_path_factory):
+    """The damaged bytes of a sample's file, and what is read from it; `None` where it is refused in one sentence."""
     sample = SAMPLES[name]
     folder = tmp_path_factory.getbasetemp() / f"damaged-{name}"
     folder.mkdir(exist_ok=True)
     sample.write(folder)
     path = folder / sample.questions
-    path.write_bytes(damaged(path.read_bytes(), damage))
+    content = damaged(path.read_bytes(), damage)
+    path.write_bytes(content)
     try:
         with tempfile.TemporaryDirectory() as cache:
-            data = load(sample, folder, Path(cache))
+            return content, load(sample, folder, Path(cache))
     except RequestError as error:
         one_sentence(error)
+        return content, None
+
+
+@pytest.mark.parametrize("name", FILE_FORMATS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@given(damage=DAMAGE)
+def test_damaged_bytes_end_in_a_sentence(name, damage, tmp_path_factory):
+    """Never a traceback; and where nothing is refused, every row of the file is there or accounted for."""
+    content, data = load_damaged(name, damage, tmp_path_factory)
+    if data is None:
         return
-    rows = sum(bool(line.strip()) for line in path.read_bytes().split(b"\n"))
+    rows = sum(bool(line.strip()) for line in content.split(b"\n"))
     asked = sum(map(len, data.splits.values()))
     left_out = any("left out" in note for note in data.notes)
     extra = COUNT if name == "localrqa" else 0  # each of its passages is asked about once more in the other file
@@ -202,20 +210,11 @@ def questions_of_squad(content: bytes) -> int:
 @given(damage=DAMAGE)
 def test_damaged_tables_and_nested_files(name, count, damage, tmp_path_factory):
     """As above, for files whose rows are no lines: what is taken is what another reader counts, or less and said."""
-    sample = SAMPLES[name]
-    folder = tmp_path_factory.getbasetemp() / f"damaged-{name}"
-    folder.mkdir(exist_ok=True)
-    sample.write(folder)
-    path = folder / sample.questions
-    path.write_bytes(damaged(path.read_bytes(), damage))
-    try:
-        with tempfile.TemporaryDirectory() as cache:
-            data = load(sample, folder, Path(cache))
-    except RequestError as error:
-        one_sentence(error)
+    content, data = load_damaged(name, damage, tmp_path_factory)
+    if data is None:
         return
     asked = sum(map(len, data.splits.values()))
-    assert asked == count(path.read_bytes()) or any("left out" in note for note in data.notes)
+    assert asked == count(content) or any("left out" in note for note in data.notes)
 
 
 @pytest.mark.parametrize("name", FILE_FORMATS)
