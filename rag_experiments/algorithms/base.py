@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from rag_experiments.data.load import RagData
 from rag_experiments.data.schema import Question
+from rag_experiments.errors import RequestError
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
 from rag_experiments.retrieval.retriever import Retriever
 from rag_experiments.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RunConfig
@@ -218,6 +219,12 @@ def _named(name: str) -> str:
     if "/" in name:
         return name
     return "train/mean_loss" if name == "train_loss" else f"train/{name.removeprefix('train_')}"
+
+
+def check_add_gold(config: RunConfig, data: RagData) -> None:
+    """Raises `RequestError` for `algorithm.add_gold` where no training question has a known gold passage."""
+    if config.algorithm.add_gold and not any(question.positive_ids for question in data.splits["train"]):
+        raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
 
 
 def sample_questions(questions: Sequence[Question], evaluation: EvaluationConfig) -> Sequence[Question]:

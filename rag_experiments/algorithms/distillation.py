@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, check_add_gold
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.errors import RequestError
 from rag_experiments.retrieval.refresh import Candidates
 from rag_experiments.schema import RunConfig
 
@@ -53,8 +52,7 @@ class DistillationTrainer(AlgorithmTrainer):
     @classmethod
     def check_data(cls, config: RunConfig, data: RagData) -> None:
         """Raises `RequestError` for `add_gold` where no gold passage is known."""
-        if config.algorithm.add_gold and not any(question.positive_ids for question in data.splits["train"]):
-            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
+        check_add_gold(config, data)
 
     def before_training(self) -> None:
         """The training questions, their retrieval queries and their golds."""

@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts
+from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts, check_add_gold
 from rag_experiments.algorithms.sft import answer_loss
 from rag_experiments.data.load import RagData
 from rag_experiments.data.prompts import TruncationCounts
@@ -79,11 +79,9 @@ class FiDTrainer(AlgorithmTrainer):
     @classmethod
     def check_data(cls, config: RunConfig, data: RagData) -> None:
         """Raises `RequestError` for `passages: data` and `add_gold` where the questions list none."""
-        questions = data.splits["train"]
         if config.algorithm.passages == "data":
-            check_listed(questions)
-        if config.algorithm.add_gold and not any(question.positive_ids for question in questions):
-            raise RequestError("algorithm.add_gold=true: no training question has positive_ids; leave it out")
+            check_listed(data.splits["train"])
+        check_add_gold(config, data)
 
     def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
         # One setting under its old and its new name.
