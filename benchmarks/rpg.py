@@ -29,6 +29,7 @@ from rag_experiments.algorithms.rpg import RPGTrainer, rpg_loss
 from rag_experiments.algorithms.scoring import AnswerScorer
 from rag_experiments.data.load import load_data
 from rag_experiments.data.pydocs import PydocsConfig
+from rag_experiments.models.encoder import Encoder
 from rag_experiments.models.precision import autocast
 from rag_experiments.models.reader import Reader
 from rag_experiments.request import check_request
@@ -116,6 +117,7 @@ def _prepare(trainer: RPGTrainer) -> None:
     _ = trainer.candidates.rows_QK
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1  # what train() would set
+    trainer.accelerator.prepare_model(trainer.model)  # and the autocast it would put around the encoder
     trainer.parts.model.train()
 
 
@@ -150,8 +152,10 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
     encoder, store = trainer.parts.model, trainer.parts.data.passages
     with autocast(encoder.device, torch.float32):
         texts = store.full_texts(rows_BK.flatten().tolist())
-        queries_BD = encoder(**_moved(encoder, encoder.tokenize_queries([trainer.queries[n] for n in numbers])))
-        passages_ND = encoder(**_moved(encoder, encoder.tokenize_passages(texts)))
+        # The class's own forward: the instance's is under the autocast of the training.
+        queries = encoder.tokenize_queries([trainer.queries[n] for n in numbers])
+        queries_BD = Encoder.forward(encoder, **_moved(encoder, queries))
+        passages_ND = Encoder.forward(encoder, **_moved(encoder, encoder.tokenize_passages(texts)))
         scores_BK = (queries_BD[:, None] * passages_ND.view(*rows_BK.shape, -1)).sum(-1)
         hyper = trainer.hyper
         device = scores_BK.device

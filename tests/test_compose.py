@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def checked(overrides: list[str]):
 def test_an_algorithm_alone_is_a_whole_run(algorithm):
     config, _ = checked([f"algorithm={algorithm}"])
     assert config.algorithm.name == algorithm
+
+
+@pytest.mark.parametrize("algorithm", OPTIONS["algorithm"])
+def test_a_preset_states_the_defaults_that_its_dataclass_has(algorithm):
+    stated = checked([f"algorithm={algorithm}"])[0].algorithm
+    defaults = type(stated)()
+    keys = [field.name for field in fields(stated) if field.name != "teacher"]  # a model preset, of the model group
+    assert {key: getattr(stated, key) for key in keys} == {key: getattr(defaults, key) for key in keys}
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,9 @@ class DCAConfig:
     """`cross_attention`: as published. `adist`, `adist_peak`: attention times the values' norm over the answer's tokens
     (Atlas; of the mean or of the largest head); need answers. `auto`: `adist_peak` for a decoder LM where every
     training question has an answer, else `cross_attention`."""
-    teacher_temperature: PositiveFloat = 1.0
+    teacher_temperature: PositiveFloat = 0.5
     """T_t."""
-    teacher_standardise: bool = False
+    teacher_standardise: bool = True
     """A question's scores over their own standard deviation, so that one T_t fits readers of any scale."""
     temperature: PositiveFloat = 0.05
     """T_s, of the encoder's similarity."""

@@ -116,7 +116,7 @@ class RPGConfig:
     objective: Objective = "pdist"
     target: Target = "mean"
     """What LM(a|·) is; `emdr2` takes the tokens' probabilities themselves."""
-    temperature: PositiveFloat = 0.1
+    temperature: PositiveFloat = 0.05
     """γ, of the encoder's scores."""
     target_temperature: PositiveFloat = 0.1
     """β, of the language model's."""
@@ -124,7 +124,7 @@ class RPGConfig:
     """K; clamped to the corpus."""
     add_gold: bool = False
     """Put a known gold passage in the last candidate's place where it is not among them."""
-    refresh_every: NonNegativeInt = 0
+    refresh_every: NonNegativeInt = 30
     """Optimiser steps between two searches for candidates; 0: those of the start stay."""
     refresh: Literal["corpus", "questions"] = "corpus"
     """`questions`: search the passage vectors of the start with the current encoder's questions."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from rag_experiments.errors import RequestError
 
@@ -74,18 +75,24 @@ class ScoreCache:
     def _open(self) -> sqlite3.Connection:
         """Raises `RequestError` for a file that is no such cache, or that cannot be written."""
         try:
-            if self.file is not None:
-                self.file.parent.mkdir(parents=True, exist_ok=True)
-            # Autosaving checkpoints and the dataloader may use other threads; one of them at a time does.
-            opened = sqlite3.connect(self.file or ":memory:", timeout=SECONDS_TO_WAIT, check_same_thread=False)
-            opened.execute("PRAGMA journal_mode=WAL")
-            opened.execute("PRAGMA synchronous=NORMAL")
-            opened.execute(SCHEMA)
-            opened.commit()
+            if self.file is None:
+                return self._connect()
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            # SQLite does not wait its timeout for the change to WAL: of two processes that made the file, one failed.
+            with FileLock(f"{self.file}.lock"):
+                return self._connect()
         except (sqlite3.Error, OSError) as error:
             raise RequestError(
                 f"the score cache {self.file} cannot be opened ({error}): remove it, or choose another paths.cache"
             ) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        # Autosaving checkpoints and the dataloader may use other threads; one of them at a time does.
+        opened = sqlite3.connect(self.file or ":memory:", timeout=SECONDS_TO_WAIT, check_same_thread=False)
+        opened.execute("PRAGMA journal_mode=WAL")
+        opened.execute("PRAGMA synchronous=NORMAL")
+        opened.execute(SCHEMA)
+        opened.commit()
         return opened
 
 

@@ -32,7 +32,7 @@ class SwRConfig(SFTConfig):
     """`algorithm:` of `algorithm=swr`."""
 
     name: str = "swr"
-    distractors: Annotated[int, Field(ge=0)] | None = None
+    distractors: Annotated[int, Field(ge=0)] | None = 3
     """Retrieved passages beside the gold ones; `None`: `retriever.k`."""
     gold_position: Literal["first", "random", "by_score"] = "by_score"
     gold_dropout: Fraction = 0.0

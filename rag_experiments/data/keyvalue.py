@@ -21,7 +21,7 @@ from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, NonNegativeInt
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised when the same configuration would give another data set."""
 
 # Every word is one word piece of the usual English vocabularies.
@@ -30,6 +30,11 @@ _WORDS_TEXT = """
     bottle basket candle mirror needle hammer ladder wheel anchor lantern blanket pillow carpet curtain kitchen
     library museum theater temple palace station tunnel valley desert ocean meadow orchard farm barn mill school
     hospital church square
+    wolf horse rabbit eagle falcon turtle salmon dolphin tiger lion bear fox deer sheep goat duck goose swan owl
+    spider butterfly snake frog camel elephant monkey doctor teacher farmer sailor soldier painter singer dancer
+    writer lawyer judge captain pilot driver baker hunter miner tailor nurse actor poet priest guitar piano violin
+    drum trumpet flute hat coat shirt boot glove belt ring crown sword shield arrow spear helmet truck train boat
+    canoe wagon bicycle engine rocket planet moon comet cloud storm thunder
 """
 _VALUES_TEXT = """
     copper silver gold iron steel glass paper cotton silk wool leather wood coal salt sugar honey butter cheese bread
@@ -45,7 +50,7 @@ class KeyvalueConfig(DataConfig):
     """Keys of `data=keyvalue`; a `path` is refused: it was meant for another format."""
 
     format: str = "keyvalue"
-    size: Annotated[int, Field(ge=100)] = 4000
+    size: Annotated[int, Field(ge=100)] = 10_000
     """Keys, each with one passage and one question."""
     seed: NonNegativeInt = 0
 

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rag_experiments.errors import RequestError
 from rag_experiments.models import encoder_files
+from rag_experiments.models.cpu_attention import use_cpu_attention
 from rag_experiments.models.folder import FolderFacts, read_folder, write_folder
 from rag_experiments.models.pooling import PoolingMode, pool
 from rag_experiments.models.precision import autocast, default_device, precision_name, resolve_precision
@@ -81,7 +82,9 @@ class Encoder(nn.Module):
             encoder_files.ensure_eos(tokenizer)
         backbone = encoder_files.load_backbone(resolved, folder, model_config)
         dense = encoder_files.load_dense(folder, facts, resolved)
-        return cls(resolved, tokenizer, backbone, dense).to(device).eval()
+        encoder = cls(resolved, tokenizer, backbone, dense).to(device).eval()
+        use_cpu_attention(backbone)
+        return encoder
 
     @property
     def module(self) -> Encoder:

@@ -66,7 +66,7 @@ def make_trainer(encoder: Path, teacher: Path, root: Path, kind: str = "decoder"
     )
     config = SimpleNamespace(
         seed=0,
-        algorithm=RPGConfig(**{"teacher": teacher_config, "candidates": 4, **hyper}),
+        algorithm=RPGConfig(**{"teacher": teacher_config, "candidates": 4, "refresh_every": 0, **hyper}),
         data=SimpleNamespace(query_history="user"),
         evaluation=EvaluationConfig(bootstrap=0),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,6 +190,28 @@ def test_processes_write_at_once(tmp_path):
     cache = ScoreCache(tmp_path / "scores.sqlite")
     assert len(cache) == 3 * 60 * 5 + 60
     assert cache.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def open_new(folder: Path, together: Any, failures: Any) -> None:
+    for number in range(12):
+        together.wait(60)
+        try:
+            ScoreCache(folder / f"{number}.sqlite").put({b"k": np.zeros(1, dtype=np.float32)})
+        except RequestError as error:
+            failures.put(str(error))
+
+
+def test_processes_make_a_file_at_once(tmp_path):
+    """SQLite refuses the change to WAL mode, at once and whatever the timeout, while another connection makes it."""
+    context = multiprocessing.get_context("spawn")
+    together, failures = context.Barrier(3), context.Queue()
+    workers = [context.Process(target=open_new, args=(tmp_path, together, failures)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert failures.empty(), failures.get()
 
 
 def test_a_file_that_is_no_cache_is_named(tmp_path):

@@ -54,7 +54,7 @@ def test_whatever_is_asked(gold, found, distractors, place):
 
 def test_the_pool_is_the_whole_corpus(tiny_llama, tmp_path):
     """Passages that are nobody's gold are found; they share more words with the questions than other golds do."""
-    trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path)
+    trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path, algorithm_distractors=None)
     pools = [[passage.id for passage in trainer.passages_for(q, 0)] for q in trainer.parts.data.splits["train"]]
     assert all(len(pool) == len(set(pool)) == 3 for pool in pools), "gold and retriever.k = 2 others"
     assert all(q.positive_ids[0] in pool for q, pool in zip(trainer.parts.data.splits["train"], pools, strict=True))
@@ -104,6 +104,8 @@ def test_the_retriever_is_used_with_the_conversation(tiny_llama, tmp_path):
     """The query is made where every retrieval query is made."""
     passages, _ = small_set()
     asked = [Question("q", "And where?", answers=("house",), positive_ids=("p1",), history=QUESTION.history)]
-    trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path, questions=asked, passages=passages)
+    trainer = make_trainer(
+        SwRTrainer, tiny_llama, tmp_path, questions=asked, passages=passages, algorithm_distractors=None
+    )
     wanted = WordRetriever(ListStore(passages)).search(["Is there a cat? And where?"], 3).rows_QK[0]
     assert trainer.found["q"] == [passages[row].id for row in wanted]

@@ -32,5 +32,5 @@ def test_the_same_every_time_and_another_with_another_seed(tmp_path):
 
 
 def test_no_more_keys_than_there_are(tmp_path):
-    with pytest.raises(RequestError, match=r"data\.size=9999"):
-        load_data(KeyvalueConfig(size=9999), tmp_path)
+    with pytest.raises(RequestError, match=r"data\.size=19999"):
+        load_data(KeyvalueConfig(size=19999), tmp_path)
