@@ -90,7 +90,8 @@ def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
-    from rag_experiments.config import conf_dir, register
+    from rag_experiments.config import register
+    from rag_experiments.groups import conf_dir
 
     register()
     extra = list(overrides)
@@ -112,7 +113,8 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     """
     import hydra
 
-    from rag_experiments.config import conf_dir, register
+    from rag_experiments.config import register
+    from rag_experiments.groups import conf_dir
 
     register()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error itself and leaves with status 1
@@ -140,7 +142,7 @@ class translated_errors:
 
 
 def _sentence(error: BaseException) -> str:
-    from rag_experiments.config import OPTION_GROUPS, choices
+    from rag_experiments.groups import OPTION_GROUPS, choices
 
     text, cause = str(error), error.__cause__
     if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
@@ -169,7 +171,7 @@ def _sentence(error: BaseException) -> str:
 
 def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
     """The sentence for a key that Hydra cannot override, with the nearest ones where it goes astray."""
-    from rag_experiments.config import GROUPS, OPTION_GROUPS, choices
+    from rag_experiments.groups import GROUPS, OPTION_GROUPS, choices
 
     if "@" in key:  # a group at another place: Hydra lists the places there are
         places = re.search(r"Did you mean to override (?:one of )?([^?]+)\?", text)
@@ -211,7 +213,7 @@ def _offered(text: str) -> list[str]:
 
 def help_page(program: str, purpose: str) -> str:
     """Usage, the config groups with a line on each option, and the keys people type. Needs no torch."""
-    from rag_experiments.config import OPTION_GROUPS, conf_dir
+    from rag_experiments.groups import OPTION_GROUPS, conf_dir
 
     lines = [purpose, "", f"    {program} [group=option …] [key=value …]", ""]
     for group in OPTION_GROUPS:

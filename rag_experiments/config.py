@@ -11,48 +11,20 @@ import dataclasses
 import importlib
 import os
 import sys
-import types
-import typing
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments import schema
 from rag_experiments.data.formats import FORMATS, config_class
 from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.groups import GROUPS, choices, model_kinds
 from rag_experiments.models import source
 from rag_experiments.trainer_arguments import check_trainer_arguments
-
-GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
-"""Top-level nodes of a configuration."""
-OPTION_GROUPS = (
-    "algorithm",
-    "model",
-    "data",
-    "retriever",
-    "trainer",
-    "evaluation",
-    "tracking",
-    "experiment",
-    "sweep",
-)
-"""Folders of `conf/`, of which an option is chosen with `group=option`; `--help` shows them in this order."""
-MODEL_CLASSES = {
-    "encoder": schema.EncoderConfig,
-    "decoder": schema.ReaderConfig,
-    "encoder_decoder": schema.ReaderConfig,
-}
-
-
-def conf_dir() -> Path:
-    """The configuration tree: inside the package in a wheel, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+from rag_experiments.values import check_values, model_class, refuse_keys_of_other_kinds, with_article
 
 
 def register() -> None:
@@ -85,19 +57,19 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     data_format = plain["data"].get("format")
     if data_format not in FORMATS:
         raise RequestError(f"data.format={data_format!r} is unknown{did_you_mean(str(data_format), FORMATS)}")
-    _refuse_keys_of_other_kinds(plain["model"])
+    refuse_keys_of_other_kinds(plain["model"])
     parts = {
-        "model": _checked(_model_class(plain["model"], "model"), plain["model"], "model"),
-        "data": _checked(config_class(data_format), plain["data"], "data"),
-        "retriever": _checked(schema.RetrieverConfig, plain["retriever"], "retriever"),
+        "model": check_values(model_class(plain["model"], "model"), plain["model"], "model"),
+        "data": check_values(config_class(data_format), plain["data"], "data"),
+        "retriever": check_values(schema.RetrieverConfig, plain["retriever"], "retriever"),
         "trainer": check_trainer_arguments(plain["trainer"]),
-        "evaluation": _checked(schema.EvaluationConfig, plain["evaluation"], "evaluation"),
-        "tracking": _checked(schema.TrackingConfig, plain["tracking"], "tracking"),
-        "sweep": _checked(schema.SweepConfig, plain["sweep"], "sweep"),
-        "paths": _checked(schema.PathsConfig, plain["paths"], "paths"),
+        "evaluation": check_values(schema.EvaluationConfig, plain["evaluation"], "evaluation"),
+        "tracking": check_values(schema.TrackingConfig, plain["tracking"], "tracking"),
+        "sweep": check_values(schema.SweepConfig, plain["sweep"], "sweep"),
+        "paths": check_values(schema.PathsConfig, plain["paths"], "paths"),
     }
     top = {key: plain[key] for key in ("seed", "name", "resume", "plan", "early_stopping")}
-    config = _checked(schema.RunConfig, {**plain, **top}, "", already=parts)
+    config = check_values(schema.RunConfig, {**plain, **top}, "", already=parts)
     _check_metric_name(config)
     # A default that is typed out and one that is left out are one configuration: one hash, no column apart.
     filled = {name: dataclasses.asdict(part) for name, part in parts.items() if not isinstance(part, dict)}
@@ -112,13 +84,13 @@ def check_algorithm(config: schema.RunConfig) -> Any:
     """
     given = dict(config.algorithm)
     trainer_class = import_algorithm(given.pop("_target_", None))
-    config.algorithm = _checked(trainer_class.Config, given, "algorithm")
+    config.algorithm = check_values(trainer_class.Config, given, "algorithm")
     trains = trainer_class.trains if isinstance(trainer_class.trains, tuple) else (trainer_class.trains,)
     if config.model.kind not in trains:
         fitting = [name for name, kind in model_kinds().items() if kind in trains]
         raise RequestError(
-            f"algorithm={given.get('name')} trains {_article(' or '.join(trains))}, but model.path="
-            f"{config.model.path} is {_article(config.model.kind)}: choose model={'|'.join(fitting)}, "
+            f"algorithm={given.get('name')} trains {with_article(' or '.join(trains))}, but model.path="
+            f"{config.model.path} is {with_article(config.model.kind)}: choose model={'|'.join(fitting)}, "
             "or model=run with the path of such a run"
         )
     _check_retriever(config, trainer_class)
@@ -157,16 +129,6 @@ def import_algorithm(target: str | None) -> Any:
     return found
 
 
-def model_kinds() -> dict[str, str]:
-    """Preset name to the kind of model it is, read from `conf/model/` without composing."""
-    kinds = {}
-    for file in sorted((conf_dir() / "model").glob("*.yaml")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            if line.startswith("kind:"):
-                kinds[file.stem] = line.split(":", 1)[1].split("#")[0].strip()
-    return kinds
-
-
 def _resolved(composed: DictConfig) -> dict[str, Any]:
     composed = without_hydra(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
@@ -185,114 +147,11 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def choices(group: str, folders: bool = False) -> list[str]:
-    """The options of a config group that ship with the package, or the groups below it."""
-    if folders:
-        return sorted(entry.name for entry in (conf_dir() / group).glob("*/"))
-    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
-
-
 def _settle_kinds(holder: dict[str, Any]) -> None:
     """`kind: auto` (model=run) becomes what the run's model is."""
     for value in holder.values():
         if isinstance(value, dict) and value.get("kind") == "auto":
             value["kind"] = source.kind_of(value["path"])
-
-
-def _model_class(node: dict[str, Any], key: str) -> type:
-    kind = node.get("kind")
-    if kind not in MODEL_CLASSES:
-        raise RequestError(f"{key}.kind={kind!r} is not a kind of model{did_you_mean(str(kind), MODEL_CLASSES)}")
-    return MODEL_CLASSES[kind]
-
-
-def _field_names(cls: Any) -> set[str]:
-    return {field.name for field in dataclasses.fields(cls)}
-
-
-def _refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
-    """Raise `RequestError` where the model has a key that only models of another kind have."""
-    own = _model_class(node, "model")
-    for name in node:
-        owners = [kind for kind, cls in MODEL_CLASSES.items() if name in _field_names(cls)]
-        if owners and name not in _field_names(own):
-            fitting = [preset for preset, kind in model_kinds().items() if kind in owners]
-            raise RequestError(
-                f"model.{name} is a key of {_article(' or '.join(owners))}, but model.path={node.get('path')} is "
-                f"{_article(node['kind'])}: choose model={'|'.join(fitting)}"
-            )
-
-
-def _checked(cls: type, values: dict[str, Any], key: str, already: dict[str, Any] | None = None) -> Any:
-    """`values` as an instance of dataclass `cls`; `already` holds fields that are checked."""
-    already = already or {}
-    refuse_unknown(cls, {name: value for name, value in values.items() if name not in already}, key)
-    values = {**values, **already}
-    try:
-        return TypeAdapter(cls, config=None).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in _location(first["loc"], values))
-        full = ".".join(part for part in (key, where) if part)
-        if first["type"] == "missing":
-            raise RequestError(f"{full} has no value: set {full}=…") from error
-        reason = first["msg"].removeprefix("Value error, ")
-        shown = "" if first["type"] == "value_error" and not where else f"={first['input']!r}"
-        raise RequestError(f"{full}{shown}: {reason[0].lower()}{reason[1:]}") from error
-
-
-def check_values(cls: type, values: Any, key: str) -> Any:
-    """`values` as an instance of dataclass `cls`, for keys outside the run's own (those of a command).
-
-    Raises:
-        RequestError: an unknown key, a wrong type, a value out of range, named under `key`.
-    """
-    return _checked(cls, values, key)
-
-
-def _location(loc: tuple[Any, ...], values: Any) -> list[Any]:
-    """The keys of a pydantic location without the names of union members."""
-    kept: list[Any] = []
-    for part in loc:
-        if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
-            values = values[part]
-        elif kept:
-            continue
-        kept.append(part)
-    return kept
-
-
-def refuse_unknown(cls: type, values: Any, key: str) -> None:
-    """Raise `RequestError` for the first key, at any depth, that dataclass `cls` has no field for."""
-    if not (dataclasses.is_dataclass(cls) and isinstance(values, dict)):
-        return
-    hints = get_type_hints(cls)
-    names = [field.name for field in dataclasses.fields(cls)]
-    for name, value in values.items():
-        full = f"{key}.{name}" if key else str(name)
-        if name not in names:
-            raise RequestError(f"{full} is an unknown key{did_you_mean(str(name), names)}")
-        inner: list[Any] = [member for member in _members(hints[name]) if dataclasses.is_dataclass(member)]
-        if len(inner) == 1:
-            _refuse_other_kind(inner[0], value, full)
-            refuse_unknown(inner[0], value, full)
-
-
-def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
-    """Raise `RequestError` for a second model of a kind that cannot stand at `key`, before its keys look unknown."""
-    if not (issubclass(cls, schema.ModelConfig) and isinstance(value, dict) and value.get("kind") in MODEL_CLASSES):
-        return
-    if MODEL_CLASSES[value["kind"]] is not cls:
-        kinds = [kind for kind, known in MODEL_CLASSES.items() if known is cls]
-        fitting = [name for name, kind in model_kinds().items() if kind in kinds]
-        raise RequestError(
-            f"{key} must be {_article(' or '.join(kinds))}, but {value.get('path')} is {_article(value['kind'])}: "
-            f"choose model@{key}={'|'.join(fitting)}"
-        )
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 def _check_metric_name(config: schema.RunConfig) -> None:
@@ -318,10 +177,6 @@ def _check_retriever(config: schema.RunConfig, trainer_class: type) -> None:
             )
     elif retriever.type != "bm25" and retriever.encoder is None:
         raise RequestError("the retriever has no encoder: add model@retriever.encoder=minilm, or use retriever=bm25")
-
-
-def _article(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def check_writable(directory: Path, key: str) -> None:

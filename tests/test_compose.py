@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from rag_experiments import cli
-from rag_experiments.config import check_algorithm, check_common, conf_dir, model_kinds
+from rag_experiments.config import check_algorithm, check_common
 from rag_experiments.errors import RequestError
+from rag_experiments.groups import conf_dir, model_kinds
 
 OPTIONS = {
     group: sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))

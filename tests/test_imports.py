@@ -17,7 +17,7 @@ LAYERS = [
     {"schema", "files", "credentials", "provenance", "outcome", "trainer_arguments", "tracking_names"},
     {"run_directory", "processes", "recording", "runs", "data"},
     {"models"},
-    {"config", "cli", "tracking"},
+    {"config", "groups", "values", "cli", "tracking"},
     {"resume"},
     {"retrieval"},
     {"evaluation"},

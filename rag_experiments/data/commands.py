@@ -89,7 +89,7 @@ def _own_options(typed: list[str], own: str, options: type) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from rag_experiments.config import check_values
+    from rag_experiments.values import check_values
 
     try:
         given = OmegaConf.to_container(OmegaConf.from_dotlist([word.removeprefix(f"{own}.") for word in typed]))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rag_experiments.data.intake import BadRow, Intake, content_id, id_of, shown, text_of
+from rag_experiments.data.fields import BadRow, content_id, id_of, shown, text_of
+from rag_experiments.data.intake import Intake
 
 ID_KEYS = ("passage_id", "psg_id", "docid", "doc_id", "_id", "id", "pid")
 

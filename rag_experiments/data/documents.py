@@ -19,8 +19,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from rag_experiments.data.cut import find_answer
+from rag_experiments.data.fields import BadRow, check_text, id_of, text_of, texts_of, turns_of
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import BadRow, Intake, check_text, id_of, text_of, texts_of, turns_of
+from rag_experiments.data.intake import Intake
 from rag_experiments.data.lines import Where, data_path, pickle_note
 from rag_experiments.data.parsing import INSTALL, PARSERS, Document, Unreadable, parse
 from rag_experiments.data.schema import Question

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rag_experiments.data.contexts import take_in
-from rag_experiments.data.intake import BadRow, Intake, id_of, shown, text_of
+from rag_experiments.data.fields import BadRow, id_of, shown, text_of
+from rag_experiments.data.intake import Intake
 from rag_experiments.data.schema import Question
 from rag_experiments.data.squad import answers_of
 

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.data.fields import BadRow, id_of, shown, text_of, texts_of, turns_of
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import SPLITS, BadRow, Intake, id_of, shown, text_of, texts_of, turns_of
+from rag_experiments.data.intake import SPLITS, Intake
 from rag_experiments.data.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError

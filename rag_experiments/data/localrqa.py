@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.data.contexts import entries, take_in
+from rag_experiments.data.fields import BadRow, content_id, shown, text_of, texts_of
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import SPLITS, BadRow, Intake, content_id, shown, text_of, texts_of
+from rag_experiments.data.intake import SPLITS, Intake
 from rag_experiments.data.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.schema import Question, Turn

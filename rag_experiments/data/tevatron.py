@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.data.contexts import ID_KEYS, entries, take_in
+from rag_experiments.data.fields import BadRow, id_of, keys_of, shown, text_of, whole_number
 from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.intake import BadRow, Intake, id_of, keys_of, shown, text_of, whole_number
+from rag_experiments.data.intake import Intake
 from rag_experiments.data.lines import data_path
 from rag_experiments.data.schema import Question
 from rag_experiments.data.tables import all_rows, find_files, rows

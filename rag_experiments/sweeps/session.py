@@ -15,7 +15,6 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from rag_experiments import runs
-from rag_experiments.config import _checked as checked
 from rag_experiments.config import check_common, check_writable
 from rag_experiments.data.load import RagData, load_data
 from rag_experiments.errors import RequestError
@@ -25,6 +24,7 @@ from rag_experiments.sweeps.claims import Claims
 from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
 from rag_experiments.sweeps.launchers import JobLauncher
 from rag_experiments.sweeps.naming import hydra_config, job_label, split_override, sweep_folder
+from rag_experiments.values import check_values
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Session:
         if config.resume is not None:
             raise RequestError("resume=… is for one run: a sweep is continued by the same command again")
         policy: Any = OmegaConf.to_container(config.sweep, resolve=True)
-        self.policy: SweepConfig = checked(SweepConfig, policy, "sweep")
+        self.policy: SweepConfig = check_values(SweepConfig, policy, "sweep")
         self.planner = Planner(self.folder, self.policy)
         self.claims = Claims(self.folder)
         self.rows: list[tuple[Job, Result]] = []
