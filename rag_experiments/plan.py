@@ -6,13 +6,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rag_experiments.models import source
+from rag_experiments.models.precision import default_device
+from rag_experiments.models.sizes import hidden_size, sizes, token_counts
 from rag_experiments.request import Request
 
-BYTES_TRAINED = 16
-"""fp32 weight, gradient and AdamW's two moments."""
+TEXTS_SAMPLED = 200
 
 
 def print_plan(request: Request, directory: Path) -> None:
@@ -32,25 +30,19 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
     per_epoch = max(1, math.ceil(len(train) / batch))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
-    parameters = parameter_count(config.model)
-    words = _mean_words(data)
     rows = [
         ("run", f"{config.algorithm.name}: {config.model.kind} {config.model.path}"),
         ("run directory", str(directory)),
         ("cache", str(request.cache)),
         ("config hash", request.config_hash),
         ("data", f"{config.data.format}, content {data.content_hash}"),
-        ("passages", f"{len(data.passages):,} (about {words:.0f} words each, from a sample)"),
+        ("passages", f"{len(data.passages):,} ({_lengths(config.model, data)})"),
         *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
         ("batch", f"{batch} questions a step ({per_epoch} steps an epoch)"),
         ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
         ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),
     ]
-    if parameters is not None:
-        rows.append(("parameters", f"{parameters:,}"))
-        rows.append(
-            ("memory", f"{parameters * BYTES_TRAINED / 2**30:.2f} GiB for weights and optimiser, plus activations")
-        )
+    rows += _models(config)
     if config.model.kind == "encoder":
         size = hidden_size(config.model)
         if size:
@@ -61,40 +53,32 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def parameter_count(model: Any) -> int | None:
-    """Parameters of the architecture, counted on the meta device; None where its config is not on this disk."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    config = _hf_config(model)
-    if config is None:
-        return None
-    family = {"encoder": AutoModel, "decoder": AutoModelForCausalLM, "encoder_decoder": AutoModelForSeq2SeqLM}
-    with torch.device("meta"):
-        made = family[model.kind].from_config(config)
-    return sum(parameter.numel() for parameter in made.parameters())
-
-
-def hidden_size(model: Any) -> int | None:
-    """Width of the vectors, where the architecture's config says it."""
-    config = _hf_config(model)
-    return getattr(config, "hidden_size", None) or getattr(config, "d_model", None)
+def _models(config: Any) -> list[tuple[str, str]]:
+    """A line for each model that is in memory, and one for all: weights and optimiser."""
+    others = {"teacher": getattr(config.algorithm, "teacher", None), "retriever": config.retriever.encoder}
+    rows, memory = [], 0.0
+    device = default_device()
+    for role, model in {"model": config.model, **others}.items():
+        found = None if model is None else sizes(model, role == "model", device)
+        if found is None:
+            continue
+        memory += found.memory
+        learning = f", {found.trained:,} of them trained" if found.trained else ", frozen"
+        rows.append((f"{role} parameters", f"{found.parameters:,}{learning} ({model.path})"))
+    if rows:
+        rows.append(("memory", f"{memory / 2**30:.2f} GiB for weights and optimiser, plus activations"))
+    return rows
 
 
-def _hf_config(model: Any) -> Any:
-    from transformers import AutoConfig
-
-    if model.architecture is not None:
-        fields = dict(model.architecture)
-        return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    found = source.resolve(model.path, model.revision)
-    if found.local is None:
-        return None
-    if found.local.is_file():
-        return AutoConfig.from_pretrained(found.local.parent, gguf_file=found.local.name)
-    return AutoConfig.from_pretrained(found.local)
-
-
-def _mean_words(data: Any) -> float:
+def _lengths(model: Any, data: Any) -> str:
+    """How long a passage is, from a sample spread over the corpus; in words where there is no tokenizer to ask."""
     count = len(data.passages)
-    texts = data.passages.full_texts(list(range(0, count, max(1, count // 200))))
-    return sum(len(text.split()) for text in texts) / len(texts)
+    texts = data.passages.full_texts(list(range(0, count, max(1, count // TEXTS_SAMPLED))))
+    tokens = token_counts(model, texts)
+    if tokens is None:
+        return f"about {sum(len(text.split()) for text in texts) / len(texts):.0f} words each, from a sample"
+    said = f"about {sum(tokens) / len(tokens):.0f} tokens each"
+    limit = getattr(model, "max_passage_length", None)
+    if limit is not None:
+        said += f", {sum(length > limit for length in tokens) / len(tokens):.0%} longer than {limit}"
+    return f"{said}, from a sample"

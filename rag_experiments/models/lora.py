@@ -62,12 +62,19 @@ def load_adapter_weights(module: PeftModel, folder: Path) -> None:
 
 def settings_of(module: PeftModel) -> dict[str, Any]:
     """The fields of `LoraConfig` that adapters on a module were made with."""
-    found: Any = module.peft_config[module.active_adapter]
+    return dataclasses.asdict(_settings(module.peft_config[module.active_adapter]))
+
+
+def settings_in(folder: Path) -> LoraConfig:
+    """What the adapters in `folder` were made with."""
+    return _settings(PeftLoraConfig.from_pretrained(str(folder)))
+
+
+def _settings(found: Any) -> LoraConfig:
     targets = found.target_modules
-    settings = LoraConfig(
+    return LoraConfig(
         r=found.r,
         alpha=found.lora_alpha,
         dropout=found.lora_dropout,
         target_modules=targets if isinstance(targets, str) else sorted(targets),
     )
-    return dataclasses.asdict(settings)

@@ -1,0 +1,97 @@
+"""How large a model is, and how many tokens its tokenizer makes of texts, without its weights being read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from rag_experiments.models import lora, source
+from rag_experiments.models.precision import resolve_precision
+
+BYTES_TRAINED = 16
+"""Of a parameter: fp32 weight, gradient and AdamW's two moments."""
+BYTES_4BIT = 0.5625
+"""Of a parameter in NF4: half a byte, and a scale of 32 bits for every 64 values, itself quantised."""
+_FAMILIES = {"encoder": AutoModel, "decoder": AutoModelForCausalLM, "encoder_decoder": AutoModelForSeq2SeqLM}
+
+
+class Sizes(NamedTuple):
+    """Parameters of a model, and bytes of weights and optimiser."""
+
+    parameters: int
+    trained: int
+    memory: float
+
+
+def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
+    """Of the architecture on the meta device; None where its configuration is not on this disk.
+
+    Args:
+        model: an `EncoderConfig` or `ReaderConfig`.
+        trained: False for one that only reads or judges.
+    """
+    config = _hf_config(model)
+    if config is None:
+        return None
+    with torch.device("meta"):
+        made = _FAMILIES[model.kind].from_config(config)
+        parameters = sum(parameter.numel() for parameter in made.parameters())
+        adapters = _adapters(model) if trained else None
+        if adapters is not None:
+            made = lora.add_adapters(made, adapters, model.kind)
+    learning = sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad) if trained else 0
+    frozen = sum(parameter.numel() for parameter in made.parameters()) - learning
+    return Sizes(parameters, learning, learning * BYTES_TRAINED + frozen * _bytes_frozen(model, device))
+
+
+def _adapters(model: Any) -> Any:
+    """The adapters that are asked for, or that the model's folder holds."""
+    if model.architecture is None:
+        folder = source.resolve(model.path, model.revision).local
+        if folder is not None and lora.is_adapter(folder):
+            return lora.settings_in(folder)
+    return getattr(model, "lora", None)
+
+
+def _bytes_frozen(model: Any, device: torch.device) -> float:
+    """A frozen reader's weights are in the precision it computes in, an encoder's in fp32."""
+    if getattr(model, "load_in_4bit", False):
+        return BYTES_4BIT
+    return 4 if model.kind == "encoder" else resolve_precision(model.precision, device).itemsize
+
+
+def hidden_size(model: Any) -> int | None:
+    """Width of the vectors, where the architecture's configuration says it."""
+    config = _hf_config(model)
+    return getattr(config, "hidden_size", None) or getattr(config, "d_model", None)
+
+
+def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
+    """Tokens of each text with the model's tokenizer; None where that is not on this disk."""
+    found = source.resolve(model.path, model.revision, weights=False)
+    if found.local is None:
+        return None
+    try:
+        if found.local.is_file():
+            tokenizer = AutoTokenizer.from_pretrained(found.local.parent, gguf_file=found.local.name)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(found.local)
+    except (OSError, ValueError, ImportError):
+        return None
+    return [len(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
+
+
+def _hf_config(model: Any) -> Any:
+    """None where it is elsewhere, or where the folder holds adapters of a model that is elsewhere."""
+    if model.architecture is not None:
+        fields = dict(model.architecture)
+        return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    found = source.resolve(model.path, model.revision)
+    if found.local is None:
+        return None
+    if found.local.is_file():
+        return AutoConfig.from_pretrained(found.local.parent, gguf_file=found.local.name)
+    return AutoConfig.from_pretrained(found.local) if (found.local / "config.json").is_file() else None
