@@ -1,6 +1,6 @@
 """What a FiD step costs: against padding everything to the maximum length, and as the number of passages grows.
 
-    python benchmarks/fid.py [--d-model 256] [--layers 4] [--passages 4 16 64]
+    python benchmarks/fid.py [--d-model 256] [--layers 4] [--questions 4] [--step-passages 16] [--passages 4 16 64]
 
 A T5 with random weights reads passages whose lengths are drawn from 20 to 250 tokens. Two tables in one run:
 
@@ -36,8 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--d-model", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--questions", type=int, default=2)
-    parser.add_argument("--passages", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--questions", type=int, default=4)
+    parser.add_argument("--step-passages", type=int, default=16, help="of a question, in the first table")
+    parser.add_argument("--passages", type=int, nargs="+", default=[4, 16, 64], help="in the second table")
     parser.add_argument("--sub-batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -45,7 +46,7 @@ def main() -> None:
     model = small_t5(options.d_model, options.layers).to(device).train()
     draws = random.Random(0)
 
-    counts = [max(1, options.passages[0] - place % 2) for place in range(options.questions)]  # uneven
+    counts = [max(1, options.step_passages - place % 2) for place in range(options.questions)]  # uneven
     prompts = make_prompts(counts, draws)
     print(f"one step of {options.questions} questions with {counts} passages on {device}")
     ways = {
