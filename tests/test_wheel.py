@@ -129,7 +129,7 @@ def test_a_seventh_algorithm_trains_against_the_built_wheel(installed, tiny_bert
 def test_the_wheel_carries_the_configuration(installed):
     assert (installed / "rag_experiments" / "conf" / "algorithm" / "ctl.yaml").is_file()
     done = subprocess.run(
-        [sys.executable, "-c", "import rag_experiments.config as c; print(c.conf_dir())"],
+        [sys.executable, "-c", "import rag_experiments.groups as g; print(g.conf_dir())"],
         cwd=installed,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,

@@ -193,9 +193,14 @@ def test_an_interruption_without_a_signal_reaches_the_job(tmp_path, monkeypatch)
     job = Job(label="j", overrides=[], directory=str(tmp_path / "j"))
     process = subprocess.Popen(["sleep", "120"])
     monkeypatch.setattr(execute, "start_process", lambda *_: process)
+    # A shell starts background jobs (`make test &`) with the signal ignored, and then nothing would interrupt.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.3, _thread.interrupt_main).start()
-    with pytest.raises(KeyboardInterrupt):
-        execute.run_process(job)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            execute.run_process(job)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.poll() == -signal.SIGTERM
 
 
