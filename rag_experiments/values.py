@@ -85,6 +85,8 @@ def refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
 
 def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
     """Raise `RequestError` for a second model of a kind that cannot stand at `key`, before its keys look unknown."""
+    if issubclass(cls, schema.ModelConfig) and isinstance(value, str):
+        raise RequestError(f"{key}={value!r}: a model is chosen with model@{key}={value}, its keys are {key}.<key>=…")
     if not (issubclass(cls, schema.ModelConfig) and isinstance(value, dict) and value.get("kind") in MODEL_CLASSES):
         return
     if MODEL_CLASSES[value["kind"]] is not cls:

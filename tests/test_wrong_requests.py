@@ -58,6 +58,7 @@ REQUESTS = {
     "misspelt group": (["algoritm=ctl"], ["algoritm", "algorithm"], False),
     "unknown option": (["algorithm=ctx"], ["algorithm=ctx", "ctl"], False),
     "unknown model": (["model=minillm"], ["model=minillm", "minilm"], False),
+    "second model as a value": (["retriever.encoder=minilm"], ["model@retriever.encoder=minilm"], False),
     "unknown data": (["data=json"], ["data=json", "jsonl"], False),
     "unknown model key": (["model.poling=cls"], ["model.poling", "pooling"], False),
     "wrong choice": (["model.pooling=meen"], ["model.pooling", "meen", "mean"], False),
