@@ -85,17 +85,18 @@ def refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
 
 def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
     """Raise `RequestError` for a second model of a kind that cannot stand at `key`, before its keys look unknown."""
-    if issubclass(cls, schema.ModelConfig) and isinstance(value, str):
+    if not issubclass(cls, schema.ModelConfig):
+        return
+    if isinstance(value, str):
         raise RequestError(f"{key}={value!r}: a model is chosen with model@{key}={value}, its keys are {key}.<key>=…")
-    if not (issubclass(cls, schema.ModelConfig) and isinstance(value, dict) and value.get("kind") in MODEL_CLASSES):
+    if not (isinstance(value, dict) and value.get("kind") in MODEL_CLASSES):
         return
     if MODEL_CLASSES[value["kind"]] is not cls:
         kinds = [kind for kind, known in MODEL_CLASSES.items() if known is cls]
         fitting = [name for name, kind in model_kinds().items() if kind in kinds]
         raise RequestError(
             f"{key} must be {with_article(' or '.join(kinds))}, but {value.get('path')} is "
-            f"{with_article(value['kind'])}: "
-            f"choose model@{key}={'|'.join(fitting)}"
+            f"{with_article(value['kind'])}: choose model@{key}={'|'.join(fitting)}"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -75,10 +76,7 @@ def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
     if found.local is None:
         return None
     try:
-        if found.local.is_file():
-            tokenizer = AutoTokenizer.from_pretrained(found.local.parent, gguf_file=found.local.name)
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(found.local)
+        tokenizer = _read(AutoTokenizer, found.local)
     except (OSError, ValueError, ImportError):
         return None
     return [len(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
@@ -90,8 +88,13 @@ def _hf_config(model: Any) -> Any:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     found = source.resolve(model.path, model.revision)
-    if found.local is None:
+    if found.local is None or not (found.local.is_file() or (found.local / "config.json").is_file()):
         return None
-    if found.local.is_file():
-        return AutoConfig.from_pretrained(found.local.parent, gguf_file=found.local.name)
-    return AutoConfig.from_pretrained(found.local) if (found.local / "config.json").is_file() else None
+    return _read(AutoConfig, found.local)
+
+
+def _read(auto: Any, local: Path) -> Any:
+    """A configuration or a tokenizer of a folder, or of a GGUF file."""
+    if local.is_file():
+        return auto.from_pretrained(local.parent, gguf_file=local.name)
+    return auto.from_pretrained(local)
