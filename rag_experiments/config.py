@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rag_experiments import schema
 from rag_experiments.data.formats import FORMATS, config_class
 from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.files import nearest_existing
 from rag_experiments.groups import GROUPS, choices, model_kinds
 from rag_experiments.models import source
 from rag_experiments.trainer_arguments import check_trainer_arguments
@@ -181,9 +182,7 @@ def _check_retriever(config: schema.RunConfig, trainer_class: type) -> None:
 
 def check_writable(directory: Path, key: str) -> None:
     """Raise `RequestError` unless `directory` exists or can be made, and leave nothing behind."""
-    existing = directory
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = nearest_existing(directory)
     probe = existing / f".write_test_{os.getpid()}"
     try:
         probe.mkdir()

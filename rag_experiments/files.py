@@ -155,3 +155,35 @@ def _sync_directory(path: Path) -> None:
     # file systems refuse that, and then the rename is as lasting as they make it.
     with suppress(OSError):
         _sync_file(path)
+
+
+def nearest_existing(path: Path) -> Path:
+    """`path`, or the first folder above it that is there."""
+    return next((there for there in (path, *path.absolute().parents) if there.exists()), path)
+
+
+def remove_empty_folders(path: Path, above: Path) -> None:
+    """Remove `path` and the folders between it and `above`, as far as they are empty."""
+    with suppress(OSError):
+        for folder in (path.absolute(), *path.absolute().parents):
+            if folder == above.absolute():
+                return
+            folder.rmdir()
+
+
+def safetensors_size(path: Path) -> int:
+    """How many bytes a safetensors file has when it is whole, by its header.
+
+    Raises:
+        ValueError: its start is not that of a safetensors file.
+    """
+    with path.open("rb") as file:
+        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
+        if size < 8 or length > size - 8:
+            raise ValueError("its header is cut short")
+        header = json.loads(file.read(length))
+    try:
+        ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+        return 8 + length + max(ends, default=0)
+    except (LookupError, TypeError, AttributeError):
+        raise ValueError("its header describes no tensors") from None

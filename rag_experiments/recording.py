@@ -33,17 +33,23 @@ class Outcome:
     exit_status: int = 1
     ending: Ending | None = None
     exception: BaseException | None = None
+    refused: RequestError | None = None
+    """The exception, where the run's directory was discarded for it."""
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
-def recording(run: RunDirectory, config_hash: str, facts: dict[str, Any] | None = None) -> Iterator[Outcome]:
+def recording(
+    run: RunDirectory, config_hash: str, facts: dict[str, Any] | None = None, *, discard_refused: bool = False
+) -> Iterator[Outcome]:
     """Keep `status.json` true while the block runs, and write how it ended.
 
     `facts` (`algorithm`, `data_hash`, `corpus_hash`, …) go into the status as they are. Where the directory
     holds an unfinished run, this is its continuation: `resumed` counts up, and what was logged after
     the last complete checkpoint is dropped. The block's exception is swallowed and kept in the
     outcome, its traceback in `error.txt` and the log: the caller leaves with `outcome.exit_status`.
+    `discard_refused`: a request that turns out to be wrong before anything was done leaves no directory, and what was
+    wrong is the caller's to say (`outcome.refused`).
 
     Raises:
         RequestError: a live process is writing this run.
@@ -64,7 +70,10 @@ def recording(run: RunDirectory, config_hash: str, facts: dict[str, Any] | None 
         # From here a second Ctrl-C would lose the status: the write below takes milliseconds.
     outcome.ending = ending_of(outcome.exception)
     outcome.exit_status = outcome.ending.exit_status
-    if run.writes:
+    if discard_refused and isinstance(outcome.exception, RequestError) and not earlier and not run.holds_work:
+        outcome.refused = outcome.exception
+        run.discard()
+    elif run.writes:
         _end(run, outcome, earlier.get("seconds") or 0.0, time.monotonic() - started)
     elif outcome.ending.state == "failed":  # the launcher ends the others: nobody else would say why
         log.error("process %s: %s", os.environ.get("RANK"), outcome.ending.sentence, exc_info=outcome.exception)

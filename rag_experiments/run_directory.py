@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
+import shutil
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -21,7 +21,7 @@ from typing import Any
 
 from rag_experiments import provenance
 from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, json_text
+from rag_experiments.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, json_text, safetensors_size
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
@@ -66,6 +66,16 @@ class RunDirectory:
         if not run.status_path.is_file():
             raise RequestError(f"{run.path}: there is no run there (no status.json)")
         return run
+
+    @property
+    def holds_work(self) -> bool:
+        """Whether anything was finished here that a later run could use or a reader could want."""
+        return self.history_path.exists() or (self.path / "predictions").exists() or self.last_checkpoint() is not None
+
+    def discard(self) -> None:
+        """Remove the directory: of a request that was refused before anything was done."""
+        if self.writes:
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
@@ -240,13 +250,6 @@ def checkpoint_is_complete(path: Path, step: int) -> bool:
 def _safetensors_whole(path: Path) -> bool:
     """Whether the file is as long as its own header says."""
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            size = path.stat().st_size
-            if length > size:
-                return False
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error):
+        return path.stat().st_size >= safetensors_size(path)
+    except (OSError, ValueError):
         return False
-    ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-    return size >= 8 + length + max(ends, default=0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments import chain, cli, processes, resume, runs
+from rag_experiments import chain, cli, files, processes, resume, runs
 from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:
@@ -69,7 +69,13 @@ def start(arguments: list[str]) -> int:
     if not runs.is_main_process():
         overrides += [value for value in processes.QUIET if value not in overrides]
     task = TaskFunction(request, resuming=command.directory is not None)
-    return cli.run_hydra(resume.CommandPlan(overrides, command.config_dir, None).arguments, task)
+    arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
+    existing = files.nearest_existing(directory)
+    try:
+        return cli.run_hydra(arguments, task)
+    except RequestError:  # found out late: the run discarded its directory, and those around it are empty
+        files.remove_empty_folders(directory.parent, existing)
+        raise
 
 
 def decide(line: cli.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
@@ -139,9 +145,12 @@ class TaskFunction:
         if self.request is None:  # a job of a sweep, in whichever process its launcher chose
             self.resuming = (directory / "status.json").exists()
         run = runs.RunDirectory.open(directory) if self.resuming else runs.RunDirectory.create(directory)
-        with runs.recording(run, request.config_hash, facts(request)) as outcome:
+        alone = self.request is not None  # a sweep reads in its directory how a job ended
+        with runs.recording(run, request.config_hash, facts(request), discard_refused=alone) as outcome:
             outcome.metrics = train(request, run, resuming=self.resuming)
-        if self.request is None and outcome.exit_status == cli.INTERRUPTED:
+        if outcome.refused is not None:
+            raise outcome.refused
+        if not alone and outcome.exit_status == cli.INTERRUPTED:
             raise KeyboardInterrupt  # the sweep's too
         self.status = outcome.exit_status
         return objective(request, outcome.metrics) if self.status == cli.DONE else None

@@ -34,7 +34,13 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     good = write_small_data(root / "good")
     model = root / "model"
     shutil.copytree(tiny_bert, model)
-    (model / "model.safetensors").write_bytes(b"not weights")
+    (model / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")  # whole, without a tensor
+    for name in ("cut_short", "no_tokenizer", "unknown_architecture"):
+        shutil.copytree(tiny_bert, root / name)
+    weights = root / "cut_short" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    (root / "no_tokenizer" / "tokenizer.json").unlink()
+    (root / "unknown_architecture" / "config.json").write_text('{"model_type": "nosuch"}')
     for name in ("bad_json", "twice", "lost_gold", "empty_question", "empty_split", "no_positives", "no_passages"):
         shutil.copytree(good, root / name)
     lines = (good / "train.jsonl").read_text(encoding="utf-8").splitlines()
@@ -82,6 +88,9 @@ REQUESTS = {
     "empty split": (["data.path={root}/empty_split"], ["dev"], False),
     "data without what the algorithm needs": (["data.path={root}/no_positives"], ["positive"], True),
     "missing model folder": (["model.path={root}/gone"], ["model.path", "gone"], False),
+    "weights cut short": (["model.path={root}/cut_short"], ["cut_short/model.safetensors", "promises"], False),
+    "no tokenizer": (["model.path={root}/no_tokenizer"], ["no_tokenizer", "tokenizer.save_pretrained"], False),
+    "found out when the model is opened": (["model.path={root}/unknown_architecture"], ["nosuch"], True),
     "missing package": (["model.path=package://no_such_package/model"], ["no_such_package", "pip install"], False),
     "missing run": (["model=run", "model.path=run://{root}/gone"], ["gone"], False),
     "model of the wrong kind": (["model=smollm2_135m"], ["ctl", "encoder", "decoder"], True),

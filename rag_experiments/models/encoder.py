@@ -23,10 +23,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rag_experiments.errors import RequestError
 from rag_experiments.models import encoder_files
 from rag_experiments.models.cpu_attention import use_cpu_attention
+from rag_experiments.models.facts import write_facts
 from rag_experiments.models.folder import FolderFacts, read_folder, write_folder
 from rag_experiments.models.pooling import PoolingMode, pool
 from rag_experiments.models.precision import autocast, default_device, precision_name, resolve_precision
-from rag_experiments.models.source import fetch, resolve, write_facts
+from rag_experiments.models.source import fetch, resolve
 from rag_experiments.schema import EncoderConfig
 
 _SAVED_SETTINGS = (

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from rag_experiments.errors import RequestError
 from rag_experiments.models.folder import TRUNCATE_FOLDER, FolderFacts
+from rag_experiments.models.intact import check_complete, check_tokenizer
 from rag_experiments.schema import EncoderConfig
 
 log = logging.getLogger(__name__)
@@ -133,6 +134,7 @@ def position_limit(model_config: PretrainedConfig) -> int | None:
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, with a padding token: the end token where it has none of its own (most decoders)."""
     tokenizer = _reading(folder, lambda: AutoTokenizer.from_pretrained(folder))
+    check_tokenizer(tokenizer, folder)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
             raise RequestError(f"model.path: the tokenizer in {folder} has neither a padding nor an end token.")
@@ -177,11 +179,7 @@ def load_backbone(config: EncoderConfig, folder: Path, model_config: PretrainedC
             ),
         )
         missing = [name for name in report["missing_keys"] if "pooler" not in name]
-        if missing:
-            raise RequestError(
-                f"model.path: the weights in {folder} lack {len(missing)} tensors of a {model_config.model_type} model "
-                f"({sorted(missing)[0]}, …), so they are not this model's."
-            )
+        check_complete(missing, folder, model_config.model_type)
     # The pooler (a layer on the first token for BERT's own pre-training task) is kept so that the saved model is
     # whole, and frozen since no vector depends on it.
     pooler = getattr(backbone, "pooler", None)

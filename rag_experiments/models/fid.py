@@ -20,10 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from rag_experiments.data.fid_prompts import FidPromptBuilder
 from rag_experiments.data.prompts import Prompt
 from rag_experiments.models import answers, fid_states, reader_files
+from rag_experiments.models.facts import read_facts
 from rag_experiments.models.fid_batch import Block, blocks_of, state_batch, tail_batch, to_device, training_batch
 from rag_experiments.models.precision import autocast
 from rag_experiments.models.reader import AnswerScores, Reader, batches
-from rag_experiments.models.source import fetch, read_facts, resolve
+from rag_experiments.models.source import fetch, resolve
 from rag_experiments.schema import FidSettings, ReaderConfig
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.errors import RequestError
-from rag_experiments.models.source import read_facts, read_json
+from rag_experiments.models.facts import read_facts, read_json
 
 TRUNCATE_FOLDER = "2_Truncate"
 """A Dense layer that keeps the first components: the format has no other place for a truncated dimension."""

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from rag_experiments.errors import RequestError
+from rag_experiments.models.facts import ADAPTER_CONFIG
 from rag_experiments.schema import LoraConfig
 
-ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 

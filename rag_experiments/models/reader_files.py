@@ -27,8 +27,10 @@ from transformers import (
 
 from rag_experiments.errors import RequestError
 from rag_experiments.models import answers
+from rag_experiments.models.facts import ADAPTER_CONFIG, base_of_adapters, read_facts, read_json, write_facts
+from rag_experiments.models.intact import check_complete, check_tokenizer, has_vocabulary
 from rag_experiments.models.precision import resolve_precision
-from rag_experiments.models.source import fetch, read_facts, read_json, resolve, write_facts
+from rag_experiments.models.source import fetch, resolve
 from rag_experiments.schema import LoraConfig, PathsConfig, ReaderConfig
 
 _INHERITED = ("instruction", "max_input_length")
@@ -55,13 +57,14 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
     facts = (read_facts(folder) or {}).get("config", {})
     config = _with_facts(config, facts)
     base, adapters = config.path, None
-    if _adapter_config(folder):
-        adapters, base = folder, _base_of(folder, facts)
+    if _is_adapter(folder):
+        adapters, base = folder, base_of_adapters(folder)
         folder = _folder(base, None, cache)
     elif facts.get("path"):
         base = _portable(config.path)
     module = _read_module(folder, config, device, frozen or adapters is not None or config.lora is not None)
-    tokenizer = _read_tokenizer(adapters or folder)
+    # Adapters that peft saved alone have no tokenizer beside them.
+    tokenizer = _read_tokenizer(adapters if adapters is not None and has_vocabulary(adapters) else folder)
     if adapters is not None or config.lora is not None:
         module, config = _with_adapters(module, config, adapters, frozen)
     if frozen:
@@ -110,7 +113,7 @@ def _weight_files(directory: Path) -> list[Path]:
 def _folder(path: str, revision: str | None, cache: Path) -> Path:
     """The local folder behind `path`; a GGUF is imported."""
     local = fetch(resolve(path, revision))
-    if local.is_dir() and not (local / "config.json").is_file() and not _adapter_config(local):
+    if local.is_dir() and not (local / "config.json").is_file() and not _is_adapter(local):
         local = next(iter(sorted(local.glob("*.gguf"))), local)
     if local.suffix == ".gguf":
         from rag_experiments.models.gguf import import_gguf
@@ -126,16 +129,8 @@ def _with_facts(config: ReaderConfig, facts: dict[str, Any]) -> ReaderConfig:
     return dataclasses.replace(config, **inherited)
 
 
-def _adapter_config(folder: Path) -> bool:
-    return (folder / "adapter_config.json").is_file()
-
-
-def _base_of(folder: Path, facts: dict[str, Any]) -> str:
-    """What the adapters in `folder` go onto."""
-    base = facts.get("path") or read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-    if not base:
-        raise RequestError(f"{folder}: its adapters do not say which model they go onto.")
-    return base
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def _with_adapters(module: Any, config: ReaderConfig, adapters: Path | None, frozen: bool) -> tuple[Any, ReaderConfig]:
@@ -161,11 +156,13 @@ def _read_module(folder: Path, config: ReaderConfig, device: torch.device, froze
     if config.load_in_4bit:
         arguments["quantization_config"] = _four_bit(device, precision)
         arguments["device_map"] = {"": device}
-    auto = _auto_class(AutoConfig.from_pretrained(folder), config)
+    found = AutoConfig.from_pretrained(folder)
+    auto = _auto_class(found, config)
     try:
-        module = auto.from_pretrained(folder, **arguments)
+        module, report = auto.from_pretrained(folder, output_loading_info=True, **arguments)
     except (OSError, ValueError, ImportError) as error:
         raise RequestError(f"model.path={config.path}: {_first_line(error)}") from error
+    check_complete(report["missing_keys"], folder, found.model_type)
     return module if config.load_in_4bit else module.to(device)
 
 
@@ -234,9 +231,11 @@ def _architecture(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) ->
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise RequestError(f"{folder}: has no tokenizer that can be read ({_first_line(error)}).") from error
+    check_tokenizer(tokenizer, folder)
+    return tokenizer
 
 
 def default_device() -> torch.device:

@@ -10,6 +10,8 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from rag_experiments.models import lora, source
+from rag_experiments.models.facts import base_of_adapters
+from rag_experiments.models.intact import has_vocabulary
 from rag_experiments.models.precision import resolve_precision
 
 BYTES_TRAINED = 16
@@ -72,25 +74,29 @@ def hidden_size(model: Any) -> int | None:
 
 def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
     """Tokens of each text with the model's tokenizer; None where that is not on this disk."""
-    found = source.resolve(model.path, model.revision, weights=False)
-    if found.local is None:
+    found = source.resolve(model.path, model.revision, weights=False).local
+    if found is not None and lora.is_adapter(found) and not has_vocabulary(found):
+        found = source.resolve(base_of_adapters(found), weights=False).local
+    if found is None:
         return None
     try:
-        tokenizer = _read(AutoTokenizer, found.local)
+        tokenizer = _read(AutoTokenizer, found)
     except (OSError, ValueError, ImportError):
         return None
     return [len(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
 
 
 def _hf_config(model: Any) -> Any:
-    """None where it is elsewhere, or where the folder holds adapters of a model that is elsewhere."""
+    """None where it is not on this disk, or where a GGUF file in the folder has it."""
     if model.architecture is not None:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    found = source.resolve(model.path, model.revision)
-    if found.local is None or not (found.local.is_file() or (found.local / "config.json").is_file()):
+    found = source.resolve(model.path, model.revision).local
+    if found is not None and lora.is_adapter(found) and not (found / "config.json").is_file():
+        found = source.resolve(base_of_adapters(found)).local
+    if found is None or not (found.is_file() or (found / "config.json").is_file()):
         return None
-    return _read(AutoConfig, found.local)
+    return _read(AutoConfig, found)
 
 
 def _read(auto: Any, local: Path) -> Any:

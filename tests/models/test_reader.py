@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from rag_experiments.errors import RequestError
 from rag_experiments.models.answers import answer_logits, base_module, pad_left, pad_right
 from rag_experiments.models.reader import Reader
+from rag_experiments.models.sizes import sizes
+from rag_experiments.models.source import kind_of, resolve
 from rag_experiments.schema import LoraConfig, ReaderConfig
 from tests.examples import PASSAGES, QUESTION
 
@@ -212,6 +215,13 @@ def test_what_cannot_be_is_refused(tiny_llama, change, message):
         Reader.load(config(tiny_llama, **change), device="cpu")
 
 
+def test_weights_of_another_model_are_refused(tiny_llama, tiny_t5, tmp_path):
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    shutil.copy(tiny_t5 / "model.safetensors", folder)
+    with pytest.raises(RequestError, match="they are not this model's"):
+        Reader.load(config(folder), device="cpu")
+
+
 # -- adapters --------------------------------------------------------------------------------------
 
 
@@ -253,6 +263,25 @@ def test_adapters_opened_again_to_read_to_judge_and_to_train(adapted, tiny_llama
     assert reading.config.lora.r == 4
     reading.save(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "rag_experiments.json").read_text())["config"]["path"] == str(tiny_llama)
+
+
+def test_adapters_that_peft_saved_alone(adapted, tiny_llama, tmp_path):
+    folder = tmp_path / "alone"
+    adapted.module.save_pretrained(folder)
+    peft_config = json.loads((folder / "adapter_config.json").read_text())
+    assert peft_config["base_model_name_or_path"] == str(tiny_llama)
+    assert not (folder / "config.json").exists()
+    prompts = [adapted.prompts.for_question(QUESTION, PASSAGES)]
+    opened = Reader.load(config(folder), device="cpu")
+    assert opened.generate(prompts) == adapted.generate(prompts)
+    assert kind_of(str(folder)) == "decoder"
+    assert sizes(config(folder), True, torch.device("cpu")).trained == sum(
+        p.numel() for p in adapted.module.parameters() if p.requires_grad
+    )
+    peft_config["base_model_name_or_path"] = "/no/such/base"
+    (folder / "adapter_config.json").write_text(json.dumps(peft_config))
+    with pytest.raises(RequestError, match=r"the base of the adapters in .* is missing: .*'/no/such/base'"):
+        resolve(str(folder))
 
 
 def test_adapter_weights_are_taken_back_in_place(adapted, tmp_path):

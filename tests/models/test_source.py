@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.errors import RequestError
-from rag_experiments.models import source
+from rag_experiments.models import facts, source
 
 
 @pytest.fixture
@@ -18,7 +18,8 @@ def folder(tmp_path: Path) -> Path:
     made = tmp_path / "model"
     made.mkdir()
     (made / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
-    (made / "model.safetensors").write_bytes(b"")
+    (made / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (made / "tokenizer.json").write_text("{}")
     return made
 
 
@@ -148,9 +149,9 @@ def test_a_hub_download_takes_one_form_of_the_weights(
 
 
 def test_kind_is_read_from_what_a_run_wrote(folder: Path) -> None:
-    source.write_facts(folder, "encoder_decoder", {"max_new_tokens": 3})
+    facts.write_facts(folder, "encoder_decoder", {"max_new_tokens": 3})
     assert source.kind_of(f"run://{folder.parent}") == "encoder_decoder"
-    assert source.read_facts(folder) == {"kind": "encoder_decoder", "config": {"max_new_tokens": 3}}
+    assert facts.read_facts(folder) == {"kind": "encoder_decoder", "config": {"max_new_tokens": 3}}
 
 
 @pytest.mark.parametrize(
