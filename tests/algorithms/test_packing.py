@@ -1,0 +1,70 @@
+"""Several examples in one row compute what they do apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rag_experiments.algorithms.packing import pack, packed_batch
+from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
+from rag_experiments.models import answers
+from rag_experiments.models.reader import Reader
+from rag_experiments.schema import ReaderConfig
+from tests.algorithms.reader_parts import losses, make_trainer
+from tests.examples import PASSAGES
+
+
+def reader_at(folder, **more) -> Reader:
+    return Reader.load(ReaderConfig(path=str(folder), precision="fp32", **more), device="cpu")
+
+
+def test_rows_of_a_pack():
+    assert pack([5, 3, 4, 9, 1], room=8) == [[3], [0, 1], [2, 4]]
+    assert pack([], room=8) == []
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packing_is_no_packing(attention, tiny_llama):
+    """Loss and gradients in float64: what stands beside an example in its row changes nothing."""
+    reader = reader_at(tiny_llama, attn_implementation=attention)
+    module = reader.module.double()
+    texts = ["in the house", "no", "a star and a river", "yes"]
+    prompts = [reader.prompts.build("Where?" * n, PASSAGES[:n]).ids for n in range(4)]
+    targets = [reader.prompts.answer(text) for text in texts]
+    room = 2 * max(map(len, prompts))
+    outcomes = []
+    for batch in (
+        answers.decoder_batch(prompts, targets, reader.pad_id),
+        packed_batch(prompts, targets, reader.pad_id, room, additive=attention == "eager"),
+    ):
+        module.zero_grad()
+        logits_NV, targets_N = answers.answer_logits(module, batch, "decoder")
+        loss = answer_loss(logits_NV, targets_N, targets_N.numel())
+        loss.backward()
+        outcomes.append((batch["input_ids"].shape[0], loss.item(), [p.grad.clone() for p in module.parameters()]))
+    (rows, loss, grads), (packed_rows, packed_loss, packed_grads) = outcomes
+    assert (rows, packed_rows) == (4, 2)
+    assert abs(loss - packed_loss) < 1e-9
+    for ours, theirs in zip(grads, packed_grads, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-9)
+
+
+def test_a_packed_row_that_leaks_would_show(tiny_llama):
+    """The same rows under a plain causal mask give another loss: the test above can fail."""
+    reader = reader_at(tiny_llama)
+    prompts = [reader.prompts.build(q).ids for q in ("Where is it?", "Who?")]
+    targets = [reader.prompts.answer(text) for text in ("here", "nobody")]
+    packed = packed_batch(prompts, targets, reader.pad_id, 2000)
+    closed, _ = answers.answer_logits(reader.module, packed, "decoder")
+    open_mask = torch.ones_like(packed["attention_mask"]).tril()
+    leaking, _ = answers.answer_logits(reader.module, {**packed, "attention_mask": open_mask}, "decoder")
+    assert not torch.allclose(closed, leaking, atol=1e-3)
+
+
+def test_packed_training_is_unpacked_training(tiny_llama, tmp_path):
+    results = []
+    for packing in (False, True):
+        trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_packing=packing, max_steps=3, optim="sgd")
+        trainer.train()
+        results.append(losses(trainer))
+    assert results[0] == pytest.approx(results[1], abs=1e-4)
