@@ -1,4 +1,4 @@
-"""Several processes of one run (`torchrun`, `accelerate launch`): what only the first may decide. Imports no torch.
+"""Several processes of one run (`torchrun`, `accelerate launch`): what one decides, what they share. Imports no torch.
 
 Each process reads the same command line, but the clock in a run directory's name and the state of the runs on disk
 differ between two that start a second apart. So rank 0 decides, and the others are told through the launcher's store.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from rag_experiments.errors import RequestError
 from rag_experiments.run_directory import is_main_process
@@ -26,6 +26,9 @@ QUIET = (
     "hydra.job_logging.root.level=WARNING",
 )
 """Hydra's overrides for every rank but the first, so that one process writes `.hydra/` and `train.log`."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _numbers = itertools.count()
 _kept: list[Any] = []  # where no agent holds the store, rank 0 does, for as long as it lives
@@ -57,6 +60,40 @@ def decided_once(decide: Callable[[], Any]) -> Any:
         raise
     store.set(key, json.dumps({"decided": decided}))
     return decided
+
+
+def in_shares(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> Sequence[Result]:
+    """`work` on every process's share of `items`; on every one, the results in the order of `items`.
+
+    `work` gives a result for each item, and must not depend on which others come with it. All processes call this at
+    the same place with the same items, or those that do wait for ever. With one process it is `work(items)`.
+    """
+    rank, count = _rank_and_count()
+    if count == 1:
+        return work(items)
+    own = items[rank::count]
+    shares = gathered(list(work(own)) if own else [])
+    return [shares[number % count][number // count] for number in range(len(items))]
+
+
+def gathered(own: Item) -> list[Item]:
+    """`own` of each process, by rank. It travels pickled, between the processes of one run only."""
+    _, count = _rank_and_count()
+    if count == 1:
+        return [own]
+    import torch.distributed as dist
+
+    received: list[Any] = [None] * count
+    dist.all_gather_object(received, own)
+    return received
+
+
+def _rank_and_count() -> tuple[int, int]:
+    if not several():
+        return 0, 1
+    import torch.distributed as dist
+
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
 def _store() -> Any:

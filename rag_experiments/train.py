@@ -40,8 +40,10 @@ def start(arguments: list[str]) -> int:
         return cli.DONE
     line = cli.parse(arguments)
     runs.refuse_secrets(line.overrides)
-    if processes.several() and (line.multirun or line.shows_only):
+    if processes.several() and line.multirun:
         raise RequestError("a sweep starts processes of its own: start it without torchrun or accelerate launch")
+    if line.shows_only and not runs.is_main_process():
+        return cli.DONE
     space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
     if line.multirun or line.shows_only:
         if space and not any(value.startswith("hydra/sweeper=") for value in line.overrides):

@@ -16,14 +16,15 @@ from safetensors.torch import load_file
 
 from rag_experiments import processes, runs, train
 from rag_experiments.errors import RequestError
+from tests.shared_work import shares
 from tests.test_run import no_dropout, request
 
 
-def launch(rank: int, port: int, arguments: list[str]) -> subprocess.Popen:
+def launch(rank: int, port: int, arguments: list[str], module: str) -> subprocess.Popen:
     """What torchrun sets, and `accelerate launch`."""
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     return subprocess.Popen(
-        [sys.executable, "-m", "rag_experiments.train", *arguments],
+        [sys.executable, "-m", module, *arguments],
         env={**os.environ, **{name: str(value) for name, value in variables.items()}, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -31,14 +32,14 @@ def launch(rank: int, port: int, arguments: list[str]) -> subprocess.Popen:
     )
 
 
-def run_by_two(arguments: list[str], seconds: float = 240) -> tuple[str, str]:
+def run_by_two(arguments: list[str], seconds: float = 240, module: str = "rag_experiments.train") -> tuple[str, str]:
     """What the two print; the second starts two seconds after the first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    first = launch(0, port, arguments)
+    first = launch(0, port, arguments, module)
     time.sleep(2)
-    second = launch(1, port, arguments)
+    second = launch(1, port, arguments, module)
     try:
         said = first.communicate(timeout=seconds)[0], second.communicate(timeout=seconds)[0]
     finally:
@@ -95,6 +96,47 @@ def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_
     assert run.state == "completed"
     (teacher,) = (tmp_path / "cache" / "fid_teachers").glob("*/config.json")
     assert (teacher.parent / "model.safetensors").is_file()
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_read_as_one(tiny_bert, tiny_llama, small_data, tmp_path):
+    """The same answers before training, each process having written half of them."""
+    arguments = [
+        value for value in request(tiny_bert, small_data, tmp_path) if not value.startswith(("algor", "model."))
+    ]
+    arguments += [
+        "algorithm=fid",
+        f"model.path={tiny_llama}",
+        "model.precision=fp32",
+        "model.max_input_length=700",
+        "model.max_new_tokens=4",
+        f"retriever.encoder.path={tiny_bert}",
+        "retriever.k=2",
+        "trainer.max_steps=1",
+        "trainer.eval_strategy=no",
+        "trainer.load_best_model_at_end=false",
+        "evaluation.splits=[dev]",
+        "evaluation.latency=0",
+    ]
+    run_by_two([*arguments, f"hydra.run.dir={tmp_path / 'both'}"])
+    assert train.start([*arguments, f"hydra.run.dir={tmp_path / 'alone'}"]) == 0
+    both, alone = (runs.RunDirectory.open(tmp_path / name) for name in ("both", "alone"))
+    assert both.state == "completed"
+    assert len(alone.read_predictions("zero_shot/dev")) > 2
+    assert both.read_predictions("zero_shot/dev") == alone.read_predictions("zero_shot/dev")
+    assert len(both.read_predictions("dev")) == len(alone.read_predictions("dev"))
+
+
+@pytest.mark.timeout(120)
+def test_two_processes_share_the_work_of_an_evaluation(tmp_path):
+    """Each answers and embeds its part, and both hold what one process finds."""
+    run_by_two([str(tmp_path)], module="tests.shared_work")
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    alone = shares(tmp_path)
+    for name in ("answers", "oracle", "cut", "vectors", "one", "none"):
+        assert first[name] == second[name] == alone[name], name
+    assert (alone["asked"], first["asked"], second["asked"]) == ([3, 2], [2, 1], [1, 1])
+    assert (alone["embedded"], first["embedded"], second["embedded"]) == (7, 4, 3)
 
 
 def test_what_rank_0_decides_or_refuses_reaches_the_others(monkeypatch):

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_experiments.errors import RequestError
@@ -88,6 +88,9 @@ class TruncationCounts:
         self.passages_dropped += prompt.passages_dropped
         self.passages_shortened += prompt.passages_shortened
         self.turns_dropped += prompt.turns_dropped
+
+    def __add__(self, other: TruncationCounts) -> TruncationCounts:
+        return TruncationCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def as_metrics(self) -> dict[str, float]:
         """`truncation/…` to counts."""

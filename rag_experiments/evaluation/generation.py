@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rag_experiments import processes
 from rag_experiments.data.prompts import TruncationCounts
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.schema import Passage, Question
@@ -84,7 +85,17 @@ class GenerationEvaluator(Evaluator):
     def _answer(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
     ) -> tuple[list[str], TruncationCounts]:
-        return self.reader.answer(questions, passages, self.config.evaluation.num_beams, self.progress)
+        """Several processes of a run answer a share each."""
+        cut = TruncationCounts()
+
+        def write(share: Sequence[tuple[Question, Sequence[Passage]]]) -> list[str]:
+            nonlocal cut
+            asked, given = [question for question, _ in share], [passages for _, passages in share]
+            answers, cut = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
+            return answers
+
+        answers = processes.in_shares(list(zip(questions, passages, strict=True)), write)
+        return list(answers), sum(processes.gathered(cut), start=TruncationCounts())
 
     def _passages(self, ids_QK: Sequence[Sequence[str]]) -> list[list[Passage]]:
         store = self.retriever.passages

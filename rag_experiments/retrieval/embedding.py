@@ -20,6 +20,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from rag_experiments import processes
+
 if TYPE_CHECKING:
     from rag_experiments.data.passages import PassageStore
     from rag_experiments.models.encoder import Encoder
@@ -42,7 +44,8 @@ def embed_corpus(
     """Vectors of all passages `[N, D]`, float32, row i that of passage i.
 
     From `cache` (a read-only memory map) where it has them. Otherwise computed: into the cache, or, with
-    `store=False` or without a cache, into memory, for weights that will change with the next step.
+    `store=False` or without a cache, into memory, for weights that will change with the next step: the processes of a
+    run then embed a share each, and must all ask.
     Raises `OSError` when the disk has no room for the vectors, before any is computed.
     """
     shape = (len(passages), encoder.dimension)
@@ -50,14 +53,17 @@ def embed_corpus(
         root = cache / "vectors"
         key = vectors_key(encoder, passages)
         found = _open(root / key, shape)
-        if found is not None:
-            return found
         if store:
-            return _embed_into(root, key, encoder, passages, progress, block)
+            return found if found is not None else _embed_into(root, key, encoder, passages, progress, block)
+        # Another run may have put them there between one process's look and the next one's.
+        if all(processes.gathered(found is not None)):
+            assert found is not None
+            return found
     vectors_ND = np.empty(shape, dtype=np.float32)
     with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
         for rows in _blocks(len(passages), block):
-            vectors_ND[rows] = encoder.embed_passages(passages.full_texts(rows))
+            texts = passages.full_texts(rows)
+            vectors_ND[rows] = np.stack(processes.in_shares(texts, lambda share: list(encoder.embed_passages(share))))
             bar.update(rows.stop - rows.start)
     return vectors_ND
 
