@@ -172,7 +172,7 @@ def check_training_arguments(config: RunConfig) -> None:
 
 
 def check_sources(config: RunConfig, resolved: dict[str, Any]) -> None:
-    """Raise `RequestError` where a model that the run reads is not there."""
+    """Raise `RequestError` where a model that the run reads is not there, or is of another kind."""
     models: list[tuple[str, dict[str, Any] | None]] = [
         ("model", resolved["model"]),
         ("retriever.encoder", resolved["retriever"].get("encoder")),
@@ -182,6 +182,9 @@ def check_sources(config: RunConfig, resolved: dict[str, Any]) -> None:
         if model is None or model.get("path") is None:
             continue
         try:
-            source.resolve(model["path"], model.get("revision"), weights=model.get("init") != "random")
+            pretrained = model.get("init") != "random"
+            found = source.resolve(model["path"], model.get("revision"), weights=pretrained)
+            if pretrained and model["kind"] != "encoder":
+                source.check_reads(found, model["kind"])
         except RequestError as error:
             raise RequestError(str(error).replace("model.path", f"{key}.path", 1)) from error

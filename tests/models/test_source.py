@@ -183,3 +183,27 @@ def test_bad_json_names_the_file(folder: Path) -> None:
 def test_no_torch_is_imported() -> None:
     code = "import sys, rag_experiments.models.source, rag_experiments.models.folder; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "beside", "kind"),
+    [
+        ({"architectures": ["LlamaForCausalLM"]}, None, "decoder"),
+        ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, None, "encoder_decoder"),
+        ({"architectures": ["BertModel"]}, ("modules.json", "[]"), "encoder"),
+        ({}, (facts.FACTS_FILE, '{"kind": "encoder", "config": {}}'), "encoder"),
+    ],
+)
+def test_a_reader_that_the_folder_is_not(
+    folder: Path, config: dict[str, object], beside: tuple[str, str] | None, kind: str
+) -> None:
+    (folder / "config.json").write_text(json.dumps(config))
+    if beside is not None:
+        (folder / beside[0]).write_text(beside[1])
+    found = source.resolve(str(folder))
+    for asked in ("decoder", "encoder_decoder"):
+        if asked == kind:
+            source.check_reads(found, asked)
+        else:
+            with pytest.raises(RequestError, match=f"is an? {kind}, where an? {asked} is asked for"):
+                source.check_reads(found, asked)
