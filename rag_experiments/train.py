@@ -73,11 +73,11 @@ def start(arguments: list[str]) -> int:
     task = TaskFunction(request, resuming=command.directory is not None)
     arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
     existing = files.nearest_existing(directory)
-    try:
-        return cli.run_hydra(arguments, task)
-    except RequestError:  # found out late: the run discarded its directory, and those around it are empty
+    status = cli.run_hydra(arguments, task)
+    if task.refused is not None:  # found out late: the run discarded its directory, and those around it are empty
         files.remove_empty_folders(directory.parent, existing)
-        raise
+        raise task.refused
+    return status
 
 
 def decide(line: cli.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
@@ -135,6 +135,8 @@ class TaskFunction:
         self.request = request
         self.resuming = resuming
         self.status = cli.DONE
+        self.refused: RequestError | None = None
+        """Why the run's directory was discarded; raised here, Hydra would print a line of its own first."""
 
     def __call__(self, composed: DictConfig) -> float | None:
         """Run; returns the figure that a search maximises or minimises (None where the run did not end well)."""
@@ -150,11 +152,9 @@ class TaskFunction:
         alone = self.request is not None  # a sweep reads in its directory how a job ended
         with runs.recording(run, request.config_hash, facts(request), discard_refused=alone) as outcome:
             outcome.metrics = train(request, run, resuming=self.resuming)
-        if outcome.refused is not None:
-            raise outcome.refused
         if not alone and outcome.exit_status == cli.INTERRUPTED:
             raise KeyboardInterrupt  # the sweep's too
-        self.status = outcome.exit_status
+        self.status, self.refused = outcome.exit_status, outcome.refused
         return objective(request, outcome.metrics) if self.status == cli.DONE else None
 
 

@@ -172,3 +172,10 @@ def test_a_sweep_is_not_started_by_every_process(monkeypatch, small_data: Path):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RequestError, match="without torchrun"):
         train.start(["-m", "algorithm=ctl", "seed=0,1", f"data.path={small_data}"])
+
+
+def test_only_the_first_process_shows_a_configuration(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert train.start(["--cfg", "job"]) == 0
+    assert capsys.readouterr().out == ""

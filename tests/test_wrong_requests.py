@@ -135,6 +135,7 @@ def test_a_wrong_request_is_refused_in_one_sentence(case, place):
     )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+    assert "Error executing" not in done.stderr + done.stdout
     sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(sentences) == 1, done.stderr
     for part in wanted:
