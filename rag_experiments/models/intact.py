@@ -14,6 +14,7 @@ from rag_experiments.files import safetensors_size
 from rag_experiments.models.facts import ADAPTER_CONFIG, parse_json, read_json
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
+"""In this order, where a folder has several."""
 
 # Written by Trainer beside the weights; pickles that nothing here opens.
 _NOT_WEIGHTS = ("training_args.bin", "optimizer.bin", "scheduler.bin")
@@ -37,9 +38,7 @@ def check_folder(given: str, folder: Path, weights: bool) -> None:
     has_config = (folder / "config.json").is_file() or adapters or gguf
     if weights and not has_config:
         raise RequestError(f"model.path: the folder {given!r} has no config.json, so it holds no model.")
-    files = [
-        file for file in sorted(folder.iterdir()) if file.suffix in WEIGHT_SUFFIXES and file.name not in _NOT_WEIGHTS
-    ]
+    files = _weights_read(folder)
     if weights and not files:
         raise RequestError(f"model.path: the folder {given!r} has no weights (model.safetensors).")
     if not has_config and not (folder / "tokenizer_config.json").is_file():
@@ -50,7 +49,7 @@ def check_folder(given: str, folder: Path, weights: bool) -> None:
     if weights:
         for file in files:
             check_file(file)
-        _check_shards(folder)
+        _check_shards(folder, files[0].suffix)
     if not (adapters or gguf or has_vocabulary(folder)):
         raise RequestError(_no_tokenizer(given))
 
@@ -72,8 +71,15 @@ def check_file(file: Path) -> None:
             raise RequestError(f"{file}: has {size:,} bytes where its header promises {whole:,}; fetch it anew.")
 
 
-def _check_shards(folder: Path) -> None:
-    for index in sorted(folder.glob("*.index.json")):
+def _weights_read(folder: Path) -> list[Path]:
+    """Of several forms of the weights the one that is read; the others may be pointers, or an index without shards."""
+    files = [file for file in sorted(folder.iterdir()) if file.name not in _NOT_WEIGHTS]
+    forms = [[file for file in files if file.suffix == suffix] for suffix in WEIGHT_SUFFIXES]
+    return next((form for form in forms if form), [])
+
+
+def _check_shards(folder: Path, suffix: str) -> None:
+    for index in sorted(folder.glob(f"*{suffix}.index.json")):
         named = read_json(index).get("weight_map")
         if not isinstance(named, dict):
             raise RequestError(f"{index}: has no 'weight_map' that says which file holds which weights.")

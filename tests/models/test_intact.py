@@ -42,10 +42,22 @@ def test_a_header_that_is_none(folder: Path, header: bytes) -> None:
     refused(folder, "is not a whole safetensors file")
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90\n"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 def test_git_lfs_pointers(folder: Path, name: str) -> None:
-    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90\n")
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text(POINTER)
     refused(folder, "git lfs pull")
+
+
+def test_forms_of_the_weights_that_are_not_read_may_be_missing(folder: Path) -> None:
+    """As a download without `*.bin` leaves them."""
+    (folder / "pytorch_model.bin").write_text(POINTER)
+    for name in ("pytorch_model.bin.index.json", "flax_model.msgpack.index.json"):
+        (folder / name).write_text(json.dumps({"weight_map": {"a": "gone-1"}}))
+    assert source.resolve(str(folder)).local == folder
 
 
 def test_gguf(tmp_path: Path) -> None:
