@@ -7,6 +7,9 @@ Only adapters are saved: a folder of some megabytes with `adapter_config.json`, 
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +42,16 @@ def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> Peft
         target_modules=config.target_modules,
     )
     try:
-        return get_peft_model(module, wanted)
+        with _renamed_attribute():
+            return get_peft_model(module, wanted)
     except ValueError as error:
         raise RequestError(f"model.lora.target_modules={config.target_modules}: {error}") from error
 
 
 def open_adapters(module: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel | PreTrainedModel:
     """`module` with the adapters of `folder`; merged into its weights when they will not be trained."""
-    with_adapters = PeftModel.from_pretrained(module, str(folder), is_trainable=trainable)
+    with _renamed_attribute():
+        with_adapters = PeftModel.from_pretrained(module, str(folder), is_trainable=trainable)
     return with_adapters if trainable else with_adapters.merge_and_unload()
 
 
@@ -68,6 +73,14 @@ def settings_of(module: PeftModel) -> dict[str, Any]:
 def settings_in(folder: Path) -> LoraConfig:
     """What the adapters in `folder` were made with."""
     return _settings(PeftLoraConfig.from_pretrained(str(folder)))
+
+
+@contextmanager
+def _renamed_attribute() -> Iterator[None]:
+    """peft (0.21) asks for an attribute by the name it had before transformers renamed it, which warns the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def _settings(found: Any) -> LoraConfig:

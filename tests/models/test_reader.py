@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,13 @@ def test_adapters_opened_again_to_read_to_judge_and_to_train(adapted, tiny_llama
     assert reading.config.lora.r == 4
     reading.save(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "rag_experiments.json").read_text())["config"]["path"] == str(tiny_llama)
+
+
+def test_adapters_are_put_on_without_a_warning(tiny_llama, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Reader.load(config(tiny_llama, lora=LoraConfig(r=2)), device="cpu").save(tmp_path / "m")
+        Reader.load(config(tmp_path / "m"), device="cpu")
 
 
 def test_adapters_that_peft_saved_alone(adapted, tiny_llama, tmp_path):
