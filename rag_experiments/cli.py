@@ -42,8 +42,8 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
         status = task(arguments) or DONE
     except RequestError as error:
         status = say_wrong_request(error)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print("; ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
         status = INTERRUPTED
     except BrokenPipeError:  # `… | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -46,7 +46,10 @@ def start(arguments: list[str]) -> int:
 
     data = load_data(command.config.data, command.cache)
     generator = make_generator(command, data.passages, folder)
-    generated = generator.run()
+    try:
+        generated = generator.run()
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(f"the same command continues with what {folder / LOG} holds") from interruption
     print("\n".join(generated.lines()))
     from rag_experiments.data.generation import as_asked
     from rag_experiments.data.native import passage_row, question_row

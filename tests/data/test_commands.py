@@ -225,6 +225,17 @@ def test_ctrl_c_leaves_nothing(command, native, tmp_path, monkeypatch, capsys):
         assert not [path for path in tmp_path.rglob("*") if path.name.startswith((".partial-", "check-"))]
 
 
+def test_ctrl_c_while_questions_are_written_says_that_they_are_kept(native, tmp_path, monkeypatch, capsys):
+    class Interrupted:
+        def run(self):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "make_generator", lambda *_: Interrupted())
+    assert run(generate, ["data=jsonl", f"data.path={native()}", str(tmp_path / "out")], tmp_path) == 130
+    said = f"interrupted; the same command continues with what {tmp_path / 'out' / 'generated.jsonl'} holds"
+    assert capsys.readouterr().err.splitlines()[-1] == said
+
+
 def test_a_polite_kill_is_an_interruption_and_a_full_disk_a_sentence(capsys):
     def killed(arguments):
         os.kill(os.getpid(), signal.SIGTERM)
