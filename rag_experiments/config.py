@@ -20,12 +20,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rag_experiments import schema
 from rag_experiments.data.formats import FORMATS, config_class
-from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.errors import RequestError, did_you_mean, with_article
 from rag_experiments.files import nearest_existing
 from rag_experiments.groups import GROUPS, choices, model_kinds
 from rag_experiments.models import source
 from rag_experiments.trainer_arguments import check_trainer_arguments
-from rag_experiments.values import check_values, model_class, refuse_keys_of_other_kinds, with_article
+from rag_experiments.values import check_values, model_class, refuse_keys_of_other_kinds
 
 
 def register() -> None:

@@ -30,3 +30,8 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if 0 < len(options) <= 12:
         return f" (choose from {', '.join(sorted(options))})"
     return ""
+
+
+def with_article(noun: str) -> str:
+    """`a decoder`, `an encoder`."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -28,7 +28,6 @@ QUIET = (
 """Hydra's overrides for every rank but the first, so that one process writes `.hydra/` and `train.log`."""
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 _numbers = itertools.count()
 _kept: list[Any] = []  # where no agent holds the store, rank 0 does, for as long as it lives
@@ -62,23 +61,25 @@ def decided_once(decide: Callable[[], Any]) -> Any:
     return decided
 
 
-def in_shares(items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> Sequence[Result]:
-    """`work` on every process's share of `items`; on every one, the results in the order of `items`.
+def rank_and_count() -> tuple[int, int]:
+    """Which process this is, and of how many; `(0, 1)` where there is no process group."""
+    import torch.distributed as dist
 
-    `work` gives a result for each item, and must not depend on which others come with it. All processes call this at
-    the same place with the same items, or those that do wait for ever. With one process it is `work(items)`.
-    """
-    rank, count = _rank_and_count()
-    if count == 1:
-        return work(items)
-    own = items[rank::count]
-    shares = gathered(list(work(own)) if own else [])
-    return [shares[number % count][number // count] for number in range(len(items))]
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+def own_share(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's part of `items`: every so many-th, from its rank on."""
+    rank, count = rank_and_count()
+    return items[rank::count]
 
 
 def gathered(own: Item) -> list[Item]:
-    """`own` of each process, by rank. It travels pickled, between the processes of one run only."""
-    _, count = _rank_and_count()
+    """`own` of each process, by rank. It travels pickled, between the processes of one run only.
+
+    All processes call this at the same place, or those that do wait for ever.
+    """
+    _, count = rank_and_count()
     if count == 1:
         return [own]
     import torch.distributed as dist
@@ -88,12 +89,9 @@ def gathered(own: Item) -> list[Item]:
     return received
 
 
-def _rank_and_count() -> tuple[int, int]:
-    if not several():
-        return 0, 1
-    import torch.distributed as dist
-
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+def in_order(shares: Sequence[Sequence[Item]]) -> list[Item]:
+    """Results for every process's `own_share`, by rank → those for all items, in the items' order."""
+    return [shares[number % len(shares)][number // len(shares)] for number in range(sum(map(len, shares)))]
 
 
 def _store() -> Any:

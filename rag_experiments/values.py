@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments import schema
-from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.errors import RequestError, did_you_mean, with_article
 from rag_experiments.groups import model_kinds
 
 MODEL_CLASSES = {
@@ -98,11 +98,6 @@ def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
             f"{key} must be {with_article(' or '.join(kinds))}, but {value.get('path')} is "
             f"{with_article(value['kind'])}: choose model@{key}={'|'.join(fitting)}"
         )
-
-
-def with_article(noun: str) -> str:
-    """`a decoder`, `an encoder`."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _location(loc: tuple[Any, ...], values: Any) -> list[Any]:

@@ -28,8 +28,8 @@ def shares(folder: Path) -> dict[str, object]:
         "asked": [len(given) for given in made.reader.asked],
         "vectors": vectors_ND.tolist(),
         "embedded": encoder.embedded,
-        "one": processes.in_shares(["a"], lambda share: [text.upper() for text in share]),
-        "none": processes.in_shares([], lambda share: list(share)),
+        "one": processes.in_order(processes.gathered([text.upper() for text in processes.own_share(["a"])])),
+        "none": processes.in_order(processes.gathered(processes.own_share([]))),
     }
 
 

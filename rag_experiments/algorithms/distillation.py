@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
+from rag_experiments import processes
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, check_add_gold
 from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.data.load import RagData
@@ -76,7 +77,7 @@ class DistillationTrainer(AlgorithmTrainer):
 
     def own_share(self, at_a_time: int) -> list[list[int]]:
         """Numbers of the questions that this process scores ahead, in blocks of at most `at_a_time`."""
-        mine = list(range(self.args.process_index, len(self.questions), self.args.world_size))
+        mine = list(processes.own_share(range(len(self.questions))))
         return [mine[start : start + at_a_time] for start in range(0, len(mine), at_a_time)]
 
     def training_examples(self) -> Examples:

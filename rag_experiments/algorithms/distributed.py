@@ -6,9 +6,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.nn
 
-
-def _several() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+from rag_experiments.processes import rank_and_count
 
 
 def gather_with_gradient(own_ND: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -18,18 +16,19 @@ def gather_with_gradient(own_ND: torch.Tensor) -> tuple[torch.Tensor, int]:
     DistributedDataParallel then averages them, which is the gradient of the mean over the whole batch.
     Processes may hold different numbers of rows.
     """
-    if not _several():
+    rank, count = rank_and_count()
+    if count == 1:
         return own_ND, 0
     counts = _counts(own_ND)
     padded_ND = torch.cat([own_ND, own_ND.new_zeros(max(counts) - len(own_ND), own_ND.shape[1])])
     gathered = torch.distributed.nn.functional.all_gather(padded_ND.contiguous())
     rows_ND = torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
-    return rows_ND, sum(counts[: dist.get_rank()])
+    return rows_ND, sum(counts[:rank])
 
 
 def gather_rows(own_N: torch.Tensor) -> torch.Tensor:
     """Every process's integers, in the order of `gather_with_gradient`."""
-    if not _several():
+    if rank_and_count()[1] == 1:
         return own_N
     counts = _counts(own_N)
     padded_N = torch.cat([own_N, own_N.new_full((max(counts) - len(own_N),), -1)])

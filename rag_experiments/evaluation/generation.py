@@ -86,16 +86,12 @@ class GenerationEvaluator(Evaluator):
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
     ) -> tuple[list[str], TruncationCounts]:
         """Several processes of a run answer a share each."""
-        cut = TruncationCounts()
-
-        def write(share: Sequence[tuple[Question, Sequence[Passage]]]) -> list[str]:
-            nonlocal cut
-            asked, given = [question for question, _ in share], [passages for _, passages in share]
-            answers, cut = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
-            return answers
-
-        answers = processes.in_shares(list(zip(questions, passages, strict=True)), write)
-        return list(answers), sum(processes.gathered(cut), start=TruncationCounts())
+        asked, given = processes.own_share(questions), processes.own_share(passages)
+        own = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
+        shares = processes.gathered(own)
+        return processes.in_order([answers for answers, _ in shares]), sum(
+            (cut for _, cut in shares), TruncationCounts()
+        )
 
     def _passages(self, ids_QK: Sequence[Sequence[str]]) -> list[list[Passage]]:
         store = self.retriever.passages

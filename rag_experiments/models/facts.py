@@ -14,7 +14,7 @@ FACTS_FILE = "rag_experiments.json"
 """Written into every saved model: its kind and the settings that its weights were trained with."""
 
 ADAPTER_CONFIG = "adapter_config.json"
-"""Written by peft: a folder that has it holds adapters and not a whole model."""
+"""Written by peft beside adapters."""
 
 
 def write_facts(folder: Path, kind: str, config: Mapping[str, Any]) -> None:
@@ -52,6 +52,11 @@ def parse_json(file: Path) -> Any:
         raise RequestError(f"{file}: no such file, so this is not a model's folder.") from None
     except (ValueError, UnicodeDecodeError) as error:
         raise RequestError(f"{file}: not valid JSON ({error}).") from None
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether `folder` holds adapters and not a whole model."""
+    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def base_of_adapters(folder: Path) -> str:

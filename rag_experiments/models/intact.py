@@ -11,7 +11,7 @@ from typing import Any
 
 from rag_experiments.errors import RequestError
 from rag_experiments.files import safetensors_size
-from rag_experiments.models.facts import ADAPTER_CONFIG, parse_json, read_json
+from rag_experiments.models.facts import ADAPTER_CONFIG, is_adapter, parse_json, read_json
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf")
 """In this order, where a folder has several."""
@@ -33,7 +33,7 @@ def check_folder(given: str, folder: Path, weights: bool) -> None:
         given: the folder as the user wrote it.
         weights: False where a configuration or a tokenizer is enough.
     """
-    adapters = (folder / ADAPTER_CONFIG).is_file()
+    adapters = is_adapter(folder)
     gguf = any(folder.glob("*.gguf"))
     has_config = (folder / "config.json").is_file() or adapters or gguf
     if weights and not has_config:

@@ -19,15 +19,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from rag_experiments.errors import RequestError
-from rag_experiments.models.facts import ADAPTER_CONFIG
 from rag_experiments.schema import LoraConfig
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether `folder` holds adapters and not a whole model."""
-    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> PeftModel:

@@ -27,7 +27,7 @@ from transformers import (
 
 from rag_experiments.errors import RequestError
 from rag_experiments.models import answers
-from rag_experiments.models.facts import ADAPTER_CONFIG, base_of_adapters, read_facts, read_json, write_facts
+from rag_experiments.models.facts import base_of_adapters, is_adapter, read_facts, read_json, write_facts
 from rag_experiments.models.intact import check_complete, check_tokenizer, has_vocabulary
 from rag_experiments.models.precision import resolve_precision
 from rag_experiments.models.source import fetch, resolve
@@ -57,7 +57,7 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
     facts = (read_facts(folder) or {}).get("config", {})
     config = _with_facts(config, facts)
     base, adapters = config.path, None
-    if _is_adapter(folder):
+    if is_adapter(folder):
         adapters, base = folder, base_of_adapters(folder)
         folder = _folder(base, None, cache)
     elif facts.get("path"):
@@ -113,7 +113,7 @@ def _weight_files(directory: Path) -> list[Path]:
 def _folder(path: str, revision: str | None, cache: Path) -> Path:
     """The local folder behind `path`; a GGUF is imported."""
     local = fetch(resolve(path, revision))
-    if local.is_dir() and not (local / "config.json").is_file() and not _is_adapter(local):
+    if local.is_dir() and not (local / "config.json").is_file() and not is_adapter(local):
         local = next(iter(sorted(local.glob("*.gguf"))), local)
     if local.suffix == ".gguf":
         from rag_experiments.models.gguf import import_gguf
@@ -127,10 +127,6 @@ def _with_facts(config: ReaderConfig, facts: dict[str, Any]) -> ReaderConfig:
     if config.chat_template == "auto" and facts.get("chat_template"):
         inherited["chat_template"] = facts["chat_template"]
     return dataclasses.replace(config, **inherited)
-
-
-def _is_adapter(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file()
 
 
 def _with_adapters(module: Any, config: ReaderConfig, adapters: Path | None, frozen: bool) -> tuple[Any, ReaderConfig]:

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from rag_experiments.models import lora, source
-from rag_experiments.models.facts import base_of_adapters
+from rag_experiments.models.facts import base_of_adapters, is_adapter
 from rag_experiments.models.intact import has_vocabulary
 from rag_experiments.models.precision import resolve_precision
 
@@ -54,7 +54,7 @@ def _adapters(model: Any) -> Any:
     """The adapters that are asked for, or that the model's folder holds."""
     if model.architecture is None:
         folder = source.resolve(model.path, model.revision).local
-        if folder is not None and lora.is_adapter(folder):
+        if folder is not None and is_adapter(folder):
             return lora.settings_in(folder)
     return getattr(model, "lora", None)
 
@@ -75,7 +75,7 @@ def hidden_size(model: Any) -> int | None:
 def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
     """Tokens of each text with the model's tokenizer; None where that is not on this disk."""
     found = source.resolve(model.path, model.revision, weights=False).local
-    if found is not None and lora.is_adapter(found) and not has_vocabulary(found):
+    if found is not None and is_adapter(found) and not has_vocabulary(found):
         found = source.resolve(base_of_adapters(found), weights=False).local
     if found is None:
         return None
@@ -92,7 +92,7 @@ def _hf_config(model: Any) -> Any:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     found = source.resolve(model.path, model.revision).local
-    if found is not None and lora.is_adapter(found) and not (found / "config.json").is_file():
+    if found is not None and is_adapter(found) and not (found / "config.json").is_file():
         found = source.resolve(base_of_adapters(found)).local
     if found is None or not (found.is_file() or (found / "config.json").is_file()):
         return None

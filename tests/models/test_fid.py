@@ -80,6 +80,10 @@ def reference(fid: FidReader, prompt: Prompt, target: list[int]) -> torch.Tensor
     return make(fid.bare, prompt, target)
 
 
+def test_no_question_is_no_answer(fid):
+    assert fid.answer([], [])[0] == []
+
+
 @torch.no_grad()
 def test_forward_equals_the_published_architecture_with_uneven_passage_counts(fid, prompts):
     targets = targets_of(fid)
