@@ -41,6 +41,8 @@ def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArgument
     # Processes may hold different numbers of texts, so their encoders run different numbers of times: a broadcast of
     # buffers before each (the wrapper's default) would wait for ever. The buffers of these models are constants.
     given.setdefault("ddp_broadcast_buffers", False)
+    # Or early stopping would count its patience anew from where a run is resumed.
+    given.setdefault("restore_callback_states_from_checkpoint", True)
     args = TrainingArguments(
         output_dir=str(checkpoints),
         seed=config.seed,

@@ -103,30 +103,66 @@ def traceback_text(exception: BaseException) -> str:
     return "".join(traceback.format_exception(exception))
 
 
-@contextmanager
-def termination_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise `Terminated`, so that a run killed politely says so in its status.
+class Signals:
+    """Whether a signal interrupts at once, or waits: while a status is written none may, and none is forgotten."""
 
-    Does nothing outside the main thread, where Python sets no signal handlers. Child processes that
-    inherit the handler (data loader workers) die of the signal as usual.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
+    def __init__(self, held: bool):
+        self._held = held
+        self._waiting: int | None = None
+        self._owner = os.getpid()
 
-    def raise_terminated(number: int, frame: Any) -> None:
-        if os.getpid() != owner:
+    def hold(self) -> None:
+        """From here on signals wait."""
+        self._held = True
+
+    def release(self) -> None:
+        """From here on a signal raises at once: here, where one has come in the meantime."""
+        self._held = False
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self.handle(waiting, None)
+
+    def handle(self, number: int, frame: Any) -> None:
+        """The handler."""
+        if os.getpid() != self._owner and number != signal.SIGINT:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-            return
-        raise Terminated(f"received {signal.Signals(number).name}")
+        elif self._held and os.getpid() == self._owner:
+            self._waiting = number
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt
+        else:
+            raise Terminated(f"received {signal.Signals(number).name}")
 
-    # SIGHUP that is ignored (nohup) stays ignored.
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
-    before = {number: signal.signal(number, raise_terminated) for number in numbers}
+    def send_again(self) -> None:
+        """Leave a signal that still waits to whoever handles it now."""
+        if self._waiting is not None:
+            signal.raise_signal(self._waiting)
+
+
+@contextmanager
+def termination_as_interrupt(held: bool = False) -> Iterator[Signals]:
+    """Inside, SIGTERM and SIGHUP raise `Terminated`, so that a run killed politely says so in its status.
+
+    `held`: signals, Ctrl-C too, wait until they are released. Does nothing outside the main thread, where Python sets
+    no signal handlers. Child processes that inherit the handler (data loader workers) die of the signal as usual.
+    """
+    signals = Signals(held)
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    # One that is ignored (SIGHUP under nohup, SIGINT in a shell's background) stays ignored.
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if _interrupts(signal.getsignal(n))]
+    before = {number: signal.signal(number, signals.handle) for number in numbers}
     try:
-        yield
+        yield signals
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signals.send_again()
+
+
+def _interrupts(handler: Any) -> bool:
+    """Whether a handler is Python's own, or one of ours around this one: a library's is left alone."""
+    ours = isinstance(getattr(handler, "__self__", None), Signals)
+    return ours or handler in (signal.SIG_DFL, signal.default_int_handler)

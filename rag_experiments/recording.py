@@ -58,33 +58,41 @@ def recording(
     if run.writes and earlier.get("state") == "running" and run.process_lives():
         raise RequestError(f"{run.path} is running (process {earlier.get('pid')} on {earlier.get('host')})")
     outcome = Outcome()
-    claim = _claim(run)
-    if run.writes:
-        _begin(run, earlier, config_hash, facts or {})
-    started = time.monotonic()
-    with termination_as_interrupt(), _heartbeat(run, claim):
-        try:
-            yield outcome
-        except BaseException as error:
-            outcome.exception = error
-        # From here a second Ctrl-C would lose the status: the write below takes milliseconds.
-    outcome.ending = ending_of(outcome.exception)
-    outcome.exit_status = outcome.ending.exit_status
-    if discard_refused and isinstance(outcome.exception, RequestError) and not earlier and not run.holds_work:
-        outcome.refused = outcome.exception
-        run.discard()
-    elif run.writes:
-        _end(run, outcome, earlier.get("seconds") or 0.0, time.monotonic() - started)
-    elif outcome.ending.state == "failed":  # the launcher ends the others: nobody else would say why
-        log.error("process %s: %s", os.environ.get("RANK"), outcome.ending.sentence, exc_info=outcome.exception)
+    begun = False
+    # Signals wait while a status is written: a run that says `running` is one that will say how it ended.
+    with termination_as_interrupt(held=True) as signals:
+        started = time.monotonic()
+        with _heartbeat(run, _claim(run)):
+            try:
+                try:
+                    if run.writes:
+                        _begin(run, earlier, config_hash, facts or {})
+                    signals.release()
+                    begun = True
+                    yield outcome
+                finally:
+                    signals.hold()
+            except BaseException as error:
+                outcome.exception = error
+        outcome.ending = ending_of(outcome.exception)
+        outcome.exit_status = outcome.ending.exit_status
+        if discard_refused and isinstance(outcome.exception, RequestError) and not earlier and not run.holds_work:
+            outcome.refused = outcome.exception
+            run.discard()
+        elif run.writes:
+            _end(run, outcome, earlier.get("seconds") or 0.0, time.monotonic() - started)
+        elif outcome.ending.state == "failed":  # the launcher ends the others: nobody else would say why
+            log.error("process %s: %s", os.environ.get("RANK"), outcome.ending.sentence, exc_info=outcome.exception)
+        if not begun:
+            assert outcome.exception is not None
+            raise outcome.exception
 
 
 def _begin(run: RunDirectory, earlier: dict[str, Any], hash_: str, facts: dict[str, Any]) -> None:
     resumed = 0
     if earlier:
         resumed = earlier.get("resumed", 0) + 1
-        checkpoint = run.last_checkpoint()
-        run.truncate_metrics(0 if checkpoint is None else int(checkpoint.name.rsplit("-", 1)[1]))
+        run.go_back_to_checkpoint()
         run.error_path.unlink(missing_ok=True)
     commit, dirty = provenance.git_state()
     run.update_status(

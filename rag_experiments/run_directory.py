@@ -21,7 +21,14 @@ from typing import Any
 
 from rag_experiments import provenance
 from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_write_json, atomic_write_jsonl, atomic_write_text, json_text, safetensors_size
+from rag_experiments.files import (
+    TEMPORARY_PREFIX,
+    atomic_write_json,
+    atomic_write_jsonl,
+    atomic_write_text,
+    json_text,
+    safetensors_size,
+)
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
@@ -190,10 +197,34 @@ class RunDirectory:
                     lines.append(value)
         return lines
 
-    def truncate_metrics(self, step: int) -> None:
-        """Drop what was logged after `step`, as a run that goes on from a checkpoint logs it again."""
-        if self.writes and self.history_path.exists():
-            atomic_write_jsonl(self.history_path, [line for line in self.read_metrics() if line["step"] <= step])
+    def truncate_metrics(self, step: int, logged: int | None = None) -> None:
+        """Drop what was logged after `step`, as a run that goes on from a checkpoint logs it again.
+
+        `logged`: how many lines training had written by then; those of the same step that came later (the closing
+        figures, where a run was killed after its last step) go as well. Zero-shot figures stay.
+        """
+        if not (self.writes and self.history_path.exists()):
+            return
+        before = [line for line in self.read_metrics() if line["step"] <= step]
+        in_training = [number for number, line in enumerate(before) if not _is_zero_shot(line)]
+        late = set(in_training[logged:]) if logged is not None else set()
+        atomic_write_jsonl(self.history_path, [line for number, line in enumerate(before) if number not in late])
+
+    def go_back_to_checkpoint(self) -> None:
+        """Leave what the last complete checkpoint knows of: no later log lines, checkpoints or unfinished files.
+
+        Without a checkpoint training begins anew, and only the figures from before it stay.
+        """
+        if not self.writes:
+            return
+        for leftover in _unfinished(self.path):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        checkpoint = self.last_checkpoint()
+        step = 0 if checkpoint is None else int(_checkpoint_step(checkpoint) or 0)
+        for entry in self.checkpoints_dir.iterdir() if self.checkpoints_dir.is_dir() else ():
+            if (_checkpoint_step(entry) or 0) > step:  # half-written: it would count as one of `save_total_limit`
+                shutil.rmtree(entry)
+        self.truncate_metrics(step, 0 if checkpoint is None else _lines_logged(checkpoint))
 
     def write_metrics(self, final: dict[str, Any]) -> None:
         """`metrics.json`."""
@@ -230,6 +261,23 @@ class RunDirectory:
             if checkpoint_is_complete(entry, step):
                 return entry
         return None
+
+
+def _is_zero_shot(line: dict[str, Any]) -> bool:
+    return any(name.startswith("zero_shot/") for name in line)
+
+
+def _unfinished(run: Path) -> list[Path]:
+    """What a kill left of files that were being written; an evaluation's may be another process's at this moment."""
+    places = [run, run / "predictions", run / "predictions" / "zero_shot"]
+    return [found for place in places for found in place.glob(f"{TEMPORARY_PREFIX}*")]
+
+
+def _lines_logged(checkpoint: Path) -> int | None:
+    """How many lines of the log had been written when the checkpoint was: Trainer keeps them all in its state."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    history = state.get("log_history")
+    return len(history) if isinstance(history, list) else None
 
 
 def _checkpoint_step(path: Path) -> int | None:

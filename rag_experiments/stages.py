@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from transformers import TrainerState
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts, sample_questions
@@ -70,12 +69,10 @@ def _measured(run: RunDirectory, stage: str) -> dict[str, float] | None:
 
 
 def fit(trainer: AlgorithmTrainer, checkpoint: Path | None) -> dict[str, float]:
-    """Train, from a checkpoint where there is one. Returns what it cost."""
-    started = time.perf_counter()
+    """Train, from a checkpoint where there is one. Returns what it cost, every segment of a resumed run counted."""
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds = time.perf_counter() - started
+    seconds, tokens = trainer.total_seconds(), trainer.total_tokens()
     cost = {"seconds/train": seconds, "peak_memory_mb": peak_memory_mb()}
-    tokens = sum(gather_object([trainer.tokens_seen]))
     if tokens:
         cost["tokens_per_second"] = tokens / seconds
     return cost

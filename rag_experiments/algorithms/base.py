@@ -6,6 +6,8 @@ overrides `compute_loss`. Everything else (checkpoints, evaluation, logging) is 
 
 from __future__ import annotations
 
+import json
+import logging
 import random
 import time
 from collections import defaultdict
@@ -15,16 +17,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from rag_experiments.data.load import RagData
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
+from rag_experiments.files import atomic_write_json
 from rag_experiments.retrieval.retriever import Retriever
 from rag_experiments.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RunConfig
+
+log = logging.getLogger(__name__)
+
+TOTALS = "totals.json"
+"""In every checkpoint: what Trainer sums up over steps and forgets (see `AlgorithmTrainer.take_totals`)."""
 
 
 @dataclass(kw_only=True)
@@ -91,6 +99,17 @@ class EpochsOrder(TrainerCallback):
                 part.set_epoch(epoch)
 
 
+class EarlierSegments(TrainerCallback):
+    """Gives a resumed run the sums of its earlier segments, once Trainer has set them to zero."""
+
+    def __init__(self, trainer: AlgorithmTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step:
+            self.trainer.take_totals(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}")
+
+
 class AlgorithmTrainer(Trainer):
     """The base of every algorithm.
 
@@ -110,6 +129,10 @@ class AlgorithmTrainer(Trainer):
         self.parts = parts
         self.hyper = parts.config.algorithm
         self.tokens_seen = 0
+        """This process's, since it started; those of earlier segments are in `earlier_tokens`."""
+        self.earlier_tokens = 0
+        self.earlier_seconds = 0.0
+        self._started = time.perf_counter()
         self._recorded: dict[str, list[float]] = defaultdict(list)
         self.before_training()
         super().__init__(
@@ -118,7 +141,7 @@ class AlgorithmTrainer(Trainer):
             data_collator=self.collate,
             train_dataset=self.training_examples(),
             eval_dataset=_Sized(parts.data.splits["dev"]),
-            callbacks=[EpochsOrder(), *(callbacks or [])],
+            callbacks=[EpochsOrder(), EarlierSegments(self), *(callbacks or [])],
         )
         # Losses here are means over the batch unless an algorithm says otherwise: Trainer divides them by
         # the accumulation steps itself, and must not guess from the model's forward signature.
@@ -174,6 +197,8 @@ class AlgorithmTrainer(Trainer):
         if "train/loss" in named:
             named |= {f"train/{name}": sum(values) / len(values) for name, values in self._recorded.items() if values}
             self._recorded.clear()
+        if "train/mean_loss" in named:  # Trainer divides a resumed run's by the steps of its last segment
+            named["train/mean_loss"] = self._total_loss_scalar / max(1, self.state.global_step)
         super().log(named, start_time)
 
     # -- evaluation ------------------------------------------------------------------------------
@@ -201,11 +226,86 @@ class AlgorithmTrainer(Trainer):
 
     # -- checkpoints -----------------------------------------------------------------------------
     # A checkpoint's weights are what `model/` would hold, so each opens by itself, and no pickled
-    # arguments lie beside them.
+    # arguments lie beside them. Trainer writes `trainer_state.json` last: a checkpoint that has it has everything.
+
+    def save_more(self, folder: Path) -> None:
+        """What an algorithm adds to a checkpoint, on rank 0. Nothing by default."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._totals = self._gathered_totals()
+        super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         if self.args.should_save:
-            self.parts.model.save(Path(output_dir or self.args.output_dir or "."))
+            folder = Path(output_dir or self.args.output_dir or ".")
+            self.parts.model.save(folder)
+            self.save_more(folder)
+            atomic_write_json(folder / TOTALS, self._totals)
+
+    def _gathered_totals(self) -> dict[str, Any]:
+        """All processes call this: their tokens are added up, their losses since the last logging step averaged."""
+        pending = gather_object([self._tr_loss.item()])
+        return {
+            "loss": self._total_loss_scalar,
+            "pending_loss": sum(pending) / len(pending),
+            "logged_step": self._globalstep_last_logged,
+            "recorded": dict(self._recorded),
+            "tokens": self.total_tokens(),
+            "seconds": self.total_seconds(),
+        }
+
+    def take_totals(self, checkpoint: Path) -> None:
+        """Go on with the sums that the checkpoint was written with, so that the log is that of one run.
+
+        Of the losses and figures recorded since the last logging step, tokens, seconds. Trainer begins all at zero.
+        """
+        if not (checkpoint / TOTALS).is_file():
+            log.warning("%s holds no %s: means and totals begin anew", checkpoint, TOTALS)
+            return
+        totals = json.loads((checkpoint / TOTALS).read_text(encoding="utf-8"))
+        self._total_loss_scalar = totals["loss"]
+        self._tr_loss = torch.tensor(totals["pending_loss"], device=self.args.device)
+        self._globalstep_last_logged = totals["logged_step"]
+        self._recorded.update(totals["recorded"])
+        self.earlier_tokens, self.earlier_seconds = totals["tokens"], totals["seconds"]
+        self._started, self.tokens_seen = time.perf_counter(), 0
+
+    def total_tokens(self) -> int:
+        """Trained on, by all processes and all segments of the run. All processes call this."""
+        return self.earlier_tokens + sum(gather_object([self.tokens_seen]))
+
+    def total_seconds(self) -> float:
+        """Of training, in all segments of the run; what was lost to an interruption is left out."""
+        return self.earlier_seconds + time.perf_counter() - self._started
+
+    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+        """As Trainer's; but where training had ended when the checkpoint was written, not a step more is made."""
+        self._started = time.perf_counter()
+        if resume_from_checkpoint and self._had_ended(Path(resume_from_checkpoint)):
+            return self._take_ended(Path(resume_from_checkpoint))
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    @staticmethod
+    def _had_ended(checkpoint: Path) -> bool:
+        """Whether the last step was made, or early stopping had decided. Trainer itself would make a step first."""
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        control: Any = (state.stateful_callbacks or {}).get("TrainerControl") or {}
+        return state.global_step >= state.max_steps or bool(control.get("args", {}).get("should_training_stop"))
+
+    def _take_ended(self, checkpoint: Path) -> None:
+        """The state, and the weights that training would have left, from a checkpoint after the last step."""
+        log.info("%s: training had ended; its weights are taken", checkpoint)
+        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        self.state.is_local_process_zero = self.is_local_process_zero()
+        kept = checkpoint
+        if self.args.load_best_model_at_end and self.state.best_global_step:
+            kept = checkpoint.with_name(f"checkpoint-{self.state.best_global_step}")
+        self.parts.model.load_weights(kept)
+        self._total_loss_scalar, self._tr_loss = 0.0, torch.tensor(0.0)
+        self.take_totals(checkpoint)
+        self._total_loss_scalar += self._tr_loss.item()
+        self.log({"total_flos": self.state.total_flos, "train_loss": self._total_loss_scalar})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.parts.model.load_weights(Path(resume_from_checkpoint))

@@ -71,6 +71,11 @@ class DistillationTrainer(AlgorithmTrainer):
         golds = self.golds if self.hyper.add_gold else None
         return Candidates(self.parts.retriever, self.queries, self.hyper.candidates, golds=golds, **options)
 
+    def save_more(self, folder: Path) -> None:
+        """The candidates, so that a resumed run goes on with the same."""
+        if isinstance(self.candidates, Candidates):
+            self.candidates.save(folder)
+
     def score_ahead(self) -> None:
         """Fill the reader's cache for this process's share of the questions."""
         raise TypeError(f"{type(self).__name__} must implement score_ahead()")

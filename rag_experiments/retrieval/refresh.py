@@ -119,7 +119,10 @@ class Candidates:
 
 
 class RefreshCandidates(TrainerCallback):
-    """Refreshes `candidates` every `every` optimiser steps (0: never), and carries them through checkpoints.
+    """Refreshes `candidates` every `every` optimiser steps (0: never); takes them from a resumed run's checkpoint.
+
+    The trainer writes them there (`save_more`) before the checkpoint's last file: on_save comes after it, and a run
+    killed between the two would go on from a checkpoint without.
 
     `record` gets each figure by name: `AlgorithmTrainer.record`.
     """
@@ -144,12 +147,6 @@ class RefreshCandidates(TrainerCallback):
             log.info("step %d: candidates refreshed in %.1f s", state.global_step, figures["refresh_seconds"])
             for name, value in figures.items():
                 self.record(name, value)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Into the checkpoint just written; rank 0 only, since they are the same on all."""
-        checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and checkpoint.is_dir():
-            self.candidates.save(checkpoint)
 
 
 def add_golds(rows_QK: np.ndarray, golds: Sequence[Sequence[int]]) -> np.ndarray:
