@@ -24,12 +24,16 @@ WORDS = (  # noqa: SIM905
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a BERT of two layers and 32 dimensions, random weights, and a tokenizer of whole words."""
+    """A folder with a tiny BERT."""
+    return write_tiny_bert(tmp_path_factory.mktemp("tiny_bert"))
+
+
+def write_tiny_bert(folder: Path) -> Path:
+    """A BERT of two layers and 32 dimensions, random weights, and a tokenizer of whole words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny_bert")
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {word: index for index, word in enumerate(special + WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 import time
 from collections import defaultdict
@@ -263,10 +264,11 @@ class AlgorithmTrainer(Trainer):
             log.warning("%s holds no %s: means and totals begin anew", checkpoint, TOTALS)
             return
         totals = json.loads((checkpoint / TOTALS).read_text(encoding="utf-8"))
-        self._total_loss_scalar = totals["loss"]
-        self._tr_loss = torch.tensor(totals["pending_loss"], device=self.args.device)
+        self._total_loss_scalar = _number(totals["loss"])
+        self._tr_loss = torch.tensor(_number(totals["pending_loss"]), device=self.args.device)
         self._globalstep_last_logged = totals["logged_step"]
-        self._recorded.update(totals["recorded"])
+        self._recorded.clear()  # of what was recorded before training: the first segment has logged it
+        self._recorded.update({name: [_number(value) for value in kept] for name, kept in totals["recorded"].items()})
         self.earlier_tokens, self.earlier_seconds = totals["tokens"], totals["seconds"]
         self._started, self.tokens_seen = time.perf_counter(), 0
 
@@ -312,6 +314,11 @@ class AlgorithmTrainer(Trainer):
 
     def _load_best_model(self) -> None:
         self.parts.model.load_weights(Path(str(self.state.best_model_checkpoint)))
+
+
+def _number(written: float | None) -> float:
+    """JSON has no NaN: it is written as null."""
+    return math.nan if written is None else written
 
 
 def _named(name: str) -> str:
