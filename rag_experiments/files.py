@@ -88,7 +88,11 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         if path.exists():
             aside = _temporary(path.with_name(path.name + "-old"))
             os.replace(path, aside)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except BaseException:
+                os.replace(aside, path)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
         else:
             os.replace(temporary, path)
