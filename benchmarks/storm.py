@@ -360,7 +360,9 @@ def weather(given: argparse.Namespace, root: Path) -> int:
         row = counts[algorithm]
         row[0], row[1], row[2] = row[0] + 1, row[1] + len(storm.kills), row[2] + (not storm.differences)
         failed += bool(storm.differences)
-        print(f"{storm.name:20} {', '.join(storm.kills):40} {'equal' if not storm.differences else 'DIFFERS'}", flush=True)
+        print(
+            f"{storm.name:20} {', '.join(storm.kills):40} {'equal' if not storm.differences else 'DIFFERS'}", flush=True
+        )
         for difference in storm.differences:
             print(f"    {difference}", flush=True)
     print(f"\n{'algorithm':12}{'runs':>6}{'kills':>7}{'equal':>7}")

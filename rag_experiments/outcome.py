@@ -51,13 +51,12 @@ class Ending:
         if self.error is None:
             return self.state
         lead = {"out_of_memory": "out of memory: ", "disk_full": "the disk is full: "}.get(self.error["kind"], "")
-        named = (
-            self.error["message"]
-            if lead or self.error["kind"] == "request"
-            else f"{self.error['type']}: {self.error['message']}"
-        )
-        first = named.strip().splitlines()[0] if named.strip() else self.error["type"]
-        return f"{lead}{first}"[:500]
+        lines = self.error["message"].strip().splitlines()
+        if not lines:
+            return f"{lead}{self.error['type']}"
+        if not lead and self.error["kind"] != "request":
+            lead = f"{self.error['type']}: "
+        return f"{lead}{lines[0]}"[:500]
 
 
 def ending_of(exception: BaseException | None) -> Ending:

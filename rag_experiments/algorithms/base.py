@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import random
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -308,6 +309,8 @@ class AlgorithmTrainer(Trainer):
         self.take_totals(checkpoint)
         self._total_loss_scalar += self._tr_loss.item()
         self.log({"total_flos": self.state.total_flos, "train_loss": self._total_loss_scalar})
+        if self.args.should_save and self.args.save_total_limit == 1 and kept != checkpoint:
+            shutil.rmtree(checkpoint)  # as Trainer does where training ends
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self.parts.model.load_weights(Path(resume_from_checkpoint))
