@@ -79,7 +79,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = _temporary(path)
-    temporary.mkdir(parents=True)
+    temporary.mkdir()
     try:
         yield temporary
         for folder, _, names in os.walk(temporary):
@@ -113,7 +113,7 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: it holds something that is no number, text, list, mapping or path.
     """
-    if value is None or isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -163,7 +163,7 @@ def _sync_directory(path: Path) -> None:
 
 def nearest_existing(path: Path) -> Path:
     """`path`, or the first folder above it that is there."""
-    return next((there for there in (path, *path.absolute().parents) if there.exists()), path)
+    return next(there for there in (path, *path.absolute().parents) if there.exists())
 
 
 def remove_empty_folders(path: Path, above: Path) -> None:
@@ -183,7 +183,7 @@ def safetensors_size(path: Path) -> int:
     """
     with path.open("rb") as file:
         length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-        if size < 8 or length > size - 8:
+        if length > size - 8:
             raise ValueError("its header is cut short")
         header = json.loads(file.read(length))
     try:

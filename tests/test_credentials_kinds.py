@@ -61,12 +61,42 @@ def test_what_is_shorter_than_such_a_value_or_inside_a_word_is_none(kind):
         assert not credentials.looks_secret("name", f"x{value}")
 
 
-NAMES = (
-    "api_key apikey access_key access_key_id secret secret_key secretkey client_secret private_key privatekey password "
-    "passwd passphrase credential credentials auth bearer token hub_token hf_token huggingface_token api_token "
-    "access_token auth_token bearer_token secret_token refresh_token session_token security_token wandb_token "
-    "github_token gh_token gitlab_token openai_token"
-).split()
+NAMES = [
+    "api_key",
+    "apikey",
+    "access_key",
+    "access_key_id",
+    "secret",
+    "secret_key",
+    "secretkey",
+    "client_secret",
+    "private_key",
+    "privatekey",
+    "password",
+    "passwd",
+    "passphrase",
+    "credential",
+    "credentials",
+    "auth",
+    "bearer",
+    "token",
+    "hub_token",
+    "hf_token",
+    "huggingface_token",
+    "api_token",
+    "access_token",
+    "auth_token",
+    "bearer_token",
+    "secret_token",
+    "refresh_token",
+    "session_token",
+    "security_token",
+    "wandb_token",
+    "github_token",
+    "gh_token",
+    "gitlab_token",
+    "openai_token",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,7 +142,7 @@ def test_a_commit_is_no_key_where_its_name_says_so():
 
 def test_a_key_that_is_itself_a_credential_is_not_repeated():
     for secret in (VALUES["Hugging Face"], VALUES["GitHub, personal"]):
-        with pytest.raises(RequestError, match="^an override looks like a credential") as caught:
+        with pytest.raises(RequestError, match=r"^an override looks like a credential") as caught:
             runs.refuse_secrets([f"+{secret}.token=x"])
         assert secret not in str(caught.value)
 

@@ -81,6 +81,17 @@ def test_an_unfinished_file_has_a_name_that_lists_pass_over(write, tmp_path, mon
     assert len(set(names)) == 2  # two writers of one file do not meet
 
 
+def test_a_file_that_cannot_be_opened_says_why(write, tmp_path, monkeypatch):
+    """Not that the unfinished file, which was never there, is missing."""
+
+    def denied(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files, "open", denied, raising=False)
+    with pytest.raises(PermissionError):
+        write(tmp_path / "file", "x")
+
+
 def test_folders_are_made_and_long_names_fit(write, tmp_path):
     file = tmp_path / "a" / "b" / ("n" * 250)
     write(file, "x")
@@ -130,8 +141,7 @@ def test_a_folder_that_fails_leaves_the_old_one(tmp_path, error):
     target = tmp_path / "model"
     make(target, "old")
     with pytest.raises(error), files.atomic_directory(target) as folder:
-        (folder / "inner").mkdir()
-        raise error
+        raise error(str((folder / "inner").mkdir()))
     assert (target / "inner" / "weights").read_text() == "old"
     assert os.listdir(tmp_path) == ["model"]
 
@@ -158,6 +168,21 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatc
     assert os.listdir(tmp_path) == (["model"] if existed else [])
     if existed:
         assert (target / "inner" / "weights").read_text() == "old"
+
+
+def test_what_cannot_be_removed_is_no_reason_to_fail(tmp_path, monkeypatch):
+    """A file held open by another machine (NFS): the new folder stands, and the block's own error is the one raised."""
+
+    def busy(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+
+    make(tmp_path / "model", "old")
+    monkeypatch.setattr(files.shutil, "rmtree", busy)
+    make(tmp_path / "model", "new")
+    assert (tmp_path / "model" / "inner" / "weights").read_text() == "new"
+    with pytest.raises(ZeroDivisionError), files.atomic_directory(tmp_path / "other"):
+        raise ZeroDivisionError
 
 
 def test_every_file_of_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):

@@ -92,7 +92,9 @@ def start_waiting(tmp_path) -> subprocess.Popen:
         [sys.executable, "-c", RUN_AND_WAIT, str(tmp_path / "run")],
         stdout=subprocess.PIPE,
         # Under nohup, or in a shell's background, these would be ignored, rightly.
-        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT)],
+        preexec_fn=lambda: [
+            signal.signal(number, signal.SIG_DFL) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+        ],
     )
     assert process.stdout.readline() == b"ready\n"
     return process

@@ -168,7 +168,7 @@ def test_readers_of_what_is_not_there(run):
     assert run.read_predictions("dev") == []
     assert run.last_checkpoint() is None
     assert run.state == "interrupted"
-    with pytest.raises(RequestError, match="no status.json"):
+    with pytest.raises(RequestError, match=r"no status\.json"):
         runs.RunDirectory.open(run.path)
 
 

@@ -7,6 +7,7 @@ both `[B, K]` matrices in it, and a place without a candidate (-1) has no weight
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
