@@ -97,7 +97,7 @@ def _chain(exception: BaseException | None) -> Iterator[BaseException]:
         exception = exception.__cause__ or (None if exception.__suppress_context__ else exception.__context__)
 
 
-def traceback_text(exception: BaseException) -> str:
+def traceback_text(exception: BaseException | None) -> str:
     """The traceback as Python prints it."""
     return "".join(traceback.format_exception(exception))
 

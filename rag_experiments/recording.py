@@ -117,14 +117,14 @@ def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: fl
     changes = {"state": ending.state, "ended": now(), "seconds": round(seconds_before + seconds, 3)}
     try:
         run.update_status(**changes, error=ending.error)
-        if exception is not None and ending.state == "failed":
+        if ending.state == "failed":
             atomic_write_text(run.error_path, traceback_text(exception))
     except (OSError, RequestError) as error:
         log.error("%s: the run's end could not be recorded: %s", run.path, error)
     if ending.state == "failed":
         log.error("%s", ending.sentence)
         log.debug("traceback", exc_info=exception)
-        if exception is not None and run.error_path.exists():
+        if run.error_path.exists():
             log.error("The traceback is in %s", run.error_path)
     elif ending.error and ending.error["kind"] == "pruned":
         log.info("pruned %s", ending.error["message"])

@@ -12,11 +12,12 @@ import pytest
 from rag_experiments import runs
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import ending_of
+from tests.recorded import recorded
 
 
 def test_a_run_that_ends_well(tmp_path):
     run = runs.RunDirectory.create(tmp_path / "run")
-    with runs.recording(run, "abc", {"algorithm": "ctl", "data_hash": "d"}) as outcome:
+    with recorded(run, "abc", {"algorithm": "ctl", "data_hash": "d"}) as outcome:
         assert run.state == "running"
         assert run.read_status()["pid"] == os.getpid()
     status = run.read_status()
@@ -57,7 +58,7 @@ class OutOfMemoryError(RuntimeError):
 )
 def test_how_a_run_ended_is_recorded(tmp_path, error, state, exit_status, kind):
     run = runs.RunDirectory.create(tmp_path)
-    with runs.recording(run, "abc") as outcome:
+    with recorded(run, "abc") as outcome:
         raise error
     status = run.read_status()
     assert outcome.exception is error
@@ -112,7 +113,7 @@ def test_a_killed_run_counts_as_interrupted_and_goes_on(tmp_path):
     process = start_waiting(tmp_path)
     run = runs.RunDirectory.open(tmp_path / "run")
     assert run.state == "running"
-    with pytest.raises(RequestError, match="is running"), runs.recording(run, "abc"):
+    with pytest.raises(RequestError, match="is running"), recorded(run, "abc"):
         pass
     assert runs.newest_unfinished(tmp_path, "abc") is None
     process.kill()
@@ -121,7 +122,7 @@ def test_a_killed_run_counts_as_interrupted_and_goes_on(tmp_path):
     assert run.state == "interrupted"
     assert runs.newest_unfinished(tmp_path, "abc").path == run.path
     first = run.read_status()["started"]
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         pass
     status = run.read_status()
     assert (status["state"], status["resumed"], status["started"]) == ("completed", 1, first)
@@ -131,11 +132,11 @@ def test_two_processes_cannot_have_one_run(tmp_path):
     process = start_waiting(tmp_path)
     run = runs.RunDirectory.open(tmp_path / "run")
     run.update_status(state="interrupted")  # as if the status did not tell
-    with pytest.raises(RequestError, match="another process"), runs.recording(run, "abc"):
+    with pytest.raises(RequestError, match="another process"), recorded(run, "abc"):
         pass
     process.kill()
     process.wait()
-    with runs.recording(run, "abc") as outcome:
+    with recorded(run, "abc") as outcome:
         pass
     assert outcome.exit_status == 0
     assert not (run.path / ".running").exists()
@@ -144,7 +145,7 @@ def test_two_processes_cannot_have_one_run(tmp_path):
 @pytest.mark.parametrize("done", [False, True])
 def test_a_request_refused_late_leaves_nothing_unless_something_was_done(tmp_path, done):
     run = runs.RunDirectory.create(tmp_path / "run")
-    with runs.recording(run, "abc", discard_refused=True) as outcome:
+    with recorded(run, "abc", discard_refused=True) as outcome:
         if done:
             run.append_metrics(0, 0, 0, {"zero_shot/dev/recall@4": 0.5})
         raise RequestError("no such layer")

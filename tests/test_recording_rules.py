@@ -6,6 +6,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,9 +15,10 @@ import time
 
 import pytest
 
-from rag_experiments import provenance, recording, runs
+from rag_experiments import provenance, recording, run_directory, runs
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import Pruned
+from tests.recorded import recorded
 
 
 def interrupted(path, **status) -> runs.RunDirectory:
@@ -29,7 +31,7 @@ def interrupted(path, **status) -> runs.RunDirectory:
 def test_a_resumed_run_that_is_refused_is_kept(tmp_path):
     """Its directory is not this request's to remove, even where the first segment finished nothing."""
     run = interrupted(tmp_path / "run")
-    with runs.recording(run, "abc", discard_refused=True) as outcome:
+    with recorded(run, "abc", discard_refused=True) as outcome:
         raise RequestError("no such layer")
     assert outcome.refused is None
     assert run.read_status()["state"] == "failed"
@@ -37,7 +39,7 @@ def test_a_resumed_run_that_is_refused_is_kept(tmp_path):
 
 def test_only_a_refused_request_is_discarded(tmp_path):
     run = runs.RunDirectory.create(tmp_path / "run")
-    with runs.recording(run, "abc", discard_refused=True) as outcome:
+    with recorded(run, "abc", discard_refused=True) as outcome:
         raise ValueError("a bug")
     assert outcome.refused is None
     assert run.read_status()["state"] == "failed"
@@ -45,19 +47,19 @@ def test_only_a_refused_request_is_discarded(tmp_path):
 
 def test_a_refused_request_is_kept_where_nobody_asked_to_discard_it(tmp_path):
     run = runs.RunDirectory.create(tmp_path / "run")
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         raise RequestError("no such layer")
     assert run.read_status()["error"]["message"] == "no such layer"
 
 
 def test_a_failed_run_that_is_completed_says_nothing_of_its_failure(tmp_path):
     run = runs.RunDirectory.create(tmp_path)
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         raise ZeroDivisionError
     failed = run.read_status()
     assert failed["ended"]
     assert run.error_path.exists()
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         during = run.read_status()
     assert (during["state"], during["ended"], during["error"]) == ("running", None, None)
     assert run.read_status()["error"] is None
@@ -66,16 +68,56 @@ def test_a_failed_run_that_is_completed_says_nothing_of_its_failure(tmp_path):
 
 def test_seconds_count_every_segment(tmp_path):
     run = interrupted(tmp_path, seconds=100.0)
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         assert run.read_status()["seconds"] == 100.0
         time.sleep(0.01)
     assert 100.0 < run.read_status()["seconds"] < 200.0
 
 
+def test_seconds_are_those_of_the_block(tmp_path, monkeypatch):
+    clock = iter([10.0, 12.50049])
+    monkeypatch.setattr(recording.time, "monotonic", lambda: next(clock))
+    run = runs.RunDirectory.create(tmp_path)
+    with recorded(run, "abc"):
+        assert run.read_status()["seconds"] == 0.0
+    assert run.read_status()["seconds"] == 2.5
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path):
+    with recorded(runs.RunDirectory(tmp_path / "a" / "b"), "abc") as outcome:
+        pass
+    assert outcome.exit_status == 0
+
+
+def test_another_rank_is_not_kept_out_by_its_own_run(tmp_path, monkeypatch):
+    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+        monkeypatch.setenv("RANK", "1")
+        with recorded(runs.RunDirectory.open(tmp_path), "abc") as outcome:
+            pass
+        assert outcome.exit_status == 0
+
+
+def test_a_status_that_was_broken_meanwhile_is_said_and_not_raised(tmp_path, caplog):
+    run = runs.RunDirectory.create(tmp_path)
+    with recorded(run, "abc"):
+        run.status_path.write_text("{")
+    assert "could not be recorded" in caplog.text
+
+
+def test_a_lost_heartbeat_file_does_not_end_the_run(tmp_path):
+    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+        (tmp_path / recording.HEARTBEAT).unlink()
+    assert outcome.exit_status == 0
+
+
+def test_one_missed_beat_does_not_make_a_run_dead():
+    assert 3 * recording.HEARTBEAT_SECONDS < run_directory.STALE_SECONDS
+
+
 def test_resumed_counts_every_continuation_and_the_start_stays(tmp_path):
     run = interrupted(tmp_path, started="2020-01-01T00:00:00+00:00")
     for number in (1, 2):
-        with runs.recording(run, "abc"):
+        with recorded(run, "abc"):
             pass
         assert run.read_status()["resumed"] == number
     assert run.read_status()["started"] == "2020-01-01T00:00:00+00:00"
@@ -84,7 +126,7 @@ def test_resumed_counts_every_continuation_and_the_start_stays(tmp_path):
 def test_a_status_says_which_code_and_process_made_it(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "git_state", lambda: ("c0ffee", True))
     run = runs.RunDirectory.create(tmp_path)
-    with runs.recording(run, "abc", {"algorithm": "ctl", "data_hash": "d"}):
+    with recorded(run, "abc", {"algorithm": "ctl", "data_hash": "d"}):
         pass
     status = run.read_status()
     assert (status["git_commit"], status["git_dirty"], status["algorithm"], status["data_hash"]) == (
@@ -100,8 +142,8 @@ def test_times_are_utc(tmp_path, monkeypatch):
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     time.tzset()
     try:
-        assert recording.now().endswith("+00:00")
-        with runs.recording(runs.RunDirectory.create(tmp_path), "abc"):
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", recording.now())
+        with recorded(runs.RunDirectory.create(tmp_path), "abc"):
             pass
         assert runs.RunDirectory(tmp_path).read_status()["started"].endswith("+00:00")
     finally:
@@ -115,14 +157,14 @@ def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path):
     run.append_metrics(0, 0, 0, {"zero_shot/dev/recall@4": 0.5})
     run.append_metrics(0, 0, 1, {"train/loss": 3.0})
     run.append_metrics(4, 1, 2, {"train/loss": 2.0})
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         assert [(line["step"], sorted(line)[-1]) for line in run.read_metrics()] == [(0, "zero_shot/dev/recall@4")]
 
 
 def test_a_living_run_is_not_taken_and_another_hosts_silence_frees_it(tmp_path):
     run = runs.RunDirectory.create(tmp_path)
-    with runs.recording(run, "abc"), pytest.raises(RequestError, match=f"process {os.getpid()} on "):  # noqa: SIM117
-        with runs.recording(runs.RunDirectory.open(tmp_path), "abc"):
+    with recorded(run, "abc"), pytest.raises(RequestError, match=f"process {os.getpid()} on "):  # noqa: SIM117
+        with recorded(runs.RunDirectory.open(tmp_path), "abc"):
             pass
     assert run.read_status()["state"] == "completed"
 
@@ -132,7 +174,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
         pass
     assert outcome.exit_status == 0
 
@@ -140,7 +182,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 def test_room_for_the_last_status_is_held_while_the_run_lasts(tmp_path):
     run = runs.RunDirectory.create(tmp_path)
     file = tmp_path / recording.HEARTBEAT
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         assert file.stat().st_size >= 64 * 1024
         assert len(set(file.read_bytes())) > 200  # zeros would be stored as nothing by some file systems
     assert not file.exists()
@@ -149,7 +191,7 @@ def test_room_for_the_last_status_is_held_while_the_run_lasts(tmp_path):
 def test_a_run_leaves_no_open_file_and_no_thread(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for number in range(3):
-        with runs.recording(runs.RunDirectory.create(tmp_path / str(number)), "abc"):
+        with recorded(runs.RunDirectory.create(tmp_path / str(number)), "abc"):
             assert [thread.name for thread in threading.enumerate()].count("heartbeat") >= 1
     assert len(os.listdir("/proc/self/fd")) == before
     for thread in threading.enumerate():
@@ -163,7 +205,7 @@ def test_a_refused_claim_leaves_no_open_file(tmp_path):
     holder = os.open(tmp_path / recording.HEARTBEAT, os.O_RDWR | os.O_CREAT)
     fcntl.flock(holder, fcntl.LOCK_EX)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(RequestError, match="another process"), runs.recording(run, "abc"):
+    with pytest.raises(RequestError, match="another process"), recorded(run, "abc"):
         pass
     assert len(os.listdir("/proc/self/fd")) == before
     assert not run.status_path.exists()
@@ -174,7 +216,7 @@ def test_the_heartbeat_beats_while_the_run_lasts(tmp_path, monkeypatch):
     """Another host takes a silent run for dead."""
     monkeypatch.setattr(recording, "HEARTBEAT_SECONDS", 0.01)
     file = tmp_path / recording.HEARTBEAT
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
         for _ in range(2):  # it beats more than once
             os.utime(file, (1, 1))
             deadline = time.monotonic() + 30
@@ -192,7 +234,7 @@ def test_a_heart_that_cannot_beat_does_not_end_the_run(tmp_path, monkeypatch):
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(recording.os, "utime", utime)
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
         assert failed.wait(30)
         failed.clear()
         assert failed.wait(30)  # and tries again
@@ -201,7 +243,7 @@ def test_a_heart_that_cannot_beat_does_not_end_the_run(tmp_path, monkeypatch):
 
 def test_another_rank_beats_no_heart_and_says_why_it_failed(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RANK", "1")
-    with runs.recording(runs.RunDirectory.create(tmp_path / "run"), "abc") as outcome:
+    with recorded(runs.RunDirectory.create(tmp_path / "run"), "abc") as outcome:
         raise ValueError("a shape")
     assert outcome.exit_status == 1
     assert not (tmp_path / "run").exists()
@@ -211,7 +253,7 @@ def test_another_rank_beats_no_heart_and_says_why_it_failed(tmp_path, monkeypatc
 
 def test_an_end_that_cannot_be_recorded_is_said_and_not_raised(tmp_path, monkeypatch, caplog):
     run = runs.RunDirectory.create(tmp_path)
-    with runs.recording(run, "abc") as outcome:
+    with recorded(run, "abc") as outcome:
         real = recording.RunDirectory.update_status
 
         def update_status(self, **changes):
@@ -238,7 +280,7 @@ def test_an_end_that_cannot_be_recorded_is_said_and_not_raised(tmp_path, monkeyp
 )
 def test_the_console_says_how_it_ended(tmp_path, caplog, error, said, level, files):
     caplog.set_level(logging.INFO, logger="rag_experiments.recording")
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
         if error is not None:
             raise error
     messages = [record.getMessage() for record in caplog.records if record.name == "rag_experiments.recording"]
@@ -250,7 +292,7 @@ def test_the_console_says_how_it_ended(tmp_path, caplog, error, said, level, fil
 
 def test_the_outcome_before_the_end_is_a_failure(tmp_path):
     """Whoever leaves by another way than the block's end must not pass for done."""
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
         assert outcome.exit_status == 1
         assert outcome.metrics == {}
 
@@ -258,20 +300,21 @@ def test_the_outcome_before_the_end_is_a_failure(tmp_path):
 # -- signals -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("place", [(provenance, "process_identity"), (fcntl, "flock")])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_before_the_block_begins_is_an_interruption(tmp_path, monkeypatch, number):
+def test_a_signal_before_the_block_begins_is_an_interruption(tmp_path, monkeypatch, number, place):
     """Between the status that says `running` and the block there must be no moment in which it is lost."""
     before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    real = provenance.process_identity
+    real = getattr(*place)
 
-    def identity():
+    def interrupted(*arguments):
         signal.raise_signal(number)
-        return real()
+        return real(*arguments)
 
-    monkeypatch.setattr(provenance, "process_identity", identity)
+    monkeypatch.setattr(*place, interrupted)
     run = runs.RunDirectory.create(tmp_path)
     try:
-        with pytest.raises(KeyboardInterrupt), runs.recording(run, "abc"):
+        with pytest.raises(KeyboardInterrupt), recorded(run, "abc"):
             raise AssertionError("the block was entered")
     finally:
         signal.signal(number, before)
@@ -296,7 +339,7 @@ def test_a_signal_while_the_end_is_written_does_not_lose_it(tmp_path, monkeypatc
     run = runs.RunDirectory.create(tmp_path)
     try:
         signal.signal(number, handler)
-        with pytest.raises(KeyboardInterrupt), outer(), runs.recording(run, "abc"):
+        with pytest.raises(KeyboardInterrupt), outer(), recorded(run, "abc"):
             pass
     finally:
         signal.signal(number, before)
@@ -306,7 +349,7 @@ def test_a_signal_while_the_end_is_written_does_not_lose_it(tmp_path, monkeypatc
 def test_handlers_are_put_back(tmp_path):
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
         pass
     assert [signal.getsignal(number) for number in numbers] == before
 
@@ -316,7 +359,7 @@ def test_a_handler_of_somebody_else_stays(tmp_path):
     for handler in (signal.SIG_IGN, lambda *_: None):
         before = signal.signal(signal.SIGHUP, handler)
         try:
-            with runs.recording(runs.RunDirectory.create(tmp_path / str(id(handler))), "abc") as outcome:
+            with recorded(runs.RunDirectory.create(tmp_path / str(id(handler))), "abc") as outcome:
                 assert signal.getsignal(signal.SIGHUP) is handler
                 signal.raise_signal(signal.SIGHUP)
         finally:
@@ -329,7 +372,7 @@ def test_a_run_in_a_thread_of_its_own_sets_no_handlers(tmp_path):
     outcomes = []
 
     def work():
-        with runs.recording(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+        with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
             outcomes.append((outcome, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)

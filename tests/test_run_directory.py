@@ -12,6 +12,7 @@ import pytest
 
 from rag_experiments import runs
 from rag_experiments.errors import RequestError
+from tests.recorded import recorded
 
 
 def make_checkpoint(run: runs.RunDirectory, step: int):
@@ -35,7 +36,7 @@ def test_a_run_on_another_host_is_dead_when_silent(tmp_path):
 
 
 def test_a_run_is_never_overwritten(tmp_path):
-    with runs.recording(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
         pass
     with pytest.raises(RequestError, match="already holds a run"):
         runs.RunDirectory.create(tmp_path)
@@ -44,7 +45,7 @@ def test_a_run_is_never_overwritten(tmp_path):
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     run = runs.RunDirectory.create(tmp_path / "run")
-    with runs.recording(run, "abc") as outcome:
+    with recorded(run, "abc") as outcome:
         run.append_metrics(1, 0, 0, {})
         run.write_metrics({})
         run.write_predictions("dev", [{}])
@@ -67,12 +68,12 @@ def test_metrics_survive_a_broken_line_and_are_cut_on_resume(tmp_path):
 
 def test_resuming_drops_what_was_logged_after_the_checkpoint(tmp_path):
     run = runs.RunDirectory.create(tmp_path)
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         make_checkpoint(run, 10)
         for step in (0, 5, 10, 15):
             run.append_metrics(step, 0, 0, {"x": 1})
         raise KeyboardInterrupt
-    with runs.recording(run, "abc"):
+    with recorded(run, "abc"):
         assert [line["step"] for line in run.read_metrics()] == [0, 5, 10]
 
 

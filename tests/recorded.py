@@ -1,0 +1,20 @@
+"""`recording` for tests: it swallows what its block raises, a failed assertion too, which here fails the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from rag_experiments import runs
+
+
+@contextmanager
+def recorded(*arguments: Any, **options: Any) -> Iterator[runs.Outcome]:
+    """As `runs.recording`."""
+    with runs.recording(*arguments, **options) as outcome:
+        yield outcome
+    if isinstance(outcome.exception, AssertionError | pytest.fail.Exception):
+        raise outcome.exception
