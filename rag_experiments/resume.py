@@ -8,6 +8,7 @@ overrides may only touch what cannot change the result. Hydra's own means would 
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class CommandPlan:
 def asked_for(overrides: list[str]) -> str | None:
     """The value of `resume=…`, or None."""
     asked = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "resume"]
-    return asked[-1].strip("'\"") if asked else None
+    return unquoted(asked[-1]) if asked else None
 
 
 def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
@@ -97,8 +98,18 @@ def _into(directory: Path, overrides: list[str]) -> list[str]:
 
 def quoted(value: str) -> str:
     """`value` as Hydra's override grammar reads it back unchanged."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    # A backslash is one, but before a quote, where the grammar takes two for one: inside, and at the end.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
     return f"'{escaped}'"
+
+
+def unquoted(text: str) -> str:
+    """What `quoted` was given; a text that is not in quotes is as it is."""
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
+        return text
+    inner = re.sub(rf"((?:\\\\)*)\\{text[0]}", lambda found: found[1][::2] + text[0], text[1:-1])
+    return re.sub(r"\\+$", lambda found: found[0][::2], inner)
 
 
 def config_hash(composed: Any) -> str:
