@@ -132,10 +132,10 @@ def import_algorithm(target: str | None) -> Any:
 
 def _resolved(composed: DictConfig) -> dict[str, Any]:
     composed = without_hydra(composed)
-    missing = sorted(OmegaConf.missing_keys(composed))
-    if missing:
-        raise RequestError(f"{missing[0]} has no value: set {missing[0]}=…")
     try:
+        missing = sorted(OmegaConf.missing_keys(composed))  # looks behind ${…} too
+        if missing:
+            raise RequestError(f"{missing[0]} has no value: set {missing[0]}=…")
         plain: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise RequestError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error

@@ -16,7 +16,6 @@ from rag_experiments.errors import RequestError
 
 State = Literal["running", "completed", "failed", "interrupted"]
 STATES: tuple[State, ...] = ("running", "completed", "failed", "interrupted")
-EXIT_STATUS = {"completed": 0, "failed": 1, "interrupted": 130}
 
 # What torch's allocators say where they raise a plain RuntimeError.
 _OUT_OF_MEMORY = (

@@ -108,8 +108,6 @@ def test_states_and_exit_statuses(exception, state, status):
     else:
         assert ending.error["type"] == type(exception).__name__
         assert ending.error["message"] == str(exception)
-    if not isinstance(exception, Pruned | RequestError | None):
-        assert outcome.EXIT_STATUS[state] == status
 
 
 def test_pruned_is_a_kind_of_its_own():
@@ -194,3 +192,18 @@ def test_a_signal_that_waits_to_the_end_goes_to_who_handles_it_then(default_hand
     with pytest.raises(Terminated), outcome.termination_as_interrupt():  # noqa: SIM117
         with outcome.termination_as_interrupt(held=True):
             signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_child_takes_a_signal_as_its_own(monkeypatch, held):
+    """It inherits the handler, and is not the run."""
+    signals = outcome.Signals(held)
+    child, done = outcome.os.getpid() + 1, []
+    monkeypatch.setattr(outcome.os, "getpid", lambda: child)
+    monkeypatch.setattr(outcome.os, "kill", lambda *arguments: done.append(("kill", *arguments)))
+    monkeypatch.setattr(outcome.signal, "signal", lambda *arguments: done.append(("handler", *arguments)))
+    signals.handle(signal.SIGTERM, None)
+    assert done == [("handler", signal.SIGTERM, signal.SIG_DFL), ("kill", child, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):  # as Python itself: a data loader's worker waits for its owner's word
+        signals.handle(signal.SIGINT, None)
+    assert len(done) == 2
