@@ -153,6 +153,12 @@ def test_marks_of_hydras_grammar_hide_nothing(override):
         runs.refuse_secrets([override])
 
 
+@pytest.mark.parametrize("override", ["x.api_key=a=b", "name=postgresql://me:hun,ter2@db"])
+def test_signs_inside_a_value_hide_nothing(override):
+    with pytest.raises(RequestError, match="credential"):
+        runs.refuse_secrets([override])
+
+
 def test_every_override_is_looked_at_and_the_sentence_says_what_to_do():
     with pytest.raises(RequestError, match=r"^x\.hub_token looks like a credential.*WANDB_API_KEY, HF_TOKEN"):
         runs.refuse_secrets(iter(["seed=1", "x.hub_token=a", "name=b"]))
