@@ -1,0 +1,243 @@
+"""The stages around training: what is measured when, and what a resumed run does not measure again."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from rag_experiments import runs, stages
+from rag_experiments.callbacks import SHOWN, Progress, RunLog
+from rag_experiments.evaluation.results import EvaluationResult
+from rag_experiments.schema import EvaluationConfig, TrackingConfig
+from rag_experiments.tracking import NullTracker
+
+
+class Told(NullTracker):
+    """Remembers what a tracker was told."""
+
+    def __init__(self):
+        self.calls = []
+
+    def log(self, metrics, step):
+        self.calls.append(("log", dict(metrics), step))
+
+    def summary(self, metrics):
+        self.calls.append(("summary", dict(metrics)))
+
+    def table(self, name, rows):
+        self.calls.append(("table", name, len(rows)))
+
+    def artifact(self, path, name):
+        self.calls.append(("artifact", path, name))
+
+
+class FakeParts:
+    """Measures the share of answers among what it is asked; counts how often."""
+
+    def __init__(self, **evaluation):
+        self.config = SimpleNamespace(evaluation=EvaluationConfig(**evaluation))
+        self.data = SimpleNamespace(splits={"dev": list(range(6)), "test": list(range(8))})
+        self.evaluator = SimpleNamespace(timed=False)
+        self.asked = []
+
+    def evaluate(self, questions, persist=False):
+        self.asked.append((len(questions), persist, self.evaluator.timed))
+        rows = [{"id": f"q{question}"} for question in questions]
+        return EvaluationResult(rows=rows, metrics={"recall@1": len(questions) / 10})
+
+
+@pytest.fixture
+def run(tmp_path) -> runs.RunDirectory:
+    return runs.RunDirectory.create(tmp_path)
+
+
+def names(metrics: dict) -> list[str]:
+    return [name for name in metrics if "seconds" not in name]
+
+
+def test_before_training_a_sample_of_each_split_is_measured_written_and_logged(run):
+    parts, tracker = FakeParts(max_questions=4), Told()
+    metrics = stages.zero_shot(parts, run, RunLog(run, tracker))
+    assert names(metrics) == ["zero_shot/dev/recall@1", "zero_shot/test/recall@1"]
+    assert metrics["zero_shot/dev/seconds/evaluation"] > 0
+    assert parts.asked == [(4, True, False)] * 2
+    assert len(run.read_predictions("zero_shot/dev")) == 4
+    lines = run.read_metrics()
+    assert [(line["step"], line["epoch"]) for line in lines] == [(0, 0.0)] * 2
+    assert lines[1]["zero_shot/test/recall@1"] == 0.4
+    assert [call[0] for call in tracker.calls] == ["log", "log"]
+
+
+def test_a_resumed_run_reads_what_it_measured_before_training(run):
+    first = stages.zero_shot(FakeParts(), run, RunLog(run, Told()))
+    parts, tracker = FakeParts(), Told()
+    assert stages.zero_shot(parts, run, RunLog(run, tracker)) == first
+    assert (parts.asked, tracker.calls, len(run.read_metrics())) == ([], [], 2)
+
+
+@pytest.mark.parametrize("lost", ["figures", "predictions"])
+def test_what_a_kill_left_half_is_measured_again(run, lost):
+    stages.zero_shot(FakeParts(), run, RunLog(run, Told()))
+    if lost == "figures":
+        run.history_path.unlink()
+    else:
+        run.predictions_path("zero_shot/test").unlink()
+    parts = FakeParts()
+    assert len(names(stages.zero_shot(parts, run, RunLog(run, Told())))) == 2
+    assert len(parts.asked) == (2 if lost == "figures" else 1)
+
+
+def test_zero_shot_can_be_turned_off_and_splits_chosen(run):
+    assert stages.zero_shot(FakeParts(zero_shot=False), run, RunLog(run, Told())) == {}
+    assert names(stages.zero_shot(FakeParts(splits=["dev"]), run, RunLog(run, Told()))) == ["zero_shot/dev/recall@1"]
+
+
+def test_at_the_end_every_question_is_measured_and_its_time(run):
+    parts, tracker = FakeParts(max_questions=4), Told()
+    state = SimpleNamespace(global_step=7, epoch=1.5)
+    metrics = stages.final(parts, run, RunLog(run, tracker), state)
+    assert {name: metrics[name] for name in names(metrics)} == {"dev/recall@1": 0.6, "test/recall@1": 0.8}
+    assert parts.asked == [(6, True, True), (8, True, True)]
+    assert [(line["step"], line["epoch"]) for line in run.read_metrics()] == [(7, 1.5)] * 2
+    assert len(run.read_predictions("test")) == 8
+    state.epoch = None
+    stages.final(FakeParts(splits=["dev"]), run, RunLog(run, tracker), state)
+    assert run.read_metrics()[-1]["epoch"] == 0.0
+
+
+def test_the_seconds_of_the_log_go_on_after_an_interruption(run):
+    log = RunLog(run, Told())
+    log.started -= 100
+    log.write(1, 0.0, {"a": 1.0})
+    log = RunLog(run, Told())
+    log.started -= 10
+    log.write(2, 0.0, {"a": 1.0})
+    first, second = (line["seconds"] for line in run.read_metrics())
+    assert 100 <= first < 105
+    assert first + 10 <= second < first + 15
+
+
+def test_what_trainer_logs_is_written_once_by_rank_0(run):
+    log, tracker = RunLog(run, Told()), None
+    tracker = log.tracker
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3, epoch=None)
+    log.on_log(None, state, None, logs={"train/loss": 0.5, "epoch": 1.0, "text": "x", "n": 2})
+    log.on_log(None, state, None, logs={})
+    log.on_log(None, state, None)
+    state.is_world_process_zero = False
+    log.on_log(None, state, None, logs={"train/loss": 0.5})
+    (line,) = run.read_metrics()
+    assert {name: line[name] for name in ("step", "epoch", "train/loss", "n")} == {
+        "step": 3,
+        "epoch": 0.0,
+        "train/loss": 0.5,
+        "n": 2,
+    }
+    assert "text" not in line
+    assert tracker.calls == [("log", {"train/loss": 0.5, "n": 2}, 3)]
+
+
+def test_the_console_shows_a_few_figures():
+    said = []
+    progress = Progress()
+    progress.training_bar = SimpleNamespace(write=said.append)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=3)
+    progress.on_log(None, state, None, logs={"train/loss": 0.123456, "other": 1.0, "dev/f1": 0.5})
+    progress.on_log(None, state, None, logs={"other": 1.0})
+    progress.on_log(None, state, None, logs=None)
+    assert said == ["step     3  train/loss 0.1235  dev/f1 0.5"]
+    assert {"train/loss", "dev/f1"} <= set(SHOWN)
+    progress.training_bar = None
+    progress.on_log(None, state, None, logs={"train/loss": 1.0})
+
+
+def test_memory_is_in_mebibytes(monkeypatch):
+    monkeypatch.setattr(stages.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(stages.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**20))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert stages.peak_memory_mb() == 3 * 2**10  # Linux counts kibibytes
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert stages.peak_memory_mb() == 3  # macOS bytes
+    monkeypatch.setattr(stages.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(stages.torch.cuda, "max_memory_allocated", lambda: 5 * 2**20)
+    assert stages.peak_memory_mb() == 5
+
+
+def test_a_model_is_written_whole_by_rank_0(run, monkeypatch):
+    saved = []
+
+    def save(folder):
+        assert not run.model_dir.exists()
+        saved.append(folder)
+        (folder / "weights").touch()
+
+    parts = SimpleNamespace(model=SimpleNamespace(save=save))
+    stages.save_model(parts, run)
+    assert [path.name for path in run.model_dir.iterdir()] == ["weights"]
+    monkeypatch.setenv("RANK", "1")
+    stages.save_model(parts, runs.RunDirectory(run.path))
+    assert len(saved) == 1
+
+
+@pytest.fixture
+def reported(run, monkeypatch):
+    """Tables and plots are not drawn; says what was asked for."""
+    from rag_experiments import comparison
+    from rag_experiments.comparison import plots
+
+    drawn = []
+    monkeypatch.setattr(comparison, "print_before_after", lambda run: drawn.append("table"))
+    monkeypatch.setattr(plots, "write_plots", lambda run: drawn.append("plots"))
+    for split in ("dev", "test"):
+        run.write_predictions(split, [{"id": f"q{number}"} for number in range(5)])
+    return drawn
+
+
+def test_the_end_is_told_to_the_tracker_and_the_console(run, reported):
+    tracker = Told()
+    stages.report(run, tracker, {"dev/f1": 0.5}, TrackingConfig(table_rows=3))
+    assert tracker.calls == [
+        ("summary", {"dev/f1": 0.5}),
+        ("table", "predictions/dev", 3),
+        ("table", "predictions/test", 3),
+    ]
+    assert reported == ["table", "plots"]
+    tracker.calls.clear()
+    stages.report(run, tracker, {}, TrackingConfig(table_rows=0, log_model=True))
+    assert tracker.calls == [("summary", {}), ("artifact", run.model_dir, "model")]
+
+
+def test_plots_that_do_not_fit_on_the_disk_fail_no_run(run, reported, monkeypatch, caplog):
+    from rag_experiments.comparison import plots
+
+    def full(run):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plots, "write_plots", full)
+    caplog.set_level(logging.WARNING)
+    stages.report(run, Told(), {}, TrackingConfig())
+    assert "plots/ could not be written" in caplog.text
+
+
+def test_another_rank_reports_nothing(run, reported, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    tracker = Told()
+    stages.report(runs.RunDirectory(run.path), tracker, {"a": 1}, TrackingConfig(log_model=True))
+    assert (tracker.calls, reported) == ([], [])
+
+
+@pytest.mark.parametrize(("tokens", "rate"), [(600, 200.0), (0, None)])
+def test_what_training_cost(monkeypatch, tmp_path, tokens, rate):
+    asked = []
+    trainer = SimpleNamespace(
+        train=lambda **options: asked.append(options), total_seconds=lambda: 3.0, total_tokens=lambda: tokens
+    )
+    cost = stages.fit(trainer, tmp_path)
+    assert cost["seconds/train"] == 3.0
+    assert cost["peak_memory_mb"] > 0
+    assert cost.get("tokens_per_second") == rate
+    stages.fit(trainer, None)
+    assert asked == [{"resume_from_checkpoint": str(tmp_path)}, {"resume_from_checkpoint": None}]
