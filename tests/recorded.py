@@ -10,11 +10,14 @@ import pytest
 
 from rag_experiments import runs
 
+MISTAKES = (AssertionError, pytest.fail.Exception, LookupError, AttributeError, TypeError, NameError)
+"""Of the test itself; what a block raises on purpose is something else."""
+
 
 @contextmanager
 def recorded(*arguments: Any, **options: Any) -> Iterator[runs.Outcome]:
     """As `runs.recording`."""
     with runs.recording(*arguments, **options) as outcome:
         yield outcome
-    if isinstance(outcome.exception, AssertionError | pytest.fail.Exception):
+    if isinstance(outcome.exception, MISTAKES):
         raise outcome.exception

@@ -52,6 +52,34 @@ def test_checkpoints_are_ordered_by_number_and_other_folders_are_none(run):
     assert run.last_checkpoint().name == "checkpoint-100"
 
 
+@pytest.mark.parametrize("backwards", [True, False])
+def test_the_most_steps_win_whatever_the_order_of_the_folder(run, monkeypatch, backwards):
+    for step in (9, 100, 20):
+        make_checkpoint(run, step)
+    listed = sorted(run.checkpoints_dir.iterdir(), reverse=backwards)
+    monkeypatch.setattr(run_directory.Path, "iterdir", lambda self: iter(listed))
+    assert run.last_checkpoint().name == "checkpoint-100"
+
+
+def test_a_folder_called_like_weights_is_none(run):
+    (make_checkpoint(run, 5) / "a.safetensors").mkdir()
+    assert run.last_checkpoint().name == "checkpoint-5"
+
+
+def test_weights_that_cannot_be_read_make_a_checkpoint_incomplete(run, monkeypatch):
+    def stale(path):
+        raise OSError(116, "Stale file handle")
+
+    make_checkpoint(run, 5)
+    monkeypatch.setattr(run_directory, "safetensors_size", stale)
+    assert run.last_checkpoint() is None
+
+
+def test_a_run_is_made_in_a_new_folder_and_in_one_that_is_there(tmp_path):
+    for _ in range(2):
+        assert runs.RunDirectory.create(tmp_path / "a" / "b").path.is_dir()
+
+
 # -- going back ----------------------------------------------------------------------------------------
 
 
@@ -115,6 +143,13 @@ def test_going_back_removes_what_was_half_written(run):
     assert run.read_predictions("dev") == [{"id": "q"}]
 
 
+def test_going_back_to_nothing_removes_the_first_half_written_and_no_other_folder(run):
+    make_checkpoint(run, 1).joinpath("trainer_state.json").unlink()
+    (run.checkpoints_dir / "notes").mkdir()
+    run.go_back_to_checkpoint()
+    assert [path.name for path in run.checkpoints_dir.iterdir()] == ["notes"]
+
+
 def test_going_back_is_for_the_process_that_writes(run, monkeypatch):
     write_history(run, (3, "train/loss"))
     make_checkpoint(run, 6).joinpath("trainer_state.json").unlink()
@@ -147,13 +182,22 @@ def test_a_line_of_the_log_says_step_epoch_seconds_and_figures(run):
     assert run.history_path.read_bytes() == b'{"step": 3, "epoch": 0.5, "seconds": 1.235, "train/loss": 0.25}\n'
 
 
-@pytest.mark.parametrize("broken", ['{"step": 2, "tra', "[1, 2]", '"text"', '{"epoch": 1}', "\xff\xfe", ""])
+@pytest.mark.parametrize(
+    "broken", ['{"step": 2, "tra', "[1, 2]", '"text"', '{"epoch": 1}', "\xff\xfe", "", "{", "7", '"step"', '["step"]']
+)
 def test_a_broken_line_swallows_no_other(run, broken):
     write_history(run, (1, "train/loss"))
     with open(run.history_path, "ab") as file:
         file.write(broken.encode("latin-1"))
     write_history(run, (2, "train/loss"), (3, "train/loss"))
     assert history(run) == [(1, "train/loss"), (2, "train/loss"), (3, "train/loss")]
+    assert b"\n\n" not in run.history_path.read_bytes()  # only what was broken off is ended
+
+
+def test_a_log_that_begins_broken_off(run):
+    run.history_path.write_bytes(b"{")
+    write_history(run, (1, "train/loss"))
+    assert history(run) == [(1, "train/loss")]
 
 
 def test_the_first_line_is_the_first(run):

@@ -114,7 +114,7 @@ def test_a_resumed_run_gets_its_candidates_back(
     callback.on_train_begin(*states(0, tmp_path))
     _ = callback.candidates.rows_QK
     (tmp_path / "checkpoint-3").mkdir()
-    callback.on_save(*states(3, tmp_path))
+    callback.candidates.save(tmp_path / "checkpoint-3")
     encoder.seed = 1  # the weights moved on since the last refresh
     resumed = RefreshCandidates(candidates(retriever), 2, lambda *_: None)
     resumed.on_train_begin(*states(3, tmp_path))
