@@ -281,12 +281,17 @@ class AlgorithmTrainer(Trainer):
         """Of training, in all segments of the run; what was lost to an interruption is left out."""
         return self.earlier_seconds + time.perf_counter() - self._started
 
-    def train(self, resume_from_checkpoint: Any = None, **kwargs: Any) -> Any:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
         """As Trainer's; but where training had ended when the checkpoint was written, not a step more is made."""
         self._started = time.perf_counter()
-        if resume_from_checkpoint and self._had_ended(Path(resume_from_checkpoint)):
+        if isinstance(resume_from_checkpoint, str) and self._had_ended(Path(resume_from_checkpoint)):
             return self._take_ended(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
 
     @staticmethod
     def _had_ended(checkpoint: Path) -> bool:
