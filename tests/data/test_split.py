@@ -1,6 +1,8 @@
-"""A split that is made: nothing lost, nothing twice, nothing parted, no larger than asked, whatever the questions are."""
+"""A split that is made: nothing lost, nothing twice, nothing parted, no larger than asked, whatever is asked."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -99,7 +101,8 @@ def test_whatever_the_questions_are(drawn, dev, test, seed, missing):
     questions = asked(drawn)
     fractions = {"dev": dev, "test": test}
     config = JsonlConfig(path="x", dev_fraction=dev, test_fraction=test, split_seed=seed)
-    before = {"train": questions} | {name: asked([("given?", [], None, ())]) for name in fractions if name not in missing}
+    others = {name: asked([("given?", [], None, ())]) for name in fractions if name not in missing}
+    before = {"train": questions, **others}
     units = components(questions)
     if len(units) <= len(missing):
         with pytest.raises(RequestError, match="none can be cut from train"):
@@ -110,7 +113,7 @@ def test_whatever_the_questions_are(drawn, dev, test, seed, missing):
     assert all(splits[name] is before[name] for name in fractions if name not in missing)
     parts = {name: ids(splits[name]) for name in ("train", *missing)}
     # Nothing lost, nothing twice, each in the order that it had, none empty.
-    assert sorted(sum(parts.values(), [])) == sorted(ids(questions))
+    assert sorted(itertools.chain(*parts.values())) == sorted(ids(questions))
     assert all(part and part == [one for one in ids(questions) if one in part] for part in parts.values())
     # Nothing parted.
     for unit in units:
