@@ -125,6 +125,14 @@ def test_any_ranking_by_brute_force(passages, ranked, options, golds, listed, an
     for query, gold_texts, _ in texts_seen:
         assert (query, gold_texts) == ("the query", [TEXTS[n] for n in golds])
     assert (made.id, made.positive_ids, made.answers) == (question.id, question.positive_ids, question.answers)
+    # Counted over all questions, those without gold apart.
+    arguments = ("the query", [np.array(rows, int) for rows in ranked], np.array([1, 0], "f4"))
+    assert miner._negatives(question, *arguments) == made
+    for number in (1, 2):
+        bare = Question("r", "?", negative_ids=("p1",))
+        assert miner._negatives(bare, *arguments) is bare
+        assert miner.counts["without gold"] == number
+    assert {name: miner.counts[name] for name in counts} == {name: 2 * count for name, count in counts.items()}
 
 
 # -- what is ranked ------------------------------------------------------------------------------------
@@ -294,10 +302,13 @@ def test_the_report_by_hand():
     def of(count):
         return Question("q", "?", negative_ids=tuple("abcd"[:count]))
 
-    mined = Mined({"train": [of(4), of(0), of(1)], "dev": [of(3)]}, mining.Counter({"candidates": 1200, "answer": 7}))
+    counts = mining.Counter({"candidates": 1200, "answer": 7, "margin": 3000, "cross-encoder": 0})
+    mined = Mined({"train": [of(4), of(0), of(1)], "dev": [of(3)]}, counts)
     assert mined.lines(MineOptions(first_rank=2, last_rank=30)) == [
         "candidates  1,200 in ranks 2 to 30",
+        "dropped     3,000 by the margins of the encoder's scores",
         "dropped     7 that hold an answer",
+        "dropped     0 by the cross-encoder",
         "negatives   1.67 a question; 1 of 3 questions have none",
     ]
     mined.counts["without gold"] = 2
