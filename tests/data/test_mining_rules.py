@@ -75,7 +75,7 @@ OPTIONS = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     ranked=st.lists(ROWS, min_size=1, max_size=2),
     options=OPTIONS,
