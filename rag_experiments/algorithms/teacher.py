@@ -198,6 +198,7 @@ def _teacher_key(config: ReaderConfig, parts: Parts, training: TeacherTraining) 
         "data": parts.data.content_hash,
         "train": [question.id for question in parts.data.splits["train"]],
         "retriever": parts.retriever.fingerprint(),
+        "queries": parts.config.data.query_history,
         "training": dataclasses.asdict(training),
     }
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)

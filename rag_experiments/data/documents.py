@@ -63,9 +63,9 @@ class Chunk:
 
 
 def fingerprint(config: DocumentsConfig) -> str:
-    """A hash of paths and contents. Raises `RequestError` where there is no document."""
+    """A hash of paths and contents, the tokenizer's among them. Raises `RequestError` where there is no document."""
     folder, documents, questions = _files(config)
-    contents = files_fingerprint([*documents, *([questions] if questions else [])])
+    contents = files_fingerprint([*documents, *([questions] if questions else []), tokenizer_file(config)])
     names = [path.relative_to(folder).as_posix() for path in documents]
     return repr((CHUNKER_VERSION, names, contents))
 
@@ -118,22 +118,27 @@ def make_cutter(config: DocumentsConfig) -> Any:
         import semantic_text_splitter
     except ModuleNotFoundError as error:
         raise RequestError(f"data=documents needs semantic-text-splitter: {INSTALL}") from error
-    try:
-        from rag_experiments.models import source  # where a tokenizer lies is a model's business; needed to cut only
-
-        found = source.resolve(config.tokenizer, weights=False)
-    except RequestError as error:
-        raise RequestError(str(error).replace("model.path", "data.tokenizer")) from error
-    file = found.local / "tokenizer.json" if found.local is not None and found.local.is_dir() else None
-    if file is None or not file.is_file():
-        raise RequestError(f"data.tokenizer={config.tokenizer}: there is no tokenizer.json of it on this disk")
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(tokenizer_file(config)))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     splitter = semantic_text_splitter.TextSplitter.from_huggingface_tokenizer(
         tokenizer, config.chunk_tokens, overlap=config.overlap_tokens
     )
     return splitter.chunk_indices
+
+
+def tokenizer_file(config: DocumentsConfig) -> Path:
+    """Raises `RequestError` where the tokenizer is not on this disk."""
+    from rag_experiments.models import source  # where a tokenizer lies is a model's business
+
+    try:
+        found = source.resolve(config.tokenizer, weights=False)
+    except RequestError as error:
+        raise RequestError(str(error).replace("model.path", "data.tokenizer")) from error
+    file = found.local / "tokenizer.json" if found.local is not None and found.local.is_dir() else None
+    if file is None or not file.is_file():
+        raise RequestError(f"data.tokenizer={config.tokenizer}: there is no tokenizer.json of it on this disk")
+    return file
 
 
 def _question(

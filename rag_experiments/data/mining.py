@@ -254,15 +254,17 @@ class Miner:
         )
 
 
-_bm25: dict[Path, Any] = {}
+_bm25: dict[str, Any] = {}
+"""The one that is open in this process, by all that decides it."""
 
 
 def _open_bm25(config: RetrieverConfig, path: Path, cache: Path) -> None:
     from rag_experiments.retrieval.bm25 import BM25Retriever
 
-    if path not in _bm25:
+    key = repr((config, path, cache))
+    if key not in _bm25:
         _bm25.clear()
-        _bm25[path] = BM25Retriever(replace(config, type="bm25"), PassageStore(path), cache)
+        _bm25[key] = BM25Retriever(replace(config, type="bm25"), PassageStore(path), cache)
 
 
 def _search_bm25(queries: list[str], depth: int) -> np.ndarray:

@@ -77,8 +77,7 @@ def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
     yield f"asks {question_key(one.question)}"
     if one.group is not None:
         yield f"group {one.group}"
-    for value in one.question.positive_ids:
-        yield f"passage {value}"
+    # One passage has one text, so that its id need not be a bond as well.
     for text in store.full_texts(store.rows(one.question.positive_ids)):
         yield f"text {hashlib.sha256(text.encode('utf-8')).hexdigest()}"
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 LONGEST_DEFAULT = 2048
 """Tokens a prompt and its answer may have where nothing is said, however long a context the model can take."""
 
+VOLATILE = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
+"""Of a model's Hugging Face config: what may differ between two copies of one model."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnswerScores:
@@ -106,12 +109,16 @@ class Reader:
 
     def fingerprint(self) -> str:
         """A hash of the weights and of every setting that changes what is written or scored."""
-        settings = {
+        settings: dict[str, Any] = {
             "instruction": self.prompts.instruction,
             "template": self.tokenizer.chat_template if self.prompts.chat else None,
             "vocabulary": len(self.tokenizer),
+            # Heads, positions and norms decide what weights of the same shapes make of a text.
+            "architecture": answers.base_module(self.module).config.to_dict(),
             "config": {k: getattr(self.config, k) for k in ("kind", "precision", "max_input_length", "max_new_tokens")},
         }
+        for volatile in VOLATILE:
+            settings["architecture"].pop(volatile, None)
         digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
         for name, tensor in sorted(self.module.state_dict().items()):
             digest.update(name.encode())

@@ -55,7 +55,8 @@ class DenseRetriever(Retriever):
     @property
     def vectors(self) -> np.ndarray:
         """The indexed passage vectors `[N, D]`, in passage order; do not write to them."""
-        vectors_ND = self.index.vectors() if self._vectors_ND is None else self._vectors_ND
+        index = self.index  # first: building it decides where the vectors are held
+        vectors_ND = index.vectors() if self._vectors_ND is None else self._vectors_ND
         assert vectors_ND is not None
         return vectors_ND
 

@@ -112,7 +112,15 @@ class FaissIndex(Index):
         if self.kind != "flat" or _is_on_gpu(self._index):
             return None
         flat: Any = faiss.downcast_index(self._index)
-        return faiss.rev_swig_ptr(flat.get_xb(), self.size * flat.d).reshape(self.size, flat.d)
+        return np.asarray(_Held(self._index, faiss.rev_swig_ptr(flat.get_xb(), self.size * flat.d))).reshape(-1, flat.d)
+
+
+class _Held:
+    """An index's own memory as an array that keeps the index: freed with it, the array would read anything."""
+
+    def __init__(self, index: Any, array: np.ndarray) -> None:
+        self.index = index
+        self.__array_interface__ = array.__array_interface__
 
 
 def default_lists(count: int) -> int:

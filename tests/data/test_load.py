@@ -113,13 +113,12 @@ def test_overlap_of_given_splits_is_said(native, tmp_path):
     assert data.notes == ["1 of the 1 test questions are asked in train as well"]
 
 
-def test_limits_are_seeded_and_keep_order(native, tmp_path):
+@pytest.mark.parametrize("split", ["train", "dev", "test"])
+def test_a_limit_is_another_data_set(split, native, tmp_path):
+    """How a limit chooses is in test_load_rules.py."""
     folder = native()
-    data = load_data(config(folder, max_train=3, max_dev=1), tmp_path / "cache")
-    ids = [question.id for question in data.splits["train"]]
-    assert len(ids) == 3
-    assert ids == sorted(ids)
-    assert len(data.splits["dev"]) == 1
+    data = load_data(config(folder, **{f"max_{split}": 1}), tmp_path / "cache")
+    assert len(data.splits[split]) == 1
     assert data.content_hash != load_data(config(folder), tmp_path / "cache").content_hash
 
 
