@@ -1,6 +1,7 @@
 # make demo   environment, install, the main job on the embedded default, its before/after table
 # make test   environment, install, linter, type checker, the whole test suite
 # make types  the type checker
+# make test-numeric  the tests that rest on floating point, once for each instruction set of this machine
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -22,6 +23,11 @@ test: install-test
 
 types: install-test
 	$(BIN)/mypy
+
+# The tests of tests/numeric.py once for each instruction set that this machine has, and with two threads.
+.PHONY: test-numeric
+test-numeric: install-test
+	$(BIN)/python -m tests.numeric
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -122,7 +122,7 @@ class Watch:
 
     def _watch(self) -> None:
         while self._going:
-            for line in Path(f"/proc/{os.getpid()}/status").read_text().splitlines():
+            for line in Path(f"/proc/{os.getpid()}/status").read_text(encoding="utf-8").splitlines():
                 if line.startswith("VmRSS:"):
                     self._peak = max(self._peak, int(line.split()[1]) / 1024)
                 elif line.startswith("RssAnon:"):

@@ -6,6 +6,8 @@ Exit status: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted.
 
 from __future__ import annotations
 
+import codecs
+import locale
 import logging
 import os
 import re
@@ -22,6 +24,8 @@ from rag_experiments.errors import RequestError, did_you_mean
 log = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+NO_HOME = "home directory"
+"""Part of what pathlib says where `~` is asked for, HOME is not set, and the user is in no password file."""
 
 
 @dataclass
@@ -37,11 +41,17 @@ class CommandLine:
 
 def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Run `task` on the arguments and leave with its exit status; errors of the request as one sentence."""
+    if argv is None:
+        _speak_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         status = task(arguments) or DONE
     except RequestError as error:
         status = say_wrong_request(error)
+    except RuntimeError as error:
+        if NO_HOME not in str(error):
+            raise
+        status = say_wrong_request(RequestError("a path begins with ~ and this user has no home directory: set HOME"))
     except KeyboardInterrupt as interruption:
         print("; ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
         status = INTERRUPTED
@@ -49,6 +59,18 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = DONE
     sys.exit(status)
+
+
+def _speak_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode where the locale has another encoding.
+
+    In the C locale with that mode off, or in a Latin one, `é` in a path cannot be written to a file of settings, and
+    `→` not to the terminal. The mode is settled before Python starts, so it takes a new start of the same process;
+    processes that it starts itself inherit it.
+    """
+    if not sys.flags.utf8_mode and codecs.lookup(locale.getencoding()).name != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def say_wrong_request(error: RequestError) -> int:
@@ -162,6 +184,9 @@ def _sentence(error: BaseException) -> str:
     if "No match in the defaults list" in text:
         return f"{text.splitlines()[0]}: the groups are {', '.join(OPTION_GROUPS)}"
     first = text.splitlines()[0] if text else type(error).__name__
+    if first.startswith("LexerNoViableAlt"):  # a letter outside ASCII, unquoted; Hydra shows the whole override
+        key, _, value = first.partition(": ")[2].partition("=")
+        return f"the override {key}={value} cannot be read: quote its value, as in \"{key}='{value}'\""
     if found := re.search(r"Error parsing override '([^']*)'", text):
         return f"the override {found.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
     if "no viable alternative" in first or "mismatched input" in first or "extraneous input" in first:

@@ -58,7 +58,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     command = ["git", "-c", "core.fsmonitor=false", "-C", str(root), *arguments]
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # a status must not take the index's lock
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
+        answer = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=10, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
@@ -90,7 +90,7 @@ def process_lives(identity: dict[str, Any]) -> bool | None:
 def _start_ticks(pid: int) -> int | None:
     """Clock ticks since boot at which `pid` started (Linux); `None` where that cannot be read or it is a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return None
     return -1 if fields[0] == "Z" else int(fields[19])

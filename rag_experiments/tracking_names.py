@@ -6,7 +6,6 @@ import netrc
 import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
@@ -29,11 +28,11 @@ def has_key() -> bool:
     """Whether wandb would find an API key without asking: in the environment, or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    file = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
+    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")  # as it stands for a user without a home
     base = os.environ.get("WANDB_BASE_URL")
     hosts = (urlparse(base).netloc,) if base else HOSTS
     try:
-        known = netrc.netrc(str(file)).hosts
+        known = netrc.netrc(file).hosts
         return any(host in known for host in hosts)
     except (OSError, netrc.NetrcParseError):
         return False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.numeric import is_numeric
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +16,14 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported: tiny models gain nothing from more threads, and figures are equal on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m numeric` selects the files that tests/numeric.py lists."""
+    for item in items:
+        if is_numeric(item.path.relative_to(Path(__file__).parent).as_posix()):
+            item.add_marker("numeric")
+
 
 WORDS = (  # noqa: SIM905
     "the a of to and in is red blue green cat dog fish house tree river stone runs eats sleeps who what where "

@@ -37,4 +37,4 @@ if __name__ == "__main__":
     if processes.several():
         dist.init_process_group("gloo")
     found = shares(Path(sys.argv[1]))
-    Path(sys.argv[1], f"{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(found))
+    Path(sys.argv[1], f"{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(found), encoding="utf-8")

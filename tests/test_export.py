@@ -7,12 +7,12 @@ import io
 import re
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from rag_experiments import ask, cli, export, runs
 from tests.conftest import write_small_data
+from tests.numeric import assert_near
 from tests.test_run import request, run_at
 
 QUESTION = "where is the red cat one"
@@ -42,7 +42,7 @@ def test_the_readme_works_and_finds_what_ask_finds(
         if retriever != "hybrid":
             found = ask.reply(ask.open_parts(run.path, changes), QUESTION).passages
             shown = [line.split()[:2] for line in printed.getvalue().splitlines()]
-            np.testing.assert_allclose([float(s) for s, _ in shown], [score for score, _ in found], atol=1e-5)
+            assert_near([float(s) for s, _ in shown], [float(score) for score, _ in found])
             assert {name for _, name in shown} == {passage.id for _, passage in found}
 
 

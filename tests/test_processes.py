@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from rag_experiments import processes, runs, train
 from rag_experiments.errors import RequestError
+from tests.numeric import assert_near
 from tests.shared_work import shares
 from tests.test_run import no_dropout, request
 
@@ -70,10 +70,10 @@ def test_two_processes_write_one_run_with_the_weights_of_one(tiny_bert, small_da
     assert "hydra.output_subdir=null" not in (run.path / ".hydra" / "overrides.yaml").read_text()
     for name, value in load_file(alone / "model" / "model.safetensors").items():
         got = load_file(run.model_dir / "model.safetensors")[name]
-        torch.testing.assert_close(got, value, atol=2e-5, rtol=0, msg=name)
+        assert_near(got, value, what=name)
     expected = runs.RunDirectory.open(alone).read_final_metrics()
     got = run.read_final_metrics()
-    assert got["dev/mrr@10"] == pytest.approx(expected["dev/mrr@10"], abs=1e-6)
+    assert got["dev/mrr@10"] == pytest.approx(expected["dev/mrr@10"])
 
 
 @pytest.mark.timeout(400)

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from rag_experiments import cli, runs, train
+from tests.numeric import assert_near
 
 
 def request(model: Path, data: Path, root: Path, *more: str) -> list[str]:
@@ -122,7 +123,7 @@ def test_one_batch_of_16_equals_cached_sub_batches_of_4(tiny_bert, small_data, t
         request(tmp_path / "no_dropout", small_data, tmp_path, *same, "algorithm.mini_batch_size=4"),
     )
     for name, value in weights(plain).items():
-        torch.testing.assert_close(weights(cached)[name], value, atol=2e-5, rtol=0, msg=name)
+        assert_near(weights(cached)[name], value, what=name)
 
 
 def no_dropout(model: Path, root: Path) -> Path:

@@ -57,7 +57,7 @@ def test_metrics_survive_a_broken_line_and_are_cut_on_resume(tmp_path):
     run = runs.RunDirectory.create(tmp_path)
     run.append_metrics(0, 0, 0, {"zero_shot/dev/recall@4": np.float64(0.5)})
     run.append_metrics(10, 1, 2, {"train/loss": float("nan")})
-    with open(run.history_path, "a") as file:
+    with open(run.history_path, "a", encoding="utf-8") as file:
         file.write('{"step": 11, "tra')
     run.append_metrics(12, 1, 2, {"train/loss": 0.1})
     assert [line["step"] for line in run.read_metrics()] == [0, 10, 12]

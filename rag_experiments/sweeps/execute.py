@@ -172,7 +172,7 @@ def kernel_kills() -> int:
     """How many processes of this control group the kernel has ended for want of memory; 0 where it cannot be read."""
     for file in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         with contextlib.suppress(OSError, ValueError):
-            for line in Path(file).read_text().splitlines():
+            for line in Path(file).read_text(encoding="utf-8").splitlines():
                 name, _, number = line.partition(" ")
                 if name == "oom_kill":
                     return int(number)

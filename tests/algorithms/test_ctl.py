@@ -16,6 +16,7 @@ from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, know
 from rag_experiments.data.schema import Question
 from rag_experiments.models.encoder import Encoder
 from rag_experiments.schema import EncoderConfig
+from tests.numeric import assert_near
 
 TEXTS = [
     "the red cat sleeps in house one",
@@ -127,7 +128,7 @@ def test_cached_gradients_equal_the_plain_batch(tiny_bert, size):
     assert plain.keys() == cached.keys()
     assert plain
     for name in plain:
-        torch.testing.assert_close(cached[name], plain[name], atol=1e-6, rtol=0, msg=name)
+        assert_near(cached[name], plain[name], what=name)
 
 
 def test_cached_passes_draw_the_same_dropout(tiny_bert):
@@ -140,7 +141,7 @@ def test_cached_passes_draw_the_same_dropout(tiny_bert):
         torch.manual_seed(3)
         encode_chunks(encoder, chunks, recompute=recompute).square().sum(dim=0).prod().backward()
         gradients.append(encoder.backbone.embeddings.word_embeddings.weight.grad.clone())
-    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-9, rtol=0)
+    assert_near(gradients[1], gradients[0])
 
 
 def test_chunks_come_back_in_order(tiny_bert):
@@ -149,17 +150,17 @@ def test_chunks_come_back_in_order(tiny_bert):
     with torch.no_grad():
         together = encode_chunks(encoder, chunks)
         apart = torch.cat([encoder(**encoder.pad(encoder.tokenize_passages([text]))) for text in TEXTS])
-    torch.testing.assert_close(together, apart, atol=1e-9, rtol=0)
+    assert_near(together, apart)
 
 
 def test_same_loss_as_sentence_transformers(tiny_bert, tmp_path):
-    """MultipleNegativesRankingLoss, same model, pairs, order and scale, full precision, dropout off (1e-5)."""
+    """MultipleNegativesRankingLoss, same model, pairs, order and scale, float64, dropout off."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-    encoder = encoder_at(tiny_bert, similarity="cosine").eval()
+    encoder = encoder_at(tiny_bert, similarity="cosine").double().eval()
     encoder.save(tmp_path)
-    peer = SentenceTransformer(str(tmp_path), device="cpu").eval()
+    peer = SentenceTransformer(str(tmp_path), device="cpu").double().eval()
     queries, passages, negatives = TEXTS[:3], TEXTS[3:6], TEXTS[5:8]
     negatives = [TEXTS[6], TEXTS[7], "ten nine"]
     texts = passages + negatives
@@ -172,7 +173,7 @@ def test_same_loss_as_sentence_transformers(tiny_bert, tmp_path):
     assert [peer.tokenizer.decode(row) for row in features[1]["input_ids"]] == [
         encoder.tokenizer.decode(encoder.pad(encoder.tokenize_passages(passages))["input_ids"][i]) for i in range(3)
     ]
-    assert ours.item() == pytest.approx(expected.item(), abs=1e-5)
+    assert_near(ours, expected, share=1e-5)  # similarities are float32
 
 
 def test_symmetric_loss_by_hand(tiny_bert):
@@ -185,7 +186,7 @@ def test_symmetric_loss_by_hand(tiny_bert):
         scores = q @ p.T / 0.5
         labels = torch.arange(2)
         expected = (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels)) / 2
-        assert loss_of(encoder, batch, config).item() == pytest.approx(expected.item(), abs=1e-6)
+        assert_near(loss_of(encoder, batch, config), expected, share=1e-5)
 
 
 def test_matryoshka_is_the_mean_over_dimensions(tiny_bert):
@@ -197,9 +198,9 @@ def test_matryoshka_is_the_mean_over_dimensions(tiny_bert):
         losses = []
         for dim in (32, 8):
             scores = F.normalize(q[:, :dim], dim=-1) @ F.normalize(p[:, :dim], dim=-1).T
-            losses.append(ctl_loss(scores.float(), torch.arange(2), none_excluded(scores), 0.05))
+            losses.append(ctl_loss(scores, torch.arange(2), none_excluded(scores), 0.05))
         got = loss_of(encoder, batch, CTLConfig(matryoshka_dims=[8]))
-    assert got.item() == pytest.approx(torch.stack(losses).mean().item(), abs=1e-5)
+    assert_near(got, torch.stack(losses).mean(), share=1e-5)
 
 
 def test_draws_depend_on_seed_question_and_epoch_alone():

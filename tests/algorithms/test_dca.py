@@ -18,6 +18,7 @@ from rag_experiments.models.fid import FidReader
 from rag_experiments.schema import FidSettings, ReaderConfig
 from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
 from tests.examples import PASSAGES, QUESTION
+from tests.numeric import assert_near
 
 STUDENT = [[0.3, 0.1, -0.2]]
 TEACHER = [[-4.0, -1.0, -2.0]]
@@ -28,43 +29,47 @@ def softmax(values: list[float]) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
+def float64(values: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
 def test_loss_by_hand():
     """KL(teacher ‖ student), in that direction, each with its own temperature."""
     p = softmax([value / 2.0 for value in TEACHER[0]])
     q = softmax([value / 0.5 for value in STUDENT[0]])
     by_hand = sum(pk * math.log(pk / qk) for pk, qk in zip(p, q, strict=True))
     other_way = sum(qk * math.log(qk / pk) for pk, qk in zip(p, q, strict=True))
-    loss = dca_loss(torch.tensor(STUDENT), torch.tensor(TEACHER), 0.5, 2.0)
-    assert loss.item() == pytest.approx(by_hand, abs=1e-6)
+    loss = dca_loss(float64(STUDENT), float64(TEACHER), 0.5, 2.0)
+    assert loss.item() == pytest.approx(by_hand, abs=1e-12)
     assert abs(by_hand - other_way) > 1e-2, "values with which both directions agree show nothing"
 
 
 def test_mean_over_questions_not_over_candidates():
-    one = dca_loss(torch.tensor(STUDENT), torch.tensor(TEACHER), 1.0, 1.0)
-    two = dca_loss(torch.tensor(STUDENT * 2), torch.tensor(TEACHER * 2), 1.0, 1.0)
+    one = dca_loss(float64(STUDENT), float64(TEACHER), 1.0, 1.0)
+    two = dca_loss(float64(STUDENT * 2), float64(TEACHER * 2), 1.0, 1.0)
     assert two.item() == pytest.approx(one.item())
 
 
 def test_gradient_of_each_passage():
     """softmax(student) − softmax(teacher), over T: descent raises the one that the reader attends to most."""
-    student = torch.tensor(STUDENT, requires_grad=True)
-    teacher = torch.tensor(TEACHER, requires_grad=True)
+    student = float64(STUDENT).requires_grad_()
+    teacher = float64(TEACHER).requires_grad_()
     dca_loss(student, teacher, 0.5, 1.0).backward()
     p, q = softmax(TEACHER[0]), softmax([value / 0.5 for value in STUDENT[0]])
-    assert student.grad[0].tolist() == pytest.approx([(qk - pk) / 0.5 for pk, qk in zip(p, q, strict=True)], abs=1e-6)
+    assert student.grad[0].tolist() == pytest.approx([(qk - pk) / 0.5 for pk, qk in zip(p, q, strict=True)], abs=1e-12)
     assert torch.sign(student.grad[0]).tolist() == [1, -1, -1]
     assert teacher.grad is None
 
 
 def test_constants_padding_and_order_change_nothing():
-    student, teacher = torch.tensor(STUDENT), torch.tensor(TEACHER)
+    student, teacher = float64(STUDENT), float64(TEACHER)
     loss = dca_loss(student, teacher, 0.5, 1.0)
-    assert dca_loss(student, teacher + 17.0, 0.5, 1.0).item() == pytest.approx(loss.item(), abs=1e-5)
+    assert dca_loss(student, teacher + 17.0, 0.5, 1.0).item() == pytest.approx(loss.item(), abs=1e-12)
     order = [2, 0, 1]
-    assert dca_loss(student[:, order], teacher[:, order], 0.5, 1.0).item() == pytest.approx(loss.item(), abs=1e-6)
-    padded = [torch.cat([values, torch.full((1, 2), 50.0)], dim=1) for values in (student, teacher)]
+    assert dca_loss(student[:, order], teacher[:, order], 0.5, 1.0).item() == pytest.approx(loss.item(), abs=1e-12)
+    padded = [torch.cat([values, float64([[50.0, 50.0]])], dim=1) for values in (student, teacher)]
     present = torch.tensor([[True, True, True, False, False]])
-    assert dca_loss(*padded, 0.5, 1.0, present).item() == pytest.approx(loss.item(), abs=1e-6)
+    assert dca_loss(*padded, 0.5, 1.0, present).item() == pytest.approx(loss.item(), abs=1e-12)
     padded[0].requires_grad_(True)
     dca_loss(*padded, 0.5, 1.0, present).backward()
     assert padded[0].grad[0, 3:].tolist() == [0, 0]
@@ -104,7 +109,7 @@ def test_candidates_and_scores_stand_in_one_order(tiny_bert, reader, tmp_path):
     rows = trainer.candidates.rows_QK[[0, 1]]
     scores = trainer.judged([0, 1], rows)
     turned = trainer.judged([0, 1], rows[:, ::-1].copy())
-    assert torch.equal(scores.flip(1), turned)
+    assert_near(turned, scores.flip(1))
     store = trainer.parts.data.passages
     best = int(scores[0].argmax())
     alone = PassageTeacher(trainer.teacher.reader, trainer.teacher.kind, None)

@@ -19,6 +19,7 @@ from rag_experiments.models.reader import Reader
 from rag_experiments.models.shared_prefix import PrefixScorer, can_share
 from rag_experiments.schema import ReaderConfig
 from tests.examples import PASSAGES
+from tests.numeric import assert_near
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
 
 QUESTIONS = ["Where does the cat sleep?", "What does a fish eat?", "Who runs?"]
@@ -58,7 +59,7 @@ def test_shared_beginnings_change_no_score(fixture, request):
         found = shared.score(prompts, texts, include_end=include_end)
         expected = reader.score(prompts, texts, include_end=include_end)
         for ours, theirs in zip(found.tokens, expected.tokens, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+            assert_near(ours, theirs)
 
 
 def test_batched_shared_and_one_by_one_agree(tiny_llama):  # noqa: F811
@@ -66,7 +67,7 @@ def test_batched_shared_and_one_by_one_agree(tiny_llama):  # noqa: F811
     prompts, texts = pairs(reader)
     scorer = AnswerScorer(reader, None)
     for row, prompt, answer in zip(scorer.token_log_probs(prompts, texts), prompts, texts, strict=True):
-        np.testing.assert_allclose(row, plain_log_probs(reader, prompt, answer).numpy(), atol=1e-4)
+        assert_near(row, plain_log_probs(reader, prompt, answer))
 
 
 def test_sharing_computes_fewer_tokens(tiny_llama):  # noqa: F811
@@ -107,7 +108,7 @@ def test_an_encoder_decoder_is_scored_without_sharing(tiny_t5):  # noqa: F811
         batch = reader.batch([(prompt.ids, reader.answer_ids(answer, include_end=False))])
         with torch.no_grad():
             expected = answers.answer_log_probs(reader.module, batch, "encoder_decoder")[0]
-        np.testing.assert_allclose(row, expected.numpy(), atol=1e-4)
+        assert_near(row, expected)
 
 
 def test_a_second_run_reads_what_the_first_scored(tiny_llama, tmp_path, monkeypatch):  # noqa: F811
@@ -118,7 +119,7 @@ def test_a_second_run_reads_what_the_first_scored(tiny_llama, tmp_path, monkeypa
     second = AnswerScorer(open_reader(tiny_llama), tmp_path)
     monkeypatch.setattr(PrefixScorer, "score", lambda *_, **__: pytest.fail("a known pair was scored again"))
     for ours, theirs in zip(second.token_log_probs(prompts, texts), scored, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+        assert_near(ours, theirs)
     assert second.hit_rate == 1.0
     assert second.tokens_computed == 0
 

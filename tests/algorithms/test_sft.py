@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from rag_experiments.errors import RequestError
 from rag_experiments.schema import LoraConfig, ReaderConfig
 from tests.algorithms.reader_parts import losses, make_trainer, spy
 from tests.examples import PASSAGES, QUESTION
+from tests.numeric import assert_near
 
 BODY = "[1] Cats\nA cat sleeps in the house.\n"
 HISTORY = "\nConversation so far:\nUser: Is there a cat?\nAssistant: Yes.\n"
@@ -113,9 +115,7 @@ def test_what_cannot_be_trained_is_refused_before_weights_are_read(model, algori
 def test_loss_by_hand():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]], dtype=torch.float64))
     loss = answer_loss(logits, torch.tensor([0, 1]), items=4)
-    assert loss.item() == pytest.approx(
-        -(torch.log(torch.tensor(0.5)) + torch.log(torch.tensor(0.2))).item() / 4, abs=1e-7
-    )
+    assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.2)) / 4, abs=1e-12)
 
 
 def gradients(trainer, **arguments) -> dict[str, torch.Tensor]:
@@ -144,9 +144,9 @@ def test_accumulating_8_times_1_is_8_at_once(kind, tiny_llama, tiny_t5, tmp_path
         after = dict(trainer.parts.model.module.named_parameters())
         results.append((losses(trainer)[0], {name: after[name].detach() - before[name] for name in before}))
     (first_loss, first), (second_loss, second) = results
-    assert first_loss == pytest.approx(second_loss, abs=1e-5)
+    assert_near(second_loss, first_loss)
     for name, moved in first.items():
-        assert torch.allclose(moved, second[name], rtol=1e-3, atol=1e-5), name
+        assert_near(second[name], moved, share=1e-3, what=name)
 
 
 def test_every_parameter_moves(tiny_llama, tmp_path):

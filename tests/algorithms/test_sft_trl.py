@@ -9,6 +9,7 @@ from rag_experiments.algorithms.sft import SFTTrainer
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import ReaderConfig
 from tests.algorithms.reader_parts import losses, make_trainer, spy
+from tests.numeric import assert_near
 
 
 def test_trl_sees_the_same_tokens_and_gets_the_same_loss(tiny_llama, tmp_path):
@@ -71,4 +72,4 @@ def compare_with_trl(folder, model, tmp_path):
     assert seen_by_us == seen_by_them, "the two did not train on the same tokens in the same order"
     assert len(seen_by_us) == 2
     their_loss = next(line["loss"] for line in theirs.state.log_history if "loss" in line)
-    assert losses(ours)[0] == pytest.approx(their_loss, abs=1e-4)
+    assert_near(losses(ours)[0], their_loss)

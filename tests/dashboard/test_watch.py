@@ -68,7 +68,7 @@ def test_a_growing_log_is_read_from_where_it_ended(tmp_path: Path) -> None:
     before = only(watch)
     assert len(before.history()) == 3
     version = watch.version
-    with open(tmp_path / "runs" / "a" / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "runs" / "a" / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('{"step": 40, "epoch": 0.4, "seconds": 40.0, "train/loss": 0.25}\n{"step": 50, "tra')
     after = only(watch)
     assert [line["step"] for line in after.history()] == [10, 20, 30, 40]  # half a line waits for its other half
@@ -76,7 +76,7 @@ def test_a_growing_log_is_read_from_where_it_ended(tmp_path: Path) -> None:
     assert after.seconds == 100.0 + sum(map(ord, json.dumps(synthetic.config()["trainer"], sort_keys=True))) % 90
     assert watch.version != version
     assert len(before.history()) == 3  # who holds the older one is not disturbed
-    with open(tmp_path / "runs" / "a" / "metrics.jsonl", "a") as file:
+    with open(tmp_path / "runs" / "a" / "metrics.jsonl", "a", encoding="utf-8") as file:
         file.write('in/loss": 0.125}\n')
     assert only(watch).history()[-1] == {"step": 50, "train/loss": 0.125}
 

@@ -99,7 +99,7 @@ def test_continues_where_it_was_stopped(store, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         generator(store, tmp_path / "cut", FakeReader(die_at=3)).run(progress=False)
     assert len(read_log(tmp_path / "cut" / LOG)) == 2
-    with open(tmp_path / "cut" / LOG, "a") as log:
+    with open(tmp_path / "cut" / LOG, "a", encoding="utf-8") as log:
         log.write('{"row": 2, "half of a li')
     again = generator(store, tmp_path / "cut").run(progress=False)
     assert again.kept == whole.kept

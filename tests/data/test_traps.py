@@ -104,7 +104,7 @@ def test_graded_judgements_and_several_golds(tmp_path):
 
 def test_unjudged_queries_are_said(tmp_path):
     samples()["beir"].write(tmp_path)
-    with open(tmp_path / "queries.jsonl", "a") as file:
+    with open(tmp_path / "queries.jsonl", "a", encoding="utf-8") as file:
         file.write('{"_id": "extra", "text": "Never judged?"}\n')
     data = load_data(BeirConfig(path=str(tmp_path)), tmp_path / "cache")
     assert any("judged in no split" in note and "queries.jsonl:25" in note for note in data.notes)

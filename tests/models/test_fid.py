@@ -22,6 +22,7 @@ from rag_experiments.models.load import load_model
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
 from tests.examples import PASSAGES, QUESTION
+from tests.numeric import assert_near
 
 KINDS = ["llama", "llama-plain", "t5"]
 TEXTS = ["in the house", "no", "a star and a river"]
@@ -37,7 +38,7 @@ def fid_config(folder: Path, kind: str, **more) -> ReaderConfig:
 def fid(request, tiny_llama, tiny_t5) -> FidReader:
     folder = tiny_t5 if request.param == "t5" else tiny_llama
     reader = FidReader.load(fid_config(folder, request.param), device="cpu")
-    reader.module.eval()
+    reader.module.eval().double()
     return reader
 
 
@@ -70,7 +71,9 @@ def block_mask_llama(model, prompt: Prompt, target: list[int]) -> torch.Tensor:
     position += range(start, start + len(parts[-1]))
     causal = torch.ones(len(ids), len(ids)).tril().bool()
     may = (owner[:, None] == owner[None]) | (owner[None] == 0) | (owner[:, None] == last)
-    mask = torch.zeros(1, 1, len(ids), len(ids)).masked_fill(~(causal & may), torch.finfo(torch.float32).min)
+    mask = torch.zeros(1, 1, len(ids), len(ids), dtype=model.dtype).masked_fill(
+        ~(causal & may), torch.finfo(model.dtype).min
+    )
     out = model(torch.tensor([ids]), attention_mask=mask, position_ids=torch.tensor([position]))
     return out.logits[0, -len(target) - 1 : -1]
 
@@ -89,19 +92,18 @@ def test_forward_equals_the_published_architecture_with_uneven_passage_counts(fi
     targets = targets_of(fid)
     logits, tokens = fid.answer_logits(fid.training_batch(prompts, targets))
     expected = torch.cat([reference(fid, p, t) for p, t in zip(prompts, targets, strict=True)])
-    assert torch.allclose(logits, expected, atol=1e-5)
+    assert_near(logits, expected)
     assert tokens.tolist() == [token for target in targets for token in target]
 
 
 @torch.no_grad()
 def test_one_passage_is_plain_reading(fid):
     """FiD's logits with one passage are those of the same token ids read in one piece by the plain model."""
-    fid.module.double()
     prompt, target = fid.prompts.for_question(QUESTION, PASSAGES[:1]), fid.answer_ids("a star")
     logits, _ = fid.answer_logits(fid.training_batch([prompt], [target]))
     make = encoder_decoder_batch if fid.kind == "encoder_decoder" else decoder_batch
     plain, _ = answer_logits(fid.module, make([prompt.ids], [target], fid.pad_id), fid.kind)
-    assert torch.allclose(logits, plain, atol=1e-6)
+    assert_near(logits, plain)
 
 
 def test_without_the_question_before_it_one_passage_is_the_ordinary_prompt(tiny_llama):
@@ -142,7 +144,7 @@ def test_order_and_repetition_of_passages_change_nothing(fid):
         fid.answer_logits(fid.training_batch([fid.prompts.for_question(QUESTION, passages)], target))[0]
         for passages in variants
     ]
-    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert_near(found[1], found[0])
     assert torch.equal(found[0], found[2])
     fewer, _ = fid.answer_logits(fid.training_batch([fid.prompts.for_question(QUESTION, PASSAGES[:2])], target))
     assert not torch.allclose(found[0], fewer, atol=1e-3), "a passage that is taken away must change something"
@@ -157,7 +159,7 @@ def test_recomputed_passages_give_the_same_gradients(fid, prompts):
         gradients.append({name: p.grad.clone() for name, p in fid.module.named_parameters() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][name], atol=1e-6), name
+        assert_near(gradients[1][name], gradient, what=name)
 
 
 def test_gradients_reach_passages_through_every_layer(fid, prompts):
@@ -175,12 +177,12 @@ def test_score_equals_the_training_logits(fid, prompts):
         target = fid.answer_ids(text)
         with torch.no_grad():
             expected = reference(fid, prompt, target).log_softmax(-1)[range(len(target)), target]
-        assert torch.allclose(tokens, expected, atol=1e-4)
+        assert_near(tokens, expected)
 
 
 def test_states_are_kept_and_used_again(tiny_llama):
     fid = FidReader.load(fid_config(tiny_llama, "llama-plain"), device="cpu")
-    fid.module.eval()
+    fid.module.eval().double()
     prompts = [fid.prompts.build(question, PASSAGES[:2]) for question in ("what is red", "who runs", "where")]
     kept = fid.kept_states()
     with torch.no_grad():
@@ -189,8 +191,8 @@ def test_states_are_kept_and_used_again(tiny_llama):
         batch, again = fid.passage_states(prompts[1:], kept)
     assert kept.hits == 2
     assert not batch["chunks"]
-    assert torch.allclose(first[0], again[0], atol=1e-6)
-    assert torch.allclose(first[0], again[1], atol=1e-6)
+    assert_near(again[0], first[0])
+    assert_near(again[1], first[0])
 
 
 def test_kept_states_stay_within_their_limit():
@@ -246,6 +248,7 @@ def test_long_passages_are_cut_and_questions_never(fid):
 
 
 def test_saved_with_its_settings_and_opened_by_the_plain_loader(fid, tmp_path):
+    fid.module.float()
     fid.save(tmp_path / "model")
     assert saved_settings(str(tmp_path / "model")) == fid.settings
     config = dataclasses.replace(fid.config, path=str(tmp_path / "model"), fid=None)

@@ -12,12 +12,13 @@ from rag_experiments.models.fid import FidReader
 from rag_experiments.models.fid_attention import attention_value_scores, log_attention_scores, passage_scores
 from tests.examples import PASSAGES, QUESTION
 from tests.models.test_fid import block_mask_llama, fid_config
+from tests.numeric import assert_near
 
 
 @pytest.fixture
 def t5(tiny_t5) -> FidReader:
     reader = FidReader.load(fid_config(tiny_t5, "t5"), device="cpu")
-    reader.module.eval()
+    reader.module.eval().double()
     for block in reader.bare.decoder.block:  # random weights give scores hundreds apart, which no trained T5 has
         block.layer[1].EncDecAttention.q.weight.data.mul_(0.1)
     return reader
@@ -26,7 +27,7 @@ def t5(tiny_t5) -> FidReader:
 @pytest.fixture(params=["llama", "llama-plain"])
 def llama(request, tiny_llama) -> FidReader:
     reader = FidReader.load(fid_config(tiny_llama, request.param), device="cpu")
-    reader.module.eval()
+    reader.module.eval().double()
     return reader
 
 
@@ -47,7 +48,7 @@ def hooked_t5_scores(reader: FidReader, prompt: Prompt) -> torch.Tensor:
     for hook in hooks:
         hook.remove()
     heads, width = model.config.num_heads, model.config.d_kv
-    scores_S = torch.zeros(states.shape[1])
+    scores_S = torch.zeros(states.shape[1], dtype=states.dtype)
     for query, key in zip(queries, keys, strict=True):  # T5 does not scale
         products = torch.einsum("hd,shd->hs", query[0, 0].view(heads, width), key[0].view(-1, heads, width))
         scores_S += products.mean(0)
@@ -63,7 +64,7 @@ def test_published_score_equals_the_pre_softmax_score_inside_a_t5(t5):
     for prompt, scores in zip(prompts, found, strict=True):
         expected = hooked_t5_scores(t5, prompt)
         assert centred(expected).abs().max() > 1e-3, "scores that are all alike show nothing"
-        assert torch.allclose(centred(scores), centred(expected), atol=1e-4)
+        assert_near(centred(scores), centred(expected))
 
 
 @torch.no_grad()
@@ -91,7 +92,7 @@ def test_decoder_score_equals_the_pre_softmax_score_of_one_plain_forward(llama):
         expected.append(row_S[start : start + len(part)].mean())
         start += len(part)
     assert len(entered) == 2
-    assert torch.allclose(centred(scores[0]), centred(torch.stack(expected)), atol=1e-4)
+    assert_near(centred(scores[0]), centred(torch.stack(expected)))
 
 
 @pytest.mark.parametrize("kind", ["cross_attention", "adist", "adist_peak"])
@@ -103,19 +104,21 @@ def test_order_and_batch_change_no_score(t5, llama, kind):
         together, _ = passage_scores(reader, prompts, kind, ["a star"] * 3)
         for prompt, scores in zip(prompts, together, strict=True):
             alone, _ = passage_scores(reader, [prompt], kind, ["a star"])
-            assert torch.allclose(scores, alone[0], atol=1e-4)
+            assert_near(scores, alone[0])
             assert len(scores) == len(prompt.passages)
-        assert torch.allclose(together[0][orders[1]], together[1], atol=1e-4)
+        assert_near(together[1], together[0][orders[1]])
 
 
 def test_kept_states_change_no_score(tiny_llama):
     reader = FidReader.load(fid_config(tiny_llama, "llama-plain"), device="cpu")
+    reader.module.double()
     prompts = [reader.prompts.build(question, PASSAGES) for question in ("who runs", "what is red")]
     kept = reader.kept_states()
     with_states = [passage_scores(reader, [prompt], "cross_attention", kept=kept)[0][0] for prompt in prompts]
     assert kept.hits == 3
     fresh, _ = passage_scores(reader, prompts, "cross_attention")
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(with_states, fresh, strict=True))
+    for kept_scores, scores in zip(with_states, fresh, strict=True):
+        assert_near(kept_scores, scores)
 
 
 def test_attention_implementation_is_put_back(llama):

@@ -15,6 +15,7 @@ from rag_experiments.models.answers import answer_logits, pad_left, pad_right
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import LoraConfig, ReaderConfig
 from tests.examples import PASSAGES, QUESTION
+from tests.numeric import assert_near
 
 TEXTS = ["in the house", "no", "a star and a river"]
 
@@ -70,13 +71,14 @@ def test_writing_leaves_the_training_mode(reader, prompts):
 
 
 def test_scores_batched_equal_one_by_one_and_the_plain_computation(reader, prompts):
+    reader.module.double()
     together = reader.score(prompts, TEXTS, include_end=True, batch_size=3)
     for prompt, text, tokens in zip(prompts, TEXTS, together.tokens, strict=True):
         alone = reader.score([prompt], [text], include_end=True).tokens[0]
-        assert torch.allclose(tokens, alone, atol=1e-5)
-        assert torch.allclose(tokens, plain_log_probs(reader, prompt.ids, reader.prompts.answer(text)), atol=1e-5)
-    assert torch.allclose(together.sum_N, torch.stack([row.sum() for row in together.tokens]))
-    assert torch.allclose(together.mean_N, torch.stack([row.mean() for row in together.tokens]))
+        assert_near(tokens, alone)
+        assert_near(tokens, plain_log_probs(reader, prompt.ids, reader.prompts.answer(text)))
+    assert_near(together.sum_N, torch.stack([row.sum() for row in together.tokens]))
+    assert_near(together.mean_N, torch.stack([row.mean() for row in together.tokens]))
 
 
 def plain_log_probs(reader: Reader, prompt: list[int], answer: list[int]) -> torch.Tensor:
@@ -91,11 +93,10 @@ def plain_log_probs(reader: Reader, prompt: list[int], answer: list[int]) -> tor
 
 
 def test_the_end_token_counts_only_when_asked(reader, prompts):
+    reader.module.double()
     without = reader.score(prompts[:1], ["no"])
     assert len(without.tokens[0]) == len(reader.prompts.answer("no")) - 1
-    assert torch.allclose(
-        without.tokens[0], reader.score(prompts[:1], ["no"], include_end=True).tokens[0][:-1], atol=1e-6
-    )
+    assert_near(without.tokens[0], reader.score(prompts[:1], ["no"], include_end=True).tokens[0][:-1])
 
 
 def test_answer_only_logits_are_the_full_ones(reader, prompts):
@@ -109,9 +110,9 @@ def test_answer_only_logits_are_the_full_ones(reader, prompts):
     module.zero_grad()
     full = module(**batch).loss  # Hugging Face's own: with its mask, over every position, shifted inside
     full.backward()
-    assert abs(loss.item() - full.item()) < 1e-6
+    assert_near(loss, full)
     for name, parameter in module.named_parameters():
-        assert torch.allclose(parameter.grad, gradients[name], atol=1e-6), name
+        assert_near(parameter.grad, gradients[name], what=name)
 
 
 def test_only_answer_positions_reach_the_last_layer(tiny_llama):

@@ -10,6 +10,7 @@ import pytest
 from rag_experiments.errors import RequestError
 from rag_experiments.retrieval.index import FaissIndex, default_lists
 from rag_experiments.schema import RetrieverConfig
+from tests.numeric import assert_near
 
 
 def vectors(count: int, dimension: int = 32, seed: int = 0, unit: bool = True) -> np.ndarray:
@@ -29,7 +30,7 @@ def test_flat_is_brute_force(unit: bool) -> None:
     wanted = queries @ corpus.T
     order = np.argsort(-wanted, axis=1)[:, :5]
     np.testing.assert_array_equal(rows, order)
-    np.testing.assert_allclose(scores, np.take_along_axis(wanted, order, 1), rtol=1e-5, atol=1e-5)
+    assert_near(scores, np.take_along_axis(wanted, order, 1))
     assert (rows.dtype, scores.dtype) == (np.int64, np.float32)
 
 

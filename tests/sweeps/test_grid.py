@@ -67,7 +67,7 @@ def test_another_value_behind_the_same_name_never_overwrites(sweep):
 
 def test_changed_data_is_another_run(sweep):
     sweep("seed=0,1")
-    with open(sweep.root / "data" / "train.jsonl", "a") as file:
+    with open(sweep.root / "data" / "train.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps({"id": "new", "question": "where is the cat", "positive_ids": ["p0"]}) + "\n")
     assert sweep("seed=0,1") == 0
     assert len(sweep.ran) == 2

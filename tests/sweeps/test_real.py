@@ -245,13 +245,21 @@ def test_a_job_that_wants_forty_gigabytes(tmp_path):
     assert (status["state"], status["error"]["kind"]) == ("failed", "out_of_memory")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_job_that_meets_a_full_disk_says_so_and_keeps_what_was_finished(tmp_path):
+    """The device that is always full: holds for every user, also where nothing may be mounted."""
+    run = run_stub(tmp_path, 'run.write_metrics({"dev/f1": 1}); open("/dev/full", "w").write("x" * 2**20)')
+    status = run.read_status()
+    assert (status["state"], status["error"]["kind"]) == ("failed", "disk_full")
+    assert run.read_final_metrics() == {"dev/f1": 1}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root; the test above holds for every user")
 def test_a_job_on_a_full_disk_says_so_and_keeps_what_was_finished(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
-        pytest.skip("no mounts here")
+        pytest.skip("no mounts here; the test above holds without")
     try:
         body = 'run.write_metrics({"dev/f1": 1}); f = open(run.path / "big", "wb"); f.write(bytes(2**20)); f.flush()'
         run = run_stub(tmp_path, body, disk / "j")
