@@ -123,7 +123,9 @@ def test_a_known_positive_is_no_negative_in_either_direction():
         found[mask] = trainer.compute_loss(encoder, trainer.collate(features)).item()
         expected = by_loops(encoder, features, slice(None), symmetric=True, temperature=0.5, mask_known_positives=mask)
         assert found[mask] == pytest.approx(expected, rel=2e-5)
-    turned = by_loops(TableEncoder(), [feature(0, 0), feature(1, 1, [1, 0])], slice(None), symmetric=True, temperature=0.5)
+    turned = by_loops(
+        TableEncoder(), [feature(0, 0), feature(1, 1, [1, 0])], slice(None), symmetric=True, temperature=0.5
+    )
     assert abs(found[True] - found[False]) > 1e-2
     assert abs(found[True] - turned) > 1e-2, "a mask turned round would be another loss"
 
@@ -165,7 +167,9 @@ def test_the_order_of_a_batch_changes_no_loss(features, order):
 def test_negatives_are_counted_without_known_and_repeated_ones():
     """Passages 0, 1, 2, 3: question 0 knows 1, so it meets 2 and 3; question 1 meets 0, 2 and 3."""
     trainer = trainer_of(TableEncoder())
-    trainer.compute_loss(trainer.parts.model, trainer.collate([feature(0, 0, [0, 1], [2]), feature(1, 1, negatives=[3])]))
+    trainer.compute_loss(
+        trainer.parts.model, trainer.collate([feature(0, 0, [0, 1], [2]), feature(1, 1, negatives=[3])])
+    )
     assert trainer.recorded == {"negatives_per_question": 2.5}
 
 
