@@ -182,6 +182,22 @@ def test_embedding_leaves_the_training_mode_and_gradients_alone(make_folder: Mak
     assert moved == []
 
 
+def test_casts_made_by_embedding_serve_nothing_after_it(make_folder: MakeFolder, texts: list[str]) -> None:
+    """PyTorch keeps cast weights until the outermost autocast ends, and looks neither at gradients (before 2.12) nor
+    at whether the weights have changed since."""
+    encoder = Encoder.load(config(make_folder(), precision="bf16"))
+    batch = encoder.pad(encoder.tokenize_queries(texts))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        before = encoder.embed_passages(texts)
+        for parameter in encoder.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        after = encoder(**batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        expected = encoder(**batch)
+    assert not np.allclose(before, expected.float().numpy(), atol=0.1), "the weights must have changed"
+    assert torch.equal(after, expected)
+
+
 def test_every_trainable_parameter_gets_a_gradient_and_the_pooler_is_frozen(make_folder: MakeFolder) -> None:
     for model_type in ("bert", "t5", "modernbert"):
         encoder = Encoder.load(config(make_folder(model_type, name=model_type), similarity="dot"))
