@@ -183,8 +183,7 @@ def test_embedding_leaves_the_training_mode_and_gradients_alone(make_folder: Mak
 
 
 def test_casts_made_by_embedding_serve_nothing_after_it(make_folder: MakeFolder, texts: list[str]) -> None:
-    """PyTorch keeps cast weights until the outermost autocast ends, and looks neither at gradients (before 2.12) nor
-    at whether the weights have changed since."""
+    """PyTorch keeps cast weights until the outermost autocast ends, and does not see that the weights have changed."""
     encoder = Encoder.load(config(make_folder(), precision="bf16"))
     batch = encoder.pad(encoder.tokenize_queries(texts))
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
