@@ -9,15 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms import dca, teacher
+from rag_experiments.algorithms.base import EpochsOrder
 from rag_experiments.algorithms.dca import _Listed
+from rag_experiments.algorithms.fid import FiDTrainer
+from rag_experiments.algorithms.sft import SFTTrainer
 from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining
 from rag_experiments.data.prompts import Prompt
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
 from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
+from tests.algorithms.reader_parts import make_trainer as make_reader_trainer
 from tests.algorithms.rpg_parts import corpus
 from tests.algorithms.rpg_parts import make_trainer as make_rpg_trainer
 from tests.examples import ListStore
@@ -267,6 +271,37 @@ def test_rpg_keys_reach_the_judge_and_the_candidates(tiny_bert, tiny_llama, tmp_
         assert ("ScoreAhead" in kinds) is prescore
         assert not prescore or kinds["ScoreAhead"].partly
         assert not any(parameter.requires_grad for parameter in trainer.judge.scorer.reader.module.parameters())
+
+
+@pytest.mark.parametrize("add_gold", [False, True])
+def test_listed_candidates_get_gold_only_where_asked(add_gold, tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
+    reader = SimpleNamespace(kind="decoder", fingerprint=lambda: "f")
+    monkeypatch.setattr(dca, "open_teacher", lambda *_: reader)
+    trainer = make_dca_trainer(
+        tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path, candidate_ids=[("p8", "p9", "p10", "p11")] * 8,
+        algorithm_passages="data", algorithm_add_gold=add_gold,
+    )  # fmt: skip
+    golds = [number if add_gold else 11 for number in range(8)]
+    assert trainer.candidates.rows_QK.tolist() == [[8, 9, 10, gold] for gold in golds]
+
+
+def test_callbacks_that_are_given_are_called(tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
+    class Mine(TrainerCallback):
+        pass
+
+    monkeypatch.setattr(dca, "open_teacher", lambda *_: SimpleNamespace(kind="decoder", fingerprint=lambda: "f"))
+    makers = (
+        lambda: make_dca_trainer(tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path),
+        lambda: make_rpg_trainer(tiny_bert, tiny_llama, tmp_path),
+        lambda: make_reader_trainer(SFTTrainer, tiny_llama, tmp_path),
+        lambda: make_reader_trainer(FiDTrainer, tiny_llama, tmp_path, model=teacher_config(tiny_llama, "llama")),
+    )
+    for make in makers:
+        made = make()
+        again = type(made)(made.parts, made.args, [Mine()])
+        kinds = [type(callback) for callback in again.callback_handler.callbacks]
+        assert Mine in kinds, type(made)
+        assert EpochsOrder in kinds, type(made)
 
 
 def test_listed_candidates_are_the_datas_in_order_each_once_golds_last():
