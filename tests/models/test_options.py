@@ -140,3 +140,58 @@ def test_states_that_are_kept_are_the_last_used():
     whole = torch.zeros(2, 1, 2, 2)
     kept.keep(((), (9,)), whole[:1])
     assert kept[((), (9,))].untyped_storage().nbytes() == 16, "a copy, not the chunk that it was cut from"
+
+
+# -- fingerprints: every field of a model's configuration is either part of one or named here as changing no figure ----
+
+CHANGES_NO_VECTOR = {"path", "revision", "attn_implementation", "init", "architecture", "batch_size", "kind"}
+OTHER_VECTORS = {
+    "precision": "bf16", "pooling": "cls", "similarity": "dot", "query_prefix": "q", "passage_prefix": "p",
+    "max_query_length": 9, "max_passage_length": 9, "padding_side": "left", "append_eos": True, "dimension": 8,
+}  # fmt: skip
+CHANGES_NO_ANSWER = {
+    "path", "revision", "attn_implementation", "init", "architecture", "batch_size", "lora", "load_in_4bit", "fid",
+}  # fmt: skip
+OTHER_ANSWERS = {
+    "precision": "bf16", "kind": "encoder_decoder", "max_input_length": 99, "max_new_tokens": 99,
+    "chat_template": "none", "instruction": "Go.",
+}  # fmt: skip
+
+
+def test_an_encoders_fingerprint_holds_every_field_that_changes_a_vector(tiny_bert):
+    made = encoder(tiny_bert, similarity="cosine")
+    given, base = made.config, made.fingerprint()
+    assert {field.name for field in dataclasses.fields(given)} == CHANGES_NO_VECTOR | OTHER_VECTORS.keys()
+    found = {base}
+    for name, value in OTHER_VECTORS.items():
+        assert getattr(given, name) != value, name
+        made.config = dataclasses.replace(given, **{name: value})
+        found.add(made.fingerprint())
+    assert len(found) == 1 + len(OTHER_VECTORS)
+    made.config = dataclasses.replace(given, batch_size=1)
+    assert made.fingerprint() == base
+    made._tokenizer_hash = "another tokenizer"
+    assert made.fingerprint() not in found
+    with torch.no_grad():
+        list(made.parameters())[-1].view(-1)[-1] += 1e-3
+    found.add(made.fingerprint())
+    made._tokenizer_hash = "x"
+    assert made.fingerprint() not in found
+
+
+def test_a_readers_fingerprint_holds_every_field_that_changes_an_answer(tiny_llama):
+    config = ReaderConfig(path=str(tiny_llama), precision="fp32", max_new_tokens=8, max_input_length=500)
+    made = Reader.load(config, device="cpu")
+    parts = (made.module, made.tokenizer)
+    assert {field.name for field in dataclasses.fields(config)} == CHANGES_NO_ANSWER | OTHER_ANSWERS.keys()
+    found = {made.fingerprint()}
+    for name, value in OTHER_ANSWERS.items():
+        found.add(Reader(*parts, dataclasses.replace(config, **{name: value}), "base").fingerprint())
+    assert len(found) == 1 + len(OTHER_ANSWERS)
+    assert Reader(*parts, dataclasses.replace(config, batch_size=3), "base").fingerprint() == made.fingerprint()
+    made.tokenizer.chat_template += " "
+    found.add(made.fingerprint())
+    with torch.no_grad():
+        list(made.module.parameters())[-1].view(-1)[-1] += 1e-3
+    found.add(made.fingerprint())
+    assert len(found) == 3 + len(OTHER_ANSWERS)
