@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -191,6 +192,50 @@ def test_counts_add_up_field_by_field():
             "prompts_truncated": 1,
             cut: 3,
         }
+
+
+def test_counts_of_several_prompts_are_sums():
+    counts = TruncationCounts()
+    for dropped, shortened, turns in ((1, 2, 3), (0, 0, 0), (10, 20, 30)):
+        counts.add(Prompt((), (), (), dropped, shortened, turns))
+    assert counts == TruncationCounts(3, 2, 11, 22, 33)
+    assert [int(number) for number in re.findall(r"\d+", counts.sentence())] == [2, 3, 11, 22, 33]
+
+
+def test_a_prompt_whose_passages_all_went_is_the_one_without_passages():
+    for length in range(60, 120):
+        made = builder(max_length=length)
+        try:
+            bare = made.build("Why?")
+        except RequestError:
+            continue
+        found = made.build("Why?", LONG)
+        assert bool(found.passages) or found.ids == bare.ids, length
+        if not found.passages:
+            assert found.passages_dropped == len(LONG)
+            return
+    raise AssertionError("no length leaves room for the question alone")
+
+
+def test_who_said_a_turn_is_named():
+    history = [Turn("system", "Be kind."), Turn("user", "Hm?"), Turn("assistant", "Ah."), Turn("tool", "3")]
+    made = builder(max_length=900)
+    text = made.text(made.build("Why?", PASSAGES[:1], history))
+    assert "\n\nConversation so far:\nSystem: Be kind.\nUser: Hm?\nAssistant: Ah.\ntool: 3\n\nQuestion: Why?" in text
+    assert "\n\n" not in made.text(made.build("Why?", (), [])).partition("<|im_start|>user")[2]
+
+
+def test_an_encoder_decoders_answer_ends_as_its_tokenizer_ends_texts_else_with_the_end_token():
+    from tokenizers import processors
+
+    nothing, other = byte_tokenizer(chat=False), byte_tokenizer(chat=False)
+    other.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <pad>", special_tokens=[("<pad>", 0)]
+    )
+    for tokenizer, end in ((nothing, nothing.eos_token_id), (other, 0)):
+        made = PromptBuilder(tokenizer, max_length=400, kind="encoder_decoder", instruction="Go.")
+        assert made.answer("so")[-1] == end
+        assert made.tokenizer.decode(made.answer("so")[:-1]) == "so"
 
 
 # -- retrieval queries ------------------------------------------------------------------------------
