@@ -211,6 +211,24 @@ def test_answers_are_drawn_from_seed_epoch_and_question(model, tmp_path):
     assert drawn(0) == drawn(1) == [trainer.parts.model.answer_ids(q.answers[0]) for q in trainer.questions]
 
 
+def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
+    long = [Passage(id="p0", text="word " * 100)]
+    asked = [Question("q", "Why?", answers=("so", "because " * 10))]
+    model = ReaderConfig(
+        path=str(tiny_llama),
+        precision="fp32",
+        max_new_tokens=4,
+        max_input_length=400,
+        fid=FidSettings(passage_tokens=999),
+    )
+    trainer = trainer_of(model, tmp_path, questions=asked, passages=long)
+    made = [trainer._example(0, epoch) for epoch in range(12)]
+    lengths = {len(example["answer"]): len(example["prompt"]) for example in made}
+    assert len(lengths) == 2
+    for answer, prompt in lengths.items():
+        assert prompt + max(answer, 4) == 400
+
+
 def test_no_more_passages_than_there_are_and_none_where_an_index_finds_none(tmp_path):
     passages, questions = small_set()
     retriever = WordRetriever(ListStore(passages))

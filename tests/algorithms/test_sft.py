@@ -108,6 +108,21 @@ def test_answers_are_drawn_from_seed_epoch_and_question(tiny_llama, tmp_path):
     assert drawn(0) == drawn(1) == [trainer.parts.model.answer_ids(question.answers[0]) for question in questions]
 
 
+def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
+    """The longest of a question's answers fits behind its prompt, and is not the first."""
+    long = [Passage(id="p0", text="word " * 100)]
+    asked = [Question("q", "Why?", answers=("so", "because " * 10), positive_ids=("p0",))]
+    model = ReaderConfig(path=str(tiny_llama), precision="fp32", max_new_tokens=4, max_input_length=400)
+    trainer = make_trainer(
+        SFTTrainer, tiny_llama, tmp_path, model=model, questions=asked, passages=long, algorithm_answer="random"
+    )
+    made = [trainer._example(asked[0], epoch) for epoch in range(12)]
+    lengths = {len(example["answer_ids"]): len(example["input_ids"]) for example in made}
+    assert len(lengths) == 2
+    for answer, prompt in lengths.items():
+        assert prompt + max(answer, 4) == 400
+
+
 def test_truncation_is_counted(tiny_llama, tmp_path, caplog):
     long = [Passage(id="p0", text="word " * 500)]
     asked = [Question("q", "Why?", answers=("because",), positive_ids=("p0",))]

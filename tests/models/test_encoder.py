@@ -229,6 +229,22 @@ def test_load_weights_takes_another_checkpoint_in_place(make_folder: MakeFolder,
     assert next(first.parameters()) is parameter  # an optimiser that holds it goes on
 
 
+def test_load_weights_takes_dense_layers_back(make_folder: MakeFolder, tmp_path: Path) -> None:
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    modules = [Transformer(str(make_folder())), Pooling(32, "mean"), Dense(32, 12)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "peer"))
+    encoder = Encoder.load(config(tmp_path / "peer"))
+    encoder.save(tmp_path / "checkpoint")
+    before = encoder.fingerprint()
+    with torch.no_grad():
+        for parameter in encoder.dense.parameters():
+            parameter.add_(1.0)
+    assert encoder.fingerprint() != before
+    encoder.load_weights(tmp_path / "checkpoint")
+    assert encoder.fingerprint() == before
+
+
 def test_fingerprint_changes_with_everything_that_changes_vectors(make_folder: MakeFolder) -> None:
     folder = make_folder()
     base = Encoder.load(config(folder))
