@@ -180,7 +180,7 @@ class CTLTrainer(AlgorithmTrainer):
             queries_BD, passages_PD = queries_BD[:, :dimension], passages_PD[:, :dimension]
             if encoder.config.similarity == "cosine":  # a part of a unit vector is none
                 queries_BD, passages_PD = F.normalize(queries_BD, dim=-1), F.normalize(passages_PD, dim=-1)
-        scores_BP = encoder.similarity(queries_BD, passages_PD).float()
+        scores_BP = encoder.similarity(queries_BD, passages_PD)
         loss = ctl_loss(scores_BP, target_B, excluded_BP | repeated_BP, self.hyper.temperature)
         if not self.hyper.symmetric:
             return loss

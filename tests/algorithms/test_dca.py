@@ -239,8 +239,14 @@ def test_what_the_data_lacks_is_refused_before_weights_are_read(tiny_llama):
     check(bare, teacher_steps=0)
     with pytest.raises(RequestError, match=r"trains a reader first.*teacher_steps=0"):
         check(bare)
-    with pytest.raises(RequestError, match=r"adist_peak needs answers, and question 'q1'"):
-        check(answered, bare, teacher_score="adist_peak")
+    for score in ("adist", "adist_peak"):
+        check(answered, answered, teacher_score=score)
+        with pytest.raises(RequestError, match=rf"teacher_score={score} needs answers, and question 'q1'"):
+            check(answered, bare, teacher_score=score)
+    check(answered, bare, teacher_score="cross_attention")
+    listed, golden = Question("q3", "Why?", candidate_ids=("p",)), Question("q4", "Why?", positive_ids=("p",))
+    check(listed, passages="data", teacher_steps=0)
+    check(golden, add_gold=True, teacher_steps=0)
     with pytest.raises(RequestError, match="question 'q1' lists no passages"):
         check(bare, passages="data", teacher_steps=0)
     with pytest.raises(RequestError, match="no training question has positive_ids"):
@@ -250,6 +256,8 @@ def test_what_the_data_lacks_is_refused_before_weights_are_read(tiny_llama):
 def test_requests_that_cannot_work():
     with pytest.raises(RequestError, match="needs a reader"):
         DCATrainer.check_config(SimpleNamespace(algorithm=DCAConfig()))
+    for fits in ({"passages": "data"}, {"refresh_every": 5}):
+        DCATrainer.check_config(SimpleNamespace(algorithm=DCAConfig(teacher=ReaderConfig(path="x"), **fits)))
     both = DCAConfig(teacher=ReaderConfig(path="x"), passages="data", refresh_every=5)
     with pytest.raises(RequestError, match="refresh_every"):
         DCATrainer.check_config(SimpleNamespace(algorithm=both))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer, fid_loss, with_gold
+from rag_experiments.algorithms import fid
+from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer, fid_loss, passage_rows, with_gold
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.models.fid import FidReader
-from rag_experiments.schema import FidSettings, ReaderConfig
+from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
 from tests.algorithms.reader_parts import losses, make_trainer, small_set
+from tests.examples import ListStore, WordRetriever
 from tests.numeric import assert_near
 
 KINDS = ["llama", "t5"]
@@ -105,6 +109,9 @@ def test_gold_takes_the_last_place():
     assert with_gold([1, 2, 3], [9, 8], 3) == [1, 2, 9]
     assert with_gold([1, 2, 3], [2], 3) == [1, 2, 3]
     assert with_gold([1], [], 3) == [1]
+    assert with_gold([1, 2, 3, 4], [9], 2) == [1, 9]
+    assert with_gold([1, 2], [3, 9], 1) == [3]
+    assert with_gold([], [9], 3) == [9]
 
 
 def test_the_datas_own_passages(model, tmp_path):
@@ -142,19 +149,124 @@ def test_another_answer_each_epoch(model, tmp_path):
     assert trainer._example(0, 3) == trainer._example(0, 3)
 
 
-def test_what_was_cut_is_said(model, tmp_path, caplog):
-    long = [Passage(id="p0", text="word " * 500), Passage(id="p1", text="short")]
-    asked = [Question("q", "Why?", answers=("because",))]
-    trainer_of(model, tmp_path, questions=asked, passages=long)
-    assert "1 of 1 prompts were too long: 0 passages dropped, 1 shortened" in caplog.text
+def test_what_was_cut_is_counted_and_said_and_nothing_else(model, tmp_path, caplog):
+    """One warning, with the number of prompts cut, of prompts, and of passages and turns that they lost."""
+    passages = [Passage(id="p0", text="word " * 500), Passage(id="p1", text="short"), Passage(id="p2", text="word")]
+    asked = [Question("q0", "word?", answers=("so",)), Question("q1", "short?", answers=("so",))]
+    asked = [
+        dataclasses.replace(asked[0], candidate_ids=("p0", "p1")),
+        dataclasses.replace(asked[1], candidate_ids=("p1",)),
+    ]
+    trainer_of(model, tmp_path, questions=asked, passages=passages, algorithm_passages="data")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == fid.__name__]
+    assert [int(number) for number in re.findall(r"\d+", said)] == [1, 2, 0, 1, 0]
+    caplog.clear()
+    trainer_of(model, tmp_path, questions=asked[1:], passages=passages, algorithm_passages="data")
+    assert not [record for record in caplog.records if record.name == fid.__name__]
+
+
+@pytest.mark.parametrize(("across", "processes", "items", "wanted"), [
+    (True, 1, 8, 1 / 8), (True, 3, 8, 3 / 8), (False, 3, 8, 1 / 8), (True, 3, None, 1 / 2),
+])  # fmt: skip
+def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes, items, wanted):
+    """Gradients of processes are averaged: where `items` counts the tokens of all, each gives its sum that often."""
+    logits, targets = torch.tensor([[0.3, 1.0], [2.0, -1.0]], dtype=torch.float64), torch.tensor([0, 1])
+    asked = []
+
+    def answer_logits(inputs, model, recompute):
+        asked.append((inputs, model, recompute))
+        return logits, targets
+
+    trainer = FiDTrainer.__new__(FiDTrainer)
+    trainer.parts = SimpleNamespace(model=SimpleNamespace(answer_logits=answer_logits))
+    trainer.args = SimpleNamespace(average_tokens_across_devices=across)
+    trainer.accelerator = SimpleNamespace(num_processes=processes, autocast=contextlib.nullcontext)
+    trainer.recompute = True
+    summed = -logits.log_softmax(-1)[[0, 1], [0, 1]].sum().item()
+    loss, outputs = trainer.compute_loss("model", "inputs", return_outputs=True, num_items_in_batch=items)
+    assert loss.item() == pytest.approx(summed * wanted, abs=1e-12)
+    assert outputs["logits"] is logits
+    assert trainer.compute_loss("model", "inputs", num_items_in_batch=items).item() == loss.item()
+    assert asked == [("inputs", "model", True)] * 2
+
+
+@pytest.mark.parametrize("given", [{}, {"gradient_checkpointing": True}])
+def test_checkpointing_is_ours_and_not_hugging_faces(given, model, tmp_path):
+    """Theirs would drop a decoder's states."""
+    trainer = trainer_of(model, tmp_path, **given)
+    assert trainer.recompute is bool(given)
+    assert trainer.args.gradient_checkpointing is False
+
+
+def test_answers_are_drawn_from_seed_epoch_and_question(model, tmp_path):
+    trainer = trainer_of(model, tmp_path, algorithm_answer="random")
+
+    def drawn(epoch: int) -> list[list[int]]:
+        return [trainer._example(number, epoch)["answer"] for number in range(8)]
+
+    first = [drawn(epoch) for epoch in range(4)]
+    assert len({str(row) for row in first}) > 1, "another epoch, other answers"
+    trainer.parts.config.seed = 1
+    assert [drawn(epoch) for epoch in range(4)] != first
+    trainer.hyper.answer = "first"
+    assert drawn(0) == drawn(1) == [trainer.parts.model.answer_ids(q.answers[0]) for q in trainer.questions]
+
+
+def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
+    long = [Passage(id="p0", text="word " * 100)]
+    asked = [Question("q", "Why?", answers=("so", "because " * 10))]
+    model = ReaderConfig(
+        path=str(tiny_llama),
+        precision="fp32",
+        max_new_tokens=4,
+        max_input_length=400,
+        fid=FidSettings(passage_tokens=999),
+    )
+    trainer = trainer_of(model, tmp_path, questions=asked, passages=long)
+    made = [trainer._example(0, epoch) for epoch in range(12)]
+    lengths = {len(example["answer"]): len(example["prompt"]) for example in made}
+    assert len(lengths) == 2
+    for answer, prompt in lengths.items():
+        assert prompt + max(answer, 4) == 400
+
+
+def test_no_more_passages_than_there_are_and_none_where_an_index_finds_none(tmp_path):
+    passages, questions = small_set()
+    retriever = WordRetriever(ListStore(passages))
+    search, asked = retriever.search, []
+
+    def gaps(queries, k):
+        asked.append(k)
+        found = search(queries, k)
+        found.rows_QK[0, 1] = -1
+        return found
+
+    retriever.search = gaps
+    parts = SimpleNamespace(
+        config=SimpleNamespace(retriever=SimpleNamespace(k=3), data=SimpleNamespace(query_history="user")),
+        data=SimpleNamespace(passages=ListStore(passages)),
+        retriever=retriever,
+        cache=tmp_path,
+    )
+    plain = WordRetriever(ListStore(passages)).search([question.question for question in questions], 12).rows_QK
+    for train_k, k in ((None, 3), (5, 5), (99, 12)):
+        rows = passage_rows(parts, questions, FiDConfig(train_k=train_k))
+        assert asked.pop() == k
+        assert rows[0] == [row for place, row in enumerate(plain[0, :k].tolist()) if place != 1]
+        assert rows[1:] == plain[1:, :k].tolist()
 
 
 def test_settings_are_filled_in_and_four_bit_needs_adapters(model):
     bare = dataclasses.replace(model, fid=None)
     FiDTrainer.check_config(SimpleNamespace(model=bare))
     assert bare.fid == FidSettings()
+    own = FidSettings(passage_tokens=7)
+    kept = dataclasses.replace(model, fid=own)
+    FiDTrainer.check_config(SimpleNamespace(model=kept))
+    assert kept.fid is own
     with pytest.raises(RequestError, match="lora"):
         FiDTrainer.check_config(SimpleNamespace(model=dataclasses.replace(model, load_in_4bit=True)))
+    FiDTrainer.check_config(SimpleNamespace(model=dataclasses.replace(model, load_in_4bit=True, lora=LoraConfig())))
 
 
 def test_answers_come_end_to_end_from_the_retrieved_passages(model, tmp_path):

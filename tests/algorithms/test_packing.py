@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rag_experiments.algorithms.packing import pack, packed_batch
 from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
@@ -69,3 +71,45 @@ def test_packed_training_is_unpacked_training(tiny_llama, tmp_path):
         trainer.train()
         results.append(losses(trainer))
     assert_near(results[1], results[0])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    examples=st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 8), min_size=1, max_size=4), st.lists(st.integers(1, 8), min_size=1, max_size=3)
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    room=st.integers(1, 12),
+    additive=st.booleans(),
+)
+def test_packed_rows_by_loops(examples, room, additive):
+    """Every example once, whole and in one row; a token sees its own example's earlier tokens and nothing else."""
+    prompts, targets = [list(prompt) for prompt, _ in examples], [list(target) for _, target in examples]
+    batch = packed_batch(prompts, targets, 99, room, additive)
+    lengths = [len(prompt) + len(target) for prompt, target in examples]
+    layout = pack(lengths, room)
+    assert sorted(place for row in layout for place in row) == list(range(len(examples)))
+    assert all(sum(lengths[place] for place in row) <= room or len(row) == 1 for row in layout)
+    width = batch["input_ids"].shape[1]
+    assert batch["attention_mask"].shape == (len(layout), 1, width, width)
+    seen = batch["attention_mask"] == 0 if additive else batch["attention_mask"]
+    for number, row in enumerate(layout):
+        tokens, labels, positions, owner = [], [], [], []
+        for place in row:
+            tokens += prompts[place] + targets[place]
+            labels += [-100] * len(prompts[place]) + targets[place]
+            positions += range(lengths[place])
+            owner += [place] * lengths[place]
+        fill = width - len(tokens)
+        assert batch["input_ids"][number].tolist() == tokens + [99] * fill
+        assert batch["labels"][number].tolist() == labels + [-100] * fill
+        assert batch["position_ids"][number].tolist() == positions + [0] * fill
+        owner += [-1] * fill
+        wanted = [[owner[i] == owner[j] and j <= i for j in range(width)] for i in range(width)]
+        assert seen[number, 0].tolist() == wanted
+    if additive:
+        assert set(batch["attention_mask"].unique().tolist()) <= {0.0, torch.finfo(torch.float32).min}
+        assert batch["attention_mask"].dtype == torch.float32

@@ -88,13 +88,16 @@ def test_targets_of_an_answer_of_two_tokens_and_padding():
 
 
 def test_emdr2_is_the_mean_over_a_questions_own_tokens():
+    """Two candidates equally near. Two tokens: −[log ½(e⁻¹ + e⁻²) + log ½(e⁻³ + e⁻²·⁵)] / 2; one: −log ½(e⁻¹ + e⁻⁵)."""
     log_probs_BKT = torch.tensor([[[-1.0, -3.0], [-2.0, -2.5]], [[-1.0, 0.0], [-5.0, 0.0]]], dtype=torch.float64)
     mask_BT = torch.tensor([[True, True], [True, False]])
     scores = torch.zeros(2, 2, dtype=torch.float64)
+    two = -(math.log((math.exp(-1) + math.exp(-2)) / 2) + math.log((math.exp(-3) + math.exp(-2.5)) / 2)) / 2
+    one = -math.log((math.exp(-1) + math.exp(-5)) / 2)
     both = rpg_loss(scores, log_probs_BKT, mask_BT, "emdr2", retriever_temperature=1.0)
     first = rpg_loss(scores[:1], log_probs_BKT[:1], mask_BT[:1], "emdr2", retriever_temperature=1.0)
-    second = rpg_loss(scores[1:], log_probs_BKT[1:, :, :1], mask_BT[1:, :1], "emdr2", retriever_temperature=1.0)
-    assert both.item() == pytest.approx((first + second).item() / 2, abs=1e-12)
+    assert first.item() == pytest.approx(two, abs=1e-12)
+    assert both.item() == pytest.approx((two + one) / 2, abs=1e-12)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

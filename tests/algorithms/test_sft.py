@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rag_experiments.algorithms.sft import SFTConfig, SFTTrainer, answer_loss
+from rag_experiments.algorithms.sft import ByLength, SFTConfig, SFTTrainer, answer_loss
 from rag_experiments.data.prompts import DEFAULT_INSTRUCTION
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
@@ -85,6 +85,46 @@ def test_another_answer_each_epoch(tiny_llama, tmp_path):
     assert trainer._example(question, 3) == trainer._example(question, 3)
 
 
+def test_a_prompt_has_the_first_max_gold_gold_passages(tiny_llama, tmp_path):
+    asked = [Question("q", "Why?", answers=("so",), positive_ids=("p3", "p0", "p2"))]
+    for most, wanted in ((None, ["p3", "p0", "p2"]), (2, ["p3", "p0"]), (1, ["p3"])):
+        trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, questions=asked, algorithm_max_gold=most)
+        assert [passage.id for passage in trainer.passages_for(asked[0], 0)] == wanted
+        text = trainer.parts.model.tokenizer.decode(trainer.train_dataset[0]["input_ids"])
+        found = [text.find(passage.text) for passage in trainer.parts.data.passages.passages]
+        assert [f"p{row}" for row in sorted(range(8), key=lambda row: found[row]) if found[row] >= 0] == wanted
+
+
+def test_answers_are_drawn_from_seed_epoch_and_question(tiny_llama, tmp_path):
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_answer="random")
+    questions = trainer.parts.data.splits["train"]
+
+    def drawn(epoch: int) -> list[list[int]]:
+        return [trainer._example(question, epoch)["answer_ids"] for question in questions]
+
+    first = [drawn(epoch) for epoch in range(4)]
+    assert len({str(row) for row in first}) > 1, "another epoch, other answers"
+    trainer.parts.config.seed = 1
+    assert [drawn(epoch) for epoch in range(4)] != first
+    trainer.hyper.answer = "first"
+    assert drawn(0) == drawn(1) == [trainer.parts.model.answer_ids(question.answers[0]) for question in questions]
+
+
+def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
+    """The longest of a question's answers fits behind its prompt, and is not the first."""
+    long = [Passage(id="p0", text="word " * 100)]
+    asked = [Question("q", "Why?", answers=("so", "because " * 10), positive_ids=("p0",))]
+    model = ReaderConfig(path=str(tiny_llama), precision="fp32", max_new_tokens=4, max_input_length=400)
+    trainer = make_trainer(
+        SFTTrainer, tiny_llama, tmp_path, model=model, questions=asked, passages=long, algorithm_answer="random"
+    )
+    made = [trainer._example(asked[0], epoch) for epoch in range(12)]
+    lengths = {len(example["answer_ids"]): len(example["input_ids"]) for example in made}
+    assert len(lengths) == 2
+    for answer, prompt in lengths.items():
+        assert prompt + max(answer, 4) == 400
+
+
 def test_truncation_is_counted(tiny_llama, tmp_path, caplog):
     long = [Passage(id="p0", text="word " * 500)]
     asked = [Question("q", "Why?", answers=("because",), positive_ids=("p0",))]
@@ -118,9 +158,22 @@ def test_loss_by_hand():
     assert loss.item() == pytest.approx(-(math.log(0.5) + math.log(0.2)) / 4, abs=1e-12)
 
 
-def gradients(trainer, **arguments) -> dict[str, torch.Tensor]:
-    trainer.train()
-    return {name: parameter.detach().clone() for name, parameter in trainer.parts.model.module.named_parameters()}
+@pytest.mark.parametrize(("across", "processes", "items", "wanted"), [
+    (True, 1, 8, 1 / 8), (True, 3, 8, 3 / 8), (False, 3, 8, 1 / 8), (True, 3, None, 1 / 2),
+])  # fmt: skip
+def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes, items, wanted, monkeypatch):
+    """Gradients of processes are averaged: where `items` counts the tokens of all, each gives its sum that often."""
+    logits, targets = torch.tensor([[0.3, 1.0], [2.0, -1.0]], dtype=torch.float64), torch.tensor([0, 1])
+    monkeypatch.setattr("rag_experiments.models.answers.answer_logits", lambda *_: (logits, targets))
+    trainer = SFTTrainer.__new__(SFTTrainer)
+    trainer.parts = SimpleNamespace(model=SimpleNamespace(kind="decoder"))
+    trainer.args = SimpleNamespace(average_tokens_across_devices=across)
+    trainer.accelerator = SimpleNamespace(num_processes=processes)
+    summed = -logits.log_softmax(-1)[[0, 1], [0, 1]].sum().item()
+    loss, outputs = trainer.compute_loss(None, {}, return_outputs=True, num_items_in_batch=items)
+    assert loss.item() == pytest.approx(summed * wanted, abs=1e-12)
+    assert outputs["logits"] is logits
+    assert trainer.compute_loss(None, {}, num_items_in_batch=items).item() == loss.item()
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
@@ -187,6 +240,42 @@ def test_batches_hold_examples_of_like_length(tiny_llama, tmp_path):
     assert lengths[0] == max(lengths)
     example = trainer.train_dataset[3]
     assert trainer.lengths[3] == len(example["input_ids"]) + len(example["answer_ids"])
+
+
+def test_batches_of_like_length_are_as_large_as_a_step(tiny_llama, tmp_path):
+    """Accumulation counts, as in Trainer's own; without `group_by_length` its own sampler is used."""
+    grouped = {"per_device_train_batch_size": 2, "train_sampling_strategy": "group_by_length"}
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, **grouped, gradient_accumulation_steps=2)
+    sampler = trainer._get_train_sampler()
+    assert isinstance(sampler, ByLength)
+    assert (sampler.batch_size, sampler.seed) == (4, trainer.args.seed)
+    assert not isinstance(make_trainer(SFTTrainer, tiny_llama, tmp_path)._get_train_sampler(), ByLength)
+
+
+def test_order_by_length_is_drawn_from_seed_and_epoch():
+    lengths = [(7 * place) % 23 for place in range(64)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        sampler = ByLength(4, lengths, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(0, 0) == order(0, 0)
+    assert len({str(order(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+def test_every_epochs_rows_are_right_labels_by_loop(tiny_llama, tmp_path):
+    """Against the rule, a token at a time: token i is a target where it is the answer's, and stands at its place."""
+    trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_answer="random")
+    features = [trainer.train_dataset[i] for i in (3, 0, 6)]
+    batch = trainer.collate(features)
+    for row, feature in enumerate(features):
+        whole, start = feature["input_ids"] + feature["answer_ids"], len(feature["input_ids"])
+        for place in range(batch["input_ids"].shape[1]):
+            inside = place < len(whole)
+            assert batch["input_ids"][row, place] == (whole[place] if inside else trainer.parts.model.pad_id)
+            assert batch["attention_mask"][row, place] == int(inside)
+            assert batch["labels"][row, place] == (whole[place] if inside and place >= start else -100)
 
 
 def test_resumed_within_an_epoch_the_order_goes_on(tiny_llama, tmp_path):

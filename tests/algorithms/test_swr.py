@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -72,15 +73,87 @@ def test_one_search_for_the_whole_set_and_none_the_second_time(tiny_llama, tmp_p
     assert {len(other.passages_for(question, 0)) for question in other.parts.data.splits["train"]} == {2}
 
 
-@pytest.mark.parametrize(("dropout", "with_gold"), [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)])
-def test_gold_is_left_out_as_often_as_asked(dropout, with_gold, tiny_llama, tmp_path):
-    trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path, algorithm_gold_dropout=dropout)
-    there = [
-        question.positive_ids[0] in [passage.id for passage in trainer.passages_for(question, epoch)]
-        for question in trainer.parts.data.splits["train"]
-        for epoch in range(50)
+def easy_questions(golds: int = 1) -> list[Question]:
+    """Questions that say what their passage says, so that the retriever finds the gold passages, and first."""
+    passages, questions = small_set()
+    return [
+        dataclasses.replace(
+            question,
+            question=passages[i].full_text,
+            positive_ids=tuple(f"p{(i + step) % 8}" for step in range(golds)),
+        )
+        for i, question in enumerate(questions)
     ]
+
+
+@pytest.mark.parametrize("position", ["first", "random", "by_score"])
+@pytest.mark.parametrize(("dropout", "with_gold"), [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)])
+def test_gold_is_left_out_as_often_as_asked(dropout, with_gold, position, tiny_llama, tmp_path):
+    """Out of the prompt altogether, though the retriever finds it; other retrieved passages take its place."""
+    trainer = make_trainer(
+        SwRTrainer,
+        tiny_llama,
+        tmp_path,
+        questions=easy_questions(),
+        algorithm_gold_dropout=dropout,
+        algorithm_gold_position=position,
+    )
+    questions = trainer.parts.data.splits["train"]
+    assert all(trainer.found[question.id][0] == question.positive_ids[0] for question in questions)
+    there = []
+    for question in questions:
+        for epoch in range(50):
+            pool = [passage.id for passage in trainer.passages_for(question, epoch)]
+            there.append(question.positive_ids[0] in pool)
+            assert len(pool) == len(set(pool)) == 3 + there[-1], "three distractors, with the gold or without it"
     assert sum(there) / len(there) == pytest.approx(with_gold, abs=0.08)
+
+
+def test_gold_beyond_max_gold_is_no_distractor(tiny_llama, tmp_path):
+    """A second gold passage that is not wanted would stand there as a wrong one."""
+    for most, kept in ((1, 1), (2, 2), (None, 2)):
+        trainer = make_trainer(
+            SwRTrainer, tiny_llama, tmp_path, questions=easy_questions(golds=2), algorithm_max_gold=most
+        )
+        for question in trainer.parts.data.splits["train"]:
+            assert set(question.positive_ids) <= {*trainer.found[question.id], *question.positive_ids[1:]}
+            pool = [passage.id for passage in trainer.passages_for(question, 0)]
+            assert [passage for passage in question.positive_ids if passage in pool] == [*question.positive_ids[:kept]]
+            assert len(pool) == 3 + kept
+
+
+def test_no_passage_is_left_where_all_are_gold_and_gold_is_left_out(tiny_llama, tmp_path):
+    trainer = make_trainer(
+        SwRTrainer,
+        tiny_llama,
+        tmp_path,
+        questions=easy_questions(),
+        algorithm_gold_dropout=1.0,
+        algorithm_distractors=0,
+    )
+    assert trainer.passages_for(trainer.parts.data.splits["train"][0], 0) == []
+
+
+def test_search_is_deep_enough_for_the_distractors_beside_all_golds(tiny_llama, tmp_path):
+    """Never deeper than the corpus; places that an index leaves empty are left out."""
+    asked = []
+
+    class Spying(WordRetriever):
+        def search(self, queries, k):
+            asked.append(k)
+            found = super().search(queries, k)
+            found.rows_QK[0, -1] = -1
+            return found
+
+    trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path, questions=easy_questions(golds=2))
+    for distractors, depth in ((3, 5), (99, 12)):
+        trainer.hyper.distractors = distractors
+        trainer.parts.retriever = Spying(trainer.parts.data.passages)
+        trainer.parts.cache = tmp_path / f"cache{distractors}"
+        trainer.before_training()
+        assert asked.pop() == depth
+        first, *others = [len(found) for found in trainer.found.values()]
+        assert (first, set(others)) == (depth - 1, {depth})
 
 
 def test_an_epochs_draws_are_the_same_again(tiny_llama, tmp_path):

@@ -183,6 +183,21 @@ def test_embedding_leaves_the_training_mode_and_gradients_alone(make_folder: Mak
     assert moved == []
 
 
+def test_casts_made_by_embedding_serve_nothing_after_it(make_folder: MakeFolder, texts: list[str]) -> None:
+    """PyTorch keeps cast weights until the outermost autocast ends, and does not see that the weights have changed."""
+    encoder = Encoder.load(config(make_folder(), precision="bf16"))
+    batch = encoder.pad(encoder.tokenize_queries(texts))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        before = encoder.embed_passages(texts)
+        for parameter in encoder.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+        after = encoder(**batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        expected = encoder(**batch)
+    assert not np.allclose(before, expected.float().numpy(), atol=0.1), "the weights must have changed"
+    assert torch.equal(after, expected)
+
+
 def test_every_trainable_parameter_gets_a_gradient_and_the_pooler_is_frozen(make_folder: MakeFolder) -> None:
     for model_type in ("bert", "t5", "modernbert"):
         encoder = Encoder.load(config(make_folder(model_type, name=model_type), similarity="dot"))
@@ -213,6 +228,22 @@ def test_load_weights_takes_another_checkpoint_in_place(make_folder: MakeFolder,
     first.load_weights(tmp_path / "checkpoint")
     assert first.fingerprint() == second.fingerprint()
     assert next(first.parameters()) is parameter  # an optimiser that holds it goes on
+
+
+def test_load_weights_takes_dense_layers_back(make_folder: MakeFolder, tmp_path: Path) -> None:
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    modules = [Transformer(str(make_folder())), Pooling(32, "mean"), Dense(32, 12)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "peer"))
+    encoder = Encoder.load(config(tmp_path / "peer"))
+    encoder.save(tmp_path / "checkpoint")
+    before = encoder.fingerprint()
+    with torch.no_grad():
+        for parameter in encoder.dense.parameters():
+            parameter.add_(1.0)
+    assert encoder.fingerprint() != before
+    encoder.load_weights(tmp_path / "checkpoint")
+    assert encoder.fingerprint() == before
 
 
 def test_fingerprint_changes_with_everything_that_changes_vectors(make_folder: MakeFolder) -> None:

@@ -71,9 +71,8 @@ def block_mask_llama(model, prompt: Prompt, target: list[int]) -> torch.Tensor:
     position += range(start, start + len(parts[-1]))
     causal = torch.ones(len(ids), len(ids)).tril().bool()
     may = (owner[:, None] == owner[None]) | (owner[None] == 0) | (owner[:, None] == last)
-    mask = torch.zeros(1, 1, len(ids), len(ids), dtype=model.dtype).masked_fill(
-        ~(causal & may), torch.finfo(model.dtype).min
-    )
+    lowest = torch.finfo(model.dtype).min  # in the model's own type: in float64 another's gives other logits
+    mask = torch.zeros(1, 1, len(ids), len(ids), dtype=model.dtype).masked_fill(~(causal & may), lowest)
     out = model(torch.tensor([ids]), attention_mask=mask, position_ids=torch.tensor([position]))
     return out.logits[0, -len(target) - 1 : -1]
 

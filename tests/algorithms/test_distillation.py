@@ -1,0 +1,415 @@
+"""DCA and RPG from candidates to loss, against loops over plain numbers: empty places, options, what is recorded."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_experiments.algorithms import distillation
+from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, dca_loss, standardised
+from rag_experiments.algorithms.distillation import ScoreAhead, candidate_log_probs, entropy
+from rag_experiments.algorithms.rpg import RPGConfig, RPGTrainer, emdr2_loss, rpg_loss, target_values
+from tests.algorithms.plain_encoder import TableEncoder
+
+ROWS = [[3, 1, 0, 2], [2, 5, -1, -1], [4, 3, 1, -1], [5, 6, -1, 4]]  # an index may leave any place empty
+QUESTIONS = len(ROWS)
+
+
+class Trainer:
+    """`compute_loss` of a trainer whose candidates are `ROWS`, without the rest of a Trainer."""
+
+    def __init__(self, of: type, hyper: Any, similarity: str = "cosine"):
+        made = of.__new__(of)
+        encoder = TableEncoder(similarity=similarity)
+        store = SimpleNamespace(full_texts=lambda rows: [str(row) for row in rows])
+        made.hyper, made.tokens_seen, self.recorded = hyper, 0, {}
+        made.parts = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
+        made.candidates = SimpleNamespace(rows_QK=np.array(ROWS))
+        made.queries = [str(number) for number in range(QUESTIONS)]
+        made.questions = list(range(QUESTIONS))
+        made.golds = [[1], [5], [], [0, 4]]
+        made.record = lambda name, value: self.recorded.update({name: float(value)})
+        made._prepare_inputs = lambda given: given
+        self.made, self.encoder = made, encoder
+
+    def loss(self, numbers: list[int]) -> torch.Tensor:
+        return self.made.compute_loss(self.encoder, self.made.collate(numbers))
+
+    def student(self, number: int) -> dict[int, float]:
+        """Place to s(q, p_k), for the places that hold a candidate."""
+        table = torch.nn.functional.normalize(self.encoder.table.detach(), dim=-1)
+        if self.encoder.config.similarity == "dot":
+            table = self.encoder.table.detach()
+        return {k: float(table[number] @ table[100 + row]) for k, row in enumerate(ROWS[number]) if row >= 0}
+
+
+def softmax(values: dict[int, float], temperature: float) -> dict[int, float]:
+    powers = {k: math.exp(value / temperature) for k, value in values.items()}
+    return {k: power / sum(powers.values()) for k, power in powers.items()}
+
+
+def kl(p: dict[int, float], q: dict[int, float]) -> float:
+    return sum(p[k] * math.log(p[k] / q[k]) for k in p)
+
+
+# -- DCA -------------------------------------------------------------------------------------------
+
+G = np.array([[0.3, -1.2, 2.0, 0.1], [1.0, 0.4, 0.0, 0.0], [-0.5, 0.2, 0.9, 0.0], [0.7, -0.3, 0.0, 1.1]])
+
+
+def dca(**options) -> Trainer:
+    found = Trainer(DCATrainer, DCAConfig(**options))
+    found.made.judged = lambda numbers, rows_BK: torch.tensor(G[list(numbers)])
+    return found
+
+
+def teacher_of(number: int, standardise: bool) -> dict[int, float]:
+    scores = {k: float(G[number, k]) for k, row in enumerate(ROWS[number]) if row >= 0}
+    if not standardise:
+        return scores
+    mean = sum(scores.values()) / len(scores)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in scores.values()) / len(scores))
+    return {k: (value - mean) / deviation for k, value in scores.items()}
+
+
+@pytest.mark.parametrize("numbers", [[0], [1], [3], [0, 1, 2, 3], [2, 1]])
+@pytest.mark.parametrize("standardise", [True, False])
+@pytest.mark.parametrize(("temperature", "teacher_temperature"), [(0.5, 1.0), (0.2, 0.4)])
+def test_dca_step_is_the_kl_over_the_candidates_present(numbers, standardise, temperature, teacher_temperature):
+    trainer = dca(teacher_standardise=standardise, temperature=temperature, teacher_temperature=teacher_temperature)
+    expected, entropies = [], []
+    for number in numbers:
+        teacher = softmax(teacher_of(number, standardise), teacher_temperature)
+        expected.append(kl(teacher, softmax(trainer.student(number), temperature)))
+        entropies.append(-sum(p * math.log(p) for p in teacher.values()))
+    assert trainer.loss(numbers).item() == pytest.approx(sum(expected) / len(numbers), abs=1e-9)
+    assert trainer.recorded["teacher_entropy"] == pytest.approx(sum(entropies) / len(numbers), abs=1e-9)
+
+
+def test_dca_options_of_the_loss_each_change_it():
+    base = {"teacher_standardise": True, "temperature": 0.5, "teacher_temperature": 1.0}
+    changes = [{}, {"teacher_standardise": False}, {"temperature": 0.4}, {"teacher_temperature": 0.8}]
+    losses = [dca(**{**base, **change}).loss([0, 1, 2, 3]).item() for change in changes]
+    assert all(abs(a - b) > 1e-5 for a, b in itertools.combinations(losses, 2)), losses
+
+
+def test_dca_agreement_with_gold_is_counted_where_a_gold_passage_is_a_candidate():
+    """Golds 1 (place 1), 5 (place 1), none known, 4 (place 3): the teacher puts 2, 0, -, 3 first."""
+    trainer = dca()
+    trainer.loss([0, 1, 2, 3])
+    assert trainer.recorded["gold_in_candidates"] == 1.0
+    assert trainer.recorded["teacher_agrees_with_gold"] == pytest.approx(1 / 3)
+    best = [max(trainer.student(number).items(), key=lambda item: item[1])[0] for number in (0, 1, 3)]
+    wanted = sum(place == gold for place, gold in zip(best, (1, 1, 3), strict=True)) / 3
+    assert trainer.recorded["student_agrees_with_gold"] == pytest.approx(wanted)
+
+
+def test_gold_in_candidates_leaves_out_questions_without_gold():
+    trainer = dca()
+    trainer.made.golds = [[9], [5], [], []]
+    trainer.loss([0, 1, 2, 3])
+    assert trainer.recorded["gold_in_candidates"] == 0.5
+    trainer = dca()
+    trainer.made.golds = [[9], [], [], []]
+    trainer.loss([0, 1, 2, 3])
+    assert trainer.recorded["gold_in_candidates"] == 0.0
+    assert not [name for name in trainer.recorded if name.endswith("agrees_with_gold")]
+
+
+def test_teacher_scores_go_to_the_places_of_their_candidates():
+    """Only the passages present are judged, each with its question; empty places get 0."""
+    trainer = dca().made
+    del trainer.judged
+    trainer.parts.data.passages = [f"passage {row}" for row in range(10)]
+    asked = []
+
+    def scores(questions, passages, progress):
+        asked.append((questions, passages))
+        return [np.array([float(passage.split()[1]) for passage in given], dtype=np.float32) for given in passages]
+
+    trainer.teacher = SimpleNamespace(scores=scores)
+    found = trainer.judged([3, 1], np.array(ROWS)[[3, 1]])
+    assert found.tolist() == [[5, 6, 0, 4], [2, 5, 0, 0]]
+    assert asked == [([3, 1], [["passage 5", "passage 6", "passage 4"], ["passage 2", "passage 5"]])]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3), st.booleans()), min_size=4, max_size=4),
+        min_size=1,
+        max_size=3,
+    ),
+    order=st.permutations(range(4)),
+)
+def test_dca_loss_laws(rows, order):
+    """No less than 0; the same in any order of candidates; empty places are as if cut out; a batch is a mean."""
+    student, teacher, present = (torch.tensor([[cell[i] for cell in row] for row in rows]) for i in range(3))
+    student, teacher = student.double(), teacher.double()
+    loss = dca_loss(student, teacher, 0.7, 1.3, present).item()
+    assert loss >= -1e-12
+    turned = dca_loss(student[:, order], teacher[:, order], 0.7, 1.3, present[:, order]).item()
+    assert turned == pytest.approx(loss, abs=1e-9)
+    apart = []
+    for s, t, there in zip(student, teacher, present, strict=True):
+        apart.append(dca_loss(s[there][None], t[there][None], 0.7, 1.3).item() if there.any() else 0.0)
+    assert loss == pytest.approx(sum(apart) / len(apart), abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(values=st.lists(st.floats(-50, 50), min_size=1, max_size=5), empty=st.integers(0, 3))
+def test_standardised_has_mean_0_and_deviation_1_among_those_present(values, empty):
+    given_BK = torch.tensor([[*values, *[99.0] * empty]], dtype=torch.float64)
+    present = torch.tensor([[True] * len(values) + [False] * empty])
+    found = standardised(given_BK, present)[0]
+    assert found[len(values) :].abs().sum() == 0
+    kept, spread = found[: len(values)].numpy(), float(np.std(values))
+    assert float(np.mean(kept)) == pytest.approx(0, abs=1e-6)
+    if spread > 1e-5:
+        assert kept == pytest.approx((np.array(values) - np.mean(values)) / spread, abs=1e-6)
+    else:
+        assert np.abs(kept).max() <= 1 + 1e-6
+
+
+def test_standardised_without_any_candidate_is_0():
+    assert standardised(torch.full((1, 3), 4.0), torch.zeros(1, 3, dtype=torch.bool)).tolist() == [[0.0] * 3]
+
+
+# -- RPG -------------------------------------------------------------------------------------------
+
+LOG_PROBS = -np.random.default_rng(0).uniform(0.1, 4.0, (QUESTIONS, 4, 3))
+LENGTHS = [3, 2, 1, 2]
+
+
+def judged(numbers, rows_BK) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = np.array([[t < LENGTHS[number] for t in range(3)] for number in numbers])
+    values = np.where(mask[:, None] & (rows_BK >= 0)[:, :, None], LOG_PROBS[list(numbers)], 0.0)
+    return torch.tensor(values), torch.tensor(mask)
+
+
+def rpg(**options) -> Trainer:
+    found = Trainer(RPGTrainer, RPGConfig(**options))
+    found.made.judged = judged
+    return found
+
+
+def rpg_by_loops(trainer: Trainer, number: int) -> float:
+    hyper: RPGConfig = trainer.made.hyper
+    p = softmax(trainer.student(number), hyper.temperature)
+    tokens = {k: LOG_PROBS[number, k, : LENGTHS[number]] for k in p}
+    if hyper.objective == "emdr2":
+        each = [math.log(sum(p[k] * math.exp(tokens[k][t]) for k in p)) for t in range(LENGTHS[number])]
+        return -sum(each) / len(each)
+    kinds = {"mean": np.mean, "sum": np.sum, "probability": lambda row: math.exp(np.sum(row))}
+    values = {k: float(kinds[hyper.target](row)) for k, row in tokens.items()}
+    if hyper.objective == "loop":
+        values = {k: -value for k, value in values.items()}
+    q = softmax(values, hyper.target_temperature)
+    return kl(p, q) if hyper.objective == "replug" else kl(q, p)
+
+
+@pytest.mark.parametrize("target", ["mean", "sum", "probability"])
+@pytest.mark.parametrize("objective", ["replug", "pdist", "loop", "emdr2"])
+def test_rpg_step_is_the_objective_over_the_candidates_present(objective, target):
+    """Answers of one to three tokens, rows with one to four candidates, a batch and each alone."""
+    options = {"objective": objective, "target": target, "temperature": 0.3, "target_temperature": 0.7}
+    for numbers in ([0], [1], [3], [0, 1, 2, 3]):
+        trainer = rpg(**options)
+        expected = sum(rpg_by_loops(trainer, number) for number in numbers) / len(numbers)
+        assert trainer.loss(numbers).item() == pytest.approx(expected, abs=1e-9), numbers
+
+
+def test_rpg_options_of_the_loss_each_change_it():
+    base = {"objective": "pdist", "target": "mean", "temperature": 0.3, "target_temperature": 0.7}
+    changes = [
+        {}, {"objective": "replug"}, {"objective": "loop"}, {"objective": "emdr2"}, {"target": "sum"},
+        {"target": "probability"}, {"temperature": 0.25}, {"target_temperature": 0.5},
+    ]  # fmt: skip
+    losses = [rpg(**{**base, **change}).loss([0, 1, 2, 3]).item() for change in changes]
+    assert all(abs(a - b) > 1e-5 for a, b in itertools.combinations(losses, 2)), losses
+
+
+@pytest.mark.parametrize("objective", ["pdist", "loop"])
+def test_rpg_records_its_kl_entropy_and_agreement(objective):
+    options = {"objective": objective, "temperature": 0.3, "target_temperature": 0.7, "target": "sum"}
+    trainer = rpg(**options)
+    trainer.loss([0, 1, 2, 3])
+    kls, entropies, first = [], [], {}
+    for number in range(4):
+        p = softmax(trainer.student(number), 0.3)
+        values = {k: float(LOG_PROBS[number, k, : LENGTHS[number]].sum()) for k in p}
+        q = softmax({k: -v for k, v in values.items()} if objective == "loop" else values, 0.7)
+        kls.append(kl(p, q))
+        entropies.append(-sum(v * math.log(v) for v in q.values()))
+        first[number] = (max(q, key=q.get), max(p, key=p.get))
+    assert trainer.recorded["kl"] == pytest.approx(sum(kls) / 4, abs=1e-9)
+    assert trainer.recorded["target_entropy"] == pytest.approx(sum(entropies) / 4, abs=1e-9)
+    golds = {0: 1, 1: 1, 3: 3}
+    for place, name in enumerate(("target", "retriever")):
+        share = sum(first[number][place] == gold for number, gold in golds.items()) / 3
+        assert trainer.recorded[f"{name}_agrees_with_gold"] == pytest.approx(share), name
+
+
+def test_emdr2_divides_by_each_answers_tokens_by_hand():
+    """One candidate: −(log ½ + log ⅛) / 2 = 2 log 2; beside it an answer of one token, −log ¼ = 2 log 2."""
+    log = torch.tensor([[[0.5, 0.125]], [[0.25, 1.0]]], dtype=torch.float64).log()
+    mask = torch.tensor([[True, True], [True, False]])
+    only = torch.zeros(2, 1, dtype=torch.float64)
+    assert emdr2_loss(only, log, mask).item() == pytest.approx(2 * math.log(2), abs=1e-12)
+    # Two candidates that are equally near: of each token the mean of its two probabilities, not of the logarithms.
+    half = torch.full((1, 2), 0.5, dtype=torch.float64).log()
+    log = torch.tensor([[[0.5, 0.25], [0.1, 0.75]]], dtype=torch.float64).log()
+    expected = -(math.log(0.3) + math.log(0.5)) / 2
+    assert emdr2_loss(half, log, torch.tensor([[True, True]])).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_targets_leave_out_what_stands_at_padding():
+    log = torch.tensor([[[-1.0, -3.0, -50.0]]], dtype=torch.float64)
+    mask = torch.tensor([[True, True, False]])
+    found = [target_values(log, mask, kind).item() for kind in ("mean", "sum", "probability")]
+    assert found == pytest.approx([-2.0, -4.0, math.exp(-4.0)], abs=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.floats(-1, 1), st.floats(-5, 0), st.floats(-5, 0)), min_size=3, max_size=3),
+        min_size=1,
+        max_size=3,
+    ),
+    lengths=st.lists(st.integers(1, 2), min_size=3, max_size=3),
+    order=st.permutations(range(3)),
+    objective=st.sampled_from(["replug", "pdist", "loop", "emdr2"]),
+    target=st.sampled_from(["mean", "sum", "probability"]),
+)
+def test_rpg_loss_laws(rows, lengths, order, objective, target):
+    """The same in any order of candidates; a batch is the mean of its questions; padded tokens and places add 0."""
+    scores = torch.tensor([[cell[0] for cell in row] for row in rows]).double()
+    log = torch.tensor([[cell[1:] for cell in row] for row in rows]).double()
+    mask = torch.tensor([[t < lengths[b] for t in range(2)] for b in range(len(rows))])
+    log = log * mask[:, None, :]
+
+    def loss(s, v, m, present=None) -> float:
+        return rpg_loss(s, v, m, objective, target, 0.4, 0.6, present).item()
+
+    whole = loss(scores, log, mask)
+    assert objective == "emdr2" or whole >= -1e-12
+    assert loss(scores[:, order], log[:, order], mask) == pytest.approx(whole, abs=1e-9)
+    alone = [
+        loss(scores[b : b + 1], log[b : b + 1, :, : lengths[b]], mask[b : b + 1, : lengths[b]])
+        for b in range(len(rows))
+    ]
+    assert whole == pytest.approx(sum(alone) / len(alone), abs=1e-9)
+    wide = torch.cat([scores, torch.full((len(rows), 2), 7.0)], 1).double()
+    more = torch.nn.functional.pad(log, (0, 1, 0, 2))
+    present = torch.tensor([[True] * 3 + [False] * 2] * len(rows))
+    assert loss(wide, more, torch.nn.functional.pad(mask, (0, 1)), present) == pytest.approx(whole, abs=1e-9)
+
+
+# -- what both share -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [dca, rpg])
+@pytest.mark.parametrize(
+    ("options", "queries", "passages"), [({}, [4], [7]), ({"mini_batch_size": 3}, [3, 1], [3, 3, 1])]
+)
+def test_each_passage_of_a_batch_is_encoded_once_so_many_at_a_time(make, options, queries, passages):
+    """Rows 0 to 6 stand at twelve places."""
+    trainer = make(**options)
+    loss = trainer.loss([0, 1, 2, 3])
+    assert trainer.encoder.sizes == queries + passages
+    assert trainer.made.tokens_seen == 7, "tokens of passages, which no collated batch shows"
+    trainer.encoder.sizes.clear()
+    loss.backward()
+    assert sum(trainer.encoder.sizes) == (11 if options else 0), "encoded again only where gradients are cached"
+    assert make(**options, sub_batch_size=2).made._chunk_size == options.get("mini_batch_size", 2)
+
+
+@pytest.mark.parametrize("make", [dca, rpg])
+def test_outputs_are_the_scores_only_where_asked(make):
+    trainer = make()
+    inputs = trainer.made.collate([1, 0])
+    assert inputs["questions_B"].tolist() == [1, 0]
+    loss, outputs = trainer.made.compute_loss(trainer.encoder, inputs, return_outputs=True)
+    for b, number in enumerate([1, 0]):
+        for k, score in trainer.student(number).items():
+            assert outputs["scores"][b, k].item() == pytest.approx(score, abs=1e-12)
+    assert trainer.loss([1, 0]).item() == loss.item()
+
+
+def test_log_probs_and_entropy_by_hand():
+    found = candidate_log_probs(torch.tensor([[1.0, 2.0, 9.0]]), 0.5, torch.tensor([[True, True, False]])).exp()
+    p = 1 / (1 + math.exp(2))
+    assert found[0].tolist() == pytest.approx([p, 1 - p, 0.0], abs=1e-6)
+    two = torch.tensor([[0.5, 0.5], [1.0, 0.0]], dtype=torch.float64).clamp(min=1e-300).log()
+    assert entropy(two).item() == pytest.approx(math.log(2) / 2, abs=1e-12)
+
+
+def test_own_share_is_cut_into_blocks(monkeypatch):
+    trainer = dca().made
+    trainer.questions = list(range(7))
+    assert trainer.own_share(3) == [[0, 1, 2], [3, 4, 5], [6]]
+    monkeypatch.setattr(distillation.processes, "own_share", lambda items: list(items)[1::2])
+    assert trainer.own_share(2) == [[1, 3], [5]]
+
+
+# -- when scores are computed ahead ----------------------------------------------------------------
+
+
+def ahead(partly: bool, questions: int, every: int = 0, **arguments) -> tuple[ScoreAhead, list[int], Any]:
+    """A callback, the calls of `score_ahead`, and arguments with 2 questions a step unless said otherwise."""
+    calls: list[int] = []
+    args = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "world_size": 1, **arguments}
+    trainer = SimpleNamespace(
+        hyper=SimpleNamespace(refresh_every=every),
+        args=SimpleNamespace(**args),
+        questions=list(range(questions)),
+        score_ahead=lambda: calls.append(1),
+    )
+    return ScoreAhead(trainer, partly), calls, trainer
+
+
+@pytest.mark.parametrize(
+    ("questions", "given", "scored"),
+    [
+        (20, {}, True),  # 10 steps of 2 meet each question once
+        (21, {}, False),
+        (40, {"gradient_accumulation_steps": 2}, True),
+        (40, {"world_size": 2}, True),
+        (60, {"per_device_train_batch_size": 6}, True),
+    ],
+)
+def test_scores_are_computed_ahead_where_every_question_is_met(questions, given, scored):
+    callback, calls, _ = ahead(False, questions, **given)
+    callback.on_train_begin(None, SimpleNamespace(max_steps=10, global_step=0), None)
+    assert bool(calls) is scored
+    callback.on_train_begin(None, SimpleNamespace(max_steps=10, global_step=5), None)
+    assert len(calls) == int(scored), "a run resumed half way meets half of them"
+    always, calls, _ = ahead(True, 10**6)
+    always.on_train_begin(None, SimpleNamespace(max_steps=1, global_step=0), None)
+    assert calls
+
+
+def test_scores_are_computed_ahead_after_each_refresh_but_not_after_the_last_step():
+    callback, calls, _ = ahead(False, 8, every=4)
+    steps = []
+    for step in range(1, 13):
+        callback.on_step_end(None, SimpleNamespace(max_steps=12, global_step=step), None)
+        if len(calls) > len(steps):
+            steps.append(step)
+    assert steps == [4, 8]
+    # Three steps of two questions are left after step 8 of 11: fewer than the questions there are.
+    callback, calls, _ = ahead(False, 8, every=4)
+    callback.on_step_end(None, SimpleNamespace(max_steps=11, global_step=8), None)
+    assert not calls
+    callback, calls, _ = ahead(True, 8, every=0)
+    callback.on_step_end(None, SimpleNamespace(max_steps=12, global_step=4), None)
+    assert not calls, "candidates that stay are scored already"

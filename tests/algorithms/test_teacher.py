@@ -1,0 +1,316 @@
+"""DCA's teacher: what its scores are kept under, how it is trained, and which key of the request reaches what."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import TrainerCallback, TrainingArguments
+
+from rag_experiments.algorithms import dca, teacher
+from rag_experiments.algorithms.base import EpochsOrder
+from rag_experiments.algorithms.dca import _Listed
+from rag_experiments.algorithms.fid import FiDTrainer
+from rag_experiments.algorithms.sft import SFTTrainer
+from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining
+from rag_experiments.data.prompts import Prompt
+from rag_experiments.data.schema import Passage, Question
+from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
+from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
+from tests.algorithms.reader_parts import make_trainer as make_reader_trainer
+from tests.algorithms.rpg_parts import corpus
+from tests.algorithms.rpg_parts import make_trainer as make_rpg_trainer
+from tests.examples import ListStore
+from tests.tiny_readers import tiny_llama  # noqa: F401 - fixture
+
+
+class Reader:
+    """A reader whose prompts are the passages' numbers."""
+
+    kind = "decoder"
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, batch_size: int = 2):
+        self.config = SimpleNamespace(batch_size=batch_size)
+        self.prompts = self
+
+    def for_question(self, question, passages, answer=None) -> Prompt:
+        return Prompt(head=(int(question.id),), passages=tuple((int(p.id),) for p in passages), tail=(0,))
+
+    def fingerprint(self) -> str:
+        return "print"
+
+    def kept_states(self) -> str:
+        return "states"
+
+    def _evaluating(self):
+        return contextlib.nullcontext()
+
+
+def asked_for(monkeypatch, kind="cross_attention", cache=None, batch_size=2):
+    """A teacher whose score of a passage is its number; the prompts and answers of each call of the model."""
+    calls = []
+
+    def passage_scores(reader, prompts, kind, texts, states):
+        calls.append((prompts, texts))
+        return [torch.tensor([float(part[0]) for part in prompt.passages]) for prompt in prompts], 1
+
+    monkeypatch.setattr(teacher, "passage_scores", passage_scores)
+    return PassageTeacher(Reader(batch_size), kind, cache), calls
+
+
+def passages(*numbers: int) -> list[Passage]:
+    return [Passage(id=str(number), text="") for number in numbers]
+
+
+def test_scores_come_in_the_order_asked_and_a_set_is_computed_once(monkeypatch):
+    """Whatever the order of its passages, and however often it comes."""
+    made, calls = asked_for(monkeypatch)
+    one, two = Question("1", "?"), Question("2", "?")
+    found = made.scores([one, two, one, one], [passages(3, 1, 2), passages(5, 4), passages(2, 3, 1), passages(2, 3)])
+    assert [row.tolist() for row in found] == [[3, 1, 2], [5, 4], [2, 3, 1], [2, 3]]
+    assert (made.asked, made.hits) == (4, 1)
+    assert sum(len(prompts) for prompts, _ in calls) == 3
+    assert all(len(prompts) <= 2 for prompts, _ in calls)
+    assert made.underflowed == len(calls) == 2
+    again = made.scores([one], [passages(1, 2, 3)])
+    assert [row.tolist() for row in again] == [[1, 2, 3]]
+    assert (made.asked, made.hits, len(calls)) == (5, 2, 2)
+
+
+@pytest.mark.parametrize(("kind", "given"), [("cross_attention", None), ("adist", ["so"]), ("adist_peak", ["so"])])
+def test_the_first_answer_is_shown_only_where_the_score_asks_for_one(kind, given, monkeypatch):
+    made, calls = asked_for(monkeypatch, kind)
+    made.scores([Question("1", "?", answers=("so", "no"))], [passages(1)])
+    assert calls[0][1] == given
+
+
+def test_many_sets_are_all_kept(monkeypatch, tmp_path):
+    """More than are committed at once, and no whole number of commits."""
+    monkeypatch.setattr(teacher, "SETS_A_COMMIT", 3)
+    made, _ = asked_for(monkeypatch, cache=tmp_path)
+    questions = [Question(str(number), "?") for number in range(11)]
+    sets = [passages(number, number + 1) for number in range(11)]
+    first = made.scores(questions, sets)
+    assert len(made.cache) == 11
+    other, calls = asked_for(monkeypatch, cache=tmp_path)
+    again = other.scores(questions, sets)
+    assert not calls
+    assert [row.tolist() for row in again] == [row.tolist() for row in first] == [[n, n + 1] for n in range(11)]
+
+
+def test_the_key_of_a_set_changes_with_all_that_the_reader_sees():
+    made = PassageTeacher(Reader(), "adist", None)
+    base = Prompt(head=(1, 2), passages=((3, 4), (5,)), tail=(6,))
+    others = [
+        (dataclasses.replace(base, head=(1, 9)), "a"), (dataclasses.replace(base, tail=(9,)), "a"),
+        (dataclasses.replace(base, passages=((3, 4), (9,))), "a"),
+        (dataclasses.replace(base, passages=((3,), (4, 5))), "a"),
+        (dataclasses.replace(base, head=(1,), passages=((2, 3, 4), (5,))), "a"), (base, "b"), (base, None),
+    ]  # fmt: skip
+    keys = {made._key(prompt, answer) for prompt, answer in [(base, "a"), *others]}
+    assert len(keys) == len(others) + 1
+    assert made._key(dataclasses.replace(base, passages_shortened=1), "a") in keys
+
+
+# -- a teacher that is trained ---------------------------------------------------------------------
+
+TRAINING = TeacherTraining(steps=7, batch_size=6, learning_rate=3e-4, passages=3)
+OTHER = {
+    "path": "other", "revision": "r", "precision": "bf16", "attn_implementation": "eager", "init": "random",
+    "architecture": {"model_type": "llama"}, "kind": "encoder_decoder", "max_input_length": 9, "max_new_tokens": 9,
+    "batch_size": 9, "chat_template": "none", "instruction": "i", "lora": LoraConfig(), "load_in_4bit": True,
+    "fid": FidSettings(passage_tokens=9),
+}  # fmt: skip
+
+
+def parts_with(**changes):
+    parts = {"content_hash": "hash", "train": ("q1", "q2"), "retriever": "words", **changes}
+    return SimpleNamespace(
+        data=SimpleNamespace(
+            content_hash=parts["content_hash"], splits={"train": [Question(i, "?") for i in parts["train"]]}
+        ),
+        retriever=SimpleNamespace(fingerprint=lambda: parts["retriever"]),
+    )
+
+
+def test_a_trained_teacher_is_kept_under_all_that_it_was_made_from():
+    """Every field of the model and of its training, walked through; the data, its questions, and the retriever."""
+    config = ReaderConfig(path="model")
+    keys = [teacher._teacher_key(config, parts_with(), TRAINING)]
+    assert teacher._teacher_key(dataclasses.replace(config), parts_with(), dataclasses.replace(TRAINING)) == keys[0]
+    for field in dataclasses.fields(config):
+        assert field.name in OTHER, f"{field.name}: give it another value here"
+        keys.append(
+            teacher._teacher_key(dataclasses.replace(config, **{field.name: OTHER[field.name]}), parts_with(), TRAINING)
+        )
+    for field in dataclasses.fields(TRAINING):
+        changed = dataclasses.replace(TRAINING, **{field.name: getattr(TRAINING, field.name) + 1})
+        keys.append(teacher._teacher_key(config, parts_with(), changed))
+    for change in ({"content_hash": "other"}, {"train": ("q1", "q3")}, {"retriever": "others"}):
+        keys.append(teacher._teacher_key(config, parts_with(**change), TRAINING))
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(("processes", "each"), [(1, 6), (2, 3), (9, 1)])
+def test_training_arguments_of_a_teacher(processes, each, tmp_path):
+    for flags in ({"bf16": True, "fp16": False}, {"bf16": False, "fp16": True}, {"bf16": False, "fp16": False}):
+        given = SimpleNamespace(world_size=processes, use_cpu=True, disable_tqdm=True, **flags)
+        if flags["fp16"]:
+            continue  # transformers refuses it on a CPU
+        made = teacher._arguments(TRAINING, given, tmp_path)
+        wanted = {
+            "max_steps": 7, "per_device_train_batch_size": each, "learning_rate": 3e-4, "seed": 0,
+            "bf16": flags["bf16"],
+            "fp16": False, "use_cpu": True, "disable_tqdm": True, "output_dir": str(tmp_path), "warmup_steps": 0.1,
+            "weight_decay": 0.01, "save_strategy": "no", "eval_strategy": "no", "report_to": [],
+            "remove_unused_columns": False,
+        }  # fmt: skip
+        assert {name: getattr(made, name) for name in wanted} == wanted
+        assert made.lr_scheduler_type == "linear"
+
+
+def test_a_teacher_learns_from_answered_questions_with_its_own_seed_and_passages(monkeypatch, tmp_path):
+    trained = {}
+
+    class Trainer:
+        accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
+
+        def __init__(self, parts, args, callbacks):
+            trained.update(parts=parts, args=args)
+
+        def train(self):
+            trained["done"] = True
+
+    class Loaded:
+        @staticmethod
+        def load(config, cache=None, **_):
+            return SimpleNamespace(save=lambda folder: (folder / "config.json").write_text("{}"), config=config)
+
+    monkeypatch.setattr(teacher, "FiDTrainer", Trainer)
+    monkeypatch.setattr(teacher, "FidReader", Loaded)
+
+    @dataclasses.dataclass
+    class Config:
+        seed: int = 9
+        model: object = None
+        algorithm: object = None
+
+    @dataclasses.dataclass
+    class Data:
+        splits: dict
+
+    @dataclasses.dataclass
+    class Parts:
+        config: Config
+        data: Data
+        model: object
+        cache: object
+
+    questions = [Question("a", "?", answers=("x",)), Question("b", "?"), Question("c", "?", answers=("y",))]
+    parts = Parts(Config(), Data({"train": questions, "dev": questions}), "encoder", tmp_path)
+    arguments = TrainingArguments(output_dir=str(tmp_path / "x"), use_cpu=True, report_to=[])
+    teacher._train(ReaderConfig(path="m"), parts, TRAINING, arguments, tmp_path / "made")
+    assert trained["done"]
+    assert (tmp_path / "made" / "config.json").is_file()
+    own = trained["parts"]
+    assert [question.id for question in own.data.splits["train"]] == ["a", "c"]
+    assert len(own.data.splits["dev"]) == 3
+    assert (own.config.seed, own.config.algorithm.train_k, own.config.model.path) == (0, 3, "m")
+    assert own.model.config.path == "m"
+    assert trained["args"].max_steps == 7
+    assert parts.model == "encoder"
+    assert parts.config.seed == 9
+
+
+# -- keys of the request that reach trainers --------------------------------------------------------
+
+
+def test_dca_keys_reach_the_teachers_training_and_the_candidates(tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
+    seen = {}
+
+    def open_teacher(config, parts, training, args):
+        seen.update(config=config, training=training)
+        return SimpleNamespace(kind="decoder", fingerprint=lambda: "f")
+
+    monkeypatch.setattr(dca, "open_teacher", open_teacher)
+    config = teacher_config(tiny_llama, "llama")
+    trainer = make_dca_trainer(
+        tiny_bert, config, tmp_path, algorithm_teacher_steps=5, algorithm_teacher_batch_size=6,
+        algorithm_teacher_learning_rate=7e-4, algorithm_teacher_passages=8, algorithm_candidates=5,
+        algorithm_refresh_every=9, algorithm_teacher_score="adist",
+    )  # fmt: skip
+    assert seen["training"] == TeacherTraining(steps=5, batch_size=6, learning_rate=7e-4, passages=8)
+    assert seen["config"] is config
+    assert trainer.teacher.kind == "adist"
+    assert trainer.candidates.rows_QK.shape == (8, 5)
+    kinds = {type(callback).__name__: callback for callback in trainer.callback_handler.callbacks}
+    assert kinds["RefreshCandidates"].every == 9
+    assert kinds["ScoreAhead"].partly is False
+    assert make_dca_trainer(tiny_bert, config, tmp_path).teacher.kind == "adist_peak"
+
+
+def test_rpg_keys_reach_the_judge_and_the_candidates(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
+    for objective, prescore, refresh in (("loop", True, "questions"), ("pdist", False, "corpus")):
+        trainer = make_rpg_trainer(
+            tiny_bert, tiny_llama, tmp_path, algorithm_objective=objective, algorithm_prescore=prescore,
+            algorithm_refresh=refresh, algorithm_refresh_every=3, algorithm_candidates=6,
+            algorithm_add_gold=prescore,
+        )  # fmt: skip
+        assert trainer.judge.leave_one_out is (objective == "loop")
+        assert trainer.candidates.mode == refresh
+        assert trainer.candidates.rows_QK.shape == (8, 6)
+        assert (trainer.candidates.golds is not None) is prescore
+        kinds = {type(callback).__name__: callback for callback in trainer.callback_handler.callbacks}
+        assert kinds["RefreshCandidates"].every == 3
+        assert ("ScoreAhead" in kinds) is prescore
+        assert not prescore or kinds["ScoreAhead"].partly
+        assert not any(parameter.requires_grad for parameter in trainer.judge.scorer.reader.module.parameters())
+
+
+@pytest.mark.parametrize("add_gold", [False, True])
+def test_listed_candidates_get_gold_only_where_asked(add_gold, tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
+    reader = SimpleNamespace(kind="decoder", fingerprint=lambda: "f")
+    monkeypatch.setattr(dca, "open_teacher", lambda *_: reader)
+    trainer = make_dca_trainer(
+        tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path, candidate_ids=[("p8", "p9", "p10", "p11")] * 8,
+        algorithm_passages="data", algorithm_add_gold=add_gold,
+    )  # fmt: skip
+    golds = [number if add_gold else 11 for number in range(8)]
+    assert trainer.candidates.rows_QK.tolist() == [[8, 9, 10, gold] for gold in golds]
+
+
+def test_callbacks_that_are_given_are_called(tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
+    class Mine(TrainerCallback):
+        pass
+
+    monkeypatch.setattr(dca, "open_teacher", lambda *_: SimpleNamespace(kind="decoder", fingerprint=lambda: "f"))
+    makers = (
+        lambda: make_dca_trainer(tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path),
+        lambda: make_rpg_trainer(tiny_bert, tiny_llama, tmp_path),
+        lambda: make_reader_trainer(SFTTrainer, tiny_llama, tmp_path),
+        lambda: make_reader_trainer(FiDTrainer, tiny_llama, tmp_path, model=teacher_config(tiny_llama, "llama")),
+    )
+    for make in makers:
+        made = make()
+        again = type(made)(made.parts, made.args, [Mine()])
+        kinds = [type(callback) for callback in again.callback_handler.callbacks]
+        assert Mine in kinds, type(made)
+        assert EpochsOrder in kinds, type(made)
+
+
+def test_listed_candidates_are_the_datas_in_order_each_once_golds_last():
+    stored, questions = corpus()
+    listed = [
+        dataclasses.replace(questions[0], candidate_ids=("p4", "p1", "p4", "p3", "p2")),
+        dataclasses.replace(questions[1], candidate_ids=("p9",)),
+    ]
+    parts = SimpleNamespace(data=SimpleNamespace(passages=ListStore(stored)))
+    assert _Listed(parts, listed, 3, None).rows_QK.tolist() == [[4, 1, 3], [9, -1, -1]]
+    assert _Listed(parts, listed, 3, [[0], [1]]).rows_QK.tolist() == [[4, 1, 0], [9, 1, -1]]
+    assert _Listed(parts, listed, 3, None).rows_QK.dtype == np.int64
