@@ -33,14 +33,20 @@ def normalise_answer(text: str) -> str:
 
 def exact_match(prediction: str, references: Iterable[str]) -> float:
     """1.0 where the prediction equals a reference once both are normalised. No references: 0."""
-    wanted = normalise_answer(prediction)
-    return float(any(normalise_answer(reference) == wanted for reference in references))
+    return float(normalise_answer(prediction) in _normalised(references))
 
 
 def f1(prediction: str, references: Iterable[str]) -> float:
     """Token F1 with the best reference. Two answers that normalise to nothing are equal: 1."""
     tokens = normalise_answer(prediction).split()
-    return max((_token_f1(tokens, normalise_answer(reference).split()) for reference in references), default=0.0)
+    return max((_token_f1(tokens, reference.split()) for reference in _normalised(references)), default=0.0)
+
+
+def _normalised(references: Iterable[str]) -> list[str]:
+    """A reference of which nothing is left says "no answer", as SQuAD's has it where every one is such, and nothing
+    beside others."""
+    found = [normalise_answer(reference) for reference in references]
+    return [text for text in found if text] or found
 
 
 def _token_f1(prediction: list[str], reference: list[str]) -> float:

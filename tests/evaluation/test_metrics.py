@@ -46,8 +46,10 @@ def test_exact_match(prediction: str, references: list[str], expected: float) ->
     [
         # one of two tokens shared with a one-token reference: precision 1/2, recall 1
         ("Eiffel Tower", ["the Eiffel"], 2 / 3),
-        # repeated tokens count as often as both have them: 1 same, lengths 3 and 2
+        # repeated tokens count as often as both have them: 1 same, lengths 3 and 2; 2 same of 2 and 3
         ("no no no", ["no yes"], 2 / 5),
+        ("no no", ["no no"], 1.0),
+        ("yes no no", ["no no"], 4 / 5),
         # the best reference, not the mean
         ("red green", ["blue", "red green", "red"], 1.0),
         ("red", ["blue"], 0.0),
@@ -81,6 +83,9 @@ def test_rouge_l_counts_letters_outside_ascii() -> None:
     ("references", "passages", "expected"),
     [
         (["art"], ["a party"], 0.0),
+        (["art"], ["the artist"], 0.0),
+        (["art"], ["go-kart race"], 0.0),
+        (["art"], ["race", "Art!"], 1.0),
         (["New York"], ["in new  york, they"], 1.0),
         (["New York"], ["york new"], 0.0),
         (["nobody", "os.path"], ["see `os.path`."], 1.0),
