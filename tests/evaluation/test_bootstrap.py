@@ -87,6 +87,8 @@ def test_resamples_are_the_same_whether_memory_holds_them_at_once_or_not(monkeyp
     monkeypatch.setattr(bootstrap, "_CELLS", 3)  # less than one resample has clusters
     assert resampled_means(values, clusters, 50, seed=0) == pytest.approx(at_once, rel=1e-12)
     assert len({tuple(row) for row in at_once}) == 50, "no block repeats another"
+    monkeypatch.setattr(bootstrap, "_CELLS", 7 * 20 + 19)
+    assert [len(block) for block in bootstrap._weights(20, 50, 0)] == [7] * 7 + [1], "no more than fits"
 
 
 def test_a_resample_draws_as_many_clusters_as_there_are_each_as_likely() -> None:
