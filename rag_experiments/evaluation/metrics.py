@@ -50,8 +50,8 @@ def _normalised(references: Iterable[str]) -> list[str]:
 
 
 def _token_f1(prediction: list[str], reference: list[str]) -> float:
-    if not prediction or not reference:
-        return float(prediction == reference)
+    if not prediction and not reference:
+        return 1.0
     same = sum((Counter(prediction) & Counter(reference)).values())
     return 2 * same / (len(prediction) + len(reference))
 
@@ -72,7 +72,7 @@ def _rouge() -> Any:
         # absl, which it brings, logs to what standard error is now and closes that whenever logging is configured
         # anew, as Hydra does for each job: a redirected one would be lost to everybody else.
         absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_UnicodeTokenizer())
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_UnicodeTokenizer())
 
 
 def rouge_l(prediction: str, references: Iterable[str]) -> float:

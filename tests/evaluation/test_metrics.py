@@ -75,6 +75,12 @@ def test_rouge_l_equals_the_library_on_ascii_and_takes_the_best_reference() -> N
     assert metrics.rouge_l(prediction, references) == pytest.approx(best)
 
 
+def test_rouge_l_counts_words_as_they_stand_whatever_their_case_and_is_0_without_a_reference() -> None:
+    assert metrics.rouge_l("Running DOGS", ["running dogs"]) == 1
+    assert metrics.rouge_l("running", ["runs"]) == 0, "no stemming"
+    assert metrics.rouge_l("x", []) == 0
+
+
 def test_rouge_l_counts_letters_outside_ascii() -> None:
     assert metrics.rouge_l("большая кошка", ["большая собака"]) == pytest.approx(0.5)
 
@@ -118,6 +124,9 @@ def test_bleu_is_sacrebleus_with_any_number_of_references() -> None:
 def test_bleu_refuses_a_question_without_reference() -> None:
     with pytest.raises(ValueError, match="at least one reference"):
         metrics.bleu(["a"], [[]])
+    for predictions, references in ((["a"], [["a"], ["b"]]), (["a", "b"], [["a"]])):
+        with pytest.raises(ValueError, match="one prediction"):
+            metrics.bleu(predictions, references)
 
 
 REDIRECTED = """
