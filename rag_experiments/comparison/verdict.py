@@ -63,7 +63,7 @@ def judge(table: RunTable, baseline: Path | str, metrics: Sequence[str] | None =
     verdicts = [
         verdict
         for candidate in section.groups
-        if candidate is not group and candidate.counted
+        if candidate is not group
         for metric in wanted
         if (verdict := compare_groups(group, candidate, metric)) is not None
     ]
