@@ -78,8 +78,10 @@ def compare_groups(baseline: Group, candidate: Group, metric: str) -> Verdict | 
         return None
     values = [[run.metrics[metric] for run in side.counted if metric in run.metrics] for side in (candidate, baseline)]
     paired = pair_groups(baseline, candidate, metric)
-    asked = paired is not None and not np.isnan(paired.difference_Q).all()
-    test = question_test(paired.difference_Q, paired.clusters_Q) if paired is not None and asked else None
+    test, drift = None, 0.0
+    if paired is not None and not np.isnan(paired.difference_Q).all():
+        test = question_test(paired.difference_Q, paired.clusters_Q)
+        drift = 0.0 if paired.left_out else abs(test.difference - (one.mean - other.mean))
     return Verdict(
         candidate=candidate,
         metric=metric,
@@ -87,7 +89,7 @@ def compare_groups(baseline: Group, candidate: Group, metric: str) -> Verdict | 
         candidate_mean=one.mean,
         questions=test,
         seeds=seed_test(*values),
-        drift=abs(test.difference - (one.mean - other.mean)) if test and paired and not paired.left_out else 0.0,
+        drift=drift,
         incomplete=incomplete(baseline, candidate),
     )
 

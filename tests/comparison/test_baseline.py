@@ -110,6 +110,32 @@ def test_figures_that_do_not_follow_from_their_predictions_are_said_with_the_dis
     assert "another difference than their metrics.json, by 0.100" in note
 
 
+def test_questions_that_one_side_alone_was_asked_are_no_inconsistency(tmp_path: Path) -> None:
+    write_run(tmp_path / "a" / "s", {"test": [ranked_row(f"q{i}", 6 if i else 1) for i in range(4)]})
+    write_run(tmp_path / "b" / "s", {"test": [ranked_row(f"q{i}", 1) for i in range(2)]})
+    one, other = (Group(load_runs([tmp_path / name])) for name in "ab")
+    verdict = compare_groups(one, other, "test/recall@1")
+    assert verdict is not None
+    assert (verdict.questions.questions, verdict.questions.difference) == (2, 0.5)
+    assert verdict.difference == 0.75
+    assert verdict.drift == 0
+    elsewhere = write_run(tmp_path / "c" / "s", {"test": [ranked_row("x", 1)]})
+    verdict = compare_groups(one, Group(load_runs([elsewhere])), "test/recall@1")
+    assert verdict is not None
+    assert verdict.questions is None
+    assert verdict.drift == 0
+
+
+def test_a_seed_without_the_figure_is_no_seed_of_it(tmp_path: Path) -> None:
+    for name, rate in (("base", 1.0), ("other", 2.0)):
+        for seed in range(3):
+            figures = {"seconds/train": rate + seed} if (name, seed) != ("other", 2) else {}
+            write_run(tmp_path / name / f"s{seed}", {}, {RATE: rate, "seed": seed}, figures=figures)
+    (verdict,) = judge(table_of(tmp_path, "seconds/train"), tmp_path / "base").verdicts
+    assert (verdict.seeds.candidate_seeds, verdict.seeds.baseline_seeds) == (2, 3)
+    assert verdict.candidate_mean == 2.5
+
+
 def test_what_is_compared_and_corrected_is_said(tmp_path: Path) -> None:
     base = write_run(tmp_path / "base", {"test": rows_with(0.5)})
     write_run(tmp_path / "c0", {"test": rows_with(0.6)}, {RATE: 1.0})
