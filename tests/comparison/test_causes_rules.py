@@ -50,7 +50,9 @@ def group(*runs: RunRecord, label: str = "g") -> Group:
         (None, {"f1": 1.0}, FOUND),
     ],
 )
-def test_right_is_an_exact_match_or_half_an_f1(judge: str | None, figures: dict[str, float], expected: str | None) -> None:
+def test_right_is_an_exact_match_or_half_an_f1(
+    judge: str | None, figures: dict[str, float], expected: str | None
+) -> None:
     assert causes.cause(row("q", 2, **figures), 4, judge) == expected
 
 
@@ -105,8 +107,15 @@ def test_moves_are_averaged_over_pairs_of_equal_seeds_and_over_every_pair_where_
 
 
 def test_wins_are_by_the_metrics_own_direction_and_ties_by_rounding() -> None:
-    before = group(made("a", [row("1", 1, f1=0.5), row("2", 1, f1=0.5), row("3", 1, f1=0.5), row("4", 1), row("5", 1, f1=0.1)]))
-    after = group(made("b", [row("1", 1, f1=1.0), row("2", 1, f1=0.25), row("3", 1, f1=0.5 + 1e-12), row("4", 1), row("5", 1, f1=0.6)]))
+    before = group(
+        made("a", [row("1", 1, f1=0.5), row("2", 1, f1=0.5), row("3", 1, f1=0.5), row("4", 1), row("5", 1, f1=0.1)])
+    )
+    after = group(
+        made(
+            "b",
+            [row("1", 1, f1=1.0), row("2", 1, f1=0.25), row("3", 1, f1=0.5 + 1e-12), row("4", 1), row("5", 1, f1=0.6)],
+        )
+    )
     found = causes.outcomes(before, after, "test/f1")
     assert found is not None
     assert (found.wins, found.losses, found.ties) == (2, 1, 1)
@@ -150,7 +159,9 @@ def test_of_the_changed_questions_as_many_won_as_lost_are_shown(wins, losses, sh
     grid = changed(wins, losses)
     signs = [line[0][0] for line in grid.rows]
     assert signs == ["+"] * shown[0] + ["-"] * shown[1]
-    assert grid.notes == ([f"{left} more changed: see --output report.html, or the dashboard's Questions."] if left else [])
+    assert grid.notes == (
+        [f"{left} more changed: see --output report.html, or the dashboard's Questions."] if left else []
+    )
 
 
 def test_a_changed_question_is_shown_with_both_answers_or_else_both_ranks() -> None:

@@ -32,7 +32,7 @@ def test_a_status_that_is_one(value: dict[str, Any]) -> None:
         *(({key: 1}, f"{key} is no mapping") for key in ("data", "error", "versions", "sweep")),
         *(
             ({key: 0.5}, f"{key} is no text")
-            for key in ("started", "ended", "data_hash", "corpus_hash", "config_hash", "git_commit", "wandb_run_id", "command")
+            for key in "started ended data_hash corpus_hash config_hash git_commit wandb_run_id command".split()
         ),
     ],
 )  # fmt: skip
@@ -58,7 +58,9 @@ def test_a_config_that_is_none(value: Any, says: str) -> None:
         checks.config(value)
 
 
-@pytest.mark.parametrize("value", [{}, {"seed": "7"}, {"seed": None, "retriever": None}, {"retriever": {"k": 4}}, {"x": 1}])
+@pytest.mark.parametrize(
+    "value", [{}, {"seed": "7"}, {"seed": None, "retriever": None}, {"retriever": {"k": 4}}, {"x": 1}]
+)
 def test_a_config_that_is_one(value: dict[str, Any]) -> None:
     assert checks.config(value) is value
 

@@ -48,10 +48,18 @@ def test_a_key_that_a_run_lacks_differs_and_equal_lists_do_not() -> None:
 
 
 def test_what_says_most_comes_first() -> None:
-    keys = ("trainer.a", "data.titles", "retriever.k", "model.pooling", "algorithm.temperature", "retriever.type", "data.format")
-    one, other = ({key: side for key in keys} for side in (1, 2))
+    keys = (
+        "trainer.a",
+        "data.titles",
+        "retriever.k",
+        "model.pooling",
+        "algorithm.temperature",
+        "retriever.type",
+        "data.format",
+    )
+    one, other = (dict.fromkeys(keys, side) for side in (1, 2))
     one["model.path"], other["model.path"] = "a", "b"
-    third = {key: 3 for key in keys} | {"model.path": "a"}  # so that no key follows its selector
+    third = dict.fromkeys(keys, 3) | {"model.path": "a"}  # so that no key follows its selector
     mixed = dict(other) | {"retriever.type": 1, "data.format": 1}
     found = columns(one, other, third, mixed)
     assert found.shown[:3] == ("model.path", "retriever.type", "data.format")  # selectors, by their group
@@ -77,7 +85,9 @@ def test_what_says_most_comes_first() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_key_that_follows_what_it_belongs_to_is_hidden_and_one_that_does_not_is_shown(key: str, selector: str) -> None:
+def test_a_key_that_follows_what_it_belongs_to_is_hidden_and_one_that_does_not_is_shown(
+    key: str, selector: str
+) -> None:
     follows = columns({key: 1, selector: "a"}, {key: 2, selector: "b"}, {key: 2, selector: "c"})
     assert follows.hidden == {key: selector}
     assert follows.shown == (selector,)
@@ -89,7 +99,9 @@ def test_a_key_that_follows_what_it_belongs_to_is_hidden_and_one_that_does_not_i
 
 
 def test_how_to_train_follows_nothing() -> None:
-    found = columns({"trainer.learning_rate": 1, "algorithm.name": "a"}, {"trainer.learning_rate": 2, "algorithm.name": "b"})
+    found = columns(
+        {"trainer.learning_rate": 1, "algorithm.name": "a"}, {"trainer.learning_rate": 2, "algorithm.name": "b"}
+    )
     assert found.shown == ("algorithm.name", "trainer.learning_rate")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison.loading import RunRecord, load_record, load_runs, read_config, read_rows, short_names
 from rag_experiments.comparison.cache import RecordCache
+from rag_experiments.comparison.loading import RunRecord, load_record, load_runs, read_config, read_rows, short_names
 from tests.comparison.conftest import ranked_row, rows_with, write_run
 
 ROWS = [ranked_row("1", 1, ("a", "b"), references=["x", "y"]), ranked_row("2", 2, ("c",))]
@@ -114,7 +114,8 @@ def test_choices_that_come_later_are_seen(tmp_path: Path) -> None:
     path, cache = write_run(tmp_path / "run", {}), tmp_path / "cache"
     assert look(path, cache).choices == {}
     (path / ".hydra").mkdir()
-    text = "hydra:\n  runtime:\n    choices:\n      model: 'minilm'\n      hydra/launcher: basic\n      data: null\n    cwd: /\n"
+    choices = "      model: 'minilm'\n      hydra/launcher: basic\n      data: null\n"
+    text = f"hydra:\n  runtime:\n    choices:\n{choices}    cwd: /\n"
     (path / ".hydra" / "hydra.yaml").write_text(text)
     assert look(path, cache).choices == {"model": "minilm", "data": "null"}
 

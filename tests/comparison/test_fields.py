@@ -27,7 +27,13 @@ CONFIG = {
     "retriever": {"type": "faiss", "depth": 2},
     "data": {"format": "jsonl"},
 }
-METRICS = {"test/recall@1": 0.5, "dev/f1": 0.25, "zero_shot/dev/f1": 0.1, "seconds/train": 9.0, "test/recall@1_ci_low": 0.4}
+METRICS = {
+    "test/recall@1": 0.5,
+    "dev/f1": 0.25,
+    "zero_shot/dev/f1": 0.1,
+    "seconds/train": 9.0,
+    "test/recall@1_ci_low": 0.4,
+}
 
 
 def made(**changes: Any) -> RunRecord:
@@ -133,7 +139,8 @@ def test_costs_and_losses_are_better_low(metric: str, high: bool) -> None:
     [
         (None, "–"), (True, "true"), (False, "false"), (0.00012345, "0.0001234"), (3, "3"), ([1, None], "[1, –]"),
         ((1.0,), "[1]"), ({"a": {"b": 0.5}}, "{a: {b: 0.5}}"), ("plain/text", "plain/text"), ("/data/x/", "x"),
-        ("./x/y", "y"), ("~/z", "z"), ("run://out/best/model", "best"), ("package://minilm/model/", "minilm"), ("/model", ""),
+        ("./x/y", "y"), ("~/z", "z"), ("run://out/best/model", "best"), ("package://minilm/model/", "minilm"),
+        ("/model", ""),
     ],
 )  # fmt: skip
 def test_a_value_as_it_stands_in_a_table(value: Any, text: str) -> None:

@@ -149,7 +149,9 @@ def test_a_label_stands_for_the_settings_or_else_the_name() -> None:
 def test_a_section_is_titled_by_its_data_and_counts() -> None:
     run = made("a", data={"format": "jsonl", "path": "/data/x", "passages": 7})
     run.choices["data"] = "mine"
-    assert section_title([made("without", digest=None), run], "test") == "mine /data/x: 10 test questions over 7 passages"
+    assert (
+        section_title([made("without", digest=None), run], "test") == "mine /data/x: 10 test questions over 7 passages"
+    )
     bare = made("b", digest=None)
     assert section_title([bare], "test") == "unknown data"
     other = made("b", digest=None)
@@ -174,10 +176,12 @@ def test_what_is_assumed_unfinished_repeated_or_of_other_data_is_said() -> None:
     assert said(made("a"), made("b", rate=2.0, data_hash="other"))[0].endswith(
         "same questions and passages, but the data differs elsewhere (training set?)."
     )
-    assert said(made("a", digest=None)) == ["1 runs have no test predictions: that they share their questions is assumed."]
-    assert said(made("a"), made("b", 1, state="failed"), made("c", 2, state="interrupted"), made("d", 3, state="failed")) == [
-        "Not completed, so without final figures: 2 failed, 1 interrupted."
+    assert said(made("a", digest=None)) == [
+        "1 runs have no test predictions: that they share their questions is assumed."
     ]
+    assert said(
+        made("a"), made("b", 1, state="failed"), made("c", 2, state="interrupted"), made("d", 3, state="failed")
+    ) == ["Not completed, so without final figures: 2 failed, 1 interrupted."]
     broken = made("b", rate=2.0, state="unreadable")
     broken.problem = "config.yaml cannot be read: why"
     assert said(made("a"), broken)[-1] == "b: config.yaml cannot be read: why."

@@ -82,7 +82,10 @@ def test_a_selector_stands_by_itself_and_options_are_made_of_the_runs_given(tmp_
 
 
 def test_an_option_of_encoder_and_teacher_has_its_own_group(tmp_path: Path) -> None:
-    for key, group in (("retriever.encoder.path", "retriever.encoder"), ("algorithm.teacher.path", "algorithm.teacher")):
+    for key, group in (
+        ("retriever.encoder.path", "retriever.encoder"),
+        ("algorithm.teacher.path", "algorithm.teacher"),
+    ):
         run = write_run(tmp_path / group, {}, {key: OTHER}, choices={f"model@{group}": "mine", "model": "else"})
         assert setting(load_runs([run])[0], key, option_names(load_runs([run]))) == "mine"
 

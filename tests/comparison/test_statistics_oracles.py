@@ -69,7 +69,10 @@ moved = st.sampled_from([-1.0, -0.5, 0.0, 0.25, 1.0])
 @few
 @given(st.lists(moved, min_size=1, max_size=9))
 def test_p_is_the_share_of_labellings_at_least_as_extreme(sums) -> None:
-    labellings = [abs(sum(s * v for s, v in zip(signs, sums, strict=True))) for signs in itertools.product((1, -1), repeat=len(sums))]
+    labellings = [
+        abs(sum(s * v for s, v in zip(signs, sums, strict=True)))
+        for signs in itertools.product((1, -1), repeat=len(sums))
+    ]
     expected = np.mean(np.array(labellings) >= abs(sum(sums)) - 1e-12)
     assert sign_flip_p(np.array(sums)) == pytest.approx(expected)
     assert sign_flip_p(-np.array(sums)) == pytest.approx(expected)
@@ -106,10 +109,14 @@ def test_the_normal_limit_begins_with_many_clusters(monkeypatch: pytest.MonkeyPa
     assert sign_flip_p(sums) == pytest.approx(expected)
     assert sign_flip_p(-sums) == pytest.approx(expected)
     monkeypatch.setattr(statistics, "MANY_CLUSTERS", 5)
-    assert sign_flip_p(sums) == pytest.approx(np.mean([abs(np.dot(s, sums)) >= 3 for s in itertools.product([1, -1], repeat=4)]))
+    assert sign_flip_p(sums) == pytest.approx(
+        np.mean([abs(np.dot(s, sums)) >= 3 for s in itertools.product([1, -1], repeat=4)])
+    )
 
 
-clustered = st.lists(st.tuples(st.integers(0, 5), st.sampled_from([-1.0, 0.0, 0.5, 1.0, float("nan")])), min_size=2, max_size=25)
+clustered = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from([-1.0, 0.0, 0.5, 1.0, float("nan")])), min_size=2, max_size=25
+)
 
 
 @few

@@ -56,7 +56,9 @@ def test_a_broken_summary_is_said_once_and_hides_no_other_sweeps_gap(tmp_path, t
 
 def test_many_missing_jobs_are_counted_and_three_named(tmp_path) -> None:
     sweep(tmp_path / "a", planned=4, begun=1)
-    assert gaps(load_runs([tmp_path]), [tmp_path])[0].endswith("3 of 4 jobs of the sweep lr are not here: lr=1, lr=2, lr=3.")
+    assert gaps(load_runs([tmp_path]), [tmp_path])[0].endswith(
+        "3 of 4 jobs of the sweep lr are not here: lr=1, lr=2, lr=3."
+    )
     sweep(tmp_path / "b", planned=5, begun=1)
     assert gaps(load_runs([tmp_path / "b"]), [tmp_path / "b"])[0].endswith("not here: lr=1, lr=2, lr=3, ….")
 

@@ -64,7 +64,9 @@ def test_the_most_important_comes_first_with_its_direction() -> None:
 def test_a_share_is_never_below_nothing_and_a_falling_figure_has_a_negative_direction() -> None:
     assert epsilon_squared(np.array([0, 0, 1, 1]), np.array([1.0, 2.0, 1.0, 2.0])) == 0.0
     (found,) = importances({"rate": [1, 2, 3, 1, 2, 3]}, [3.0, 2.0, 1.0, 3.1, 2.1, 1.1])
-    assert found.direction == pytest.approx(stats.spearmanr([1, 2, 3, 1, 2, 3], [3.0, 2.0, 1.0, 3.1, 2.1, 1.1]).statistic)
+    assert found.direction == pytest.approx(
+        stats.spearmanr([1, 2, 3, 1, 2, 3], [3.0, 2.0, 1.0, 3.1, 2.1, 1.1]).statistic
+    )
     assert found.direction < 0
     assert found.levels == 3
 
@@ -96,7 +98,9 @@ def test_as_many_numbers_as_there_may_be_levels_keep_their_own() -> None:
     assert len(set(levels([1, "1", True, None]).tolist())) == 4, "what is written alike is not one value"
 
 
-@pytest.mark.parametrize(("values", "numbers"), [([1, 2.5], [1.0, 2.5]), ([1, True], None), ([1, None], None), (["1"], None)])
+@pytest.mark.parametrize(
+    ("values", "numbers"), [([1, 2.5], [1.0, 2.5]), ([1, True], None), ([1, None], None), (["1"], None)]
+)
 def test_only_numbers_are_numbers(values: list, numbers: list[float] | None) -> None:
     found = as_numbers(values)
     assert (None if found is None else found.tolist()) == numbers

@@ -80,7 +80,13 @@ def test_another_sites_page_reads_nothing(site: str, mode: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("site", "mode"),
-    [("cross-site", "navigate"), ("same-site", "navigate"), ("same-origin", "cors"), ("none", "navigate"), (None, None)],
+    [
+        ("cross-site", "navigate"),
+        ("same-site", "navigate"),
+        ("same-origin", "cors"),
+        ("none", "navigate"),
+        (None, None),
+    ],
 )
 def test_links_the_pages_own_requests_and_what_was_typed_are_answered(site: str | None, mode: str | None) -> None:
     sent = {"sec-fetch-site": site, "sec-fetch-mode": mode} if site and mode else {}

@@ -39,7 +39,9 @@ class Parrot:
         self.questions = [question.id for question in questions]
         self.asked.append([[passage.id for passage in given] for given in passages])
         counts = TruncationCounts(prompts=len(questions), prompts_truncated=1, passages_dropped=2)
-        return [" ".join(given[0].text.rstrip(".").split()[-self.words :]) if given else "" for given in passages], counts
+        return [
+            " ".join(given[0].text.rstrip(".").split()[-self.words :]) if given else "" for given in passages
+        ], counts
 
 
 def run_config(k: int = 2, **evaluation):

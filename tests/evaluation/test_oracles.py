@@ -36,7 +36,9 @@ def test_ranking_metrics_are_trec_evals_for_each_question() -> None:
         expected[question][TREC_NAMES[name]] = float(value)
     assert expected.pop("q13").keys() == set(TREC_NAMES.values())  # without a gold passage: a row of zeros there,
     del expected["all"]
-    ours = ranking_metrics([grades[q] for q in [*expected, "q13"]], [retrieved[q] for q in [*expected, "q13"]], [1, 4, 20])
+    ours = ranking_metrics(
+        [grades[q] for q in [*expected, "q13"]], [retrieved[q] for q in [*expected, "q13"]], [1, 4, 20]
+    )
     assert ours.pop() == {}  # no figures here
     assert len(ours) == 12
     for question, found in zip(expected, ours, strict=True):

@@ -128,7 +128,9 @@ def test_intervals_are_over_clusters_of_questions_that_share_a_gold_passage() ->
 
 
 def test_a_figure_is_the_mean_over_the_questions_that_have_it_and_its_interval_leaves_the_others_out() -> None:
-    rows = [{"gold_ids": [str(i)], "metrics": {"f1": float(i)} | ({"recall@1": i / 4} if i % 2 else {})} for i in range(4)]
+    rows = [
+        {"gold_ids": [str(i)], "metrics": {"f1": float(i)} | ({"recall@1": i / 4} if i % 2 else {})} for i in range(4)
+    ]
     figures = summarise(rows, ["recall@1", "gone"], 300, seed=1)
     assert figures["f1"] == 1.5
     assert figures["recall@1"] == 0.5

@@ -1,6 +1,6 @@
 """Write statistics.json: what scipy says of small data sets made here, and Holm's correction from its definition.
 
-    python tests/oracles/make_scipy.py > tests/oracles/statistics.json
+python tests/oracles/make_scipy.py > tests/oracles/statistics.json
 """
 
 from __future__ import annotations
@@ -73,7 +73,13 @@ def welch(one: list[float], other: list[float]) -> dict[str, object]:
 
 def main() -> None:
     small, large = clustered(16, 3), clustered(60, 5)
-    families = [[0.01], [0.04, 0.01, 0.03, 0.005], [0.5, 0.5, 0.02, 0.02], [0.0, 1.0, 0.3], [0.2, 0.012, 0.012, 0.9, 0.04]]
+    families = [
+        [0.01],
+        [0.04, 0.01, 0.03, 0.005],
+        [0.5, 0.5, 0.02, 0.02],
+        [0.0, 1.0, 0.3],
+        [0.2, 0.012, 0.012, 0.9, 0.04],
+    ]
     found = {
         "scipy": scipy.__version__,
         "sign_flip": {"values": small[0].tolist(), "clusters": small[1].tolist(), "p": sign_flip(*small)},
