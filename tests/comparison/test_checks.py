@@ -32,7 +32,7 @@ def test_a_status_that_is_one(value: dict[str, Any]) -> None:
         *(({key: 1}, f"{key} is no mapping") for key in ("data", "error", "versions", "sweep")),
         *(
             ({key: 0.5}, f"{key} is no text")
-            for key in "started ended data_hash corpus_hash config_hash git_commit wandb_run_id command".split()
+            for key in ("started", "ended", *(f"{what}_hash" for what in ("data", "corpus", "config")), "git_commit", "command")
         ),
     ],
 )  # fmt: skip

@@ -32,16 +32,22 @@ def test_a_questions_figure_is_the_mean_over_the_seeds(tmp_path: Path) -> None:
     assert rows["a"]["gold_ids"] == ["gold"]
 
 
-def test_a_seed_without_the_figure_is_left_out_of_the_mean_and_where_all_are_it_is_nan(tmp_path: Path) -> None:
+def test_a_seed_without_the_figure_is_left_out_of_the_mean_and_where_all_are_it_is_nan(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
     means, _ = seed_means(seeds(tmp_path, {"a": None, "b": None}, {"a": 0.75, "b": None}), "test", "f1")
     assert means["a"] == 0.75
     assert np.isnan(means["b"])
+    assert not recwarn.list
 
 
 def test_a_question_that_some_seed_was_not_asked_is_left_out(tmp_path: Path) -> None:
-    runs = seeds(tmp_path, {"a": 1.0, "b": 1.0, "d": 0.0}, {"a": 0.0, "c": 1.0, "d": 0.0}, {"a": 0.5, "d": 0.0})
+    runs = seeds(
+        tmp_path, {"a": 1.0, "b": 1.0, "d": 0.0}, {"a": 0.0, "c": 1.0, "d": 0.0}, {"a": 0.5, "b": 1, "c": 1, "d": 0}
+    )
     assert seed_means(runs, "test", "f1")[0] == {"a": 0.5, "d": 0.0}
     assert seed_means([], "test", "f1") == ({}, {})
+    assert seed_means(runs[:1], "test", "f1")[0] == {"a": 1.0, "b": 1.0, "d": 0.0}
 
 
 def test_sides_are_aligned_by_id_and_the_difference_is_after_minus_before() -> None:

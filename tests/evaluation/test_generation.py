@@ -15,6 +15,7 @@ from rag_experiments.data.schema import Passage, Question, Turn
 from rag_experiments.evaluation.bootstrap import gold_clusters, intervals
 from rag_experiments.evaluation.generation import GenerationEvaluator, answer_metrics
 from rag_experiments.evaluation.metrics import bleu
+from rag_experiments.evaluation.retrieval import RetrievalEvaluator
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import EvaluationConfig, ReaderConfig
 from tests.evaluation.clock import Clock
@@ -172,6 +173,24 @@ def test_intervals_of_answers_are_over_clusters_by_the_runs_resamples():
         assert result.metrics[f"{name}_ci_low"] == expected.low, name
         assert result.metrics[f"{name}_ci_high"] == expected.high, name
     assert result.metrics["questions"] == 3
+
+
+def test_figures_of_retrieval_and_their_intervals_are_those_of_the_retrieval_evaluator():
+    corpus = [Passage(id=f"p{i}", text=f"word{i} right") for i in range(30)]
+    retriever, config = WordRetriever(ListStore(corpus)), run_config(k=2)
+    questions = [
+        Question(f"q{i}", f"word{i + (i % 3 == 0)}", answers=(f"word{i} right",), positive_ids=(f"p{i}",))
+        for i in range(29)
+    ]
+    result = GenerationEvaluator(Parrot(), retriever, config).evaluate(questions)
+    alone = RetrievalEvaluator(retriever, config.evaluation, "user", seed=0, given=2).evaluate(questions).metrics
+    assert {name: result.metrics[name] for name in alone if "seconds" not in name} == {
+        name: value for name, value in alone.items() if "seconds" not in name
+    }
+    values = [row["metrics"]["f1"] for row in result.rows]
+    for seed, same in ((0, True), (1, False)):
+        found = intervals({"f1": values}, np.arange(29), 200, seed=seed)["f1"]
+        assert ((result.metrics["f1_ci_low"], result.metrics["f1_ci_high"]) == (found.low, found.high)) == same
 
 
 def timed_evaluator(monkeypatch, **settings):

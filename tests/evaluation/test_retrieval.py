@@ -177,8 +177,9 @@ def test_graded_gold_passages_are_the_rows_gold() -> None:
 
 
 def test_no_questions() -> None:
-    judge, _ = evaluator()
+    judge, retriever = evaluator()
     result = judge.evaluate([])
     assert result.rows == []
+    assert retriever.asked == [], "an index is not asked for nothing"
     assert result.metrics.keys() == {"questions", "seconds/retrieval"}
     assert result.metrics["questions"] == 0
