@@ -8,6 +8,16 @@ import pytest
 
 from rag_experiments.comparison import checks
 
+PLAIN = (
+    "started",
+    "ended",
+    "data_hash",
+    "corpus_hash",
+    "config_hash",
+    "git_commit",
+    "wandb_run_id",
+    "command",
+)
 ROW = {"id": "q", "question": "?", "retrieved_ids": ["a"], "metrics": {"f1": 0.5, "x": None}}
 
 
@@ -32,7 +42,7 @@ def test_a_status_that_is_one(value: dict[str, Any]) -> None:
         *(({key: 1}, f"{key} is no mapping") for key in ("data", "error", "versions", "sweep")),
         *(
             ({key: 0.5}, f"{key} is no text")
-            for key in ("started", "ended", *(f"{what}_hash" for what in ("data", "corpus", "config")), "git_commit", "command")
+            for key in PLAIN
         ),
     ],
 )  # fmt: skip
