@@ -74,6 +74,9 @@ def test_a_sweep_is_found_above_job_names_with_slashes_and_said_once(tmp_path) -
     assert len(gaps(runs, [str(folder)])) == 1
     assert gaps(runs, [folder / "a"]) == [], "who names a part knows that it is one"
     assert gaps(runs, []) == []
+    deeper = write_run(tmp_path / "far" / "a" / "b" / "c" / "d" / "one", {}, {"name": "far"})
+    (tmp_path / "far" / "sweep.json").write_text("{}")
+    assert list(sweep_folders(load_runs([deeper]))) == [], "four folders up, and no more"
 
 
 def test_single_runs_out_of_a_sweep_are_no_gap(tmp_path) -> None:
