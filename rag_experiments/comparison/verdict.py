@@ -111,7 +111,7 @@ def incomplete(baseline: Group, candidate: Group) -> str:
 
 
 def _listed(seeds: Sequence[Any]) -> str:
-    return ", ".join(map(str, seeds)) or "none"
+    return ", ".join(map(str, seeds))
 
 
 def adjust(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], int]:

@@ -83,3 +83,33 @@ def test_single_runs_out_of_a_sweep_are_no_gap(tmp_path) -> None:
     folder = sweep(tmp_path, planned=4, begun=2)
     runs = [folder / "job0", folder / "job1"]
     assert gaps(load_runs(runs), runs) == []
+
+
+def test_each_sweep_is_looked_at_whatever_the_one_before_it_was(tmp_path) -> None:
+    first, second = sweep(tmp_path / "a", planned=2, begun=1), sweep(tmp_path / "b", planned=3, begun=1)
+    runs = load_runs([tmp_path])
+    assert list(sweep_folders(runs)) == [first, second]
+    assert gaps(runs, [second]) == ["INCOMPLETE: 2 of 3 jobs of the sweep lr are not here: lr=1, lr=2."]
+    (first / "sweep.json").unlink()
+    assert len(gaps(runs, [tmp_path])) == 2
+
+
+def test_links_and_relative_paths_lead_to_the_same_sweep(tmp_path, monkeypatch) -> None:
+    sweep(tmp_path / "a", planned=2, begun=2)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("link", "a"):
+        assert gaps(load_runs([folder]), [folder]) == []
+    sweep(tmp_path / "b", planned=2, begun=1)
+    assert len(gaps(load_runs(["b"]), ["b"])) == 1
+
+
+def test_a_summary_that_the_disk_does_not_give_is_said(tmp_path, monkeypatch) -> None:
+    sweep(tmp_path, planned=1, begun=1)
+    runs = load_runs([tmp_path])
+
+    def fail(*arguments, **options):
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    assert "cannot be read (input/output error)" in gaps(runs, [tmp_path])[0]

@@ -58,6 +58,13 @@ def test_every_other_name_is_misdirected(host: str) -> None:
     assert client.get("/runs", headers={"host": host}).status_code == 421
 
 
+def test_a_request_without_a_host_is_misdirected() -> None:
+    bare = Request({"type": "http", "method": "GET", "path": "/", "headers": []})
+    refused = Guard(application).refusal(bare)
+    assert refused is not None
+    assert refused.status_code == 421
+
+
 @pytest.mark.parametrize("method", METHODS[2:])
 def test_nothing_but_reading_is_allowed(method: str) -> None:
     reply = client.request(method, "/runs")
