@@ -113,3 +113,11 @@ def test_a_summary_that_the_disk_does_not_give_is_said(tmp_path, monkeypatch) ->
 
     monkeypatch.setattr(Path, "read_text", fail)
     assert "cannot be read (input/output error)" in gaps(runs, [tmp_path])[0]
+
+
+def test_a_folder_that_was_seen_from_too_deep_does_not_hide_its_sweep(tmp_path) -> None:
+    folder = tmp_path / "lr"
+    write_run(folder / "a" / "b" / "c" / "d" / "deep", {}, {"name": "deep"})
+    write_run(folder / "a" / "near", {}, {"name": "near"})
+    (folder / "sweep.json").write_text("{}")
+    assert list(sweep_folders(load_runs([tmp_path]))) == [folder]

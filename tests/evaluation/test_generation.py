@@ -133,12 +133,14 @@ def test_bleu_is_over_the_answers_that_have_references():
     made.reader.words = 6
     answered = ("A cat sleeps in the house today.", "the star that a cat eats")
     wanted = [replace(q, answers=(text,)) for q, text in zip(QUESTIONS, answered, strict=False)]
-    result = made.evaluate([*wanted, QUESTIONS[2]])
-    first, second, third = result.rows
+    no_gold = Question("q4", "Where is a fish?", answers=("A fish eats a star",))
+    result = made.evaluate([*wanted, QUESTIONS[2], no_gold])
+    first, second, third, fourth = result.rows
     assert not third["references"]
     for key, figure in (("answer", "bleu"), ("oracle_answer", "oracle_bleu")):
-        answers = [first[key], second[key]]
-        assert 0 < result.metrics[figure] == bleu(answers, [first["references"], second["references"]])
+        judged = [first, second, fourth] if key == "answer" else [first, second]
+        answers = [row[key] for row in judged]
+        assert 0 < result.metrics[figure] == bleu(answers, [row["references"] for row in judged])
     assert result.metrics["bleu"] != result.metrics["oracle_bleu"]
     assert "oracle_bleu" not in evaluator(bleu=True).evaluate(QUESTIONS).metrics
     assert "bleu" not in evaluator(oracle=True).evaluate(QUESTIONS).metrics
