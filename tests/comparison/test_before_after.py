@@ -84,6 +84,38 @@ def test_metrics_are_those_asked_for_that_both_sides_have(tmp_path: Path) -> Non
     assert (record["split"], record["metric"], record["questions"]) == ("test", "own", 30)
 
 
+def test_answers_come_before_rankings_and_figures_are_set_as_numbers(tmp_path: Path) -> None:
+    rows = rows_with(0.5, 30)
+    for row in rows:
+        row["metrics"] |= {"f1": 0.5, "exact_match": 0.0}
+    result = before_after(write_run(tmp_path / "r", {"zero_shot/test": rows, "test": rows}))
+    assert [c.metric for c in result] == ["exact_match", "f1", "recall@1", "recall@4", "mrr@10"]
+    grid = result.grid()
+    assert [name for name, number in zip(grid.headers, grid.numeric, strict=True) if number] == [
+        "before",
+        "after",
+        "difference",
+        "questions",
+    ]
+    assert grid.headers[:2] == ["split", "metric"]
+
+
+def test_one_split_of_few_questions_is_enough_to_say_so(tmp_path: Path) -> None:
+    stages = {
+        f"{stage}{split}": rows_with(0.5, n) for split, n in (("dev", 19), ("test", 40)) for stage in ("zero_shot/", "")
+    }
+    assert before_after(write_run(tmp_path / "r", stages)).notes == [
+        "Fewer than 20 independent questions: these intervals are too narrow."
+    ]
+
+
+def test_a_split_that_was_not_asked_before_says_nothing_beside_one_that_was(tmp_path: Path) -> None:
+    stages = {"zero_shot/dev": rows_with(0.4), "dev": rows_with(0.5), "test": rows_with(0.5)}
+    result = before_after(write_run(tmp_path / "r", stages))
+    assert {c.split for c in result} == {"dev"}
+    assert result.notes == []
+
+
 def test_a_run_is_named_by_its_folder_directory_or_record(tmp_path: Path) -> None:
     run = write_run(tmp_path / "r", {"zero_shot/dev": rows_with(0.4), "dev": rows_with(0.5)})
     (record,) = load_runs([run])
