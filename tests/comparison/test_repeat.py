@@ -43,3 +43,9 @@ def test_the_command_line_stands_in_where_nothing_was_recorded(tmp_path: Path, r
 def test_what_was_recorded_is_preferred_and_may_be_numbers(tmp_path: Path) -> None:
     run = run_with(tmp_path / "r", "- seed=1\n- 5\n- ünï=é\n", command="other")
     assert command(run) == "python -m rag_experiments.train seed=1 5 'ünï=é'"
+
+
+def test_a_record_in_another_encoding_is_none(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "r", "- a=1\n", command="typed")
+    (run.path / ".hydra" / "overrides.yaml").write_bytes("- a=ü\n".encode("latin-1"))
+    assert command(run) == "typed"
