@@ -107,7 +107,9 @@ def test_predictions_that_come_later_are_seen(tmp_path: Path) -> None:
     (path / "predictions" / "zero_shot" / "dev.jsonl").write_text(source.read_text())
     (path / "predictions" / ".test.jsonl").write_text("half writ")  # as a file being written is called
     (path / "predictions" / "notes.txt").write_text("no stage")
-    assert set(look(path, cache).stages) == {"test", "zero_shot/dev"}
+    found = look(path, cache)
+    assert set(found.stages) == {"test", "zero_shot/dev"}
+    assert found.problem is None
 
 
 def test_choices_that_come_later_are_seen(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_seconds_are_shown_in_minutes_and_epochs_as_they_are() -> None:
 
 
 def test_a_run_that_goes_on_has_no_end_yet() -> None:
-    assert points(LINES[:4], "dev/f1")[-1] == (10, 0.35)
+    assert points(LINES[:4], "dev/f1") == [(0, 0.2), (5, 0.25), (10, 0.35)]
     resumed = [{"step": 1, "train/runtime": 1.0}, {"step": 2, "dev/f1": 0.1}, {"step": 3, "train/runtime": 2.0}]
     assert points(resumed, "dev/f1") == [(2, 0.1)], "the last closing line is the end"
 

@@ -141,10 +141,11 @@ def test_the_interval_is_of_the_mean_over_the_values_that_are_there() -> None:
 
 
 def test_the_tails_are_those_of_the_clusters_that_have_the_metric() -> None:
-    draws = {"few": [0.0, 1.0, 2.0, *[np.nan] * 7], "all": np.arange(10.0)}
+    values = np.random.default_rng(10).random(10)
+    draws = {"few": np.where(np.arange(10) < 5, values, np.nan), "all": values}
     found = intervals(draws, np.arange(10), 3000)
-    means = resampled_means(np.stack([np.asarray(row) for row in draws.values()]), np.arange(10), 3000, 0)
-    for column, (name, clusters) in enumerate([("few", 3), ("all", 10)]):
+    means = resampled_means(np.stack(list(draws.values())), np.arange(10), 3000, 0)
+    for column, (name, clusters) in enumerate([("few", 5), ("all", 10)]):
         there = means[:, column][~np.isnan(means[:, column])]
         tail = stats.norm.cdf(np.sqrt(clusters / (clusters - 1)) * stats.t.ppf(0.025, clusters - 1))
         assert (found[name].low, found[name].high) == pytest.approx(tuple(np.quantile(there, [tail, 1 - tail])))
