@@ -128,3 +128,19 @@ def test_powers_are_recognised() -> None:
     assert not is_logarithmic(np.array([14.9, 1.0]))
     assert not is_logarithmic(np.array([-1.0, -100.0]))
     assert not is_logarithmic(np.array([]))
+
+
+def test_the_larger_share_is_first_whatever_its_name() -> None:
+    found = importances({"a": [0, 1] * 6, "z": [0, 0, 1, 1, 2, 2] * 2}, [1.0, 1.1, 2.0, 2.1, 3.0, 3.1] * 2)
+    assert [item.key for item in found] == ["z", "a"]
+
+
+def test_a_constant_has_no_rank_correlation_and_nothing_warns(recwarn: pytest.WarningsRecorder) -> None:
+    for one, other in ((np.ones(3), np.arange(3.0)), (np.arange(3.0), np.ones(3)), (np.ones(3), np.ones(3))):
+        assert spearman(one, other) is None
+    assert not recwarn.list
+
+
+def test_a_text_has_no_direction() -> None:
+    (found,) = importances({"kind": ["x", "y", "z", "x"]}, [1.0, 2.0, 3.0, 1.5])
+    assert found.direction is None
