@@ -241,8 +241,8 @@ def notes(table: RunTable) -> list[str]:
     sizes = {len(group.counted) for group in table.groups if group.counted}
     if table.grouped and len(sizes) > 1:
         said.append(f"Incomplete: groups have between {min(sizes)} and {max(sizes)} finished seeds.")
-    commits = {run.status.get("git_commit") for run in table.runs if run.completed}
-    if len(commits - {None}) > 1:
+    commits = {run.status.get("git_commit") for run in table.runs if run.completed} - {None}
+    if len(commits) > 1:
         said.append(f"The runs were made by {len(commits)} versions of the code (git_commit in status.json).")
     by_selector: dict[str, list[str]] = defaultdict(list)
     for key, selector in table.config.hidden.items():

@@ -63,7 +63,7 @@ def judge(table: RunTable, baseline: Path | str, metrics: Sequence[str] | None =
     verdicts = [
         verdict
         for candidate in section.groups
-        if candidate is not group and candidate.counted
+        if candidate is not group
         for metric in wanted
         if (verdict := compare_groups(group, candidate, metric)) is not None
     ]
@@ -78,8 +78,10 @@ def compare_groups(baseline: Group, candidate: Group, metric: str) -> Verdict | 
         return None
     values = [[run.metrics[metric] for run in side.counted if metric in run.metrics] for side in (candidate, baseline)]
     paired = pair_groups(baseline, candidate, metric)
-    asked = paired is not None and not np.isnan(paired.difference_Q).all()
-    test = question_test(paired.difference_Q, paired.clusters_Q) if paired is not None and asked else None
+    test, drift = None, 0.0
+    if paired is not None and not np.isnan(paired.difference_Q).all():
+        test = question_test(paired.difference_Q, paired.clusters_Q)
+        drift = 0.0 if paired.left_out else abs(test.difference - (one.mean - other.mean))
     return Verdict(
         candidate=candidate,
         metric=metric,
@@ -87,7 +89,7 @@ def compare_groups(baseline: Group, candidate: Group, metric: str) -> Verdict | 
         candidate_mean=one.mean,
         questions=test,
         seeds=seed_test(*values),
-        drift=abs(test.difference - (one.mean - other.mean)) if test and paired and not paired.left_out else 0.0,
+        drift=drift,
         incomplete=incomplete(baseline, candidate),
     )
 
@@ -109,7 +111,7 @@ def incomplete(baseline: Group, candidate: Group) -> str:
 
 
 def _listed(seeds: Sequence[Any]) -> str:
-    return ", ".join(map(str, seeds)) or "none"
+    return ", ".join(map(str, seeds))
 
 
 def adjust(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], int]:

@@ -94,7 +94,7 @@ class _Compiler:
         if isinstance(operator, ast.In | ast.NotIn):
             positive = self.member(left, right)
             return positive if isinstance(operator, ast.In) else lambda run: not positive(run)
-        if self.is_value(left):  # `1e-4 < learning_rate`
+        if self.is_value(left) and not self.is_quoted_name(left):  # `1e-4 < learning_rate`
             left, right, operator = right, left, _MIRRORED.get(type(operator), type(operator))()
         compare = _COMPARE.get(type(operator))
         if compare is None:
@@ -111,6 +111,16 @@ class _Compiler:
 
     def is_value(self, node: ast.AST) -> bool:
         return isinstance(node, ast.Constant) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
+
+    def is_quoted_name(self, node: ast.AST) -> bool:
+        """`"test/recall@1"`: text that names something the runs have."""
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            return False
+        try:
+            self.fields.resolve(node.value)
+        except RequestError:
+            return False
+        return True
 
     def name(self, node: ast.AST) -> str:
         """`trainer.learning_rate` or `test/recall@4`, whose slashes and at-signs Python read as operators."""

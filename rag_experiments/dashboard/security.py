@@ -8,6 +8,7 @@ that name this machine as the host are answered, and none from another site's pa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -15,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_HOST = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?")
 # Styles: Plotly puts its rules in <style> and style="…", which run nothing. Images: its PNG download.
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -31,10 +33,12 @@ HEADERS = {
 
 
 def host_name(header: str) -> str:
-    """The host of a `Host` header without its port: `localhost:8050` → `localhost`, `[::1]:80` → `[::1]`."""
-    if header.startswith("["):
-        return header.partition("]")[0].lower() + "]"
-    return header.partition(":")[0].lower()
+    """The host of a `Host` header without its port: `localhost:8050` → `localhost`, `[::1]:80` → `[::1]`.
+
+    Empty where the header is neither, such as `[::1]evil.example`.
+    """
+    found = _HOST.fullmatch(header)
+    return found["host"].lower() if found else ""
 
 
 class Guard(BaseHTTPMiddleware):

@@ -47,11 +47,10 @@ def gold_clusters(gold_ids: Sequence[Sequence[str]]) -> NDArray[np.int64]:
 
 def cluster_sums(values_MQ: NDArray, clusters_Q: NDArray) -> tuple[NDArray, NDArray]:
     """Per metric and cluster, the sum of the values that are there and their number: `[M, C]` twice."""
-    count = int(clusters_Q.max()) + 1 if clusters_Q.size else 0
     present_MQ = ~np.isnan(values_MQ)
     filled_MQ = np.where(present_MQ, values_MQ, 0.0)
-    sums_MC = np.stack([np.bincount(clusters_Q, row, minlength=count) for row in filled_MQ])
-    counts_MC = np.stack([np.bincount(clusters_Q, row, minlength=count) for row in present_MQ.astype(float)])
+    sums_MC = np.stack([np.bincount(clusters_Q, row) for row in filled_MQ])
+    counts_MC = np.stack([np.bincount(clusters_Q, row) for row in present_MQ.astype(float)])
     return sums_MC, counts_MC
 
 

@@ -19,7 +19,7 @@ from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.evaluation import metrics as text_metrics
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
-from rag_experiments.evaluation.retrieval import MAIN_METRICS, RetrievalEvaluator, summarise
+from rag_experiments.evaluation.retrieval import RetrievalEvaluator, summarise
 from rag_experiments.retrieval.retriever import Retriever
 from rag_experiments.schema import RunConfig
 
@@ -71,14 +71,13 @@ class GenerationEvaluator(Evaluator):
         if self.config.evaluation.oracle:
             self._add_oracle(questions, rows)
         settings = self.config.evaluation
-        summary = summarise(rows, (*MAIN_METRICS, *MAIN), settings.bootstrap, self.retrieval.seed)
-        summary |= {name: value for name, value in found.metrics.items() if name not in summary}
+        summary = found.metrics | summarise(rows, MAIN, settings.bootstrap, self.retrieval.seed)
         summary |= {"seconds/generation": seconds, **cut.as_metrics()}
         if settings.bleu:
             summary["bleu"] = _corpus_bleu(rows, "answer")
             if settings.oracle:
                 summary["oracle_bleu"] = _corpus_bleu(rows, "oracle_answer")
-        if self.timed and settings.latency:
+        if self.timed:
             summary |= self._latency(questions[: settings.latency])
         return EvaluationResult(summary, rows)
 

@@ -33,19 +33,25 @@ def normalise_answer(text: str) -> str:
 
 def exact_match(prediction: str, references: Iterable[str]) -> float:
     """1.0 where the prediction equals a reference once both are normalised. No references: 0."""
-    wanted = normalise_answer(prediction)
-    return float(any(normalise_answer(reference) == wanted for reference in references))
+    return float(normalise_answer(prediction) in _normalised(references))
 
 
 def f1(prediction: str, references: Iterable[str]) -> float:
     """Token F1 with the best reference. Two answers that normalise to nothing are equal: 1."""
     tokens = normalise_answer(prediction).split()
-    return max((_token_f1(tokens, normalise_answer(reference).split()) for reference in references), default=0.0)
+    return max((_token_f1(tokens, reference.split()) for reference in _normalised(references)), default=0.0)
+
+
+def _normalised(references: Iterable[str]) -> list[str]:
+    """A reference of which nothing is left says "no answer", as SQuAD's has it where every one is such, and nothing
+    beside others."""
+    found = [normalise_answer(reference) for reference in references]
+    return [text for text in found if text] or found
 
 
 def _token_f1(prediction: list[str], reference: list[str]) -> float:
-    if not prediction or not reference:
-        return float(prediction == reference)
+    if not prediction and not reference:
+        return 1.0
     same = sum((Counter(prediction) & Counter(reference)).values())
     return 2 * same / (len(prediction) + len(reference))
 
@@ -66,7 +72,7 @@ def _rouge() -> Any:
         # absl, which it brings, logs to what standard error is now and closes that whenever logging is configured
         # anew, as Hydra does for each job: a redirected one would be lost to everybody else.
         absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
-    return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=False, tokenizer=_UnicodeTokenizer())
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_UnicodeTokenizer())
 
 
 def rouge_l(prediction: str, references: Iterable[str]) -> float:

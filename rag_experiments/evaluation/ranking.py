@@ -47,7 +47,7 @@ def ranking_metrics(
     names = _measures(cutoffs)
     rows: list[dict[str, float]] = [dict.fromkeys(names.values(), 0.0) if gold else {} for gold in grades]
     qrels = {str(row): dict(gold) for row, gold in enumerate(grades) if gold}
-    run = {key: _by_rank(retrieved[int(key)]) for key in qrels if retrieved[int(key)]}
+    run = {key: _by_rank(retrieved[int(key)]) for key in qrels}
     if run:
         for value in ir_measures.iter_calc(list(names), qrels, run):
             rows[int(value.query_id)][names[value.measure]] = float(value.value)
@@ -55,7 +55,7 @@ def ranking_metrics(
 
 
 def _measures(cutoffs: Iterable[int]) -> dict[ir_measures.Measure, str]:
-    cutoffs = sorted(set(cutoffs))
+    cutoffs = sorted(cutoffs)
     return {
         **{R @ k: f"recall@{k}" for k in cutoffs},
         **{Success @ k: f"hit@{k}" for k in cutoffs},

@@ -43,7 +43,7 @@ class RetrievalEvaluator(Evaluator):
         self.query_history = query_history
         self.seed = seed
         self.given = given
-        self.cutoffs = sorted({*CONTRACT_CUTOFFS, *config.cutoffs})
+        self.cutoffs = {*CONTRACT_CUTOFFS, *config.cutoffs}
 
     @property
     def depth(self) -> int:
@@ -110,7 +110,7 @@ def summarise(rows: Sequence[Mapping[str, Any]], main: Iterable[str], resamples:
     values = {name: np.array([row["metrics"].get(name, np.nan) for row in rows], dtype=np.float64) for name in names}
     metrics = {name: float(np.nanmean(values[name])) for name in names}
     wanted = {name: values[name] for name in main if name in values}
-    if resamples and wanted:
+    if resamples:
         clusters = gold_clusters([row["gold_ids"] for row in rows])
         for name, interval in intervals(wanted, clusters, resamples, seed).items():
             metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"] = interval.low, interval.high

@@ -98,7 +98,11 @@ def test_where_and_pivot(two_runs, capsys) -> None:
 
 def test_one_run_shows_before_and_after(tmp_path, capsys) -> None:
     run = write_run(tmp_path / "r", {"zero_shot/test": rows_with(0.4), "test": rows_with(0.6)})
-    assert "before and after training" in output(capsys, run)
+    text = output(capsys, run)
+    assert "before and after training" in text
+    assert re.search(r"^test\s+recall@1\s+0\.400 \[.*\]\s+0\.600 \[.*\]\s+\+0\.200 \[.*\]\s+100$", text, re.M)
+    other = write_run(tmp_path / "without", {"test": rows_with(0.6)})
+    assert not re.search(r"^test\s+recall@1", output(capsys, other), re.M)
 
 
 def test_unfinished_runs_alone(tmp_path, capsys) -> None:

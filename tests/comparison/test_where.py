@@ -47,6 +47,42 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunRecord]:
         ("trainer.bf16 = true", "d"),
         ("name = a", "a"),
         ("seed > -1 and seed < 1", "acd"),
+        ("seed >= 1", "b"),
+        ("seed <= 0", "acd"),
+        ("1 > seed", "acd"),
+        ("0 >= seed", "acd"),
+        ("1 <= seed", "b"),
+        ("1 = seed", "b"),
+        ("2 != seed", "abcd"),
+        ("seed = true", ""),  # a number is no truth
+        ("trainer.bf16 = 1", ""),
+        ("trainer.bf16 = null", "abc"),
+        ("trainer.bf16 != true", "abc"),
+        ("trainer.bf16 not in [true]", "abc"),
+        ("seed = '1'", "b"),  # text that is a number counts as one
+        ("learning_rate < x", ""),
+        ("learning_rate in [1e-5, 1e-3]", "ac"),
+        ("learning_rate in {1e-5}", "a"),
+        ("model.path = bge-small", ""),  # as it stands, or as a table shows it
+        ("model.path = 'package://minilm/model'", "acd"),
+        ("model.path = minilm", "acd"),
+        ('"bge" not in model.path', "acd"),
+        ('"x" in data.path', ""),
+        ("algorithm = ctl or seed = 1 and state = failed", "abd"),
+        ("(algorithm = ctl or seed = 1) and state = failed", "d"),
+        ("not not seed = 1", "b"),
+        ("not (seed = 1 or state = failed)", "ac"),
+        ("data.path", "abd"),
+        ("seed", "b"),
+        ('"trainer.bf16"', "d"),
+        ('"test/recall@1" >= 0.6', "c"),
+        ('"model.path" = minilm', "acd"),
+        ('"org/bge-small" = model.path', "b"),  # the text is no name, so it is the value
+        ("0.3 < test/recall@1 <= 0.6", "bc"),
+        ("  seed = 1  ", "b"),
+        ("state = 'a=b'", ""),
+        ("test/recall@1 = null", "d"),
+        ("test/recall@1 < 0.5", "ab"),  # what has no figure satisfies no order
     ],
 )
 def test_finds(runs: list[RunRecord], expression: str, found: str) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rag_experiments.dashboard.watch import Watch
 from tests.dashboard import synthetic
@@ -123,11 +125,15 @@ def test_ticked_runs_are_compared(dashboard: Served) -> None:
 
 
 def test_runs_on_different_data_are_not_compared_silently(serve: Callable[..., Served], tmp_path: Path) -> None:
-    for number, corpus in enumerate(("one", "two")):
-        synthetic.write_run(tmp_path / "runs" / corpus, synthetic.config(seed=number), corpus_hash=corpus)
+    for number, corpus in enumerate(("one", "two", "two")):
+        synthetic.write_run(tmp_path / "runs" / f"{corpus}{number}", synthetic.config(seed=number), corpus_hash=corpus)
     served = serve(tmp_path / "runs", cache=tmp_path / "cache")
-    keys = "&".join(f"sel={key}" for key in served.watch.look())
-    assert "different corpora" in served.get(f"/runs?{keys}").text
+    one, two, same = (f"sel={key}" for key in served.watch.look())
+    unlike, alike = served.get(f"/runs?{one}&{two}").text, served.get(f"/runs?{two}&{same}").text
+    assert "These runs were measured on different corpora (2 of them): their figures do not compare." in unlike
+    assert "do not compare" not in alike
+    # Nor does a verdict hold one against the other.
+    assert 'class="verdict"' not in served.get(f"/runs?noise=1&metric=test/recall@1&{one}&{two}").text
 
 
 def test_whether_it_is_noise(dashboard: Served) -> None:
@@ -199,13 +205,27 @@ def test_cost_lists_the_front(dashboard: Served) -> None:
     assert figures_of(text)["cost"]["layout"]["xaxis"]["title"]["text"] == "seconds/train"
 
 
+def typed(shown: str) -> dict[str, str]:
+    """What Hydra reads from a command line as a page shows it, typed into a shell."""
+    words = shlex.split(html.unescape(shown))[3:]
+    overrides = OverridesParser.create().parse_overrides([word for word in words if "=" in word])
+    return {override.key_or_group: override.value() for override in overrides}
+
+
 def test_repeat_gives_the_command_and_the_end(dashboard: Served) -> None:
     text = dashboard.get("/repeat?q=state=failed").text
     assert "cd /home/somebody/project &amp;&amp; python -m rag_experiments.train algorithm=rpg seed=1" in text
     assert "ZeroDivisionError: division by zero" in text
-    assert "train &#39;resume=&#39;" in text  # commas in its path: quoted for Hydra, and those quotes for the shell
+    (failed,) = (run for run in dashboard.watch.look().values() if run.state == "failed")
+    (shown,) = re.findall(r"python -m rag_experiments.train (?:&#39;)?resume=[^<]*", text)
+    assert typed(shown) == {"resume": str(failed.path)}  # commas in its path: quoted for Hydra, and for the shell
+    assert "rag_experiments.evaluate" not in text, "it has not ended well"
     done = dashboard.get(f"/repeat?run={dashboard.key('ctl,lr=2e-05,batch=16,seed=0')}").text
-    assert "rag_experiments.evaluate " in done
+    completed = dashboard.watch.look()[dashboard.key("ctl,lr=2e-05,batch=16,seed=0")]
+    for command in ("evaluate", "ask"):
+        (shown,) = re.findall(rf"python -m rag_experiments.{command} [^<]*", done)
+        assert typed(shown)["run"] == str(completed.path)
+    assert "resume=" not in done
     assert "learning_rate: 2.0e-05" in done
 
 

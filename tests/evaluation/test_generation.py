@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from rag_experiments import processes
 from rag_experiments.data.prompts import TruncationCounts
 from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.evaluation.bootstrap import gold_clusters, intervals
 from rag_experiments.evaluation.generation import GenerationEvaluator, answer_metrics
+from rag_experiments.evaluation.metrics import bleu
+from rag_experiments.evaluation.retrieval import RetrievalEvaluator
 from rag_experiments.models.reader import Reader
 from rag_experiments.schema import EvaluationConfig, ReaderConfig
+from tests.evaluation.clock import Clock
 from tests.examples import PASSAGES, ListStore, WordRetriever
 
 QUESTIONS = [
@@ -24,13 +31,18 @@ QUESTIONS = [
 class Parrot:
     """Answers with the last words of the first passage it is given, and remembers what it was given."""
 
-    def __init__(self):
+    def __init__(self, words: int = 3):
+        self.words = words
         self.asked = []
 
     def answer(self, questions, passages, num_beams, progress):
+        self.how = (num_beams, progress)
+        self.questions = [question.id for question in questions]
         self.asked.append([[passage.id for passage in given] for given in passages])
         counts = TruncationCounts(prompts=len(questions), prompts_truncated=1, passages_dropped=2)
-        return [" ".join(given[0].text.rstrip(".").split()[-3:]) if given else "" for given in passages], counts
+        return [
+            " ".join(given[0].text.rstrip(".").split()[-self.words :]) if given else "" for given in passages
+        ], counts
 
 
 def run_config(k: int = 2, **evaluation):
@@ -92,6 +104,157 @@ def test_gold_passages_only_where_asked():
     assert "oracle_answer" not in result.rows[2]
     assert 0 <= result.metrics["bleu"] <= 1
     assert {"oracle_bleu", "oracle_f1_ci_low", "oracle_exact_match_ci_high"} <= set(result.metrics)
+
+
+def test_oracle_answers_stand_at_their_own_questions():
+    made = evaluator(oracle=True)
+    for order in ([2, 0, 1], [0, 2, 1], [1, 0, 2]):
+        rows = {row["id"]: row for row in made.evaluate([QUESTIONS[i] for i in order]).rows}
+        assert made.reader.questions == [f"q{i + 1}" for i in order if i != 2]
+        assert {key: row.get("oracle_answer") for key, row in rows.items()} == {
+            "q1": "in the house", "q2": "eats a star", "q3": None,
+        }  # fmt: skip
+        assert rows["q1"]["metrics"]["oracle_exact_match"] == 1
+        assert rows["q2"]["metrics"]["oracle_exact_match"] == 0
+        assert not any(name.startswith("oracle") for name in rows["q3"]["metrics"])
+        assert {name for name in rows["q1"]["metrics"] if name.startswith("oracle")} == {
+            "oracle_exact_match", "oracle_f1", "oracle_rouge_l",
+        }  # fmt: skip
+
+
+def test_a_passages_title_is_part_of_it():
+    asked = [Question("q", "cat sleeps house", answers=("Cats",), positive_ids=("p1",))]
+    (row,) = evaluator(k=1).evaluate(asked).rows
+    assert row["metrics"]["answer_in_passages"] == 1
+
+
+def test_bleu_is_over_the_answers_that_have_references():
+    made = evaluator(bleu=True, oracle=True)
+    made.reader.words = 6
+    answered = ("A cat sleeps in the house today.", "the star that a cat eats")
+    wanted = [replace(q, answers=(text,)) for q, text in zip(QUESTIONS, answered, strict=False)]
+    no_gold = Question("q4", "Where is a fish?", answers=("A fish eats a star",))
+    result = made.evaluate([*wanted, QUESTIONS[2], no_gold])
+    first, second, third, fourth = result.rows
+    assert not third["references"]
+    for key, figure in (("answer", "bleu"), ("oracle_answer", "oracle_bleu")):
+        judged = [first, second, fourth] if key == "answer" else [first, second]
+        answers = [row[key] for row in judged]
+        assert 0 < result.metrics[figure] == bleu(answers, [row["references"] for row in judged])
+    assert result.metrics["bleu"] != result.metrics["oracle_bleu"]
+    assert "oracle_bleu" not in evaluator(bleu=True).evaluate(QUESTIONS).metrics
+    assert "bleu" not in evaluator(oracle=True).evaluate(QUESTIONS).metrics
+
+
+def test_the_reader_is_asked_with_the_runs_beams_and_bar():
+    made = GenerationEvaluator(Parrot(), WordRetriever(ListStore(PASSAGES)), run_config(num_beams=3), progress=True)
+    made.evaluate(QUESTIONS)
+    assert made.reader.how == (3, True)
+    made = evaluator()
+    made.timed = True
+    made.evaluate(QUESTIONS)
+    assert made.reader.how == (1, False), "no bar over a single question"
+
+
+def test_processes_answer_a_share_each_and_the_answers_come_back_in_order(monkeypatch):
+    other = (["from the other"], TruncationCounts(prompts=1, passages_dropped=40))
+    monkeypatch.setattr(processes, "own_share", lambda items: items[0::2])
+    monkeypatch.setattr(processes, "gathered", lambda own: [own, other])
+    result = evaluator().evaluate(QUESTIONS)
+    assert [row["answer"] for row in result.rows] == ["in the house", "from the other", "to the river"]
+    assert result.metrics["truncation/passages_dropped"] == 42
+    assert result.metrics["truncation/prompts"] == 3
+
+
+def test_intervals_of_answers_are_over_clusters_by_the_runs_resamples():
+    result = evaluator(oracle=True).evaluate(QUESTIONS)
+    clusters = gold_clusters([row["gold_ids"] for row in result.rows])
+    for name in ("exact_match", "f1", "oracle_exact_match", "oracle_f1", "recall@1", "recall@4"):
+        values = [row["metrics"].get(name, np.nan) for row in result.rows]
+        expected = intervals({name: values}, clusters, 200, seed=0)[name]
+        assert result.metrics[f"{name}_ci_low"] == expected.low, name
+        assert result.metrics[f"{name}_ci_high"] == expected.high, name
+    assert result.metrics["questions"] == 3
+
+
+def test_figures_of_retrieval_and_their_intervals_are_those_of_the_retrieval_evaluator():
+    corpus = [Passage(id=f"p{i}", text=f"word{i} right") for i in range(30)]
+    retriever, config = WordRetriever(ListStore(corpus)), run_config(k=2)
+    questions = [
+        Question(f"q{i}", f"word{i + (i % 3 == 0)}", answers=(f"word{i} right",), positive_ids=(f"p{i}",))
+        for i in range(29)
+    ]
+    result = GenerationEvaluator(Parrot(), retriever, config).evaluate(questions)
+    alone = RetrievalEvaluator(retriever, config.evaluation, "user", seed=0, given=2).evaluate(questions).metrics
+    assert {name: result.metrics[name] for name in alone if "seconds" not in name} == {
+        name: value for name, value in alone.items() if "seconds" not in name
+    }
+    values = [row["metrics"]["f1"] for row in result.rows]
+    for seed, same in ((0, True), (1, False)):
+        found = intervals({"f1": values}, np.arange(29), 200, seed=seed)["f1"]
+        assert ((result.metrics["f1_ci_low"], result.metrics["f1_ci_high"]) == (found.low, found.high)) == same
+
+
+def timed_evaluator(monkeypatch, **settings):
+    """Search takes one second more at every call (1, 2, …), an answer ten more (10, 20, …)."""
+    made = evaluator(**settings)
+    clock = Clock(monkeypatch)
+    searches, answers = itertools.count(1), itertools.count(1)
+    search, answer = made.retriever.search, made.reader.answer
+    monkeypatch.setattr(made.retriever, "search", lambda *a: (clock.wait(next(searches)), search(*a))[1])
+    monkeypatch.setattr(made.reader, "answer", lambda *a: (clock.wait(10 * next(answers)), answer(*a))[1])
+    return made
+
+
+def test_seconds_of_generation_are_those_of_the_answers_alone(monkeypatch):
+    made = timed_evaluator(monkeypatch, oracle=True)
+    metrics = made.evaluate(QUESTIONS).metrics
+    assert metrics["seconds/generation"] == 10, "neither the search nor the answers with gold passages"
+    assert metrics["seconds/retrieval"] == 1
+
+
+def test_latency_is_parted_into_retrieval_and_generation_and_is_of_the_first_questions(monkeypatch):
+    made = timed_evaluator(monkeypatch, latency=3)
+    made.timed = True
+    metrics = made.evaluate([*QUESTIONS, *QUESTIONS]).metrics
+    assert [len(asked) for asked in made.reader.asked] == [6, 1, 1, 1]
+    # alone, the three questions take 2, 3 and 4 seconds to search, 20, 30 and 40 to answer
+    assert metrics["seconds/retrieval_p50"] == 3
+    assert metrics["seconds/generation_p50"] == 30
+    assert metrics["seconds/retrieval_p95"] == pytest.approx(3.9)
+    assert metrics["seconds/generation_p95"] == pytest.approx(39)
+
+
+def test_latency_asks_as_the_evaluation_does(monkeypatch):
+    queries = []
+    made = evaluator(k=2, latency=8)
+    made.timed = True
+    search = made.retriever.search
+
+    def found(asked, k):
+        queries.append((asked, k))
+        result = search(asked, k)
+        result.rows_QK[:, -1] = -1  # as an index pads what it did not find
+        return result
+
+    monkeypatch.setattr(made.retriever, "search", found)
+    made.evaluate(QUESTIONS)
+    assert queries[1:] == [([QUESTIONS[0].question], 2), ([QUESTIONS[1].question], 2), (["A dog runs.\nWhere to?"], 2)]
+    assert [len(asked[0]) for asked in made.reader.asked[1:]] == [1, 1, 1]
+    monkeypatch.setattr(made.retriever, "search", search)
+    made = evaluator(k=9, latency=1)
+    made.timed = True
+    made.evaluate(QUESTIONS)
+    assert len(made.reader.asked[-1][0]) == 3, "no more than the corpus has"
+
+
+def test_no_questions():
+    made = evaluator(oracle=True, bleu=True)
+    made.timed = True
+    result = made.evaluate([])
+    assert result.rows == []
+    assert result.metrics["bleu"] == 0
+    assert "seconds/generation_p50" not in result.metrics
 
 
 def test_latency_is_measured_when_it_is_final():

@@ -46,8 +46,10 @@ def test_exact_match(prediction: str, references: list[str], expected: float) ->
     [
         # one of two tokens shared with a one-token reference: precision 1/2, recall 1
         ("Eiffel Tower", ["the Eiffel"], 2 / 3),
-        # repeated tokens count as often as both have them: 1 same, lengths 3 and 2
+        # repeated tokens count as often as both have them: 1 same, lengths 3 and 2; 2 same of 2 and 3
         ("no no no", ["no yes"], 2 / 5),
+        ("no no", ["no no"], 1.0),
+        ("yes no no", ["no no"], 4 / 5),
         # the best reference, not the mean
         ("red green", ["blue", "red green", "red"], 1.0),
         ("red", ["blue"], 0.0),
@@ -73,6 +75,12 @@ def test_rouge_l_equals_the_library_on_ascii_and_takes_the_best_reference() -> N
     assert metrics.rouge_l(prediction, references) == pytest.approx(best)
 
 
+def test_rouge_l_counts_words_as_they_stand_whatever_their_case_and_is_0_without_a_reference() -> None:
+    assert metrics.rouge_l("Running DOGS", ["running dogs"]) == 1
+    assert metrics.rouge_l("running", ["runs"]) == 0, "no stemming"
+    assert metrics.rouge_l("x", []) == 0
+
+
 def test_rouge_l_counts_letters_outside_ascii() -> None:
     assert metrics.rouge_l("большая кошка", ["большая собака"]) == pytest.approx(0.5)
 
@@ -81,6 +89,9 @@ def test_rouge_l_counts_letters_outside_ascii() -> None:
     ("references", "passages", "expected"),
     [
         (["art"], ["a party"], 0.0),
+        (["art"], ["the artist"], 0.0),
+        (["art"], ["go-kart race"], 0.0),
+        (["art"], ["race", "Art!"], 1.0),
         (["New York"], ["in new  york, they"], 1.0),
         (["New York"], ["york new"], 0.0),
         (["nobody", "os.path"], ["see `os.path`."], 1.0),
@@ -113,6 +124,9 @@ def test_bleu_is_sacrebleus_with_any_number_of_references() -> None:
 def test_bleu_refuses_a_question_without_reference() -> None:
     with pytest.raises(ValueError, match="at least one reference"):
         metrics.bleu(["a"], [[]])
+    for predictions, references in ((["a"], [["a"], ["b"]]), (["a", "b"], [["a"]])):
+        with pytest.raises(ValueError, match="one prediction"):
+            metrics.bleu(predictions, references)
 
 
 REDIRECTED = """

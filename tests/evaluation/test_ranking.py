@@ -15,7 +15,7 @@ def one(gold: dict[str, int], retrieved: list[str], cutoffs: tuple[int, ...] = (
 
 
 def test_names_are_the_contracts() -> None:
-    assert list(one({"a": 1}, ["a"])) == [
+    assert list(one({"a": 1}, ["a"], (20, 1, 4, 1))) == [
         "recall@1",
         "recall@4",
         "recall@20",
@@ -86,5 +86,5 @@ def test_lists_of_different_length_are_refused() -> None:
 
 def test_gold_grades() -> None:
     assert gold_grades(Question("q", "?", positive_ids=("a", "b"))) == {"a": 1, "b": 1}
-    judged = Question("q", "?", positive_ids=("a",), relevance={"a": 2, "b": 0, "c": -1})
-    assert gold_grades(judged) == {"a": 2}
+    judged = Question("q", "?", positive_ids=("a",), relevance={"a": 2, "b": 0, "c": -1, "d": 1})
+    assert gold_grades(judged) == {"a": 2, "d": 1}

@@ -137,7 +137,14 @@ def test_a_job_that_another_sweep_has_is_waited_for(sweep, half_done, monkeypatc
     assert sweep.ran == (["seed-0"] if ends else ["seed-0", "seed-1"])
 
 
-def test_what_reuse_saves_is_said():
+def test_what_reuse_saves_is_the_seconds_of_the_reused_jobs_alone():
+    def job(action: str) -> Job:
+        return Job("j", [], action=action)
+
+    reused = [(job("reuse"), Result("completed", seconds=seconds)) for seconds in (61.4, 30.0, None)]
+    others = [(job("run"), Result("completed", seconds=500.0)), (job("run"), Result("failed", seconds=700.0))]
+    assert report.totals([*reused, *others]).endswith("4 completed (3 reused), 1 failed; 91 s saved by reuse")
+    assert "saved" not in report.totals(others)
     rows = [(Job("a", [], action="reuse"), Result("completed", seconds=61.4)), (Job("b", []), Result("failed"))]
     assert report.totals(rows) == "2 jobs: 1 completed (1 reused), 1 failed; 61 s saved by reuse"
 
