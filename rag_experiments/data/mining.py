@@ -34,12 +34,14 @@ from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import NonNegativeInt, PositiveInt, RetrieverConfig
+from rag_experiments.text import identity, stands_in, word_count
 
 if TYPE_CHECKING:
     from rag_experiments.models.encoder import Encoder
 
 SHORTEST_ANSWER = 4
-"""Characters an answer must have to be looked for in passages: `no` is in all of them."""
+"""Characters an answer must have to be looked for in passages: `no` is in all of them. In a script that does not
+space its words two words' worth, two characters, are enough."""
 
 
 @dataclass(kw_only=True)
@@ -173,7 +175,7 @@ class Miner:
         gold_texts = self.passages.full_texts(golds)
         listed = question.negative_ids if self.options.keep_listed else ()
         barred = {*golds.tolist(), *self.passages.rows(listed).tolist()}
-        rows = self._in_range(ranked, barred, set(gold_texts))
+        rows = self._in_range(ranked, barred, {identity(text) for text in gold_texts})
         self.counts["candidates"] += len(rows)
         rows = self._by_margin(rows, golds, vector_D)
         rows = self._by_answer(rows, question)
@@ -190,7 +192,7 @@ class Miner:
         for rows in ranked:
             kept = [int(row) for row in rows if row >= 0 and int(row) not in barred]
             texts = self.passages.full_texts(kept)
-            kept = [row for row, text in zip(kept, texts, strict=True) if text not in gold_texts]
+            kept = [row for row, text in zip(kept, texts, strict=True) if identity(text) not in gold_texts]
             lists.append(kept[self.options.first_rank - 1 : self.options.last_rank])
         turns = (rows[place] for place in range(max(map(len, lists))) for rows in lists if place < len(rows))
         return list(dict.fromkeys(turns))
@@ -208,11 +210,11 @@ class Miner:
         return kept
 
     def _by_answer(self, rows: list[int], question: Question) -> list[int]:
-        answers = [_flat(answer) for answer in question.answers if len(answer.strip()) >= SHORTEST_ANSWER]
+        answers = [answer for answer in question.answers if _long_enough(answer)]
         if not self.options.answer_match or not answers or not rows:
             return rows
-        texts = [_flat(text) for text in self.passages.full_texts(rows)]
-        kept = [row for row, text in zip(rows, texts, strict=True) if not any(answer in text for answer in answers)]
+        texts = self.passages.full_texts(rows)
+        kept = [row for row, text in zip(rows, texts, strict=True) if not stands_in(answers, [text])]
         self.counts["answer"] += len(rows) - len(kept)
         return kept
 
@@ -270,8 +272,9 @@ def _search_bm25(queries: list[str], depth: int) -> np.ndarray:
     return retriever.search(queries, depth).rows_QK
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.lower().split())
+def _long_enough(answer: str) -> bool:
+    answer = answer.strip()
+    return len(answer) >= SHORTEST_ANSWER or (not answer.isascii() and word_count(answer) > len(answer.split()))
 
 
 class CrossEncoderJudge:

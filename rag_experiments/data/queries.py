@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rag_experiments.data.schema import Question
+from rag_experiments.text import identity
 
 
 def retrieval_query(question: Question, mode: str) -> str:
@@ -18,6 +19,6 @@ def retrieval_query(question: Question, mode: str) -> str:
 
 
 def question_key(question: Question) -> str:
-    """What two questions that ask the same have in common: text and history, case and spaces aside."""
+    """What two questions that ask the same have in common: text and history, spelling and spaces aside."""
     turns = [turn.content for turn in question.history]
-    return "\n".join(" ".join(text.lower().split()) for text in [*turns, question.question])
+    return "\n".join(identity(text) for text in [*turns, question.question])
