@@ -59,12 +59,11 @@ _README_BM25 = """
 ```python
 import bm25s
 import pyarrow.parquet as pq
-import Stemmer
+from rag_experiments.retrieval.bm25 import terms_of
 
 index = bm25s.BM25.load("{index}")
 passages = pq.read_table("passages.parquet")
-words = bm25s.tokenize(["{question}"], stopwords="en", stemmer=Stemmer.Stemmer("english").stemWords, return_ids=False)
-rows, scores = index.retrieve(words, k=4)
+rows, scores = index.retrieve([terms_of("{question}")], k=4)
 for score, row in zip(scores[0], rows[0]):
     print(score, passages["id"][int(row)], passages["text"][int(row)])
 ```

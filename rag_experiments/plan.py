@@ -9,6 +9,7 @@ from typing import Any
 from rag_experiments.models.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
 from rag_experiments.request import Request
+from rag_experiments.text import word_count
 
 TEXTS_SAMPLED = 200
 
@@ -76,7 +77,7 @@ def _lengths(model: Any, data: Any) -> str:
     texts = data.passages.full_texts(list(range(0, count, max(1, count // TEXTS_SAMPLED))))
     tokens = token_counts(model, texts)
     if tokens is None:
-        return f"about {sum(len(text.split()) for text in texts) / len(texts):.0f} words each, from a sample"
+        return f"about {sum(map(word_count, texts)) / len(texts):.0f} words each, from a sample"
     said = f"about {sum(tokens) / len(tokens):.0f} tokens each"
     limit = getattr(model, "max_passage_length", None)
     if limit is not None:

@@ -6,7 +6,7 @@ import bisect
 import re
 from dataclasses import dataclass
 
-_WORD = re.compile(r"\S+")
+from rag_experiments.text import cut_units, places
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +21,10 @@ class Piece:
 def cut_by_words(text: str, words: int, overlap: int = 0) -> list[Piece]:
     """Pieces of `words` words each, the next beginning `overlap` words before the last ends.
 
-    A rest of less than a quarter is joined to the piece before it.
+    In a script that does not space its words a character counts as one. A rest of less than a quarter is joined to
+    the piece before it.
     """
-    spans = [match.span() for match in _WORD.finditer(text)]
+    spans = cut_units(text)
     pieces: list[Piece] = []
     step = words - overlap
     for first in range(0, len(spans), step):
@@ -47,7 +48,7 @@ def piece_at(pieces: list[Piece], place: int) -> int:
 def find_answer(context: str, answer: str, offset: int | None) -> tuple[int | None, bool]:
     """Where `answer` stands in `context`, and whether that is where `offset` points.
 
-    With a wrong offset it is the occurrence nearest to it; None: the answer is nowhere.
+    With a wrong offset it is the occurrence nearest to it, in whatever spelling; None: the answer is nowhere.
     """
     answer = answer.strip()
     if offset is not None and offset >= 0:
@@ -55,12 +56,13 @@ def find_answer(context: str, answer: str, offset: int | None) -> tuple[int | No
         at = offset + len(context[offset:]) - len(context[offset:].lstrip())
         if context.startswith(answer, at):
             return at, True
-    places = [match.start() for match in re.finditer(re.escape(answer), context)]
-    if not places:
-        places = [match.start() for match in re.finditer(_loosely(answer), context, re.IGNORECASE)]
-    if not places:
+    found = [match.start() for match in re.finditer(re.escape(answer), context)]
+    if not found:
+        found = [match.start() for match in re.finditer(_loosely(answer), context, re.IGNORECASE)]
+    found = found or places(context, answer)
+    if not found:
         return None, False
-    return min(places, key=lambda place: abs(place - (offset or 0))), offset is None
+    return min(found, key=lambda place: abs(place - (offset or 0))), offset is None
 
 
 def _loosely(answer: str) -> str:

@@ -35,6 +35,7 @@ from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.files import atomic_write_json, json_text
 from rag_experiments.schema import NonNegativeInt, PositiveInt
+from rag_experiments.text import answer_key, identity, word_count
 
 if TYPE_CHECKING:
     from rag_experiments.models.reader import Reader
@@ -106,7 +107,7 @@ class Generator:
         """
         self._open_log()
         done = read_log(self.folder / LOG)
-        seen = {row["question"].lower() for row in done if row["outcome"] == "kept"}
+        seen = {identity(row["question"]) for row in done if row["outcome"] == "kept"}
         over = {entry["row"] for entry in done}
         left = [row for row in self.chosen() if row not in over]
         with tqdm(total=len(left), desc="writing questions", disable=not progress) as bar:
@@ -124,7 +125,7 @@ class Generator:
         long_enough = [
             row
             for row, passage in enumerate(self.passages)
-            if len(passage.text.split()) >= self.options.shortest_passage
+            if word_count(passage.text) >= self.options.shortest_passage
         ]
         limit = self.options.passages
         if limit is None or limit >= len(long_enough):
@@ -143,7 +144,7 @@ class Generator:
         for row, passage, question, answer, again in zip(rows, passages, questions, answers, found, strict=True):
             outcome = self._outcome(question, answer, again, seen)
             if outcome == "kept":
-                seen.add(question.lower())
+                seen.add(identity(question))
             entries.append({"row": row, "id": passage.id, "question": question, "answer": answer, "outcome": outcome})
         return entries
 
@@ -162,11 +163,11 @@ class Generator:
         return [row in found for row, found in zip(rows, result.rows_QK.tolist(), strict=True)]
 
     def _outcome(self, question: str, answer: str, found: bool, seen: set[str]) -> str:
-        if len(question.split()) < self.options.shortest_question or _POINTS_AT_TEXT.search(question):
+        if word_count(question) < self.options.shortest_question or _POINTS_AT_TEXT.search(question):
             return "malformed"
-        if question.lower() in seen:
+        if identity(question) in seen:
             return "repeated"
-        if not answer or _NO_ANSWER.match(answer) or answer.lower().rstrip("?") == question.lower().rstrip("?"):
+        if not answer or _NO_ANSWER.match(answer) or answer_key(answer) == answer_key(question):
             return "unanswered"
         return "kept" if found else "not found"
 

@@ -27,6 +27,7 @@ from rag_experiments.data.lines import Where
 from rag_experiments.data.passages import PassageStore, PassageWriter
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
+from rag_experiments.text import identity
 
 SPLITS = ("train", "dev", "test")
 LINE_BITS = 40
@@ -123,7 +124,7 @@ class Intake:
         check_text("title", title)
         if not text.strip() and not title.strip():
             raise BadRow("'text' is empty")
-        content = xxhash.xxh128(title.encode() + b"\x1f" + text.encode()).digest()
+        content = xxhash.xxh128(f"{identity(title)}\x1f{identity(text)}".encode()).digest()
         if repeatable:
             known = self._repeatable.setdefault(xxhash.xxh128(id.encode()).digest(), content)
             if known is not content:

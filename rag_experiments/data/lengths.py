@@ -13,6 +13,7 @@ import numpy as np
 from rag_experiments.errors import RequestError
 from rag_experiments.models import source
 from rag_experiments.schema import EncoderConfig, RunConfig
+from rag_experiments.text import word_count
 
 BATCH = 256
 
@@ -50,7 +51,7 @@ class Counter:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens (special ones included) or words of each text."""
         if self.tokenizer is None:
-            return [len(text.split()) for text in texts]
+            return [word_count(text) for text in texts]
         counts: list[int] = []
         for start in range(0, len(texts), BATCH):
             encoded = self.tokenizer.encode_batch_fast(list(texts[start : start + BATCH]))

@@ -27,10 +27,11 @@ from rag_experiments.data.split import split_questions
 from rag_experiments.errors import RequestError
 from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl
 from rag_experiments.schema import DataConfig
+from rag_experiments.text import VERSION
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 3
+IMPORT_VERSION = 4
 """Part of the cache's key: raised when the same files would be imported differently."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
 
@@ -139,7 +140,7 @@ def _import_key(config: DataConfig, fingerprint: str) -> str:
     """Of the content read and of every key that decides what is made of it; not of where it lies."""
     common = {entry.name for entry in dataclasses.fields(DataConfig)} - {"format", "titles"}
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in common}
-    text = json.dumps([IMPORT_VERSION, fingerprint, values], sort_keys=True, default=str)
+    text = json.dumps([IMPORT_VERSION, VERSION, fingerprint, values], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
 
 

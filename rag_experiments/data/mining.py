@@ -15,6 +15,7 @@ encoder's index and its memory-mapped vectors are what a corpus costs.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,16 +31,20 @@ from pydantic import Field
 from tqdm.auto import tqdm
 
 from rag_experiments.data.passages import PassageStore
-from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.queries import retrieval_query, shortened
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import NonNegativeInt, PositiveInt, RetrieverConfig
+from rag_experiments.text import identity, stands_in, word_count
 
 if TYPE_CHECKING:
     from rag_experiments.models.encoder import Encoder
 
+log = logging.getLogger(__name__)
+
 SHORTEST_ANSWER = 4
-"""Characters an answer must have to be looked for in passages: `no` is in all of them."""
+"""Characters an answer must have to be looked for in passages: `no` is in all of them. In a script that does not
+space its words two words' worth, two characters, are enough."""
 
 
 @dataclass(kw_only=True)
@@ -173,7 +178,7 @@ class Miner:
         gold_texts = self.passages.full_texts(golds)
         listed = question.negative_ids if self.options.keep_listed else ()
         barred = {*golds.tolist(), *self.passages.rows(listed).tolist()}
-        rows = self._in_range(ranked, barred, set(gold_texts))
+        rows = self._in_range(ranked, barred, {identity(text) for text in gold_texts})
         self.counts["candidates"] += len(rows)
         rows = self._by_margin(rows, golds, vector_D)
         rows = self._by_answer(rows, question)
@@ -190,7 +195,7 @@ class Miner:
         for rows in ranked:
             kept = [int(row) for row in rows if row >= 0 and int(row) not in barred]
             texts = self.passages.full_texts(kept)
-            kept = [row for row, text in zip(kept, texts, strict=True) if text not in gold_texts]
+            kept = [row for row, text in zip(kept, texts, strict=True) if identity(text) not in gold_texts]
             lists.append(kept[self.options.first_rank - 1 : self.options.last_rank])
         turns = (rows[place] for place in range(max(map(len, lists))) for rows in lists if place < len(rows))
         return list(dict.fromkeys(turns))
@@ -208,11 +213,11 @@ class Miner:
         return kept
 
     def _by_answer(self, rows: list[int], question: Question) -> list[int]:
-        answers = [_flat(answer) for answer in question.answers if len(answer.strip()) >= SHORTEST_ANSWER]
+        answers = [answer for answer in question.answers if _long_enough(answer)]
         if not self.options.answer_match or not answers or not rows:
             return rows
-        texts = [_flat(text) for text in self.passages.full_texts(rows)]
-        kept = [row for row, text in zip(rows, texts, strict=True) if not any(answer in text for answer in answers)]
+        texts = self.passages.full_texts(rows)
+        kept = [row for row, text in zip(rows, texts, strict=True) if not stands_in(answers, [text])]
         self.counts["answer"] += len(rows) - len(kept)
         return kept
 
@@ -272,8 +277,9 @@ def _search_bm25(queries: list[str], depth: int) -> np.ndarray:
     return retriever.search(queries, depth).rows_QK
 
 
-def _flat(text: str) -> str:
-    return " ".join(text.lower().split())
+def _long_enough(answer: str) -> bool:
+    answer = answer.strip()
+    return len(answer) >= SHORTEST_ANSWER or (not answer.isascii() and word_count(answer) > len(answer.split()))
 
 
 class CrossEncoderJudge:
@@ -296,13 +302,26 @@ class CrossEncoderJudge:
             raise RequestError(
                 f"mine.cross_encoder={path} has {self.model.config.num_labels} outputs; a cross-encoder has one"
             )
+        said = self.tokenizer.model_max_length  # 10 to the 30 where its files do not say
+        self.limit = said if said < 1_000_000 else int(self.model.config.max_position_embeddings)
+        self._around = self.tokenizer.num_special_tokens_to_add(pair=True)
         self.margin, self.batch_size, self._no_grad = margin, batch_size, torch.inference_mode
 
     def __call__(self, query: str, gold_texts: Sequence[str], texts: Sequence[str]) -> list[bool]:
-        """Which of `texts` stay."""
+        """Which of `texts` stay: all of them where the question alone leaves no room for a passage.
+
+        A query with turns gets half of what the model reads; the oldest turns go first.
+        """
+        (query,) = shortened([query], lambda queries: [self._length(one) > self.limit // 2 for one in queries])
+        if self._length(query) >= self.limit - self._around:
+            log.warning("a question is longer than the %d tokens that mine.cross_encoder reads: not judged", self.limit)
+            return [True] * len(texts)
         scores = self._scores(query, [*gold_texts, *texts])
         limit = min(scores[: len(gold_texts)]) - self.margin
         return [score <= limit for score in scores[len(gold_texts) :]]
+
+    def _length(self, query: str) -> int:
+        return len(self.tokenizer(query, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _scores(self, query: str, texts: list[str]) -> list[float]:
         scores: list[float] = []
@@ -310,7 +329,12 @@ class CrossEncoderJudge:
             for start in range(0, len(texts), self.batch_size):
                 part = texts[start : start + self.batch_size]
                 inputs = self.tokenizer(
-                    [query] * len(part), part, truncation="only_second", padding=True, return_tensors="pt"
+                    [query] * len(part),
+                    part,
+                    truncation="only_second",
+                    max_length=self.limit,
+                    padding=True,
+                    return_tensors="pt",
                 )
                 scores += self.model(**inputs.to(self.model.device)).logits[:, 0].float().tolist()
         return scores

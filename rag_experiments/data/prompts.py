@@ -94,7 +94,8 @@ class TruncationCounts:
 
     def as_metrics(self) -> dict[str, float]:
         """`truncation/…` to counts."""
-        return {f"truncation/{name}": float(value) for name, value in asdict(self).items()}
+        counts = {**asdict(self), "passages_cut": self.passages_dropped + self.passages_shortened}
+        return {f"truncation/{name}": float(value) for name, value in counts.items()}
 
     def sentence(self) -> str:
         """What to tell the user, or nothing where nothing was cut."""

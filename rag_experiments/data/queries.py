@@ -2,7 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from rag_experiments.data.schema import Question
+from rag_experiments.text import identity
+
+
+class Query(str):
+    """A retrieval query that knows its parts, so that who must shorten it drops turns and not the question.
+
+    Attributes:
+        question: the last line(s).
+        turns: what stands before it, oldest first.
+    """
+
+    question: str
+    turns: tuple[str, ...]
+
+    def __new__(cls, question: str, turns: Sequence[str] = ()) -> Query:
+        query = super().__new__(cls, "\n".join([*turns, question]))
+        query.question, query.turns = question, tuple(turns)
+        return query
+
+    def __getnewargs__(self) -> tuple[str, tuple[str, ...]]:  # type: ignore[override]
+        return self.question, self.turns
+
+    def without_oldest(self) -> Query:
+        """The same with one turn less."""
+        return Query(self.question, self.turns[1:])
+
+
+def shortened(queries: Sequence[str], too_long: Callable[[list[str]], list[bool]]) -> list[str]:
+    """Queries that fit: of those that do not, the oldest turns are dropped, one by one, never the question.
+
+    Args:
+        too_long: says of each query whether it does not fit.
+
+    A question that is too long without any turn stays too long: whoever cuts it does so at its end.
+    """
+    fitting = list(queries)
+    left = {number: query for number, query in enumerate(fitting) if isinstance(query, Query) and query.turns}
+    while left:
+        long = too_long(list(left.values()))
+        left = {number: query.without_oldest() for (number, query), one in zip(left.items(), long, strict=True) if one}
+        fitting = [left.get(number, query) for number, query in enumerate(fitting)]
+        left = {number: query for number, query in left.items() if query.turns}
+    return fitting
 
 
 def retrieval_query(question: Question, mode: str) -> str:
@@ -14,10 +59,10 @@ def retrieval_query(question: Question, mode: str) -> str:
     if mode == "none" or not question.history:
         return question.question
     turns = [turn.content for turn in question.history if mode == "all" or turn.role == "user"]
-    return "\n".join([*turns, question.question])
+    return Query(question.question, turns)
 
 
 def question_key(question: Question) -> str:
-    """What two questions that ask the same have in common: text and history, case and spaces aside."""
+    """What two questions that ask the same have in common: text and history, spelling and spaces aside."""
     turns = [turn.content for turn in question.history]
-    return "\n".join(" ".join(text.lower().split()) for text in [*turns, question.question])
+    return "\n".join(identity(text) for text in [*turns, question.question])

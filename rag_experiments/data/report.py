@@ -7,7 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from rag_experiments.data.queries import question_key, retrieval_query
 from rag_experiments.data.schema import Passage, Question
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import RunConfig
+from rag_experiments.text import identity, stands_in
 
 SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
 
@@ -231,25 +232,24 @@ def _leave_out(intake: Intake, needs: Sequence[str]) -> None:
 
 
 def _same_texts(data: RagData, folder: Path) -> dict[str, str]:
-    """Passage id to the first id with the same title and text."""
+    """Passage id to the first id with the same title and text, spelling and spaces aside."""
     hashes = Column(folder / "texts")
     for passage in data.passages:
-        hashes.append(xxhash.xxh64_intdigest(f"{passage.title}\x1f{passage.text}".encode()))
+        hashes.append(xxhash.xxh64_intdigest("\x1f".join(_content(passage)).encode()))
     same: dict[str, str] = {}
     for values, rows in sorted_runs(hashes.values(), folder):
         for place in np.flatnonzero(values[1:] == values[:-1]):
             earlier, later = data.passages[int(rows[place])], data.passages[int(rows[place + 1])]
-            if replace(earlier, id="") == replace(later, id=""):
+            if _content(earlier) == _content(later):
                 same[later.id] = same.get(earlier.id, earlier.id)
     hashes.remove()
     return same
 
 
+def _content(passage: Passage) -> tuple[str, str]:
+    return identity(passage.title), identity(passage.text)
+
+
 def answer_in_passages(question: Question, data: RagData) -> bool:
-    """Whether one of the answers stands in one of the gold passages, case and spaces aside."""
-    texts = [_flat(text) for text in data.passages.full_texts(data.passages.rows(question.positive_ids))]
-    return any(_flat(answer) in text for answer in question.answers for text in texts)
-
-
-def _flat(text: str) -> str:
-    return " ".join(text.lower().split())
+    """Whether one of the answers stands in one of the gold passages word for word, in whatever spelling."""
+    return stands_in(question.answers, data.passages.full_texts(data.passages.rows(question.positive_ids)))

@@ -14,6 +14,7 @@ from rag_experiments.data.passages import PassageStore
 from rag_experiments.data.queries import question_key
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
+from rag_experiments.text import identity
 
 if TYPE_CHECKING:
     from rag_experiments.data.intake import Asked
@@ -79,7 +80,7 @@ def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
         yield f"group {one.group}"
     # One passage has one text, so that its id need not be a bond as well.
     for text in store.full_texts(store.rows(one.question.positive_ids)):
-        yield f"text {hashlib.sha256(text.encode('utf-8')).hexdigest()}"
+        yield f"text {hashlib.sha256(identity(text).encode('utf-8')).hexdigest()}"
 
 
 def _take(ranked: list[list[Asked]], wanted: int, leave: int) -> list[Asked]:

@@ -134,6 +134,8 @@ def answer_metrics(answer: str, references: Sequence[str], passages: Sequence[st
     if references:
         measured["exact_match"] = text_metrics.exact_match(answer, references)
         measured["f1"] = text_metrics.f1(answer, references)
+        measured["squad_exact_match"] = text_metrics.squad_exact_match(answer, references)
+        measured["squad_f1"] = text_metrics.squad_f1(answer, references)
         measured["rouge_l"] = text_metrics.rouge_l(answer, references)
     if passages is None:
         return measured

@@ -1,8 +1,13 @@
 """Metrics of one generated answer: pure functions of text, 0 to 1, higher is better.
 
+What is a word, and when two spellings are one, `rag_experiments.text` says: the same in every metric and script.
+
 - `exact_match`, `f1`: SQuAD's (Rajpurkar et al. 2016), with the 2.0 script's rule for empty answers; the best
-  over the references.
-- `rouge_l`: F-measure of `rouge-score`, without stemming, with a tokeniser that keeps non-Latin letters.
+  over the references. `text.answer_words` says where the words differ from SQuAD's: in English nowhere but for
+  typographic quotes, dashes and accents written apart.
+- `squad_exact_match`, `squad_f1`: what SQuAD's official script would say, for comparison with published English
+  figures.
+- `rouge_l`: F-measure of `rouge-score`, without stemming.
 - `answer_in_passages`: whether a reference stands in a passage as a run of tokens (DPR's `has_answer`).
 - `f1_to_passages`, `precision_to_passages`: is the answer made of the passages' words? Knowledge-F1 (Shuster et
   al. 2021) and K-precision (Adlakha et al. 2023), proxies for faithfulness.
@@ -14,39 +19,68 @@ from __future__ import annotations
 import re
 import string
 import sys
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
+from rag_experiments import text as texts
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
-_WORDS = re.compile(r"[^\W_]+")
-_TOKENS = re.compile(r"\w+|[^\w\s]")
-
-
-def normalise_answer(text: str) -> str:
-    """SQuAD's: lower case, no ASCII punctuation, no English articles, single spaces."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, references: Iterable[str]) -> float:
-    """1.0 where the prediction equals a reference once both are normalised. No references: 0."""
-    return float(normalise_answer(prediction) in _normalised(references))
+    """1.0 where the prediction has a reference's words in its order. No references: 0."""
+    wanted = texts.answer_key(prediction)
+    return float(
+        any(
+            texts.answer_key(reference) == wanted and (wanted != "" or texts.same_without_words(prediction, reference))
+            for reference in _meaningful(references, texts.answer_key)
+        )
+    )
+
+
+def _meaningful(references: Iterable[str], key: Callable[[str], str]) -> list[str]:
+    """References of which something is left. A reference without says "no answer" where every one is such, as in
+    SQuAD's script, and nothing beside others."""
+    found = list(references)
+    return [reference for reference in found if key(reference)] or found
 
 
 def f1(prediction: str, references: Iterable[str]) -> float:
-    """Token F1 with the best reference. Two answers that normalise to nothing are equal: 1."""
-    tokens = normalise_answer(prediction).split()
-    return max((_token_f1(tokens, reference.split()) for reference in _normalised(references)), default=0.0)
+    """F1 of words with the best reference. Without a word on either side it is 1 or 0 as `exact_match`."""
+    words = texts.answer_words(prediction)
+    scores = (
+        _token_f1(words, wanted)
+        if (wanted := texts.answer_words(reference)) or words
+        else float(texts.same_without_words(prediction, reference))
+        for reference in _meaningful(references, texts.answer_key)
+    )
+    return max(scores, default=0.0)
 
 
-def _normalised(references: Iterable[str]) -> list[str]:
-    """A reference of which nothing is left says "no answer", as SQuAD's has it where every one is such, and nothing
-    beside others."""
-    found = [normalise_answer(reference) for reference in references]
-    return [text for text in found if text] or found
+def squad_normalise(text: str) -> str:
+    """SQuAD's script: lower case, no ASCII punctuation, no English articles, single spaces."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def squad_exact_match(prediction: str, references: Iterable[str]) -> float:
+    """`exact_match` by SQuAD's script."""
+    wanted = squad_normalise(prediction)
+    return float(any(squad_normalise(reference) == wanted for reference in _meaningful(references, squad_normalise)))
+
+
+def squad_f1(prediction: str, references: Iterable[str]) -> float:
+    """`f1` by SQuAD's script."""
+    tokens = squad_normalise(prediction).split()
+    return max(
+        (
+            _token_f1(tokens, squad_normalise(reference).split())
+            for reference in _meaningful(references, squad_normalise)
+        ),
+        default=0.0,
+    )
 
 
 def _token_f1(prediction: list[str], reference: list[str]) -> float:
@@ -56,11 +90,11 @@ def _token_f1(prediction: list[str], reference: list[str]) -> float:
     return 2 * same / (len(prediction) + len(reference))
 
 
-class _UnicodeTokenizer:
+class _Words:
     """`rouge-score`'s own drops every letter outside a-z; on ASCII text this one gives the same tokens."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORDS.findall(text.lower())
+        return texts.words(text)
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +106,7 @@ def _rouge() -> Any:
         # absl, which it brings, logs to what standard error is now and closes that whenever logging is configured
         # anew, as Hydra does for each job: a redirected one would be lost to everybody else.
         absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
-    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_UnicodeTokenizer())
+    return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
 
 
 def rouge_l(prediction: str, references: Iterable[str]) -> float:
@@ -82,17 +116,8 @@ def rouge_l(prediction: str, references: Iterable[str]) -> float:
 
 
 def answer_in_passages(references: Iterable[str], passages: Iterable[str]) -> float:
-    """1.0 where some reference stands in some passage, compared token by token (`art` is not in `party`)."""
-    needles = [f" {tokens} " for tokens in map(_spaced, references) if tokens]
-    for passage in passages:
-        hay = f" {_spaced(passage)} "
-        if any(needle in hay for needle in needles):
-            return 1.0
-    return 0.0
-
-
-def _spaced(text: str) -> str:
-    return " ".join(_TOKENS.findall(unicodedata.normalize("NFC", text).casefold()))
+    """1.0 where some reference stands in some passage, token by token (`art` is not in `party`)."""
+    return float(texts.stands_in(list(references), list(passages)))
 
 
 def f1_to_passages(prediction: str, passages: Iterable[str]) -> float:
@@ -102,9 +127,9 @@ def f1_to_passages(prediction: str, passages: Iterable[str]) -> float:
 
 def precision_to_passages(prediction: str, passages: Iterable[str]) -> float:
     """Share of the prediction's tokens that stand in some passage. An empty prediction invents nothing: 1."""
-    tokens = normalise_answer(prediction).split()
-    known = {token for passage in passages for token in normalise_answer(passage).split()}
-    return sum(token in known for token in tokens) / len(tokens) if tokens else 1.0
+    words = texts.answer_words(prediction)
+    known = {word for passage in passages for word in texts.answer_words(passage)}
+    return sum(word in known for word in words) / len(words) if words else 1.0
 
 
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,11 +19,24 @@ from rag_experiments.schema import EvaluationConfig
 if TYPE_CHECKING:
     from rag_experiments.retrieval.retriever import Retriever
 
+log = logging.getLogger(__name__)
+
 CONTRACT_CUTOFFS = (1, 4)
 """Measured whatever `evaluation.cutoffs` says: other tools, and `metric_for_best_model`, rely on these names."""
 MAIN_METRICS = ("recall@1", "recall@4")
 """The ones that carry `…_ci_low` and `…_ci_high`."""
 _MRR_DEPTH = 10
+LOUD = 0.02
+"""Share of the queries that may lose something before a warning says so."""
+
+
+@runtime_checkable
+class CutsQueries(Protocol):
+    """An encoder that says how many queries are too long for it."""
+
+    def queries_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` lose something."""
+        ...
 
 
 class RetrievalEvaluator(Evaluator):
@@ -43,6 +57,7 @@ class RetrievalEvaluator(Evaluator):
         self.query_history = query_history
         self.seed = seed
         self.given = given
+        self._warned = False
         self.cutoffs = {*CONTRACT_CUTOFFS, *config.cutoffs}
 
     @property
@@ -65,7 +80,24 @@ class RetrievalEvaluator(Evaluator):
             )
         ]
         metrics = summarise(rows, MAIN_METRICS, self.config.bootstrap, self.seed)
-        return EvaluationResult({**metrics, "questions": float(len(rows)), "seconds/retrieval": seconds}, rows)
+        metrics |= {"questions": float(len(rows)), "seconds/retrieval": seconds}
+        return EvaluationResult({**metrics, "truncation/queries_cut": float(self._queries_cut(queries))}, rows)
+
+    def _queries_cut(self, queries: Sequence[str]) -> int:
+        """Queries that the retriever's encoder reads without their oldest turns, or without the question's end."""
+        encoder = getattr(getattr(self.retriever, "dense", self.retriever), "encoder", None)
+        if not isinstance(encoder, CutsQueries) or not queries:
+            return 0
+        cut = encoder.queries_cut(queries)
+        if cut > LOUD * len(queries) and not self._warned:
+            self._warned = True
+            log.warning(
+                "%d of %d queries are longer than model.max_query_length: the oldest turns are left out, then the "
+                "end of the question",
+                cut,
+                len(queries),
+            )
+        return cut
 
     def _search(self, queries: list[str]) -> tuple[list[list[str]], list[list[float]]]:
         if not queries:

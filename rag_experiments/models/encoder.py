@@ -20,6 +20,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rag_experiments.data.queries import Query, shortened
 from rag_experiments.errors import RequestError
 from rag_experiments.models import encoder_files
 from rag_experiments.models.cpu_attention import use_cpu_attention
@@ -121,8 +122,18 @@ class Encoder(nn.Module):
             return _fp32_at_least(queries_QD) @ _fp32_at_least(passages_PD).T
 
     def tokenize_queries(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids a question, prefix in front, cut to `max_query_length`, not padded."""
-        return self._tokenize(texts, self.config.query_prefix or "", self.config.max_query_length)
+        """Token ids a question, prefix in front, at most `max_query_length`, not padded.
+
+        A query too long loses its oldest turns; a question that is too long alone loses its end.
+        """
+        fitting = texts
+        if any(isinstance(text, Query) and text.turns for text in texts):  # else there is nothing to drop
+            fitting = shortened(texts, self._too_long)
+        return self._tokenize(fitting, self.config.query_prefix or "", self.config.max_query_length)
+
+    def queries_cut(self, texts: Sequence[str]) -> int:
+        """How many of these queries are too long, and lose turns or the end of the question."""
+        return sum(self._too_long(list(texts)))
 
     def tokenize_passages(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids a passage, prefix in front, cut to `max_passage_length`, not padded."""
@@ -200,14 +211,20 @@ class Encoder(nn.Module):
         last: Any = self.dense[-1] if len(self.dense) else None
         return int(self.backbone.config.hidden_size if last is None else last.linear.out_features)
 
-    def _tokenize(self, texts: Sequence[str], prefix: str, length: int | None) -> list[list[int]]:
+    def _too_long(self, texts: list[str]) -> list[bool]:
+        limit = self.config.max_query_length or self.tokenizer.model_max_length
+        ids = self._tokenize(texts, self.config.query_prefix or "", None, whole=True)
+        return [len(row) > limit for row in ids]
+
+    def _tokenize(self, texts: Sequence[str], prefix: str, length: int | None, whole: bool = False) -> list[list[int]]:
         if not len(texts):
             return []
         encoded = self.tokenizer(
             [prefix + text for text in texts],
-            truncation=True,
+            truncation=not whole,
             max_length=length,
             padding=False,
+            verbose=False,
             return_attention_mask=False,
             return_token_type_ids=False,
         )

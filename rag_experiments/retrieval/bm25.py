@@ -1,6 +1,7 @@
 """Retrieval by words: BM25 (Robertson & Zaragoza 2009), with the `bm25s` library (Lù 2024).
 
-English stop words and stemming, as in most published baselines. The index is cached by corpus and parameters and
+Words of every script (`rag_experiments.text`); English stop words, and English stemming of Latin-script words, as in
+most published baselines. The index is cached by corpus, parameters and the version of the rules for words, and
 memory-mapped when it is opened again.
 """
 
@@ -8,24 +9,38 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import unidata_version
 
 import bm25s
 import numpy as np
 import Stemmer
+from bm25s.stopwords import STOPWORDS_EN
 from filelock import FileLock
 
+from rag_experiments import text as texts
 from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
 
 if TYPE_CHECKING:
     from rag_experiments.data.passages import PassageStore
     from rag_experiments.schema import RetrieverConfig
 
+log = logging.getLogger(__name__)
+
 BLOCK = 65_536
 """Passages whose text is in memory at a time while they are tokenised."""
+STOP_WORDS = frozenset((*STOPWORDS_EN, "i"))
+"""bm25s leaves out every word of one letter, `C` of `vitamin C` too. They are kept here, so that the English pronoun
+must be named: it stands in every third question of a person."""
+LONGEST_KEPT = 32
+"""Characters of the longest run of letters that is remembered while an index is built."""
+FEWEST_QUESTIONS = 4
+"""Of a search that is warned about: one question of unknown words says nothing about the data."""
 
 
 class BM25Retriever(Retriever):
@@ -36,6 +51,7 @@ class BM25Retriever(Retriever):
         self.passages = passages
         self.cache = cache
         self._index: bm25s.BM25 | None = None
+        self._warned = False
 
     def search(self, queries: Sequence[str], k: int) -> SearchResult:
         """See `Retriever.search`."""
@@ -43,19 +59,32 @@ class BM25Retriever(Retriever):
         result = empty_result(len(queries), k)
         if not len(queries):
             return result
-        tokens = _tokenize(list(queries))
+        tokens = _tokenize(queries)
         vocabulary = self.index.vocab_dict
         # bm25s refuses a question of unknown words only; such a one finds nothing.
         known = [i for i, words in enumerate(tokens) if any(word in vocabulary for word in words)]
+        self._warn(len(queries), len(queries) - len(known))
         if known:
             rows_QK, scores_QK = self.index.retrieve([tokens[i] for i in known], k=k, show_progress=False)
             result.rows_QK[known] = np.where(scores_QK > 0, rows_QK, -1)
             result.scores_QK[known] = np.where(scores_QK > 0, scores_QK, -np.inf)
         return result
 
+    def _warn(self, asked: int, lost: int) -> None:
+        """Say once that most questions share no word with any passage."""
+        if not self._warned and asked >= FEWEST_QUESTIONS and 2 * lost > asked:
+            self._warned = True
+            log.warning(
+                "retriever=bm25 finds nothing for %d of %d questions: they share no word with any passage. Are "
+                "questions and passages in one language?",
+                lost,
+                asked,
+            )
+
     def fingerprint(self) -> str:
-        """A hash of the corpus and the two parameters."""
-        parameters = [bm25s.__version__, self.passages.content_hash, self.config.bm25_k1, self.config.bm25_b]
+        """A hash of the corpus, the two parameters, and what decides the words."""
+        words = [texts.VERSION, unidata_version, Stemmer.version()]
+        parameters = [bm25s.__version__, words, self.passages.content_hash, self.config.bm25_k1, self.config.bm25_b]
         return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:32]
 
     def save(self, folder: Path) -> None:
@@ -86,19 +115,50 @@ class BM25Retriever(Retriever):
 
     def _build(self) -> bm25s.BM25:
         """Tokenise block by block into word numbers (4 bytes a word, not a Python string), then index."""
-        vocabulary: dict[str, int] = {}
+        numbers = _Numbers()
         ids: list[np.ndarray] = []
         for start in range(0, len(self.passages), BLOCK):
             rows = slice(start, min(start + BLOCK, len(self.passages)))
-            for words in _tokenize(self.passages.full_texts(rows)):
-                numbers = [vocabulary.setdefault(word, len(vocabulary)) for word in words]
-                ids.append(np.array(numbers, dtype=np.int32))
+            for text in self.passages.full_texts(rows):
+                found = [number for run in texts.index_runs(text) for number in numbers[run]]
+                ids.append(np.array(found, dtype=np.int32))
         index = bm25s.BM25(k1=self.config.bm25_k1, b=self.config.bm25_b, method="lucene")
-        index.index(bm25s.tokenization.Tokenized(ids=ids, vocab=vocabulary), show_progress=False)
+        index.index(bm25s.tokenization.Tokenized(ids=ids, vocab=numbers.vocabulary), show_progress=False)
         return index
 
 
-def _tokenize(texts: list[str]) -> list[list[str]]:
-    """Lower-cased, stemmed words without the English stop words."""
-    stem: Callable[[list[str]], list[str]] = Stemmer.Stemmer("english").stemWords
-    return bm25s.tokenize(texts, stopwords="en", stemmer=stem, return_ids=False, show_progress=False)
+class _Numbers(dict[str, tuple[int, ...]]):
+    """A run of letters to the numbers of its terms; a run met before is one look-up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vocabulary: dict[str, int] = {}
+
+    def __missing__(self, run: str) -> tuple[int, ...]:
+        numbers = tuple(self.vocabulary.setdefault(term, len(self.vocabulary)) for term in _terms(run))
+        if len(run) <= LONGEST_KEPT:  # words come again, sentences of a script without spaces do not
+            self[run] = numbers
+        return numbers
+
+
+def terms_of(text: str) -> list[str]:
+    """What a text is indexed, and asked for, by."""
+    return [term for run in texts.index_runs(text) for term in _terms(run)]
+
+
+def _tokenize(queries: Sequence[str]) -> list[list[str]]:
+    return [terms_of(query) for query in queries]
+
+
+def _terms(run: str) -> list[str]:
+    """The terms of a run of letters: stop words left out, Latin-script words stemmed."""
+    return [
+        _stemmer().stemWord(term) if texts.is_latin(term) else term
+        for term in texts.index_terms(run)
+        if term not in STOP_WORDS
+    ]
+
+
+@lru_cache(maxsize=1)
+def _stemmer() -> Stemmer.Stemmer:
+    return Stemmer.Stemmer("english")

@@ -175,6 +175,7 @@ def test_counts():
     assert counts.as_metrics() == {
         "truncation/prompts": 2.0,
         "truncation/prompts_truncated": 1.0,
+        "truncation/passages_cut": 1.0,
         "truncation/passages_dropped": 1.0,
         "truncation/passages_shortened": 0.0,
         "truncation/turns_dropped": 0.0,

@@ -118,7 +118,7 @@ def test_oracle_answers_stand_at_their_own_questions():
         assert rows["q2"]["metrics"]["oracle_exact_match"] == 0
         assert not any(name.startswith("oracle") for name in rows["q3"]["metrics"])
         assert {name for name in rows["q1"]["metrics"] if name.startswith("oracle")} == {
-            "oracle_exact_match", "oracle_f1", "oracle_rouge_l",
+            "oracle_exact_match", "oracle_f1", "oracle_rouge_l", "oracle_squad_exact_match", "oracle_squad_f1",
         }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
+from rag_experiments import text as texts
 from rag_experiments.evaluation import metrics
 from rag_experiments.evaluation.ranking import ranking_metrics
 
@@ -23,6 +24,8 @@ FIGURES = {
     "exact_match": metrics.exact_match,
     "f1": metrics.f1,
     "rouge_l": metrics.rouge_l,
+    "squad_exact_match": metrics.squad_exact_match,
+    "squad_f1": metrics.squad_f1,
 }
 
 
@@ -38,7 +41,7 @@ def test_answer_metrics_lie_between_0_and_1_and_the_order_of_references_is_nothi
 
 
 @few
-@given(answers, st.lists(answers.filter(metrics.normalise_answer), min_size=1, max_size=4))
+@given(answers, st.lists(answers.filter(texts.answer_key), min_size=1, max_size=4))
 def test_the_best_reference_counts(prediction, wanted) -> None:
     for name, measure in FIGURES.items():
         assert measure(prediction, wanted) == max(measure(prediction, [one]) for one in wanted), name
@@ -48,7 +51,7 @@ def test_the_best_reference_counts(prediction, wanted) -> None:
 @given(answers)
 def test_an_answer_equals_itself_and_normalising_twice_changes_nothing(text) -> None:
     assert metrics.exact_match(text, [text]) == metrics.f1(text, [text]) == 1
-    assert metrics.normalise_answer(metrics.normalise_answer(text)) == metrics.normalise_answer(text)
+    assert metrics.squad_normalise(metrics.squad_normalise(text)) == metrics.squad_normalise(text)
 
 
 def shared_tokens(one: list[str], other: list[str]) -> int:
@@ -64,7 +67,7 @@ def shared_tokens(one: list[str], other: list[str]) -> int:
 @few
 @given(answers, answers, st.randoms(use_true_random=False))
 def test_f1_is_the_harmonic_mean_of_precision_and_recall_in_any_order_of_tokens(prediction, reference, chance) -> None:
-    one, other = (metrics.normalise_answer(text).split() for text in (prediction, reference))
+    one, other = (texts.answer_words(text) for text in (prediction, reference))
     value = metrics.f1(prediction, [reference])
     same = shared_tokens(one, other)
     if same:
@@ -93,7 +96,7 @@ def stands_in(needle: list[str], hay: list[str]) -> bool:
 @few
 @given(st.lists(answers, max_size=3), st.lists(answers, max_size=3))
 def test_an_answer_stands_in_a_passage_where_its_tokens_follow_each_other_there(wanted, passages) -> None:
-    tokens = [[re.findall(r"\w+|[^\w\s]", text.casefold()) for text in texts] for texts in (wanted, passages)]
+    tokens = [[re.findall(r"\w+|[^\w\s]", text.casefold()) for text in given] for given in (wanted, passages)]
     expected = any(stands_in(needle, hay) for needle in tokens[0] for hay in tokens[1])
     assert metrics.answer_in_passages(wanted, passages) == float(expected)
 
@@ -101,8 +104,8 @@ def test_an_answer_stands_in_a_passage_where_its_tokens_follow_each_other_there(
 @few
 @given(answers, st.lists(answers, max_size=3))
 def test_precision_to_passages_is_the_share_of_known_tokens(prediction, passages) -> None:
-    tokens = metrics.normalise_answer(prediction).split()
-    known = [any(token in metrics.normalise_answer(text).split() for text in passages) for token in tokens]
+    tokens = texts.answer_words(prediction)
+    known = [any(token in texts.answer_words(text) for text in passages) for token in tokens]
     assert metrics.precision_to_passages(prediction, passages) == (known.count(True) / len(known) if known else 1)
 
 

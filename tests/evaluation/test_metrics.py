@@ -23,8 +23,8 @@ from rag_experiments.evaluation import metrics
         ("", ""),
     ],
 )
-def test_normalise_answer_is_squads(text: str, normalised: str) -> None:
-    assert metrics.normalise_answer(text) == normalised
+def test_squad_normalise_is_the_official_scripts(text: str, normalised: str) -> None:
+    assert metrics.squad_normalise(text) == normalised
 
 
 @pytest.mark.parametrize(

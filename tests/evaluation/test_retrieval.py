@@ -181,5 +181,5 @@ def test_no_questions() -> None:
     result = judge.evaluate([])
     assert result.rows == []
     assert retriever.asked == [], "an index is not asked for nothing"
-    assert result.metrics.keys() == {"questions", "seconds/retrieval"}
+    assert result.metrics.keys() == {"questions", "seconds/retrieval", "truncation/queries_cut"}
     assert result.metrics["questions"] == 0
