@@ -62,6 +62,12 @@ FORMER = {
     "save_safetensors": "nothing: weights are always safetensors",
 }
 
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Former names to those since transformers 5.23. Either is understood, whichever transformers is installed."""
+
 _STRICTLY_POSITIVE = {
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -142,13 +148,14 @@ def _annotation(text: str) -> Any:
 
 
 def check_trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with its values converted to their types.
+    """`given` with its values converted to their types, under the names that the installed transformers has.
 
     Raises:
         RequestError: an unknown, former or run-decided field, a wrong type, a value out of range.
     """
     known = fields()
     checked = {}
+    given = _under_known_names(given, known)
     for name, value in given.items():
         key = f"trainer.{name}"
         if name in FORMER and name not in known:
@@ -160,6 +167,15 @@ def check_trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
             raise RequestError(f"{key} cannot be set: {ELSEWHERE[name]}")
         checked[name] = _checked_value(key, name, value, known[name])
     return checked
+
+
+def _under_known_names(given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """`given`, what was renamed under the name that `known` has."""
+    for old, new in RENAMED.items():
+        if old in given and new in given:
+            raise RequestError(f"trainer.{old} and trainer.{new} are one setting under two names: give one of them")
+    names = RENAMED if "activation_checkpointing" in known else {new: old for old, new in RENAMED.items()}
+    return {names.get(name, name): value for name, value in given.items()}
 
 
 def _checked_value(key: str, name: str, value: Any, annotation: Any) -> Any:
