@@ -23,7 +23,7 @@ LOWER = (">=", "==", "~=")
 
 
 def requirements(pyproject: Path = PYPROJECT) -> Iterator[tuple[str, Requirement]]:
-    """Every dependency that is named, with where: `build`, `main` or the extra's name. Extras of our own are left out."""
+    """Every dependency, with where it is named: `build`, `main` or the extra. Extras of our own are left out."""
     content = tomllib.loads(pyproject.read_text(encoding="utf-8"))
     project = content["project"]
     groups = {"build": content["build-system"]["requires"], "main": project["dependencies"]}

@@ -19,7 +19,11 @@ CASES = {
     "we warn by a library": ("rag_experiments/own.py", "import library\nlibrary.warns()", False),
     "we make it log": ("rag_experiments/own.py", "import library\nlibrary.logs()", False),
     "it says something else": ("rag_experiments/own.py", "import library\nlibrary.quiet()", True),
-    "we call it through a forwarder": ("rag_experiments/own.py", "import torch.utils._contextlib as f\nf.warns()", False),
+    "we call it by a forwarder": (
+        "rag_experiments/own.py",
+        "from torch.utils import _contextlib as f\nf.warns()",
+        False,
+    ),
     "another library's call": ("rag_experiments/own.py", "import between\nbetween.warns()", True),
 }
 

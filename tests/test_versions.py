@@ -83,7 +83,7 @@ def test_a_run_is_evaluated_again_and_compared(place, tmp_path):
     assert "ctl" in (tmp_path / "table.html").read_text(encoding="utf-8")
 
 
-def test_the_dashboard_answers(place, serve, tmp_path):
+def test_the_dashboard_answers(place, serve, tmp_path):  # noqa: F811
     runs.RunDirectory.create(place["root"] / "runs" / "one").update_status(state="completed", algorithm="ctl")
     page = serve(place["root"] / "runs", cache=tmp_path / "cache").get("/runs")
     assert page.status == 200
@@ -116,5 +116,5 @@ def test_floors_refuses_a_dependency_without_one_bound(bounds, tmp_path):
         f"[build-system]\nrequires = []\n[project]\ndependencies = {lists['main']}\n"
         f"[project.optional-dependencies]\nextra = {lists['extra']}\n"
     )
-    with pytest.raises(ValueError, match="lower bound|another group"):
+    with pytest.raises(ValueError, match=r"lower bound|another group"):
         floors.floors(file)

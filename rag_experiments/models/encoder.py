@@ -187,6 +187,10 @@ class Encoder(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The backbone's (`trainer.neftune_noise_alpha` adds its noise there)."""
+        return self.backbone.get_input_embeddings()
+
     def activation_checkpointing_enable(
         self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **more: Any
     ) -> None:
