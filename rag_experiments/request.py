@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_experiments import runs
+from rag_experiments import processes, runs
 from rag_experiments.config import check_algorithm, check_common
 from rag_experiments.data.load import RagData, check_needs, load_data
 from rag_experiments.errors import RequestError, did_you_mean
@@ -194,6 +194,10 @@ def check_launch(config: RunConfig, resolved: dict[str, Any]) -> None:
     for variable, name in (("ACCELERATE_USE_FSDP", "fsdp"), ("ACCELERATE_USE_DEEPSPEED", "deepspeed")):
         if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
             raise RequestError(f"accelerate launch was told to use {name}, which is not supported: {REFUSED[name]}")
+    if config.trainer.get("ddp_backend") and not processes.several():
+        raise RequestError(
+            "trainer.ddp_backend is for several processes and this run has one: leave it out, or torchrun"
+        )
     if config.trainer.get("use_liger_kernel") and config.model.kind == "encoder":
         raise RequestError("trainer.use_liger_kernel=true: Liger has kernels for language models, not for an encoder")
     check_packages(config.trainer, _models(resolved))

@@ -58,8 +58,7 @@ def test_the_group_of_processes_is_made_with_the_users_backend_and_timeout(monke
 
     monkeypatch.setattr(build, "PartialState", state)
     monkeypatch.setattr(build, "on_one_device", lambda args: args)
-    monkeypatch.setattr(build, "TrainingArguments", SimpleNamespace)
-    monkeypatch.setattr(build.TrainingArguments, "ddp_timeout", 1800, raising=False)
+    monkeypatch.setattr(build, "TrainingArguments", type("Arguments", (SimpleNamespace,), {"ddp_timeout": 1800}))
     made(use_cpu=False, ddp_timeout=77, ddp_backend="gloo")
     made(use_cpu=False)
     assert calls == [

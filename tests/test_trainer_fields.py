@@ -84,7 +84,6 @@ WORKS: dict[str, Any] = {
     "ddp_bucket_cap_mb": 1,
     "ddp_broadcast_buffers": True,
     "ddp_static_graph": True,
-    "ddp_backend": "gloo",
     "ddp_timeout": 60,
     "debug": "underflow_overflow",
     "skip_memory_metrics": False,
@@ -94,6 +93,7 @@ WORKS: dict[str, Any] = {
 NOT_HERE = {
     "fp16": (True, "needs a GPU"),
     "tf32": (True, "tf32"),
+    "ddp_backend": ("gloo", "this run has one"),
     "label_smoothing_factor": (0.1, "has no smoothing"),
     "use_liger_kernel": (True, "not for an encoder"),
 }
@@ -134,9 +134,16 @@ def test_a_renamed_field_is_one_setting_under_either_name(old, new):
         check_trainer_arguments({old: values, new: values})
 
 
+def in_hydra(value: Any) -> str:
+    """JSON, but for a mapping's keys, which stand there without quotes."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{json.dumps(one)}" for key, one in value.items()) + "}"
+    return json.dumps(value)
+
+
 def run_with(trainer: dict[str, Any], model: Path, data: Path, root: Path) -> list[str]:
     """The command line of a small CTL run with these of Trainer's arguments."""
-    given = [f"++trainer.{name}={json.dumps(value)}" for name, value in trainer.items()]
+    given = [f"++trainer.{name}={in_hydra(value)}" for name, value in trainer.items()]
     sparse = ["evaluation.zero_shot=false", "evaluation.splits=[dev]", "evaluation.bootstrap=0"]
     return [*request(model, data, root, *sparse), *given, f"hydra.run.dir={root}/run"]
 
