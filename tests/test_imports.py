@@ -14,7 +14,16 @@ PACKAGE = Path(__file__).parents[1] / "rag_experiments"
 # A module may import its own layer and those before it.
 LAYERS = [
     {"errors"},
-    {"schema", "files", "credentials", "provenance", "outcome", "trainer_arguments", "tracking_names"},
+    {
+        "schema",
+        "files",
+        "credentials",
+        "provenance",
+        "outcome",
+        "trainer_arguments",
+        "tracking_names",
+        "extra_packages",
+    },
     {"run_directory", "processes", "recording", "runs", "data"},
     {"models"},
     {"config", "groups", "values", "cli", "tracking"},
