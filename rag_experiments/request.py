@@ -5,18 +5,21 @@ The order is the order of cost: what needs no torch first, then the data, then t
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_experiments import runs
+from rag_experiments import processes, runs
 from rag_experiments.config import check_algorithm, check_common
 from rag_experiments.data.load import RagData, check_needs, load_data
 from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.extra_packages import check_packages
 from rag_experiments.models import source
 from rag_experiments.schema import RunConfig
+from rag_experiments.trainer_arguments import REFUSED
 
 
 @dataclass(kw_only=True)
@@ -49,6 +52,7 @@ def check_request(composed: DictConfig) -> Request:
         RequestError: with the one sentence that the user reads.
     """
     config, resolved = check_common(composed)
+    check_launch(config, resolved)
     check_sources(config, resolved)
     data = load_data(config.data, cache_dir(config))
     trainer_class = check_with_data(config, data)
@@ -73,6 +77,7 @@ def check_with_data(config: RunConfig, data: RagData) -> Any:
     check_needs(data, trainer_class.needs, config.algorithm.name)
     trainer_class.check_data(config, data)
     check_best_metric(config, data, trainer_class)
+    check_batch(config, len(data.splits["train"]))
     check_trainer_fits(config, trainer_class)
     return trainer_class
 
@@ -85,6 +90,19 @@ def check_sizes(config: RunConfig, data: RagData) -> None:
     for split in ("train", *config.evaluation.splits):
         if not data.splits.get(split):
             raise RequestError(f"data.path={config.data.path}: the {split} split has no questions")
+
+
+def check_batch(config: RunConfig, questions: int) -> None:
+    """Raise `RequestError` where dropping the last, incomplete batch leaves none."""
+    if not config.trainer.get("dataloader_drop_last"):
+        return
+    batch, count = config.trainer.get("per_device_train_batch_size", 8), int(os.environ.get("WORLD_SIZE", "1"))
+    if questions < batch * count:
+        each = f" on each of {count} processes" if count > 1 else ""
+        raise RequestError(
+            f"trainer.dataloader_drop_last=true leaves no batch: {questions} training questions, "
+            f"trainer.per_device_train_batch_size={batch}{each}"
+        )
 
 
 def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> None:
@@ -171,15 +189,34 @@ def check_training_arguments(config: RunConfig) -> None:
         raise RequestError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
+def check_launch(config: RunConfig, resolved: dict[str, Any]) -> None:
+    """Raise `RequestError` for what the launcher or a package must do and cannot."""
+    for variable, name in (("ACCELERATE_USE_FSDP", "fsdp"), ("ACCELERATE_USE_DEEPSPEED", "deepspeed")):
+        if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
+            raise RequestError(f"accelerate launch was told to use {name}, which is not supported: {REFUSED[name]}")
+    if config.trainer.get("ddp_backend") and not processes.several():
+        raise RequestError(
+            "trainer.ddp_backend is for several processes and this run has one: leave it out, or torchrun"
+        )
+    if config.trainer.get("use_liger_kernel") and config.model.kind == "encoder":
+        raise RequestError("trainer.use_liger_kernel=true: Liger has kernels for language models, not for an encoder")
+    check_packages(config.trainer, _models(resolved))
+
+
+def _models(resolved: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The models that a run may read, by their keys."""
+    found = {
+        "model": resolved["model"],
+        "retriever.encoder": resolved["retriever"].get("encoder"),
+        "algorithm.teacher": resolved["algorithm"].get("teacher"),
+    }
+    return {key: model for key, model in found.items() if model is not None}
+
+
 def check_sources(config: RunConfig, resolved: dict[str, Any]) -> None:
     """Raise `RequestError` where a model that the run reads is not there, or is of another kind."""
-    models: list[tuple[str, dict[str, Any] | None]] = [
-        ("model", resolved["model"]),
-        ("retriever.encoder", resolved["retriever"].get("encoder")),
-        ("algorithm.teacher", resolved["algorithm"].get("teacher")),
-    ]
-    for key, model in models:
-        if model is None or model.get("path") is None:
+    for key, model in _models(resolved).items():
+        if model.get("path") is None:
             continue
         try:
             pretrained = model.get("init") != "random"

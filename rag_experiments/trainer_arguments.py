@@ -33,6 +33,45 @@ ELSEWHERE = {
     "hub_token": "credentials come from the environment (`HF_TOKEN`)",
 }
 
+# Fields that would be taken and not done, and why. Evaluation here is the run's own code, not Trainer's.
+_OWN_EVALUATION = "evaluation has its own code here, which this does not reach; "
+_SHARDS = "each process holds the whole model here, and one process's part of it would be saved as the model; "
+_UPLOAD = "nothing is uploaded here; the model is in the run's `model/`: `hf upload <repository> <run>/model`"
+REFUSED = {
+    "fsdp": f"{_SHARDS}several GPUs: torchrun and `trainer=multi_gpu`",
+    "fsdp_config": f"{_SHARDS}several GPUs: torchrun and `trainer=multi_gpu`",
+    "deepspeed": f"{_SHARDS}several GPUs: torchrun and `trainer=multi_gpu`",
+    "parallelism_config": f"{_SHARDS}several GPUs: torchrun and `trainer=multi_gpu`",
+    "bf16_full_eval": f"{_OWN_EVALUATION}`model.precision=bf16` computes in bf16",
+    "fp16_full_eval": f"{_OWN_EVALUATION}`model.precision=fp16` computes in fp16",
+    "prediction_loss_only": f"{_OWN_EVALUATION}leave it out",
+    "eval_do_concat_batches": f"{_OWN_EVALUATION}leave it out",
+    "eval_use_gather_object": f"{_OWN_EVALUATION}leave it out",
+    "eval_accumulation_steps": f"{_OWN_EVALUATION}leave it out",
+    "include_for_metrics": f"{_OWN_EVALUATION}leave it out",
+    "batch_eval_metrics": f"{_OWN_EVALUATION}leave it out",
+    "label_names": f"{_OWN_EVALUATION}leave it out",
+    "length_column_name": "the examples have no column of lengths; `trainer.train_sampling_strategy` groups by length",
+    "include_num_input_tokens_seen": "`tokens_per_second` counts the tokens of every run",
+    "trackio_space_id": "`tracking` (wandb, wandb_offline, none) says where the run reports to",
+    "trackio_bucket_id": "`tracking` (wandb, wandb_offline, none) says where the run reports to",
+    "trackio_static_space_id": "`tracking` (wandb, wandb_offline, none) says where the run reports to",
+    "push_to_hub": _UPLOAD,
+    "hub_model_id": _UPLOAD,
+    "hub_strategy": _UPLOAD,
+    "hub_private_repo": _UPLOAD,
+    "hub_always_push": _UPLOAD,
+    "hub_revision": _UPLOAD,
+    "local_rank": "the launcher (torchrun, accelerate launch) tells each process its rank",
+}
+_USUAL = {
+    "eval_do_concat_batches": True,
+    "length_column_name": "length",
+    "hub_strategy": "every_save",
+    "local_rank": -1,
+}
+"""The defaults of those that are not empty. What asks for nothing is taken: some configurations state it."""
+
 # Former names in transformers 4, and what replaced them.
 FORMER = {
     "evaluation_strategy": "eval_strategy",
@@ -42,7 +81,7 @@ FORMER = {
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
     "logging_dir": "hydra.run.dir",
-    "push_to_hub_model_id": "hub_model_id",
+    "push_to_hub_model_id": "nothing: the model is in the run's `model/`, to be uploaded from there",
     "push_to_hub_token": "the environment variable HF_TOKEN",
     "overwrite_output_dir": "hydra.run.dir (a run directory is never overwritten)",
     "use_mps_device": "nothing: the device is found",
@@ -56,11 +95,17 @@ FORMER = {
     "use_ipex": "nothing",
     "ray_scope": "hydra/launcher=ray",
     "include_inputs_for_metrics": "nothing: evaluation has its own code",
-    "include_tokens_per_second": "include_num_input_tokens_seen",
+    "include_tokens_per_second": "nothing: `tokens_per_second` is counted in every run",
     "dispatch_batches": "accelerator_config",
     "split_batches": "accelerator_config",
     "save_safetensors": "nothing: weights are always safetensors",
 }
+
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Former names to those since transformers 5.23. Either is understood, whichever transformers is installed."""
 
 _STRICTLY_POSITIVE = {
     "per_device_train_batch_size",
@@ -142,13 +187,14 @@ def _annotation(text: str) -> Any:
 
 
 def check_trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with its values converted to their types.
+    """`given` with its values converted to their types, under the names that the installed transformers has.
 
     Raises:
         RequestError: an unknown, former or run-decided field, a wrong type, a value out of range.
     """
     known = fields()
     checked = {}
+    given = _under_known_names(given, known)
     for name, value in given.items():
         key = f"trainer.{name}"
         if name in FORMER and name not in known:
@@ -158,8 +204,23 @@ def check_trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
             raise RequestError(f"{key} is not an argument of transformers.TrainingArguments{hint}")
         if name in ELSEWHERE:
             raise RequestError(f"{key} cannot be set: {ELSEWHERE[name]}")
+        if name in REFUSED and _asks_for_something(name, value):
+            raise RequestError(f"{key}={value!r} is not supported: {REFUSED[name]}")
         checked[name] = _checked_value(key, name, value, known[name])
     return checked
+
+
+def _asks_for_something(name: str, value: Any) -> bool:
+    return value != _USUAL[name] if name in _USUAL else value not in (None, False, "", "no", [], {})
+
+
+def _under_known_names(given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
+    """`given`, what was renamed under the name that `known` has."""
+    for old, new in RENAMED.items():
+        if old in given and new in given:
+            raise RequestError(f"trainer.{old} and trainer.{new} are one setting under two names: give one of them")
+    names = RENAMED if "activation_checkpointing" in known else {new: old for old, new in RENAMED.items()}
+    return {names.get(name, name): value for name, value in given.items()}
 
 
 def _checked_value(key: str, name: str, value: Any, annotation: Any) -> Any:

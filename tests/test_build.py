@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import TrainingArguments
 
 from rag_experiments import build
+from rag_experiments.errors import RequestError
 
 
 def made(**trainer: object) -> TrainingArguments:
@@ -27,6 +30,46 @@ def test_a_process_uses_one_of_the_gpus_it_sees(monkeypatch):
     monkeypatch.setattr(build, "TrainingArguments", FourGpus)
     args = made(per_device_train_batch_size=8)
     assert (args.n_gpu, args.train_batch_size) == (1, 8)
+
+
+def test_dcas_teacher_is_trained_on_one_of_the_gpus_a_process_sees(monkeypatch, tmp_path):
+    from rag_experiments.algorithms import teacher
+
+    class FourGpus(TrainingArguments):
+        def __post_init__(self):
+            super().__post_init__()
+            self._n_gpu = 4
+
+    run = made(ddp_timeout=77)
+    monkeypatch.setattr(teacher, "TrainingArguments", FourGpus)
+    training = teacher.TeacherTraining(steps=1, batch_size=4, learning_rate=1e-4, passages=2)
+    args = teacher._arguments(training, run, tmp_path)
+    assert (args.n_gpu, args.train_batch_size) == (1, 4)
+    assert (args.ddp_timeout, args.ddp_broadcast_buffers) == (77, False)
+
+
+def test_the_group_of_processes_is_made_with_the_users_backend_and_timeout(monkeypatch):
+    """accelerate makes it at the first call, and a later one changes nothing."""
+    calls = []
+
+    def state(**given):
+        calls.append(given)
+        return SimpleNamespace(device=torch.device("cpu"))
+
+    monkeypatch.setattr(build, "PartialState", state)
+    monkeypatch.setattr(build, "on_one_device", lambda args: args)
+    monkeypatch.setattr(build, "TrainingArguments", type("Arguments", (SimpleNamespace,), {"ddp_timeout": 1800}))
+    made(use_cpu=False, ddp_timeout=77, ddp_backend="gloo")
+    made(use_cpu=False)
+    assert calls == [
+        {"backend": "gloo", "timeout": timedelta(seconds=77)},
+        {"backend": None, "timeout": timedelta(seconds=1800)},
+    ]
+
+
+def test_fp16_on_a_cpu_is_refused_with_what_to_use():
+    with pytest.raises(RequestError, match=r"trainer\.fp16=true needs a GPU.*bf16"):
+        made(fp16=True)
 
 
 @pytest.mark.parametrize(("given", "kept"), [({}, False), ({"ddp_broadcast_buffers": True}, True)])

@@ -14,7 +14,17 @@ PACKAGE = Path(__file__).parents[1] / "rag_experiments"
 # A module may import its own layer and those before it.
 LAYERS = [
     {"errors"},
-    {"schema", "files", "text", "credentials", "provenance", "outcome", "trainer_arguments", "tracking_names"},
+    {
+        "schema",
+        "files",
+        "text",
+        "credentials",
+        "provenance",
+        "outcome",
+        "trainer_arguments",
+        "tracking_names",
+        "extra_packages",
+    },
     {"run_directory", "processes", "recording", "runs", "data"},
     {"models"},
     {"config", "groups", "values", "cli", "tracking"},

@@ -9,7 +9,7 @@ import pytest
 from rag_experiments.algorithms.base import AlgorithmTrainer
 from rag_experiments.data.schema import Question
 from rag_experiments.errors import RequestError
-from rag_experiments.request import check_best_metric, check_trainer_fits, measured
+from rag_experiments.request import check_batch, check_best_metric, check_launch, check_trainer_fits, measured
 from rag_experiments.schema import EvaluationConfig, SweepConfig
 from rag_experiments.train import objective
 
@@ -118,3 +118,27 @@ def test_the_names_are_those_of_the_evaluators():
     config.model.kind = "encoder"
     retrieval = {name for name in made.retrieval.evaluate(QUESTIONS).metrics if "_ci_" not in name and "/" not in name}
     assert retrieval == {name for names in measured(config).values() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("questions", "processes", "refused"), [(7, 1, True), (8, 1, False), (8, 2, True), (16, 2, False)]
+)
+def test_dropping_the_last_batch_must_leave_one(questions, processes, refused, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    trainer = {"dataloader_drop_last": True, "per_device_train_batch_size": 8}
+    if refused:
+        with pytest.raises(RequestError, match=f"leaves no batch: {questions} training questions"):
+            check_batch(SimpleNamespace(trainer=trainer), questions)
+    else:
+        check_batch(SimpleNamespace(trainer=trainer), questions)
+    check_batch(SimpleNamespace(trainer={**trainer, "dataloader_drop_last": False}), questions)
+
+
+@pytest.mark.parametrize("variable", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_what_accelerate_launch_would_shard_is_refused(variable, monkeypatch):
+    config = SimpleNamespace(trainer={}, model=SimpleNamespace(kind="encoder"))
+    resolved = {"model": {}, "retriever": {}, "algorithm": {}}
+    check_launch(config, resolved)
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(RequestError, match="not supported: each process holds the whole model"):
+        check_launch(config, resolved)

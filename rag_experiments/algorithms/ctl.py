@@ -91,6 +91,16 @@ class CTLConfig:
     """Texts of like length padded together, where `mini_batch_size` is None."""
 
 
+@dataclass(frozen=True)
+class _Asking:
+    """The questions of every process, and what each of them excludes."""
+
+    queries_QD: torch.Tensor
+    excluded_QP: torch.Tensor
+    offset: int
+    """Where this process's own begin."""
+
+
 class CTLTrainer(AlgorithmTrainer):
     """Contrastive training of an `Encoder` on questions with gold passages."""
 
@@ -158,13 +168,19 @@ class CTLTrainer(AlgorithmTrainer):
             excluded_BP = torch.zeros_like(excluded_BP)
         repeated_BP = repeats(passage_rows_P, target_B)  # several processes may have drawn one passage
 
+        asking = self._questions_of_all(queries_BD, excluded_BP) if self.hyper.symmetric else None
         losses = [
-            self._loss_at(dim, queries_BD, passages_PD, target_B, excluded_BP, repeated_BP)
+            self._loss_at(dim, queries_BD, passages_PD, target_B, excluded_BP, repeated_BP, asking)
             for dim in self._dimensions(queries_BD.shape[1])
         ]
         loss = torch.stack(losses).mean()
         self.record("negatives_per_question", _negatives(target_B, excluded_BP | repeated_BP))
         return (loss, {"queries": queries_BD, "passages": passages_PD}) if return_outputs else loss
+
+    def _questions_of_all(self, queries_BD: torch.Tensor, excluded_BP: torch.Tensor) -> _Asking:
+        """The questions of every process, for the way back from the passages."""
+        queries_QD, offset = gather_with_gradient(queries_BD)
+        return _Asking(queries_QD, gather_rows(excluded_BP.long()).bool(), offset)
 
     def _loss_at(
         self,
@@ -174,20 +190,26 @@ class CTLTrainer(AlgorithmTrainer):
         target_B: torch.Tensor,
         excluded_BP: torch.Tensor,
         repeated_BP: torch.Tensor,
+        asking: _Asking | None,
     ) -> torch.Tensor:
         encoder = self.parts.model
-        if dimension < queries_BD.shape[1]:
-            queries_BD, passages_PD = queries_BD[:, :dimension], passages_PD[:, :dimension]
-            if encoder.config.similarity == "cosine":  # a part of a unit vector is none
-                queries_BD, passages_PD = F.normalize(queries_BD, dim=-1), F.normalize(passages_PD, dim=-1)
-        scores_BP = encoder.similarity(queries_BD, passages_PD)
+        passages_PD = self._leading(passages_PD, dimension)
+        scores_BP = encoder.similarity(self._leading(queries_BD, dimension), passages_PD)
         loss = ctl_loss(scores_BP, target_B, excluded_BP | repeated_BP, self.hyper.temperature)
-        if not self.hyper.symmetric:
+        if asking is None:
             return loss
-        # From each question's own passage back to the questions, less those it is a known positive of.
-        back_BB = scores_BP[:, target_B].T
-        own_B = torch.arange(len(target_B), device=target_B.device)
-        return (loss + ctl_loss(back_BB, own_B, excluded_BP[:, target_B].T, self.hyper.temperature)) / 2
+        # From each question's own passage back to all questions, less those it is a known positive of.
+        back_BQ = encoder.similarity(self._leading(asking.queries_QD, dimension), passages_PD[target_B]).T
+        own_B = torch.arange(len(target_B), device=target_B.device) + asking.offset
+        excluded_BQ = asking.excluded_QP[:, target_B].T
+        return (loss + ctl_loss(back_BQ, own_B, excluded_BQ, self.hyper.temperature)) / 2
+
+    def _leading(self, vectors_ND: torch.Tensor, dimension: int) -> torch.Tensor:
+        """The first `dimension` values of each vector; a part of a unit vector is none, so it is made one."""
+        if dimension == vectors_ND.shape[1]:
+            return vectors_ND
+        part_ND = vectors_ND[:, :dimension]
+        return F.normalize(part_ND, dim=-1) if self.parts.model.config.similarity == "cosine" else part_ND
 
     def _dimensions(self, full: int) -> Sequence[int]:
         return sorted({full, *(dim for dim in self.hyper.matryoshka_dims or [] if dim <= full)}, reverse=True)

@@ -1,12 +1,27 @@
-"""What contrastive losses exchange between processes. With one process, nothing happens."""
+"""What losses exchange between processes (nothing where there is one), and that a process has one device."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn
 
 from rag_experiments.processes import rank_and_count
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+
+def on_one_device(args: TrainingArguments) -> TrainingArguments:
+    """`args` of a process that has one device, whatever it sees; every Trainer of ours gets its arguments so.
+
+    Where it sees several GPUs, Trainer would copy the model to all of them at every step (DataParallel), multiply the
+    batch size, and cut up inputs that are no batch: caches, bundles of passages.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def gather_with_gradient(own_ND: torch.Tensor) -> tuple[torch.Tensor, int]:
@@ -27,11 +42,11 @@ def gather_with_gradient(own_ND: torch.Tensor) -> tuple[torch.Tensor, int]:
 
 
 def gather_rows(own_N: torch.Tensor) -> torch.Tensor:
-    """Every process's integers, in the order of `gather_with_gradient`."""
+    """Every process's integers, or rows of them of one length, in the order of `gather_with_gradient`."""
     if rank_and_count()[1] == 1:
         return own_N
     counts = _counts(own_N)
-    padded_N = torch.cat([own_N, own_N.new_full((max(counts) - len(own_N),), -1)])
+    padded_N = torch.cat([own_N, own_N.new_full((max(counts) - len(own_N), *own_N.shape[1:]), -1)])
     gathered = [torch.empty_like(padded_N) for _ in counts]
     dist.all_gather(gathered, padded_N)
     return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])

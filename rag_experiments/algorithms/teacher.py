@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.distributed import on_one_device
 from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer
 from rag_experiments.algorithms.scoring import ScoreCache
 from rag_experiments.data.prompts import Prompt
@@ -224,7 +225,7 @@ def _train(config: ReaderConfig, parts: Parts, training: TeacherTraining, args: 
 
 
 def _arguments(training: TeacherTraining, args: TrainingArguments, folder: Path) -> Any:
-    return TrainingArguments(
+    own = TrainingArguments(
         output_dir=str(folder),
         max_steps=training.steps,
         per_device_train_batch_size=max(1, training.batch_size // args.world_size),
@@ -243,4 +244,9 @@ def _arguments(training: TeacherTraining, args: TrainingArguments, folder: Path)
         fp16=args.fp16,
         use_cpu=args.use_cpu,
         disable_tqdm=args.disable_tqdm,
+        ddp_broadcast_buffers=args.ddp_broadcast_buffers,
+        ddp_find_unused_parameters=args.ddp_find_unused_parameters,
+        ddp_backend=args.ddp_backend,
+        ddp_timeout=args.ddp_timeout,
     )
+    return on_one_device(own)

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import modeling_utils
 
+from rag_experiments.models.caches import CACHE
+
 IGNORE = -100
 """The label of a position that is not learnt from."""
 
@@ -79,7 +81,7 @@ def answer_logits(model: torch.nn.Module, batch: dict[str, Tensor], kind: str) -
         return model(**inputs).logits[supervised_BT], labels_BT[supervised_BT]
     del inputs["labels"]
     # What is read after a cache (Fusion-in-Decoder) may have padding before it, so there the mask stays.
-    if "past_key_values" not in inputs and "attention_mask" in inputs and inputs["attention_mask"].dim() == 2:
+    if CACHE not in inputs and "attention_mask" in inputs and inputs["attention_mask"].dim() == 2:
         del inputs["attention_mask"]
     targets_BL = F.pad(labels_BT[:, 1:], (0, 1), value=IGNORE)
     supervised_BL = targets_BL != IGNORE

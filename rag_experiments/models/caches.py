@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import DynamicLayer
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values a layer, each `[B, heads, L, width]`."""
+
+CACHE = (
+    "cache"
+    if "cache" in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+    else "past_key_values"
+)
+"""What models call the cache among their arguments and in their output: transformers 5.24 renamed it everywhere."""
 
 
 def keys_and_values(cache: DynamicCache) -> KeysValues:

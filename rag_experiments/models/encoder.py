@@ -198,13 +198,28 @@ class Encoder(nn.Module):
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Recompute activations in the backward pass (`trainer.gradient_checkpointing=true`)."""
-        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs or {"use_reentrant": False})
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """The backbone's (`trainer.neftune_noise_alpha` adds its noise there)."""
+        return self.backbone.get_input_embeddings()
 
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep activations again."""
-        self.backbone.gradient_checkpointing_disable()
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **more: Any
+    ) -> None:
+        """Recompute activations in the backward pass (`trainer.activation_checkpointing=true`).
+
+        `more` is what Trainer knows besides: `every_n_layers`, `offload`.
+        """
+        given = activation_checkpointing_kwargs or {"use_reentrant": False}
+        if hasattr(self.backbone, "activation_checkpointing_enable"):  # its name since transformers 5.23
+            self.backbone.activation_checkpointing_enable(given, **more)
+        else:
+            self.backbone.gradient_checkpointing_enable(given, **more)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **more: Any
+    ) -> None:
+        """The same, as Trainer calls it before transformers 5.23."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **more)
 
     def _width(self) -> int:
         """Dimension before truncation."""

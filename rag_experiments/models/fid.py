@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from rag_experiments.data.fid_prompts import FidPromptBuilder
 from rag_experiments.data.prompts import Prompt
 from rag_experiments.models import answers, fid_states, reader_files
+from rag_experiments.models.caches import CACHE
 from rag_experiments.models.facts import read_facts
 from rag_experiments.models.fid_batch import Block, blocks_of, state_batch, tail_batch, to_device, training_batch
 from rag_experiments.models.precision import autocast
@@ -174,8 +175,8 @@ class FidReader(Reader):
             input_ids=ids,
             attention_mask=torch.cat([batch["mask_BS"], batch["tail_mask"]], dim=1),
             position_ids=torch.cat([torch.zeros_like(unread), fid_states.tail_positions(batch)], dim=1),
-            past_key_values=cache,
             generation_config=settings,
+            **{CACHE: cache},
         )
         return out[:, ids.shape[1] :]
 

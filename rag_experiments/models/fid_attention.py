@@ -36,7 +36,7 @@ from transformers import PreTrainedModel
 from rag_experiments.data.prompts import Prompt
 from rag_experiments.models import fid_states
 from rag_experiments.models.answers import lengths_mask, pad_right
-from rag_experiments.models.caches import keys_and_values
+from rag_experiments.models.caches import CACHE, keys_and_values
 from rag_experiments.models.fid import FidReader, KeptStates
 from rag_experiments.models.fid_batch import state_batch, tail_batch, to_device
 
@@ -153,7 +153,7 @@ def _encoder_decoder_attentions(
             output_attentions=True,
             use_cache=True,
         )
-    values = [layer.values for layer in out.past_key_values.cross_attention_cache.layers]
+    values = [layer.values for layer in getattr(out, CACHE).cross_attention_cache.layers]
     return batch["segment_BS"], out.cross_attentions, values, pad_right(counts, 0).to(reader.device)
 
 
@@ -172,8 +172,8 @@ def _decoder_attentions(
             input_ids=tails["tail_ids"][:, :-1],
             attention_mask=before,
             position_ids=positions_BT[:, :-1],
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
     rows = [[prompt.tail[-1], *answer[:-1]] for prompt, answer in zip(prompts, written, strict=True)]
     rows_BT = lengths_mask(rows).to(reader.device)
@@ -183,9 +183,9 @@ def _decoder_attentions(
             input_ids=pad_right(rows, reader.pad_id).to(reader.device),
             attention_mask=torch.cat([before, rows_BT], dim=1),
             position_ids=positions_BT[:, -1:] + steps_T,
-            past_key_values=cache,
             use_cache=True,
             output_attentions=True,
+            **{CACHE: cache},
         )
     return batch["segment_BS"], out.attentions, [values for _, values in keys_and_values(cache)], rows_BT
 

@@ -24,7 +24,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from rag_experiments.errors import RequestError
-from rag_experiments.models.caches import keys_and_values
+from rag_experiments.models.caches import CACHE, keys_and_values
 
 # -- encoder-decoder -----------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ def tail_inputs(batch: dict[str, Any], states_BSCHd: Tensor) -> dict[str, Any]:
         "input_ids": batch["tail_ids"],
         "attention_mask": torch.cat([batch["mask_BS"], tail_mask_BT], dim=1),
         "position_ids": tail_positions(batch),
-        "past_key_values": cache_of(states_BSCHd),
+        CACHE: cache_of(states_BSCHd),
     }
     return inputs | ({"labels": batch["labels"]} if "labels" in batch else {})
 
@@ -153,7 +153,7 @@ def _continue(
     model: PreTrainedModel, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache
 ) -> DynamicCache:
     """`cache` with the tokens read after what it holds; the last layer over the vocabulary is left out."""
-    model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    model.base_model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **{CACHE: cache})
     return cache
 
 

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rag_experiments.models import answers
-from rag_experiments.models.caches import KeysValues, keys_and_values
+from rag_experiments.models.caches import CACHE, KeysValues, keys_and_values
 from rag_experiments.models.precision import autocast
 from rag_experiments.models.reader import AnswerScores, Reader
 
@@ -121,9 +121,9 @@ class PrefixScorer:
             input_ids=ids_NL,
             attention_mask=torch.cat([mask_NP, torch.ones_like(ids_NL, dtype=torch.bool)], dim=1).long(),
             position_ids=kept_N[:, None] + torch.arange(width, device=device),
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=asked_NL,
+            **{CACHE: cache},
         ).logits
         self.tokens_computed += sum(map(len, given))
         targets_M = torch.tensor([token for answer in answer_ids for token in answer], device=device)
@@ -132,7 +132,7 @@ class PrefixScorer:
 
     def _run(self, input_ids_BL: Tensor, cache: DynamicCache) -> None:
         """Fill `cache`; the last layer over the vocabulary is left out."""
-        self.module.base_model(input_ids=input_ids_BL, past_key_values=cache, use_cache=True)
+        self.module.base_model(input_ids=input_ids_BL, use_cache=True, **{CACHE: cache})
 
     def _filled(self, past: KeysValues) -> DynamicCache:
         return DynamicCache(past, config=self.module.config) if past else DynamicCache(config=self.module.config)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from rag_experiments.algorithms.ctl import ctl_loss, known_positives
+from rag_experiments.algorithms import ctl
+from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives
 from rag_experiments.algorithms.distributed import gather_rows, gather_with_gradient
 
 DIM = 5
@@ -43,7 +45,7 @@ def worker(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -52,3 +54,55 @@ def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
     apart = torch.load(tmp_path / "gradient.pt", weights_only=True)
     together = gradient(slice(0, QUESTIONS), slice(0, QUESTIONS + 1))
     torch.testing.assert_close(apart, together, atol=1e-12, rtol=0)
+
+
+def symmetric_loss(part: slice, passages_of: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """CTL's symmetric loss of a part of the questions, and its gradient; the encoder is a matrix."""
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(QUESTIONS, DIM, generator=generator)
+    texts = torch.randn(QUESTIONS + 1, DIM, generator=generator)
+    positives = torch.tensor([[0, 5], [1, -1], [2, -1], [3, -1], [4, 0], [5, -1]])
+    weight = torch.eye(DIM, requires_grad=True)
+    trainer = CTLTrainer.__new__(CTLTrainer)
+    trainer.hyper = CTLConfig(symmetric=True, temperature=0.5, matryoshka_dims=[3])
+    encoder = SimpleNamespace(similarity=lambda q, p: q @ p.T, config=SimpleNamespace(similarity="cosine"))
+    trainer.parts = SimpleNamespace(model=encoder)
+    trainer.record = lambda *_: None
+    inputs = {
+        "queries": queries[part],
+        "passages": texts[passages_of],
+        "passage_rows_P": torch.arange(QUESTIONS + 1)[passages_of],
+        "target_B": torch.arange(part.stop - part.start),
+        "positive_rows_BM": positives[part],
+    }
+    whole, ctl.encode_chunks = ctl.encode_chunks, lambda model, texts, recompute: texts @ model
+    try:
+        loss = trainer.compute_loss(weight, inputs)
+    finally:
+        ctl.encode_chunks = whole
+    return loss.detach(), torch.autograd.grad(loss, weight)[0]
+
+
+def symmetric_worker(rank: int, port: int, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    # Two questions and four, so that the processes hold different numbers of both.
+    loss, found = symmetric_loss(*((slice(0, 2), slice(0, 2)) if rank == 0 else (slice(2, 6), slice(2, 7))))
+    share = (2 if rank == 0 else 4) / QUESTIONS
+    for value in (loss, found):
+        value.mul_(share)
+        dist.all_reduce(value)
+    if rank == 0:
+        torch.save([loss, found], Path(folder, "symmetric.pt"))
+    dist.destroy_process_group()
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_contrast_a_passage_with_the_questions_of_both(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(symmetric_worker, args=(port, str(tmp_path)), nprocs=2)
+    loss, gradient = torch.load(tmp_path / "symmetric.pt", weights_only=True)
+    expected, _ = symmetric_loss(slice(0, QUESTIONS), slice(0, QUESTIONS + 1))
+    torch.testing.assert_close(loss, expected, atol=0, rtol=1e-5)
+    assert gradient.abs().max() > 0

@@ -220,6 +220,14 @@ def test_gradient_checkpointing_gives_the_same_gradients(make_folder: MakeFolder
     assert_near(gradients[1], gradients[0])
 
 
+def test_activation_checkpointing_takes_what_trainer_gives_it(make_folder: MakeFolder) -> None:
+    """Trainer of transformers 5.24 gives three arguments, the one of 5.3 one, under the former name."""
+    for name in ("activation_checkpointing", "gradient_checkpointing"):
+        encoder = Encoder.load(config(make_folder(name=name)))
+        getattr(encoder, f"{name}_enable")(**{f"{name}_kwargs": {"use_reentrant": False}})
+        assert any(getattr(module, "gradient_checkpointing", False) for module in encoder.modules())
+
+
 def test_load_weights_takes_another_checkpoint_in_place(make_folder: MakeFolder, tmp_path: Path) -> None:
     first, second = (Encoder.load(config(make_folder(name=f"m{seed}", seed=seed))) for seed in (0, 1))
     parameter = next(first.parameters())
