@@ -1,6 +1,8 @@
 # make demo   environment, install, the main job on the embedded default, its before/after table
 # make test   environment, install, linter, type checker, the whole test suite
 # make types  the type checker
+# make mutants  plant faults, see which no test notices: docs/testing.md
+#               SAMPLE=200 SEED=0  MODULES=…  FUNCTIONS=…  AREAS=…  TESTS=…  JOBS=2  WHOLE=1  FRESH=1
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,7 +11,7 @@ TORCH ?= torch==2.13.0
 EXTRA ?= cpu
 
 
-.PHONY: demo test types install install-test clean
+.PHONY: demo test types mutants install install-test clean
 
 demo: install
 	$(BIN)/rag-train experiment=demo
@@ -22,6 +24,12 @@ test: install-test
 
 types: install-test
 	$(BIN)/mypy
+
+mutants: install-test
+	$(BIN)/python -m tests.mutants $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(MODULES),--modules $(MODULES)) $(if $(FUNCTIONS),--functions $(FUNCTIONS)) \
+		$(if $(AREAS),--areas $(AREAS)) $(if $(TESTS),--tests $(TESTS)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(WHOLE),--whole) $(if $(FRESH),--fresh) $(if $(REPORT),--report $(REPORT))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
