@@ -90,7 +90,7 @@ def chosen(areas: list[Area], options: argparse.Namespace) -> list[tuple[Area, M
 def main(given: list[str] | None = None) -> None:
     options = arguments(given)
     found = chosen(read_table(), options)
-    equivalent = report.read_equivalent(SOURCE / "tests/mutants/equivalent.toml")
+    equivalent = report.read_equivalent(SOURCE / "tests/mutants")
     if options.list:
         for area, mutant in found:
             print(f"{mutant.key} {area.name}: {mutant.module}:{mutant.first} {mutant.function} ({mutant.operator})")
@@ -114,9 +114,9 @@ def main(given: list[str] | None = None) -> None:
                 row = kept.get(mutant.key)
                 same = row is not None and row["module_digest"] == digests[mutant.module]
                 # A test that is added or mended cannot let a mutant live that was killed: only survivors run again.
-                if same and row is not None and (row["outcome"] in ("killed", "timeout") or row["tests_digest"] == now):
-                    if not (options.whole and row["outcome"] in ("survived", "unreached")):
-                        continue
+                alive = row is not None and row["outcome"] in ("survived", "unreached")
+                if same and row is not None and (not alive or (row["tests_digest"] == now and not options.whole)):
+                    continue
                 jobs.append(Job(mutant, area, list(tests), digests[mutant.module], now))
             if jobs:
                 measured = reach(SOURCE, options.results, trees[0], list(tests))

@@ -46,7 +46,7 @@ class Chosen:
 
 
 class Watched:
-    """Notes which test reaches which line, which fixtures of more than one test it uses, whether it starts a process."""
+    """Notes which test reaches which line, which shared fixtures it uses, whether it starts a process."""
 
     def __init__(self, coverage: Any) -> None:
         self.coverage = coverage
@@ -133,7 +133,8 @@ def measure(root: Path, tests: list[str], answer: Path, log: Path, temporary: Pa
     settings = temporary / "coveragerc"
     include = str(root / "rag_experiments" / "*")
     settings.write_text(
-        f"[run]\ninclude = {include}\nparallel = true\ndata_file = {parts}/part\ncontext = ${{{CONTEXT}}}\nsigterm = true\n"
+        f"[run]\ninclude = {include}\nparallel = true\nsigterm = true\n"
+        f"data_file = {parts}/part\ncontext = ${{{CONTEXT}}}\n"
     )
     os.environ["COVERAGE_PROCESS_START"] = str(settings)
     watched_lines = coverage.Coverage(data_file=None, include=[include], config_file=False)

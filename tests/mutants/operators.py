@@ -1,10 +1,10 @@
 """How a line is made wrong: mutmut's operators, those of ours that it lacks, and what is left alone.
 
 An operator is what it is in mutmut: a type of libcst node and a function that yields replacements for such a node.
-mutmut's that only break (every value to None, every argument to None) or only change a text are not taken: the first are
-noticed by any test that comes by and make the score look good, the second are no wrong results. Ours are faults that
-programmers make: an argument forgotten, `max` for `min`, a sum for a mean, the first value for the mean, an ingredient
-of a key left out, a statement or a condition dropped.
+mutmut's that only break (every value to None, every argument to None) or only change a text are not taken: the first
+are noticed by any test that comes by and make the score look good, the second are no wrong results. Ours are faults
+that programmers make: an argument forgotten, `max` for `min`, a sum for a mean, the first value for the mean, an
+ingredient of a key left out, a statement or a condition dropped.
 """
 
 from __future__ import annotations
@@ -72,9 +72,10 @@ UNWRAPPED_FUNCTIONS = {
 QUIET_KEYWORDS = {
     *("indent", "timeout", "maxsize", "desc", "stacklevel", "disable", "unit", "leave", "mininterval", "flush"),
     *("encoding", "progress", "title", "help", "color", "width", "height", "hovertemplate", "daemon", "description"),
+    *("ensure_ascii", "digest_size", "mmap_mode", "strict", "sort_keys", "usedforsecurity", "allow_pickle"),
     *("newline", "check", "total", "dynamic_ncols", "file", "initial", "smoothing", "legend", "margin", "font"),
 }
-"""Keywords of looks and waiting, not of results."""
+"""Keywords of looks, waiting and memory, not of results."""
 LOGS = {"debug", "info", "warning", "warn", "error", "exception", "log", "set_postfix", "set_description", "update"}
 LOGGERS = {"log", "logger", "logging", "warnings", "bar", "progress", "LOG"}
 QUIET_CONTEXTS = {"no_grad", "inference_mode", "tqdm", "catch_warnings"}
@@ -183,6 +184,8 @@ def drop_element(node: cst.Tuple | cst.List | cst.Set | cst.Dict) -> Iterator[cs
         kept = [*node.elements[:index], *node.elements[index + 1 :]]
         if isinstance(node, cst.Tuple) and len(kept) == 1:
             kept[0] = kept[0].with_changes(comma=cst.Comma())
+        elif index == len(kept):
+            kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
         yield node.with_changes(elements=kept)
 
 

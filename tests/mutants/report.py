@@ -12,13 +12,16 @@ from tests.mutants.mutate import Mutant
 Equivalent = dict[tuple[str, str, str, str], str]
 
 
-def read_equivalent(path: Path) -> Equivalent:
+def read_equivalent(folder: Path) -> Equivalent:
     """Mutants that change no result, with the reason. Keyed by what is changed where, not by line."""
-    if not path.exists():
-        return {}
-    with path.open("rb") as file:
-        rows = tomllib.load(file).get("equivalent", [])
-    return {(row["module"], row["function"], row["was"].strip(), row["now"].strip()): row["reason"] for row in rows}
+    found = {}
+    for path in sorted(folder.glob("equivalent*.toml")):
+        with path.open("rb") as file:
+            rows = tomllib.load(file).get("equivalent", [])
+        found |= {
+            (row["module"], row["function"], row["was"].strip(), row["now"].strip()): row["reason"] for row in rows
+        }
+    return found
 
 
 def equivalence(known: Equivalent, module: str, function: str, was: str, now: str) -> str | None:
