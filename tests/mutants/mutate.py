@@ -13,7 +13,7 @@ from typing import Any
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
 
-from tests.mutants.operators import OPERATORS, left_alone, return_nothing
+from tests.mutants.operators import OPERATORS, left_alone, length_of_digest, return_nothing
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,12 @@ class _Finder(cst.CSTVisitor):
         self.place = _Place([], 0, 0, (1, 1))
         self.held: list[tuple[int, int]] = []
         self.may_return_none = [False]
+        self.skipped: set[int] = set()
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        field_of_class = isinstance(node, cst.AnnAssign) and not self.place.in_function
-        if left_alone(node) or field_of_class:
+        if self._skipped(node):
             return False
+        self.skipped.update(map(id, length_of_digest(node)))
         if isinstance(node, cst.BaseStatement | cst.BaseCompoundStatement):
             self.held.append(self.place.statement)
             self.place.statement = self._lines(node)
@@ -89,8 +90,7 @@ class _Finder(cst.CSTVisitor):
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
-        field_of_class = isinstance(original_node, cst.AnnAssign) and not self.place.in_function
-        if left_alone(original_node) or field_of_class:
+        if self._skipped(original_node):
             return
         if isinstance(original_node, cst.FunctionDef | cst.ClassDef):
             self.place.names.pop()
@@ -100,6 +100,11 @@ class _Finder(cst.CSTVisitor):
                 self.may_return_none.pop()
         if isinstance(original_node, cst.BaseStatement | cst.BaseCompoundStatement):
             self.place.statement = self.held.pop()
+
+    def _skipped(self, node: cst.CSTNode) -> bool:
+        """Besides what is left alone everywhere: fields of dataclasses, whose values stand in YAML as well."""
+        field_of_class = isinstance(node, cst.AnnAssign) and not self.place.in_function
+        return field_of_class or id(node) in self.skipped or left_alone(node)
 
     def _lines(self, node: cst.CSTNode) -> tuple[int, int]:
         position: Any = self.get_metadata(PositionProvider, node)

@@ -43,7 +43,6 @@ CALLS = {
     "nlargest": "nsmallest",
     "union": "intersection",
     "intersection": "union",
-    "exists": "is_file",
     "zeros": "ones",
     "ones": "zeros",
 }
@@ -72,6 +71,7 @@ UNWRAPPED_FUNCTIONS = {
 QUIET_KEYWORDS = {
     *("indent", "timeout", "maxsize", "desc", "stacklevel", "disable", "unit", "leave", "mininterval", "flush"),
     *("encoding", "progress", "title", "help", "color", "width", "height", "hovertemplate", "daemon", "description"),
+    *("missing_ok", "parents", "ignore_errors"),
     *("ensure_ascii", "digest_size", "mmap_mode", "strict", "sort_keys", "usedforsecurity", "allow_pickle"),
     *("newline", "check", "total", "dynamic_ncols", "file", "initial", "smoothing", "legend", "margin", "font"),
 }
@@ -274,6 +274,14 @@ def small_number(node: cst.BaseNumber) -> Iterator[cst.CSTNode]:
         yield from mutators.operator_number(node)
 
 
+def swap_operator(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """mutmut's, but not where a text is an operand: `folder / "name"` is a path, and a path times a text only breaks."""
+    if isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Multiply):
+        if isinstance(node.left, cst.BaseString) or isinstance(node.right, cst.BaseString):
+            return
+    yield from mutators.operator_swap_op(node)
+
+
 TAKEN = (
     mutators.operator_name,
     mutators.operator_augmented_assignment,
@@ -281,11 +289,11 @@ TAKEN = (
     mutators.operator_symmetric_string_methods_swap,
     mutators.operator_unsymmetrical_string_methods_swap,
     mutators.operator_keywords,
-    mutators.operator_swap_op,
     mutators.operator_match,
     mutators.operator_if_exp,
 )
 OURS: list[tuple[Any, Any]] = [
+    (cst.CSTNode, swap_operator),
     (cst.BaseNumber, small_number),
     (cst.Call, drop_keyword),
     (cst.Call, drop_last_positional),
@@ -318,11 +326,20 @@ def left_alone(node: cst.CSTNode) -> bool:
         return True  # its text; that it is raised at all is the statement's
     if isinstance(node, cst.If) and "TYPE_CHECKING" in cst.Module([]).code_for_node(node.test):
         return True
+    if isinstance(node, cst.Param) and node.name.value in QUIET_KEYWORDS:
+        return True
     if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in QUIET_KEYWORDS:
         return True
     if isinstance(node, cst.Call) and called_name(node) in ("cast", "TypeVar", "Literal", "NewType", "getLogger"):
         return True
     return isinstance(node, cst.AssignTarget | cst.Subscript) and _is_type(node)
+
+
+def length_of_digest(node: cst.CSTNode) -> list[cst.CSTNode]:
+    """Of `….hexdigest()[:16]` what stands in brackets: a key one letter longer is no other key."""
+    if isinstance(node, cst.Subscript) and called_name(node.value) in ("hexdigest", "digest"):
+        return list(node.slice)
+    return []
 
 
 def _is_type(node: cst.CSTNode) -> bool:
