@@ -275,10 +275,10 @@ def small_number(node: cst.BaseNumber) -> Iterator[cst.CSTNode]:
 
 
 def swap_operator(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """mutmut's, but not where a text is an operand: `folder / "name"` is a path, and a path times a text only breaks."""
-    if isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Multiply):
-        if isinstance(node.left, cst.BaseString) or isinstance(node.right, cst.BaseString):
-            return
+    """mutmut's, but not where a text is an operand: `folder / "name"` is a path, and a product of those only breaks."""
+    of_text = isinstance(node, cst.BinaryOperation) and not isinstance(node.operator, cst.Multiply)
+    if of_text and any(isinstance(side, cst.BaseString) for side in (node.left, node.right)):
+        return
     yield from mutators.operator_swap_op(node)
 
 
