@@ -136,7 +136,7 @@ def pairwise(columns: dict[str, list[str]]) -> list[dict[str, str]]:
     }
     rows = []
     while missing:
-        row = dict(min(missing, key=lambda pair: [columns[name].index(option) for name, option in pair]))
+        row = dict(min(missing, key=lambda pair: [(names.index(n), columns[n].index(option)) for n, option in pair]))
         for name in names:
             if name in row:
                 continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tomllib
 from collections import defaultdict
 from pathlib import Path
@@ -41,6 +43,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", type=int, help="so many mutants, chosen by --seed")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
+    parser.add_argument("--limit", type=int, default=20, help="seconds of processor time beside what its tests need")
     parser.add_argument("--fresh", action="store_true", help="run again what results are kept of")
     parser.add_argument("--whole", action="store_true", help="survivors again with every test that reaches the module")
     parser.add_argument("--list", action="store_true", help="show the mutants and run none")
@@ -89,6 +92,9 @@ def chosen(areas: list[Area], options: argparse.Namespace) -> list[tuple[Area, M
 
 def main(given: list[str] | None = None) -> None:
     options = arguments(given)
+    # Ended from outside, as by Ctrl-C: the copies go, what runs in them ends.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found = chosen(read_table(), options)
     equivalent = report.read_equivalent(SOURCE / "tests/mutants")
     if options.list:
@@ -121,7 +127,7 @@ def main(given: list[str] | None = None) -> None:
             if jobs:
                 measured = reach(SOURCE, options.results, trees[0], list(tests))
                 preload(measured.imported)
-                Runner(SOURCE, options.results, trees, options.whole).run(jobs, measured)
+                Runner(options.results, trees, options.whole, options.limit).run(jobs, measured)
     rows = read_results(options.results / "results.jsonl")
     text = report.written(found, rows, equivalent, report.title(options.sample, options.seed))
     (options.results / "report.md").write_text(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -99,6 +100,7 @@ def _fixture(name: str, definition: Any) -> str:
 def _enter(root: Path, log: Path, temporary: Path) -> None:
     """This process belongs to the copy at `root` from here on."""
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(written, 1)
     os.dup2(written, 2)

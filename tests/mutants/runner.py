@@ -73,7 +73,11 @@ class Reach:
     with_lines: set[str] = field(default_factory=set)
 
     def chosen(self, mutant: Mutant, whole: bool = False) -> list[str]:
-        """The tests that reach a mutant, quick ones first. `whole`: every test that reaches its module."""
+        """The tests that reach a mutant, quick ones first.
+
+        `whole`, and for what runs once and is kept (constants, cached functions): every test of the files in which
+        some test reaches the module.
+        """
         lines = set(range(mutant.first, mutant.last + 1))
         contexts = set()
         for context, modules in self.reached.items():
@@ -87,7 +91,10 @@ class Reach:
             or any(fixture in contexts for fixture in fixtures)
             or (test in self.starts and test not in self.with_lines)
         ]
-        if not found and mutant.at_import and "" in self.reached and mutant.module in self.reached[""]:
+        if whole or mutant.at_import:
+            files = {test.split("::")[0] for test in found}
+            found = [test for test in self.tests if test.split("::")[0] in files]
+        if not found and mutant.at_import and mutant.module in self.reached.get("", {}):
             found = list(self.tests)
         return sorted((test for test in found if test not in self.broken), key=lambda test: self.seconds.get(test, 0.0))
 
@@ -302,8 +309,8 @@ class Job:
 class Runner:
     """Runs jobs on several copies and appends their results to a file."""
 
-    def __init__(self, source: Path, results: Path, copies: list[Copy], whole: bool) -> None:
-        self.source, self.results, self.copies, self.whole = source, results, copies, whole
+    def __init__(self, results: Path, copies: list[Copy], whole: bool, limit: int) -> None:
+        self.results, self.copies, self.whole, self.limit = results, copies, whole, limit
         self.noticed: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self.count = Counter[str]()
 
@@ -351,7 +358,7 @@ class Runner:
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
             compiled.unlink()
         need = sum(measured.seconds.get(name, 1.0) for name in names)
-        process = fork(inside.check, copy, names, limit=120 + 12 * need, processor_limit=int(30 + 5 * need))
+        process = fork(inside.check, copy, names, limit=120 + 12 * need, processor_limit=int(self.limit + 5 * need))
         process.mutant, process.original, process.names = job.mutant, original, names
         return process
 
