@@ -148,7 +148,7 @@ def measure(root: Path, tests: list[str], answer: Path, log: Path, temporary: Pa
     del os.environ["COVERAGE_PROCESS_START"]
     data = watched_lines.get_data()
     if any(parts.iterdir()):
-        other = coverage.Coverage(data_file=str(parts / "all"), config_file=False)
+        other = coverage.Coverage(data_file=str(parts / "part"), config_file=False)
         other.combine([str(parts)], keep=False)
         data.update(other.get_data())
     reached: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
