@@ -205,13 +205,17 @@ def digest(source: Path, paths: Iterable[str]) -> str:
 
 
 def expanded(source: Path, patterns: Iterable[str]) -> list[str]:
-    """Paths that exist, in order, each once."""
+    """Paths that exist, in order, each once; without those of a pattern with `!` before it."""
     found: dict[str, None] = {}
     for pattern in patterns:
-        matching = sorted(str(path.relative_to(source)) for path in source.glob(pattern))
+        matching = sorted(str(path.relative_to(source)) for path in source.glob(pattern.removeprefix("!")))
         if not matching:
             raise SystemExit(f"mutants: {pattern!r} names no file")
-        found |= dict.fromkeys(path for path in matching if not path.endswith("__pycache__"))
+        for path in matching:
+            if pattern.startswith("!"):
+                found.pop(path, None)
+            else:
+                found[path] = None
     return list(found)
 
 
