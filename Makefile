@@ -1,7 +1,12 @@
-# make demo   environment, install, the main job on the embedded default, its before/after table
-# make test   environment, install, linter, type checker, the whole test suite
-# make types  the type checker
+# make demo     environment, install, the main job on the embedded default, its before/after table
+# make check    linter, type checker, the tests that need no torch: under a minute
+# make test     linter, type checker, the test suite but for its long tier
 # make test-numeric  the tests that rest on floating point, once for each instruction set of this machine
+# make test-long    everything: more examples, random order, real models, a sample of mutants
+# make mutants  plant faults, see which no test notices
+#               SAMPLE=200 SEED=0  MODULES=…  FUNCTIONS=…  AREAS=…  TESTS=…  JOBS=2  WHOLE=1  FRESH=1
+# make coverage lines and branches that the tests reach
+# docs/testing.md says more of each.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,19 +15,43 @@ TORCH ?= torch==2.13.0
 EXTRA ?= cpu
 
 
-.PHONY: demo test types install install-test clean
+# Tests at a time. Files are dealt out whole: their fixtures are made once. Models of tests are too small for threads.
+WORKERS ?= auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist loadfile
+# The order of the long tier's tests: another each time, and pytest prints which.
+ORDER ?= $(shell date +%s)
+
+.PHONY: demo lint types check test test-long mutants coverage install install-test clean
 
 demo: install
 	$(BIN)/rag-train experiment=demo
 
-test: install-test
+lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
 
 types: install-test
 	$(BIN)/mypy
+
+check: lint types
+	$(PYTEST) $(PARALLEL) -m unit
+
+test: lint types
+	$(PYTEST) $(PARALLEL) -m "not long"
+
+test-long: lint types
+	$(PYTEST) $(PARALLEL) --hypothesis-profile=long --random-order --random-order-seed=$(ORDER)
+	$(MAKE) mutants SAMPLE=200 SEED=0 JOBS=2 REPORT=.mutants/sample.md
+
+coverage: install-test
+	$(PYTEST) $(PARALLEL) -m "not long" --cov --cov-report=term:skip-covered --cov-report=html
+
+mutants: install-test
+	$(BIN)/python -m tests.mutants $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(MODULES),--modules $(MODULES)) $(if $(FUNCTIONS),--functions $(FUNCTIONS)) \
+		$(if $(AREAS),--areas $(AREAS)) $(if $(TESTS),--tests $(TESTS)) $(if $(JOBS),--jobs $(JOBS)) \
+		$(if $(WHOLE),--whole) $(if $(FRESH),--fresh) $(if $(REPORT),--report $(REPORT))
 
 # The tests of tests/numeric.py once for each instruction set that this machine has, and with two threads.
 .PHONY: test-numeric

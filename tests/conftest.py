@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.numeric import is_numeric
+from tests.tiers import tiers
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,12 +19,28 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported: tiny models gain nothing from more threads, and figures are equal on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# More examples where there is time: pytest --hypothesis-profile=long (the long tier).
+settings.register_profile("long", max_examples=1000, deadline=None)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m unit` does not even import a file of another tier: torch takes longer than these tests."""
+    if config.option.markexpr != "unit":
+        return None
+    if collection_path.is_dir():
+        files = list(collection_path.rglob("test_*.py"))
+        return (bool(files) and not any("unit" in tiers(file) for file in files)) or None
+    return (collection_path.name.startswith("test_") and "unit" not in tiers(collection_path)) or None
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`-m numeric` selects the files that tests/numeric.py lists."""
+    """Markers by what a test's file imports and what the test asks for. `real` and `long` are set by hand."""
     for item in items:
         if is_numeric(item.path.relative_to(Path(__file__).parent).as_posix()):
             item.add_marker("numeric")
+        names = (getattr(item, "originalname", item.name), *getattr(item, "fixturenames", ()))
+        for name in tiers(item.path, names):
+            item.add_marker(name)
 
 
 WORDS = (  # noqa: SIM905
