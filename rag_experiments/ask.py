@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_experiments import cli, runs
+from rag_experiments import cli
+from rag_experiments.credentials import refuse_secrets
 from rag_experiments.errors import RequestError
 from rag_experiments.reopen import reopen, split_run
 
@@ -55,7 +56,7 @@ def start(arguments: list[str]) -> int:
         return cli.DONE
     words = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("--")]
     line = cli.parse([word for word in arguments if word not in words])
-    runs.refuse_secrets(line.overrides)
+    refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "ask")
     question = " ".join(words).strip()
     if words and not question:

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rag_experiments.runs import RunDirectory
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.tracking import Tracker
 
 SHOWN = ("train/loss", "dev/recall@1", "dev/recall@4", "dev/ndcg@10", "dev/exact_match", "dev/f1")

@@ -32,8 +32,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
-from rag_experiments import cli, resume, runs
+from rag_experiments import cli, resume
 from rag_experiments.errors import RequestError
+from rag_experiments.files import atomic_write_json, atomic_write_text
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import PositiveInt
 
 log = logging.getLogger(__name__)
@@ -102,7 +104,7 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
     _check_first(stages[0], config_dir)
     directory.mkdir(parents=True, exist_ok=True)
     typed = [value for value in overrides if _key(value) != "hydra.run.dir"]
-    runs.atomic_write_json(directory / FILE, {"overrides": typed, "config_dir": config_dir})
+    atomic_write_json(directory / FILE, {"overrides": typed, "config_dir": config_dir})
     for number, stage in enumerate(stages, 1):
         status = run_stage(stage, config_dir, f"stage {number} of {len(stages)}")
         if status != cli.DONE:
@@ -154,7 +156,7 @@ def run_stage(stage: Stage, config_dir: str | None, said: str) -> int:
     """Run, resume or skip one stage, in a process of its own."""
     overrides = stage.overrides
     if (stage.directory / "status.json").is_file():
-        if runs.RunDirectory.open(stage.directory).read_status().get("state") == "completed":
+        if RunDirectory.open(stage.directory).read_status().get("state") == "completed":
             print(f"{said}: {stage.name} is completed", flush=True)
             return cli.DONE
         overrides = [f"resume={resume.quoted(str(stage.directory))}"]
@@ -177,7 +179,7 @@ def _compare(stages: Sequence[Stage], directory: Path) -> None:
 
     grid = comparison(stages)
     print(f"\n{to_text([grid])}")
-    runs.atomic_write_text(directory / "comparison.md", to_markdown([grid]) + "\n")
+    atomic_write_text(directory / "comparison.md", to_markdown([grid]) + "\n")
 
 
 def comparison(stages: Sequence[Stage]) -> Any:
@@ -185,7 +187,7 @@ def comparison(stages: Sequence[Stage]) -> Any:
     from rag_experiments.comparison.grid import Grid
 
     rows = []
-    final = [runs.RunDirectory.open(stage.directory).read_final_metrics() for stage in stages]
+    final = [RunDirectory.open(stage.directory).read_final_metrics() for stage in stages]
     split = "test" if any(name.startswith("test/") for name in final[0]) else "dev"
     for stage, metrics in zip(stages, final, strict=True):
         if stage.kind not in {earlier.kind for earlier in stages[: stages.index(stage)]}:

@@ -102,6 +102,22 @@ def parse(arguments: list[str]) -> CommandLine:
     return CommandLine(list(args.overrides), bool(args.multirun), args.config_dir, shows_only)
 
 
+def register() -> None:
+    """Let any key of a group through Hydra without `+`: ours are checked here, with better messages.
+
+    Hydra's struct flag stays on at the top, so a misspelt group or top-level key is still refused.
+    """
+
+    from hydra.core.config_store import ConfigStore
+
+    from rag_experiments.groups import GROUPS
+
+    def open_node() -> DictConfig:
+        return DictConfig({}, flags={"struct": False})
+
+    ConfigStore.instance().store(name="open_groups", node=DictConfig({group: open_node() for group in GROUPS}))
+
+
 def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     """The composed configuration, Hydra's own node included.
 
@@ -112,7 +128,6 @@ def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     from hydra import initialize_config_dir
     from hydra.core.hydra_config import HydraConfig
 
-    from rag_experiments.config import register
     from rag_experiments.groups import conf_dir
 
     register()
@@ -135,7 +150,6 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     """
     import hydra
 
-    from rag_experiments.config import register
     from rag_experiments.groups import conf_dir
 
     register()
@@ -265,3 +279,9 @@ def first_comment(file: Path) -> str:
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").strip()
     return ""
+
+
+def add_working_directory() -> None:
+    """Console scripts see the modules of the working directory, as `python -m` does."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

@@ -127,7 +127,7 @@ def make_document(args: argparse.Namespace) -> Document:
 
 def _write(document: Document, form: str, output: str | None) -> None:
     from rag_experiments.comparison.render import render
-    from rag_experiments.runs import atomic_write_text
+    from rag_experiments.files import atomic_write_text
 
     if form == "html":
         from rag_experiments.comparison.report import html_report

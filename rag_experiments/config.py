@@ -9,35 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import os
-import sys
-from pathlib import Path
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rag_experiments import schema
 from rag_experiments.data.formats import FORMATS, config_class
 from rag_experiments.errors import RequestError, did_you_mean, with_article
-from rag_experiments.files import nearest_existing
 from rag_experiments.groups import GROUPS, choices, model_kinds
 from rag_experiments.models import source
 from rag_experiments.trainer_arguments import check_trainer_arguments
 from rag_experiments.values import check_values, model_class, refuse_keys_of_other_kinds
-
-
-def register() -> None:
-    """Let any key of a group through Hydra without `+`: ours are checked here, with better messages.
-
-    Hydra's struct flag stays on at the top, so a misspelt group or top-level key is still refused.
-    """
-
-    def open_node() -> DictConfig:
-        return DictConfig({}, flags={"struct": False})
-
-    ConfigStore.instance().store(name="open_groups", node=DictConfig({group: open_node() for group in GROUPS}))
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
@@ -178,20 +161,3 @@ def _check_retriever(config: schema.RunConfig, trainer_class: type) -> None:
             )
     elif retriever.type != "bm25" and retriever.encoder is None:
         raise RequestError("the retriever has no encoder: add model@retriever.encoder=minilm, or use retriever=bm25")
-
-
-def check_writable(directory: Path, key: str) -> None:
-    """Raise `RequestError` unless `directory` exists or can be made, and leave nothing behind."""
-    existing = nearest_existing(directory)
-    probe = existing / f".write_test_{os.getpid()}"
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        raise RequestError(f"{key}={directory} cannot be written: {error.strerror} ({existing})") from error
-
-
-def add_working_directory() -> None:
-    """Console scripts see the modules of the working directory, as `python -m` does."""
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())

@@ -16,8 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rag_experiments import cli, runs
+from rag_experiments import cli
+from rag_experiments.credentials import mask_secrets, refuse_secrets
 from rag_experiments.errors import RequestError
+from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl, atomic_write_text, safe_name
 from rag_experiments.reopen import Reopened, reopen, split_run
 
 log = logging.getLogger(__name__)
@@ -43,12 +45,12 @@ def start(arguments: list[str]) -> int:
         return cli.DONE
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     line = cli.parse(arguments)
-    runs.refuse_secrets(line.overrides)
+    refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "evaluate")
     named = [value.partition("=")[2] for value in changes if value.startswith("name=")]
     changes = [value for value in changes if not value.startswith("name=")]
     opened = reopen(directory, changes, line.config_dir)
-    name = runs.safe_name(named[-1] if named else "_".join(changes) or "again")
+    name = safe_name(named[-1] if named else "_".join(changes) or "again")
     evaluate(opened, directory / "evaluations" / name)
     return cli.DONE
 
@@ -78,13 +80,13 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
         metrics |= {f"{split}/{name}": value for name, value in result.metrics.items()}
         predictions[split] = result.rows
     if opened.run.writes:
-        with runs.atomic_directory(folder) as temporary:
-            settings = OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved)))
-            runs.atomic_write_text(temporary / "config.yaml", settings)
-            runs.atomic_write_json(temporary / "metrics.json", metrics)
-            runs.atomic_write_json(temporary / "status.json", status(opened))
+        with atomic_directory(folder) as temporary:
+            settings = OmegaConf.to_yaml(OmegaConf.create(mask_secrets(request.resolved)))
+            atomic_write_text(temporary / "config.yaml", settings)
+            atomic_write_json(temporary / "metrics.json", metrics)
+            atomic_write_json(temporary / "status.json", status(opened))
             for split, rows in predictions.items():
-                runs.atomic_write_jsonl(temporary / "predictions" / f"{split}.jsonl", rows)
+                atomic_write_jsonl(temporary / "predictions" / f"{split}.jsonl", rows)
         print_beside(opened.run.read_final_metrics(), metrics)
         print(f"\nwritten to {folder}")
     return metrics

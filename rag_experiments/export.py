@@ -17,8 +17,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_experiments import cli, runs
+from rag_experiments import cli
+from rag_experiments.credentials import refuse_secrets
 from rag_experiments.errors import RequestError
+from rag_experiments.files import atomic_directory
 from rag_experiments.reopen import Reopened, reopen, split_run
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def start(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folders = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("-")]
     line = cli.parse([word for word in arguments if word not in folders])
-    runs.refuse_secrets(line.overrides)
+    refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "export")
     if len(folders) != 1:
         raise RequestError("python -m rag_experiments.export run=<run directory> DIR: needs one folder to write to")
@@ -105,7 +107,7 @@ def export(opened: Reopened, target: Path) -> None:
     retriever = make_retriever(request, model)
     retriever.refresh(persist=True)
     passages = request.data.passages
-    with runs.atomic_directory(target) as folder:
+    with atomic_directory(target) as folder:
         shutil.copytree(opened.run.model_dir, folder / "model")
         if not trains_encoder and _encoder(retriever) is not None:
             _encoder(retriever).save(folder / "encoder")

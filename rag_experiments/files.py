@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.errors import RequestError
+
 TEMPORARY_PREFIX = ".partial-"
 """What the names of unfinished files and folders start with; whatever lists files skips them."""
 
@@ -191,3 +193,14 @@ def safetensors_size(path: Path) -> int:
         return 8 + length + max(ends, default=0)
     except (LookupError, TypeError, AttributeError):
         raise ValueError("its header describes no tensors") from None
+
+
+def check_writable(directory: Path, key: str) -> None:
+    """Raise `RequestError` unless `directory` exists or can be made, and leave nothing behind."""
+    existing = nearest_existing(directory)
+    probe = existing / f".write_test_{os.getpid()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        raise RequestError(f"{key}={directory} cannot be written: {error.strerror} ({existing})") from error

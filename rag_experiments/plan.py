@@ -23,7 +23,7 @@ def print_plan(request: Request, directory: Path) -> None:
 
 def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     """`(what, how much)` pairs, in reading order."""
-    from rag_experiments.build import training_arguments
+    from rag_experiments.training_arguments import training_arguments
 
     config, data = request.config, request.data
     args = training_arguments(config, directory / "checkpoints")

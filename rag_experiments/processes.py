@@ -14,7 +14,6 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import is_main_process
 
 WAIT_SECONDS = 600.0
 """For rank 0, which may have a large directory of runs to look through."""
@@ -31,6 +30,11 @@ Item = TypeVar("Item")
 
 _numbers = itertools.count()
 _kept: list[Any] = []  # where no agent holds the store, rank 0 does, for as long as it lives
+
+
+def is_main_process() -> bool:
+    """Whether this process writes: rank 0 of `torchrun`/`accelerate launch`, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def several() -> bool:

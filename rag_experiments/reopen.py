@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_experiments import cli, resume, runs
+from rag_experiments import cli, resume
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import config_hash
 
 if TYPE_CHECKING:
     from rag_experiments.request import Request
@@ -23,7 +25,7 @@ _READING = ("model.batch_size", "model.max_new_tokens", "model.precision", "mode
 class Reopened:
     """A run and the request that its overrides, with `changes` on top, compose to."""
 
-    run: runs.RunDirectory
+    run: RunDirectory
     request: Request
     changes: list[str]
 
@@ -49,7 +51,7 @@ def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -
     Raises:
         RequestError: no finished model there, a change to what made the model, data that does not fit, …
     """
-    run = runs.RunDirectory.open(directory)
+    run = RunDirectory.open(directory)
     if not run.model_dir.is_dir():
         raise RequestError(f"run={directory} has no model/ (its state is {run.state}): only a finished run can be used")
     for override in changes:
@@ -88,13 +90,13 @@ def _checked(composed: object) -> Request:
     return Request(
         config=config,
         resolved=resolved,
-        config_hash=runs.config_hash(resolved),
+        config_hash=config_hash(resolved),
         trainer_class=trainer_class,
         data=data,
     )
 
 
-def _take_model(config: RunConfig, run: runs.RunDirectory) -> None:
+def _take_model(config: RunConfig, run: RunDirectory) -> None:
     """The run's own weights in place of those that it began with."""
     config.model.path = f"run://{run.path.resolve()}"
     config.model.revision = None

@@ -12,12 +12,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from rag_experiments import processes, runs
+from rag_experiments import processes
 from rag_experiments.config import check_algorithm, check_common
 from rag_experiments.data.load import RagData, check_needs, load_data
 from rag_experiments.errors import RequestError, did_you_mean
 from rag_experiments.extra_packages import check_packages
 from rag_experiments.models import source
+from rag_experiments.runs import config_hash
 from rag_experiments.schema import RunConfig
 from rag_experiments.trainer_arguments import REFUSED
 
@@ -60,7 +61,7 @@ def check_request(composed: DictConfig) -> Request:
     return Request(
         config=config,
         resolved=resolved,
-        config_hash=runs.config_hash(resolved),
+        config_hash=config_hash(resolved),
         trainer_class=trainer_class,
         data=data,
     )
@@ -181,7 +182,7 @@ def measured(config: RunConfig) -> dict[str, list[str]]:
 
 def check_training_arguments(config: RunConfig) -> None:
     """Let `TrainingArguments` refuse what contradicts itself, as a `RequestError`."""
-    from rag_experiments.build import training_arguments
+    from rag_experiments.training_arguments import training_arguments
 
     try:
         training_arguments(config, Path("checkpoints"))

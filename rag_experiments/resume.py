@@ -15,8 +15,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from rag_experiments import cli, runs
+from rag_experiments import cli
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import config_hash, newest_unfinished
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
 def _newest(given: list[str], config_dir: str | None) -> CommandPlan:
     composed = cli.compose(given, config_dir)
     outputs = Path(composed.paths.outputs)
-    found = runs.newest_unfinished(outputs, config_hash(composed))
+    found = newest_unfinished(outputs, composed_hash(composed))
     if found is None:
         log.info("resume=auto: no unfinished run of this configuration under %s; starting a new one", outputs)
         return CommandPlan(given, config_dir, None)
@@ -71,7 +73,7 @@ def _newest(given: list[str], config_dir: str | None) -> CommandPlan:
 def _replayed(directory: Path, given: list[str], config_dir: str | None) -> CommandPlan:
     if not (directory / "status.json").is_file():
         raise RequestError(f"resume={directory}: there is no run there (no status.json)")
-    status = runs.RunDirectory.open(directory).read_status()
+    status = RunDirectory.open(directory).read_status()
     if status.get("state") == "completed":
         raise RequestError(
             f"resume={directory}: that run is completed; evaluate it with python -m rag_experiments.evaluate "
@@ -79,11 +81,11 @@ def _replayed(directory: Path, given: list[str], config_dir: str | None) -> Comm
         )
     stored = stored_overrides(directory)
     config_dir = config_dir or stored_config_dir(directory)
-    first = config_hash(cli.compose(stored, config_dir))
+    first = composed_hash(cli.compose(stored, config_dir))
     if status.get("config_hash") not in (None, first):
         raise RequestError(f"resume={directory}: its overrides no longer compose to the configuration it began with")
     for override in given:
-        if config_hash(cli.compose([*stored, override], config_dir)) != first:
+        if composed_hash(cli.compose([*stored, override], config_dir)) != first:
             key = override.lstrip("+~").partition("=")[0]
             raise RequestError(
                 f"resume={directory}: {key} would change the result of a run that has begun: leave it out"
@@ -112,11 +114,11 @@ def unquoted(text: str) -> str:
     return re.sub(r"\\+$", lambda found: found[0][::2], inner)
 
 
-def config_hash(composed: Any) -> str:
+def composed_hash(composed: Any) -> str:
     """The hash that says two runs are the same, from a composed configuration."""
     from rag_experiments.config import check_common
 
-    return runs.config_hash(check_common(composed)[1])
+    return config_hash(check_common(composed)[1])
 
 
 def stored_overrides(directory: Path) -> list[str]:

@@ -29,16 +29,12 @@ from rag_experiments.files import (
     json_text,
     safetensors_size,
 )
+from rag_experiments.processes import is_main_process
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
 STALE_SECONDS = 600.0
 """A run on another host, whose process cannot be looked at, is taken for dead after this silence."""
-
-
-def is_main_process() -> bool:
-    """Whether this process writes: rank 0 of `torchrun`/`accelerate launch`, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 class RunDirectory:

@@ -1,4 +1,4 @@
-"""Runs: their identity and where to find them; the one module that the rest imports for run directories.
+"""Runs: their identity and where to find them.
 
 A run is found by its `config_hash`, never by its name. Imports no torch.
 """
@@ -13,43 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rag_experiments.credentials import mask_secrets, refuse_secrets
 from rag_experiments.errors import RequestError
-from rag_experiments.files import (
-    TEMPORARY_PREFIX,
-    atomic_directory,
-    atomic_write_bytes,
-    atomic_write_json,
-    atomic_write_jsonl,
-    atomic_write_text,
-    safe_name,
-)
-from rag_experiments.outcome import Ending, Terminated, ending_of, termination_as_interrupt
-from rag_experiments.recording import Outcome, recording
-from rag_experiments.run_directory import RunDirectory, is_main_process
-
-__all__ = [
-    "TEMPORARY_PREFIX",
-    "Ending",
-    "Outcome",
-    "RunDirectory",
-    "Terminated",
-    "atomic_directory",
-    "atomic_write_bytes",
-    "atomic_write_json",
-    "atomic_write_jsonl",
-    "atomic_write_text",
-    "config_hash",
-    "ending_of",
-    "find_runs",
-    "is_main_process",
-    "mask_secrets",
-    "newest_unfinished",
-    "recording",
-    "refuse_secrets",
-    "safe_name",
-    "termination_as_interrupt",
-]
+from rag_experiments.run_directory import RunDirectory
 
 NOT_IN_HASH = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
 """Top-level keys that do not change a run's figures."""

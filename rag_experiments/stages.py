@@ -15,7 +15,8 @@ from transformers import TrainerState
 from rag_experiments.algorithms.base import AlgorithmTrainer, Parts, sample_questions
 from rag_experiments.callbacks import RunLog
 from rag_experiments.data.schema import Question
-from rag_experiments.runs import RunDirectory, atomic_directory
+from rag_experiments.files import atomic_directory
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import TrackingConfig
 from rag_experiments.tracking import Tracker
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rag_experiments.credentials import mask_secrets
 from rag_experiments.files import plain, safe_name
 from rag_experiments.outcome import ending_of
-from rag_experiments.run_directory import RunDirectory, is_main_process
-from rag_experiments.runs import mask_secrets
+from rag_experiments.processes import is_main_process
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import TrackingConfig
 from rag_experiments.tracking_names import flat_row, metric_name, session_mode, summary_of, tags
 

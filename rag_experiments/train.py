@@ -14,8 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments import chain, cli, files, processes, resume, runs
+from rag_experiments import chain, cli, files, processes, resume
+from rag_experiments.credentials import mask_secrets, refuse_secrets
 from rag_experiments.errors import RequestError
+from rag_experiments.processes import is_main_process
+from rag_experiments.recording import recording
+from rag_experiments.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from rag_experiments.request import Request
@@ -39,10 +43,10 @@ def start(arguments: list[str]) -> int:
         print(cli.help_page("python -m rag_experiments.train", PURPOSE))
         return cli.DONE
     line = cli.parse(arguments)
-    runs.refuse_secrets(line.overrides)
+    refuse_secrets(line.overrides)
     if processes.several() and line.multirun:
         raise RequestError("a sweep starts processes of its own: start it without torchrun or accelerate launch")
-    if line.shows_only and not runs.is_main_process():
+    if line.shows_only and not is_main_process():
         return cli.DONE
     space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
     if line.multirun or line.shows_only:
@@ -62,13 +66,13 @@ def start(arguments: list[str]) -> int:
     if request.config.plan:
         from rag_experiments.plan import print_plan
 
-        if runs.is_main_process():
+        if is_main_process():
             print_plan(request, directory)
         return cli.DONE
     # The directory was decided above; Hydra must not decide again, a second later.
     overrides = [value for value in command.overrides if not value.startswith("hydra.run.dir=")]
     overrides.append(f"hydra.run.dir={resume.quoted(str(directory))}")
-    if not runs.is_main_process():
+    if not is_main_process():
         overrides += [value for value in processes.QUIET if value not in overrides]
     task = TaskFunction(request, resuming=command.directory is not None)
     arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
@@ -119,7 +123,7 @@ def check(composed: DictConfig, directory: Path) -> Request:
     Raises:
         RequestError: with the one sentence that the user reads.
     """
-    from rag_experiments.config import check_writable
+    from rag_experiments.files import check_writable
     from rag_experiments.request import check_request
 
     check_writable(directory, "hydra.run.dir")
@@ -148,9 +152,9 @@ class TaskFunction:
         request = self.request or check_request(composed)
         if self.request is None:  # a job of a sweep, in whichever process its launcher chose
             self.resuming = (directory / "status.json").exists()
-        run = runs.RunDirectory.open(directory) if self.resuming else runs.RunDirectory.create(directory)
+        run = RunDirectory.open(directory) if self.resuming else RunDirectory.create(directory)
         alone = self.request is not None  # a sweep reads in its directory how a job ended
-        with runs.recording(run, request.config_hash, facts(request), discard_refused=alone) as outcome:
+        with recording(run, request.config_hash, facts(request), discard_refused=alone) as outcome:
             outcome.metrics = train(request, run, resuming=self.resuming)
         if not alone and outcome.exit_status == cli.INTERRUPTED:
             raise KeyboardInterrupt  # the sweep's too
@@ -158,7 +162,7 @@ class TaskFunction:
         return objective(request, outcome.metrics) if self.status == cli.DONE else None
 
 
-def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> dict[str, float]:
+def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[str, float]:
     """A checked request → a finished run directory. Returns the final figures."""
     from rag_experiments import build, stages
     from rag_experiments.callbacks import RunLog
@@ -166,7 +170,7 @@ def train(request: Request, run: runs.RunDirectory, resuming: bool = False) -> d
     from rag_experiments.tracking import make_tracker
 
     config = request.config
-    run.write_config(OmegaConf.to_yaml(OmegaConf.create(runs.mask_secrets(request.resolved))))
+    run.write_config(OmegaConf.to_yaml(OmegaConf.create(mask_secrets(request.resolved))))
     with make_tracker(config.tracking, run, request.resolved) as tracker:
         run_log = RunLog(run, tracker)
         for note in request.data.notes:

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from rag_experiments import runs
+from rag_experiments.recording import Outcome, recording
 
 MISTAKES = (AssertionError, pytest.fail.Exception, LookupError, AttributeError, TypeError, NameError)
 """Of the test itself; what a block raises on purpose is something else."""
 
 
 @contextmanager
-def recorded(*arguments: Any, **options: Any) -> Iterator[runs.Outcome]:
-    """As `runs.recording`."""
-    with runs.recording(*arguments, **options) as outcome:
+def recorded(*arguments: Any, **options: Any) -> Iterator[Outcome]:
+    """As `recording`."""
+    with recording(*arguments, **options) as outcome:
         yield outcome
     if isinstance(outcome.exception, MISTAKES):
         raise outcome.exception

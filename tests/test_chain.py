@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_experiments import chain, cli, runs, train
+from rag_experiments import chain, cli, train
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
 
 LOOP = ["experiment=fid_dca_loop", "seed=3", "tracking=none"]
 
@@ -33,7 +34,7 @@ def started(monkeypatch, tmp_path) -> list[list[str]]:
 
 
 def finish(at: Path, recall: float, state: str = "completed") -> None:
-    run = runs.RunDirectory.open(at) if (at / "status.json").is_file() else runs.RunDirectory.create(at)
+    run = RunDirectory.open(at) if (at / "status.json").is_file() else RunDirectory.create(at)
     run.update_status(state=state)
     run.write_metrics(
         {

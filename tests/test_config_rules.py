@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from rag_experiments import cli, config, request, runs, schema, train
+from rag_experiments import cli, config, files, request, schema, train
 from rag_experiments.errors import RequestError
 from rag_experiments.groups import GROUPS, choices, conf_dir, model_kinds
+from rag_experiments.runs import config_hash
 
 DATA = ["data=jsonl", "data.path=x"]
 
@@ -42,7 +43,7 @@ def test_a_checked_configuration_has_types_and_every_default():
 
 def test_a_default_that_is_typed_out_is_the_same_run():
     first, second = checked()[1], checked("retriever.rrf_k=60", "data.split_seed=0", "model.append_eos=false")[1]
-    assert runs.config_hash(first) == runs.config_hash(second)
+    assert config_hash(first) == config_hash(second)
 
 
 @pytest.mark.parametrize(
@@ -202,24 +203,24 @@ def test_groups_and_presets():
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path):
-    config.check_writable(tmp_path / "a" / "b", "hydra.run.dir")
+    files.check_writable(tmp_path / "a" / "b", "hydra.run.dir")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_below_a_file_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match=r"^hydra\.run\.dir=.*/file/run cannot be written: Not a directory"):
-        config.check_writable(tmp_path / "file" / "run", "hydra.run.dir")
+        files.check_writable(tmp_path / "file" / "run", "hydra.run.dir")
 
 
 def test_console_scripts_see_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/x"])
-    config.add_working_directory()
-    config.add_working_directory()
+    cli.add_working_directory()
+    cli.add_working_directory()
     assert sys.path == [os.getcwd(), "/x"]
     monkeypatch.setattr(sys, "path", ["", "/x"])
-    config.add_working_directory()
+    cli.add_working_directory()
     assert sys.path == ["", "/x"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_experiments import runs
+from rag_experiments.credentials import mask_secrets, refuse_secrets
 from rag_experiments.errors import RequestError
 
 HEX40 = "0123456789abcdef0123456789abcdef01234567"
@@ -26,13 +26,13 @@ HEX40 = "0123456789abcdef0123456789abcdef01234567"
 )
 def test_a_credential_on_the_command_line_is_refused_and_not_repeated(override):
     with pytest.raises(RequestError, match="credential") as caught:
-        runs.refuse_secrets(["seed=1", override])
+        refuse_secrets(["seed=1", override])
     secret = override.split("=", 1)[1]
     assert secret.strip("'") not in str(caught.value)
 
 
 def test_what_only_resembles_a_credential_passes():
-    runs.refuse_secrets(
+    refuse_secrets(
         [
             "model.max_new_tokens=32",
             "+model.tokenizer=bert",
@@ -53,7 +53,7 @@ def test_what_only_resembles_a_credential_passes():
 
 def test_credentials_are_masked_at_any_depth():
     config = {"a": {"hub_token": "x", "tokens": ["hf_" + "a" * 30, "plain"]}, "max_new_tokens": 3, "n": None}
-    assert runs.mask_secrets(config) == {
+    assert mask_secrets(config) == {
         "a": {"hub_token": "***", "tokens": ["***", "plain"]},
         "max_new_tokens": 3,
         "n": None,

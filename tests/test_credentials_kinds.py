@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from rag_experiments import credentials, runs
+from rag_experiments import credentials
+from rag_experiments.credentials import refuse_secrets
 from rag_experiments.errors import RequestError
 
 A = "aB3" * 20
@@ -46,7 +47,7 @@ def test_a_value_that_is_a_credential_is_refused_wherever_it_stands(kind):
     value = VALUES[kind]
     for override in (f"name={value}", f"+x.y='{value}'", f"data.path=a,{value},b", f"x=[a,{value}]", f"x=[{value}]"):
         with pytest.raises(RequestError, match="credential") as caught:
-            runs.refuse_secrets(["seed=1", override, "plan=true"])
+            refuse_secrets(["seed=1", override, "plan=true"])
         assert value not in str(caught.value)
     assert credentials.mask_secrets({"a": [{"b": value}]}) == {"a": [{"b": "***"}]}
 
@@ -123,7 +124,7 @@ def test_other_names_are_none(name):
 )
 def test_a_value_that_holds_nothing_is_no_secret(value):
     assert not credentials.looks_secret("api_key", value)
-    runs.refuse_secrets([f"+x.api_key={value}"])
+    refuse_secrets([f"+x.api_key={value}"])
 
 
 @pytest.mark.parametrize("value", [None, 3, 2.5, True, ["x"], {"a": "b"}])
@@ -143,25 +144,25 @@ def test_a_commit_is_no_key_where_its_name_says_so():
 def test_a_key_that_is_itself_a_credential_is_not_repeated():
     for secret in (VALUES["Hugging Face"], VALUES["GitHub, personal"]):
         with pytest.raises(RequestError, match=r"^an override looks like a credential") as caught:
-            runs.refuse_secrets([f"+{secret}.token=x"])
+            refuse_secrets([f"+{secret}.token=x"])
         assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize("override", ["++a.api_key=x", "~a.api_key=x", "api_key@a.b=x", "+api_key@a=x"])
 def test_marks_of_hydras_grammar_hide_nothing(override):
     with pytest.raises(RequestError, match="api_key looks"):
-        runs.refuse_secrets([override])
+        refuse_secrets([override])
 
 
 @pytest.mark.parametrize("override", ["x.api_key=a=b", "name=postgresql://me:hun,ter2@db"])
 def test_signs_inside_a_value_hide_nothing(override):
     with pytest.raises(RequestError, match="credential"):
-        runs.refuse_secrets([override])
+        refuse_secrets([override])
 
 
 def test_every_override_is_looked_at_and_the_sentence_says_what_to_do():
     with pytest.raises(RequestError, match=r"^x\.hub_token looks like a credential.*WANDB_API_KEY, HF_TOKEN"):
-        runs.refuse_secrets(iter(["seed=1", "x.hub_token=a", "name=b"]))
+        refuse_secrets(iter(["seed=1", "x.hub_token=a", "name=b"]))
 
 
 def test_masking_changes_nothing_else():

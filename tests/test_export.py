@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rag_experiments import ask, cli, export, runs
+from rag_experiments import ask, cli, export
+from rag_experiments.run_directory import RunDirectory
 from tests.conftest import write_small_data
 from tests.numeric import assert_near
 from tests.test_run import request, run_at
@@ -19,7 +20,7 @@ QUESTION = "where is the red cat one"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> runs.RunDirectory:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> RunDirectory:
     root = tmp_path_factory.mktemp("export")
     more = ("trainer.max_steps=1", "evaluation.zero_shot=false", "model.query_prefix='the '")
     return run_at(root / "run", request(tiny_bert, write_small_data(root / "data"), root, *more))
@@ -27,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> runs.RunDi
 
 @pytest.mark.parametrize("retriever", ["faiss_flat", "faiss_hnsw", "hybrid"])
 def test_the_readme_works_and_finds_what_ask_finds(
-    run: runs.RunDirectory, retriever: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunDirectory, retriever: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out"
     changes = [f"retriever={retriever}", "model.precision=fp32"]
@@ -46,7 +47,7 @@ def test_the_readme_works_and_finds_what_ask_finds(
             assert {name for _, name in shown} == {passage.id for _, passage in found}
 
 
-def test_passages_are_in_the_rows_of_the_index(run: runs.RunDirectory, tmp_path: Path) -> None:
+def test_passages_are_in_the_rows_of_the_index(run: RunDirectory, tmp_path: Path) -> None:
     assert export.start([f"run={run.path}", str(tmp_path / "out")]) == 0
     table = pq.read_table(tmp_path / "out" / "passages.parquet")
     assert table.column_names == ["id", "title", "text"]
@@ -56,7 +57,7 @@ def test_passages_are_in_the_rows_of_the_index(run: runs.RunDirectory, tmp_path:
 
 @pytest.mark.parametrize("kind", ["no folder", "not empty", "no run"])
 def test_wrong_requests_write_nothing(
-    run: runs.RunDirectory, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: RunDirectory, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")

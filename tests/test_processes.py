@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from rag_experiments import processes, runs, train
+from rag_experiments import processes, train
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 from tests.numeric import assert_near
 from tests.shared_work import shares
 from tests.test_run import no_dropout, request
@@ -61,7 +63,7 @@ def test_two_processes_write_one_run_with_the_weights_of_one(tiny_bert, small_da
     both = request(model, small_data, tmp_path / "b", *steps, "trainer.per_device_train_batch_size=4")
     first, second = run_by_two(both)
 
-    (run,) = runs.find_runs(tmp_path / "b" / "outputs")
+    (run,) = find_runs(tmp_path / "b" / "outputs")
     assert [folder.name for folder in (tmp_path / "b" / "outputs" / "ctl").iterdir()] == [run.path.name]
     assert run.state == "completed"
     assert "before and after training" in first
@@ -71,7 +73,7 @@ def test_two_processes_write_one_run_with_the_weights_of_one(tiny_bert, small_da
     for name, value in load_file(alone / "model" / "model.safetensors").items():
         got = load_file(run.model_dir / "model.safetensors")[name]
         assert_near(got, value, what=name)
-    expected = runs.RunDirectory.open(alone).read_final_metrics()
+    expected = RunDirectory.open(alone).read_final_metrics()
     got = run.read_final_metrics()
     assert got["dev/mrr@10"] == pytest.approx(expected["dev/mrr@10"])
 
@@ -92,7 +94,7 @@ def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_
         "evaluation.splits=[dev]",
     ]
     run_by_two(arguments)
-    (run,) = runs.find_runs(tmp_path / "outputs")
+    (run,) = find_runs(tmp_path / "outputs")
     assert run.state == "completed"
     (teacher,) = (tmp_path / "cache" / "fid_teachers").glob("*/config.json")
     assert (teacher.parent / "model.safetensors").is_file()
@@ -120,7 +122,7 @@ def test_two_processes_read_as_one(tiny_bert, tiny_llama, small_data, tmp_path):
     ]
     run_by_two([*arguments, f"hydra.run.dir={tmp_path / 'both'}"])
     assert train.start([*arguments, f"hydra.run.dir={tmp_path / 'alone'}"]) == 0
-    both, alone = (runs.RunDirectory.open(tmp_path / name) for name in ("both", "alone"))
+    both, alone = (RunDirectory.open(tmp_path / name) for name in ("both", "alone"))
     assert both.state == "completed"
     assert len(alone.read_predictions("zero_shot/dev")) > 2
     assert both.read_predictions("zero_shot/dev") == alone.read_predictions("zero_shot/dev")

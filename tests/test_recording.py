@@ -9,14 +9,15 @@ import sys
 
 import pytest
 
-from rag_experiments import runs
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import ending_of
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import newest_unfinished
 from tests.recorded import recorded
 
 
 def test_a_run_that_ends_well(tmp_path):
-    run = runs.RunDirectory.create(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run")
     with recorded(run, "abc", {"algorithm": "ctl", "data_hash": "d"}) as outcome:
         assert run.state == "running"
         assert run.read_status()["pid"] == os.getpid()
@@ -57,7 +58,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_how_a_run_ended_is_recorded(tmp_path, error, state, exit_status, kind):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc") as outcome:
         raise error
     status = run.read_status()
@@ -78,9 +79,10 @@ def test_a_wrapped_full_disk_is_still_a_full_disk():
 
 RUN_AND_WAIT = """
 import sys, time
-from rag_experiments import runs
-run = runs.RunDirectory.create(sys.argv[1])
-with runs.recording(run, "abc") as outcome:
+from rag_experiments.recording import recording
+from rag_experiments.run_directory import RunDirectory
+run = RunDirectory.create(sys.argv[1])
+with recording(run, "abc") as outcome:
     run.append_metrics(1, 0.1, 0.5, {"train/loss": 1.0})
     print("ready", flush=True)
     time.sleep(60)
@@ -106,21 +108,21 @@ def test_a_signal_is_an_interruption(tmp_path, number):
     process = start_waiting(tmp_path)
     process.send_signal(number)
     assert process.wait(20) == 130
-    assert runs.RunDirectory(tmp_path / "run").read_status()["state"] == "interrupted"
+    assert RunDirectory(tmp_path / "run").read_status()["state"] == "interrupted"
 
 
 def test_a_killed_run_counts_as_interrupted_and_goes_on(tmp_path):
     process = start_waiting(tmp_path)
-    run = runs.RunDirectory.open(tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
     assert run.state == "running"
     with pytest.raises(RequestError, match="is running"), recorded(run, "abc"):
         pass
-    assert runs.newest_unfinished(tmp_path, "abc") is None
+    assert newest_unfinished(tmp_path, "abc") is None
     process.kill()
     process.wait()
     assert run.read_status()["state"] == "running"
     assert run.state == "interrupted"
-    assert runs.newest_unfinished(tmp_path, "abc").path == run.path
+    assert newest_unfinished(tmp_path, "abc").path == run.path
     first = run.read_status()["started"]
     with recorded(run, "abc"):
         pass
@@ -130,7 +132,7 @@ def test_a_killed_run_counts_as_interrupted_and_goes_on(tmp_path):
 
 def test_two_processes_cannot_have_one_run(tmp_path):
     process = start_waiting(tmp_path)
-    run = runs.RunDirectory.open(tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
     run.update_status(state="interrupted")  # as if the status did not tell
     with pytest.raises(RequestError, match="another process"), recorded(run, "abc"):
         pass
@@ -144,7 +146,7 @@ def test_two_processes_cannot_have_one_run(tmp_path):
 
 @pytest.mark.parametrize("done", [False, True])
 def test_a_request_refused_late_leaves_nothing_unless_something_was_done(tmp_path, done):
-    run = runs.RunDirectory.create(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run")
     with recorded(run, "abc", discard_refused=True) as outcome:
         if done:
             run.append_metrics(0, 0, 0, {"zero_shot/dev/recall@4": 0.5})

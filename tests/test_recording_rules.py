@@ -15,15 +15,16 @@ import time
 
 import pytest
 
-from rag_experiments import provenance, recording, run_directory, runs
+from rag_experiments import provenance, recording, run_directory
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import Pruned
+from rag_experiments.run_directory import RunDirectory
 from tests.recorded import recorded
 
 
-def interrupted(path, **status) -> runs.RunDirectory:
+def interrupted(path, **status) -> RunDirectory:
     """A run that was begun and interrupted."""
-    run = runs.RunDirectory.create(path)
+    run = RunDirectory.create(path)
     run.update_status(state="interrupted", config_hash="abc", **status)
     return run
 
@@ -38,7 +39,7 @@ def test_a_resumed_run_that_is_refused_is_kept(tmp_path):
 
 
 def test_only_a_refused_request_is_discarded(tmp_path):
-    run = runs.RunDirectory.create(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run")
     with recorded(run, "abc", discard_refused=True) as outcome:
         raise ValueError("a bug")
     assert outcome.refused is None
@@ -46,14 +47,14 @@ def test_only_a_refused_request_is_discarded(tmp_path):
 
 
 def test_a_refused_request_is_kept_where_nobody_asked_to_discard_it(tmp_path):
-    run = runs.RunDirectory.create(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run")
     with recorded(run, "abc"):
         raise RequestError("no such layer")
     assert run.read_status()["error"]["message"] == "no such layer"
 
 
 def test_a_failed_run_that_is_completed_says_nothing_of_its_failure(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"):
         raise ZeroDivisionError
     failed = run.read_status()
@@ -77,36 +78,36 @@ def test_seconds_count_every_segment(tmp_path):
 def test_seconds_are_those_of_the_block(tmp_path, monkeypatch):
     clock = iter([10.0, 12.50049])
     monkeypatch.setattr(recording.time, "monotonic", lambda: next(clock))
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"):
         assert run.read_status()["seconds"] == 0.0
     assert run.read_status()["seconds"] == 2.5
 
 
 def test_a_folder_that_is_not_there_is_made(tmp_path):
-    with recorded(runs.RunDirectory(tmp_path / "a" / "b"), "abc") as outcome:
+    with recorded(RunDirectory(tmp_path / "a" / "b"), "abc") as outcome:
         pass
     assert outcome.exit_status == 0
 
 
 def test_another_rank_is_not_kept_out_by_its_own_run(tmp_path, monkeypatch):
     entered = False
-    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(RunDirectory.create(tmp_path), "abc"):
         monkeypatch.setenv("RANK", "1")
-        with recorded(runs.RunDirectory.open(tmp_path), "abc"):
+        with recorded(RunDirectory.open(tmp_path), "abc"):
             entered = True
     assert entered
 
 
 def test_a_status_that_was_broken_meanwhile_is_said_and_not_raised(tmp_path, caplog):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"):
         run.status_path.write_text("{")
     assert "could not be recorded" in caplog.text
 
 
 def test_a_lost_heartbeat_file_does_not_end_the_run(tmp_path):
-    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         (tmp_path / recording.HEARTBEAT).unlink()
     assert outcome.exit_status == 0
 
@@ -126,7 +127,7 @@ def test_resumed_counts_every_continuation_and_the_start_stays(tmp_path):
 
 def test_a_status_says_which_code_and_process_made_it(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "git_state", lambda: ("c0ffee", True))
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc", {"algorithm": "ctl", "data_hash": "d"}):
         pass
     status = run.read_status()
@@ -144,9 +145,9 @@ def test_times_are_utc(tmp_path, monkeypatch):
     time.tzset()
     try:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", recording.now())
-        with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+        with recorded(RunDirectory.create(tmp_path), "abc"):
             pass
-        assert runs.RunDirectory(tmp_path).read_status()["started"].endswith("+00:00")
+        assert RunDirectory(tmp_path).read_status()["started"].endswith("+00:00")
     finally:
         monkeypatch.delenv("TZ")
         time.tzset()
@@ -163,9 +164,9 @@ def test_a_resumed_run_forgets_what_its_checkpoint_does_not_know(tmp_path):
 
 
 def test_a_living_run_is_not_taken_and_another_hosts_silence_frees_it(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"), pytest.raises(RequestError, match=f"process {os.getpid()} on "):  # noqa: SIM117
-        with recorded(runs.RunDirectory.open(tmp_path), "abc"):
+        with recorded(RunDirectory.open(tmp_path), "abc"):
             pass
     assert run.read_status()["state"] == "completed"
 
@@ -175,13 +176,13 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         pass
     assert outcome.exit_status == 0
 
 
 def test_room_for_the_last_status_is_held_while_the_run_lasts(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     file = tmp_path / recording.HEARTBEAT
     with recorded(run, "abc"):
         assert file.stat().st_size >= 64 * 1024
@@ -192,7 +193,7 @@ def test_room_for_the_last_status_is_held_while_the_run_lasts(tmp_path):
 def test_a_run_leaves_no_open_file_and_no_thread(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for number in range(3):
-        with recorded(runs.RunDirectory.create(tmp_path / str(number)), "abc"):
+        with recorded(RunDirectory.create(tmp_path / str(number)), "abc"):
             assert [thread.name for thread in threading.enumerate()].count("heartbeat") >= 1
     assert len(os.listdir("/proc/self/fd")) == before
     for thread in threading.enumerate():
@@ -202,7 +203,7 @@ def test_a_run_leaves_no_open_file_and_no_thread(tmp_path):
 
 
 def test_a_refused_claim_leaves_no_open_file(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     holder = os.open(tmp_path / recording.HEARTBEAT, os.O_RDWR | os.O_CREAT)
     fcntl.flock(holder, fcntl.LOCK_EX)
     before = len(os.listdir("/proc/self/fd"))
@@ -217,7 +218,7 @@ def test_the_heartbeat_beats_while_the_run_lasts(tmp_path, monkeypatch):
     """Another host takes a silent run for dead."""
     monkeypatch.setattr(recording, "HEARTBEAT_SECONDS", 0.01)
     file = tmp_path / recording.HEARTBEAT
-    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(RunDirectory.create(tmp_path), "abc"):
         for _ in range(2):  # it beats more than once
             os.utime(file, (1, 1))
             deadline = time.monotonic() + 30
@@ -235,7 +236,7 @@ def test_a_heart_that_cannot_beat_does_not_end_the_run(tmp_path, monkeypatch):
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(recording.os, "utime", utime)
-    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         assert failed.wait(30)
         failed.clear()
         assert failed.wait(30)  # and tries again
@@ -244,7 +245,7 @@ def test_a_heart_that_cannot_beat_does_not_end_the_run(tmp_path, monkeypatch):
 
 def test_another_rank_beats_no_heart_and_says_why_it_failed(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("RANK", "1")
-    with recorded(runs.RunDirectory.create(tmp_path / "run"), "abc") as outcome:
+    with recorded(RunDirectory.create(tmp_path / "run"), "abc") as outcome:
         raise ValueError("a shape")
     assert outcome.exit_status == 1
     assert not (tmp_path / "run").exists()
@@ -253,7 +254,7 @@ def test_another_rank_beats_no_heart_and_says_why_it_failed(tmp_path, monkeypatc
 
 
 def test_an_end_that_cannot_be_recorded_is_said_and_not_raised(tmp_path, monkeypatch, caplog):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc") as outcome:
         real = recording.RunDirectory.update_status
 
@@ -281,7 +282,7 @@ def test_an_end_that_cannot_be_recorded_is_said_and_not_raised(tmp_path, monkeyp
 )
 def test_the_console_says_how_it_ended(tmp_path, caplog, error, said, level, files):
     caplog.set_level(logging.INFO, logger="rag_experiments.recording")
-    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(RunDirectory.create(tmp_path), "abc"):
         if error is not None:
             raise error
     messages = [record.getMessage() for record in caplog.records if record.name == "rag_experiments.recording"]
@@ -293,7 +294,7 @@ def test_the_console_says_how_it_ended(tmp_path, caplog, error, said, level, fil
 
 def test_the_outcome_before_the_end_is_a_failure(tmp_path):
     """Whoever leaves by another way than the block's end must not pass for done."""
-    with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+    with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         assert outcome.exit_status == 1
         assert outcome.metrics == {}
 
@@ -313,7 +314,7 @@ def test_a_signal_before_the_block_begins_is_an_interruption(tmp_path, monkeypat
         return real(*arguments)
 
     monkeypatch.setattr(*place, interrupted)
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     try:
         with pytest.raises(KeyboardInterrupt), recorded(run, "abc"):
             raise AssertionError("the block was entered")
@@ -337,7 +338,7 @@ def test_a_signal_while_the_end_is_written_does_not_lose_it(tmp_path, monkeypatc
 
     monkeypatch.setattr(recording.RunDirectory, "update_status", update_status)
     outer = recording.termination_as_interrupt
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     try:
         signal.signal(number, handler)
         with pytest.raises(KeyboardInterrupt), outer(), recorded(run, "abc"):
@@ -350,7 +351,7 @@ def test_a_signal_while_the_end_is_written_does_not_lose_it(tmp_path, monkeypatc
 def test_handlers_are_put_back(tmp_path):
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
-    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(RunDirectory.create(tmp_path), "abc"):
         pass
     assert [signal.getsignal(number) for number in numbers] == before
 
@@ -360,7 +361,7 @@ def test_a_handler_of_somebody_else_stays(tmp_path):
     for handler in (signal.SIG_IGN, lambda *_: None):
         before = signal.signal(signal.SIGHUP, handler)
         try:
-            with recorded(runs.RunDirectory.create(tmp_path / str(id(handler))), "abc") as outcome:
+            with recorded(RunDirectory.create(tmp_path / str(id(handler))), "abc") as outcome:
                 assert signal.getsignal(signal.SIGHUP) is handler
                 signal.raise_signal(signal.SIGHUP)
         finally:
@@ -373,7 +374,7 @@ def test_a_run_in_a_thread_of_its_own_sets_no_handlers(tmp_path):
     outcomes = []
 
     def work():
-        with recorded(runs.RunDirectory.create(tmp_path), "abc") as outcome:
+        with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
             outcomes.append((outcome, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=work)
@@ -386,8 +387,9 @@ def test_a_run_in_a_thread_of_its_own_sets_no_handlers(tmp_path):
 
 FORKS = """
 import os, signal, sys, time
-from rag_experiments import runs
-with runs.recording(runs.RunDirectory.create(sys.argv[1]), "abc") as outcome:
+from rag_experiments.recording import recording
+from rag_experiments.run_directory import RunDirectory
+with recording(RunDirectory.create(sys.argv[1]), "abc") as outcome:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -406,4 +408,4 @@ def test_a_child_process_dies_of_the_signal_as_usual(tmp_path):
     """A data loader's worker inherits the handler, and must not take itself for the run."""
     done = subprocess.run([sys.executable, "-c", FORKS, str(tmp_path / "run")], capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, str(int(signal.SIGTERM)))
-    assert runs.RunDirectory(tmp_path / "run").read_status()["state"] == "completed"
+    assert RunDirectory(tmp_path / "run").read_status()["state"] == "completed"

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import ask, evaluate, runs, train
+from rag_experiments import ask, evaluate, train
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 from tests.conftest import write_small_data
 
 
@@ -41,27 +43,27 @@ def request(model: Path, encoder: Path, data: Path, root: Path, *more: str) -> l
     ]
 
 
-def write_run(root: Path, arguments: list[str]) -> runs.RunDirectory:
+def write_run(root: Path, arguments: list[str]) -> RunDirectory:
     directory = root / "run"
     assert train.start([*arguments, f"hydra.run.dir={directory}"]) == 0
-    return runs.RunDirectory.open(directory)
+    return RunDirectory.open(directory)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_llama, tiny_bert) -> runs.RunDirectory:
+def finished(tmp_path_factory, tiny_llama, tiny_bert) -> RunDirectory:
     root = tmp_path_factory.mktemp("finished_reader")
     return write_run(root, request(tiny_llama, tiny_bert, write_small_data(root / "data"), root))
 
 
 @pytest.fixture(scope="module")
-def adapted(tmp_path_factory, tiny_llama, tiny_bert) -> runs.RunDirectory:
+def adapted(tmp_path_factory, tiny_llama, tiny_bert) -> RunDirectory:
     """The same with adapters."""
     root = tmp_path_factory.mktemp("finished_adapters")
     more = ["model.lora.r=4", "model.lora.dropout=0.0", "evaluation.zero_shot=false"]
     return write_run(root, request(tiny_llama, tiny_bert, write_small_data(root / "data"), root, *more))
 
 
-def again(run: runs.RunDirectory, *changes: str) -> tuple[dict, Path]:
+def again(run: RunDirectory, *changes: str) -> tuple[dict, Path]:
     assert evaluate.start([f"run={run.path}", "name=again", *changes]) == 0
     folder = run.path / "evaluations" / "again"
     return json.loads((folder / "metrics.json").read_text()), folder
@@ -95,7 +97,7 @@ def test_the_same_again_gives_the_same_figures(which, request):
     assert measured(metrics) == pytest.approx(measured(run.read_final_metrics()))
     assert (folder / "predictions" / "test.jsonl").is_file()
     assert (folder / "config.yaml").is_file()
-    assert list(runs.find_runs(run.path.parent)) != [], "an evaluation is no run of its own"
+    assert list(find_runs(run.path.parent)) != [], "an evaluation is no run of its own"
 
 
 def test_another_k_and_gold_passages(finished):

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.storm import differences
-from rag_experiments import runs, train
+from rag_experiments import train
 from rag_experiments.algorithms.base import TOTALS
+from rag_experiments.run_directory import RunDirectory
 from tests import test_run
 from tests.conftest import write_small_data
 
@@ -40,18 +41,18 @@ VARIANTS = {
 
 
 @pytest.fixture(scope="module", params=list(VARIANTS))
-def whole(request, tmp_path_factory, tiny_bert) -> runs.RunDirectory:
+def whole(request, tmp_path_factory, tiny_bert) -> RunDirectory:
     root = tmp_path_factory.mktemp(request.param)
     more = ["trainer.save_strategy=steps", "trainer.eval_strategy=steps", "evaluation.bootstrap=20"]
     arguments = test_run.request(tiny_bert, write_small_data(root / "data"), root, *more, *VARIANTS[request.param])
     return test_run.run_at(root / "run", arguments)
 
 
-def steps(run: runs.RunDirectory) -> list[int]:
+def steps(run: RunDirectory) -> list[int]:
     return sorted(int(path.name.rpartition("-")[2]) for path in run.checkpoints_dir.iterdir())
 
 
-def killed_after(run: runs.RunDirectory, step: int, to: Path) -> runs.RunDirectory:
+def killed_after(run: RunDirectory, step: int, to: Path) -> RunDirectory:
     """`run` as a kill would have left it with `step` its last whole checkpoint, and everything later half done."""
     shutil.copytree(run.path / ".hydra", to / ".hydra")
     for name in (run.history_path.name, "config.yaml", "predictions", "model"):
@@ -63,7 +64,7 @@ def killed_after(run: runs.RunDirectory, step: int, to: Path) -> runs.RunDirecto
     (to / "checkpoints" / f"checkpoint-{step + 1000}").mkdir()
     (to / ".partial-model-1-abcd").mkdir()
     (to / "status.json").write_text(json.dumps({**run.read_status(), "state": "interrupted"}))
-    return runs.RunDirectory.open(to)
+    return RunDirectory.open(to)
 
 
 def test_resumed_from_any_checkpoint_equals_undisturbed(whole, tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rag_experiments import cli, resume, runs
+from rag_experiments import cli, resume
 from rag_experiments.errors import RequestError
+from rag_experiments.runs import config_hash
 
 STORED = ["algorithm=ctl", "seed=3", "data=jsonl", "data.path=x", "tracking=none"]
 
@@ -171,4 +172,4 @@ def test_the_hash_of_a_composed_configuration_is_that_of_the_run():
     from rag_experiments.config import check_common
 
     composed = cli.compose(STORED)
-    assert resume.config_hash(composed) == runs.config_hash(check_common(composed)[1])
+    assert resume.config_hash(composed) == config_hash(check_common(composed)[1])

@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rag_experiments import cli, runs, train
+from rag_experiments import cli, train
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 from tests.numeric import assert_near
 
 
@@ -38,17 +40,17 @@ def request(model: Path, data: Path, root: Path, *more: str) -> list[str]:
     ]
 
 
-def run_at(directory: Path, arguments: list[str]) -> runs.RunDirectory:
+def run_at(directory: Path, arguments: list[str]) -> RunDirectory:
     assert train.start([*arguments, f"hydra.run.dir={directory}"]) == 0
-    return runs.RunDirectory.open(directory)
+    return RunDirectory.open(directory)
 
 
-def weights(run: runs.RunDirectory) -> dict[str, torch.Tensor]:
+def weights(run: RunDirectory) -> dict[str, torch.Tensor]:
     return load_file(run.model_dir / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> runs.RunDirectory:
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> RunDirectory:
     from tests.conftest import write_small_data
 
     root = tmp_path_factory.mktemp("finished")
@@ -160,7 +162,7 @@ def test_killed_in_the_middle_and_resumed_equals_uninterrupted(tiny_bert, small_
     assert loss_curve(killed) == loss_curve(whole)
 
 
-def start_and_kill(arguments: list[str], outputs: Path) -> runs.RunDirectory:
+def start_and_kill(arguments: list[str], outputs: Path) -> RunDirectory:
     """Start a run in its own process and `kill -9` it once its second checkpoint stands."""
     child = subprocess.Popen(
         [sys.executable, "-m", "rag_experiments.train", *arguments],
@@ -174,7 +176,7 @@ def start_and_kill(arguments: list[str], outputs: Path) -> runs.RunDirectory:
         if list(outputs.glob("ctl/*/checkpoints/checkpoint-20/trainer_state.json")):
             child.send_signal(signal.SIGKILL)
             child.wait()
-            (run,) = runs.find_runs(outputs)
+            (run,) = find_runs(outputs)
             return run
         time.sleep(0.005)
     raise AssertionError("no checkpoint within two minutes")
@@ -192,7 +194,7 @@ def test_resumed_within_an_epoch_equals_uninterrupted(tiny_bert, small_data, tmp
         assert torch.equal(weights(cut)[name], value), name
 
 
-def interrupted_copy(run: runs.RunDirectory, to: Path, checkpoint: str) -> runs.RunDirectory:
+def interrupted_copy(run: RunDirectory, to: Path, checkpoint: str) -> RunDirectory:
     """`run` as it was when it had just written `checkpoint`."""
     import shutil
 
@@ -200,10 +202,10 @@ def interrupted_copy(run: runs.RunDirectory, to: Path, checkpoint: str) -> runs.
     shutil.copytree(run.checkpoints_dir / checkpoint, to / "checkpoints" / checkpoint)
     shutil.copy(run.history_path, to)
     (to / "status.json").write_text(json.dumps({**run.read_status(), "state": "interrupted"}))
-    return runs.RunDirectory.open(to)
+    return RunDirectory.open(to)
 
 
-def loss_curve(run: runs.RunDirectory) -> list[tuple[int, float]]:
+def loss_curve(run: RunDirectory) -> list[tuple[int, float]]:
     return [(line["step"], line["train/loss"]) for line in run.read_metrics() if "train/loss" in line]
 
 

@@ -10,12 +10,12 @@ import time
 import numpy as np
 import pytest
 
-from rag_experiments import runs
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
 from tests.recorded import recorded
 
 
-def make_checkpoint(run: runs.RunDirectory, step: int):
+def make_checkpoint(run: RunDirectory, step: int):
     folder = run.checkpoints_dir / f"checkpoint-{step}"
     folder.mkdir(parents=True)
     header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
@@ -25,7 +25,7 @@ def make_checkpoint(run: runs.RunDirectory, step: int):
 
 
 def test_a_run_on_another_host_is_dead_when_silent(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     run.update_status(state="running", host="elsewhere", pid=1)
     assert run.state == "interrupted"
     (tmp_path / ".running").touch()
@@ -36,15 +36,15 @@ def test_a_run_on_another_host_is_dead_when_silent(tmp_path):
 
 
 def test_a_run_is_never_overwritten(tmp_path):
-    with recorded(runs.RunDirectory.create(tmp_path), "abc"):
+    with recorded(RunDirectory.create(tmp_path), "abc"):
         pass
     with pytest.raises(RequestError, match="already holds a run"):
-        runs.RunDirectory.create(tmp_path)
+        RunDirectory.create(tmp_path)
 
 
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    run = runs.RunDirectory.create(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run")
     with recorded(run, "abc") as outcome:
         run.append_metrics(1, 0, 0, {})
         run.write_metrics({})
@@ -54,7 +54,7 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
 
 
 def test_metrics_survive_a_broken_line_and_are_cut_on_resume(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     run.append_metrics(0, 0, 0, {"zero_shot/dev/recall@4": np.float64(0.5)})
     run.append_metrics(10, 1, 2, {"train/loss": float("nan")})
     with open(run.history_path, "a", encoding="utf-8") as file:
@@ -67,7 +67,7 @@ def test_metrics_survive_a_broken_line_and_are_cut_on_resume(tmp_path):
 
 
 def test_resuming_drops_what_was_logged_after_the_checkpoint(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"):
         make_checkpoint(run, 10)
         for step in (0, 5, 10, 15):
@@ -78,7 +78,7 @@ def test_resuming_drops_what_was_logged_after_the_checkpoint(tmp_path):
 
 
 def test_only_a_complete_checkpoint_is_resumed(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     assert run.last_checkpoint() is None
     good = make_checkpoint(run, 9)
     assert run.last_checkpoint() == good
@@ -94,7 +94,7 @@ def test_only_a_complete_checkpoint_is_resumed(tmp_path):
 
 
 def test_predictions_by_stage(tmp_path):
-    run = runs.RunDirectory.create(tmp_path)
+    run = RunDirectory.create(tmp_path)
     run.write_predictions("zero_shot/dev", [{"id": "q1"}, {"id": "q2"}])
     assert run.predictions_path("zero_shot/dev") == tmp_path / "predictions" / "zero_shot" / "dev.jsonl"
     assert run.read_predictions("zero_shot/dev") == [{"id": "q1"}, {"id": "q2"}]

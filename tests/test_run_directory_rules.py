@@ -9,15 +9,17 @@ import time
 
 import pytest
 
-from rag_experiments import provenance, run_directory, runs
+from rag_experiments import provenance, run_directory
 from rag_experiments.errors import RequestError
 from rag_experiments.files import TEMPORARY_PREFIX
+from rag_experiments.processes import is_main_process
+from rag_experiments.run_directory import RunDirectory
 from tests.test_run_directory import make_checkpoint
 
 
 @pytest.fixture
-def run(tmp_path) -> runs.RunDirectory:
-    return runs.RunDirectory.create(tmp_path)
+def run(tmp_path) -> RunDirectory:
+    return RunDirectory.create(tmp_path)
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def test_weights_that_cannot_be_read_make_a_checkpoint_incomplete(run, monkeypat
 
 def test_a_run_is_made_in_a_new_folder_and_in_one_that_is_there(tmp_path):
     for _ in range(2):
-        assert runs.RunDirectory.create(tmp_path / "a" / "b").path.is_dir()
+        assert RunDirectory.create(tmp_path / "a" / "b").path.is_dir()
 
 
 # -- going back ----------------------------------------------------------------------------------------
@@ -154,7 +156,7 @@ def test_going_back_is_for_the_process_that_writes(run, monkeypatch):
     write_history(run, (3, "train/loss"))
     make_checkpoint(run, 6).joinpath("trainer_state.json").unlink()
     monkeypatch.setenv("RANK", "1")
-    other = runs.RunDirectory(run.path)
+    other = RunDirectory(run.path)
     other.go_back_to_checkpoint()
     other.truncate_metrics(0)
     assert history(run) == [(3, "train/loss")]
@@ -213,7 +215,7 @@ def test_readers_of_what_is_not_there(run):
     assert run.last_checkpoint() is None
     assert run.state == "interrupted"
     with pytest.raises(RequestError, match=r"no status\.json"):
-        runs.RunDirectory.open(run.path)
+        RunDirectory.open(run.path)
 
 
 def test_predictions_may_have_empty_lines(run):
@@ -246,7 +248,7 @@ def test_a_status_is_merged_and_a_broken_one_is_said(run):
 def test_another_rank_changes_nothing(run, monkeypatch):
     run.update_status(state="failed")
     monkeypatch.setenv("RANK", "1")
-    other = runs.RunDirectory.create(run.path)  # rank 0 has looked
+    other = RunDirectory.create(run.path)  # rank 0 has looked
     other.update_status(state="completed")
     other.write_config("x")
     other.write_metrics({})
@@ -355,4 +357,4 @@ def test_rank_0_writes(monkeypatch, rank, main):
         monkeypatch.delenv("RANK", raising=False)
     else:
         monkeypatch.setenv("RANK", rank)
-    assert run_directory.is_main_process() is main
+    assert is_main_process() is main

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from rag_experiments import cli, provenance, runs
+from rag_experiments import cli, provenance
 from rag_experiments.config import check_common
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import config_hash, find_runs, newest_unfinished
 
 WITHOUT_EFFECT = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
 
@@ -39,20 +41,20 @@ def changed(config: dict[str, Any], path: tuple) -> dict[str, Any]:
 
 
 def test_every_value_of_a_configuration_is_in_its_hash_but_those_without_effect(resolved):
-    first = runs.config_hash(resolved)
+    first = config_hash(resolved)
     paths = leaves(resolved)
     assert len(paths) > 80
     for path in paths:
-        same = runs.config_hash(changed(resolved, path)) == first
+        same = config_hash(changed(resolved, path)) == first
         assert same == (path[0] in WITHOUT_EFFECT), ".".join(map(str, path))
 
 
 def test_every_group_without_effect_may_be_missing(resolved):
-    first = runs.config_hash(resolved)
+    first = config_hash(resolved)
     for name in WITHOUT_EFFECT:
-        assert runs.config_hash({**resolved, name: {"x": 1}}) == first
-        assert runs.config_hash({key: value for key, value in resolved.items() if key != name}) == first
-    assert runs.config_hash({**resolved, "another": None}) != first
+        assert config_hash({**resolved, name: {"x": 1}}) == first
+        assert config_hash({key: value for key, value in resolved.items() if key != name}) == first
+    assert config_hash({**resolved, "another": None}) != first
 
 
 @pytest.mark.parametrize(
@@ -75,16 +77,16 @@ def test_every_group_without_effect_may_be_missing(resolved):
     ],
 )
 def test_values_that_are_the_same(one, other, same):
-    assert (runs.config_hash({"x": one}) == runs.config_hash({"x": other})) is same
+    assert (config_hash({"x": one}) == config_hash({"x": other})) is same
 
 
 def test_a_hash_is_16_hexadecimal_digits_and_stays_between_versions():
     """Stored in every run directory: another way to compute it would find none of them again."""
-    assert runs.config_hash({"seed": 0, "name": "x", "a": {"b": [1, 2.5, "é", None, True]}}) == "5ba31c611b462847"
+    assert config_hash({"seed": 0, "name": "x", "a": {"b": [1, 2.5, "é", None, True]}}) == "5ba31c611b462847"
 
 
-def begun(path: Path, **status: Any) -> runs.RunDirectory:
-    run = runs.RunDirectory.create(path)
+def begun(path: Path, **status: Any) -> RunDirectory:
+    run = RunDirectory.create(path)
     run.update_status(**{"state": "interrupted", "config_hash": "abc", "started": "2026-01-01", **status})
     return run
 
@@ -92,14 +94,14 @@ def begun(path: Path, **status: Any) -> runs.RunDirectory:
 @pytest.mark.parametrize(("state", "found"), [("interrupted", True), ("failed", True), ("completed", False)])
 def test_which_states_are_unfinished(tmp_path, state, found):
     begun(tmp_path / "a", state=state)
-    assert (runs.newest_unfinished(tmp_path, "abc") is not None) is found
+    assert (newest_unfinished(tmp_path, "abc") is not None) is found
 
 
 def test_a_running_run_is_not_continued_and_a_killed_one_is(tmp_path):
     run = begun(tmp_path / "a", state="running", **provenance.process_identity())
-    assert runs.newest_unfinished(tmp_path, "abc") is None
+    assert newest_unfinished(tmp_path, "abc") is None
     run.update_status(pid=2**22 + 1)
-    assert runs.newest_unfinished(tmp_path, "abc").path == run.path
+    assert newest_unfinished(tmp_path, "abc").path == run.path
 
 
 def test_the_one_that_started_last_is_continued(tmp_path):
@@ -107,24 +109,24 @@ def test_the_one_that_started_last_is_continued(tmp_path):
     begun(tmp_path / "a", started="2026-01-03")
     begun(tmp_path / "z", started="2026-01-04", config_hash="other")
     begun(tmp_path / "b", started=None)
-    assert runs.newest_unfinished(tmp_path, "abc").path.name == "a"
+    assert newest_unfinished(tmp_path, "abc").path.name == "a"
     begun(tmp_path / "d", started="2026-01-03")
-    assert runs.newest_unfinished(tmp_path, "abc").path.name == "d"  # of two at one time the last by name
+    assert newest_unfinished(tmp_path, "abc").path.name == "d"  # of two at one time the last by name
 
 
 def test_a_broken_status_stops_nobody_else(tmp_path):
     begun(tmp_path / "b")
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "status.json").write_text("{")
-    assert runs.newest_unfinished(str(tmp_path), "abc").path.name == "b"
-    assert runs.newest_unfinished(tmp_path / "gone", "abc") is None
+    assert newest_unfinished(str(tmp_path), "abc").path.name == "b"
+    assert newest_unfinished(tmp_path / "gone", "abc") is None
 
 
 def test_runs_are_found_in_the_order_of_their_paths(tmp_path):
     for name in ("b/2", "b/1", "a/9", "c"):
         begun(tmp_path / name)
     begun(tmp_path / ".trash" / "x")
-    assert [run.path.relative_to(tmp_path).as_posix() for run in runs.find_runs(str(tmp_path))] == [
+    assert [run.path.relative_to(tmp_path).as_posix() for run in find_runs(str(tmp_path))] == [
         "a/9",
         "b/1",
         "b/2",

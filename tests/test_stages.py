@@ -8,9 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_experiments import runs, stages
+from rag_experiments import stages
 from rag_experiments.callbacks import SHOWN, Progress, RunLog
 from rag_experiments.evaluation.results import EvaluationResult
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import EvaluationConfig, TrackingConfig
 from rag_experiments.tracking import NullTracker
 
@@ -50,8 +51,8 @@ class FakeParts:
 
 
 @pytest.fixture
-def run(tmp_path) -> runs.RunDirectory:
-    return runs.RunDirectory.create(tmp_path)
+def run(tmp_path) -> RunDirectory:
+    return RunDirectory.create(tmp_path)
 
 
 def names(metrics: dict) -> list[str]:
@@ -178,7 +179,7 @@ def test_a_model_is_written_whole_by_rank_0(run, monkeypatch):
     stages.save_model(parts, run)
     assert [path.name for path in run.model_dir.iterdir()] == ["weights"]
     monkeypatch.setenv("RANK", "1")
-    stages.save_model(parts, runs.RunDirectory(run.path))
+    stages.save_model(parts, RunDirectory(run.path))
     assert len(saved) == 1
 
 
@@ -225,7 +226,7 @@ def test_plots_that_do_not_fit_on_the_disk_fail_no_run(run, reported, monkeypatc
 def test_another_rank_reports_nothing(run, reported, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     tracker = Told()
-    stages.report(runs.RunDirectory(run.path), tracker, {"a": 1}, TrackingConfig(log_model=True))
+    stages.report(RunDirectory(run.path), tracker, {"a": 1}, TrackingConfig(log_model=True))
     assert (tracker.calls, reported) == ([], [])
 
 

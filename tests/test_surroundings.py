@@ -13,7 +13,7 @@ import pytest
 
 from rag_experiments import cli
 from rag_experiments.errors import RequestError
-from rag_experiments.runs import RunDirectory
+from rag_experiments.run_directory import RunDirectory
 from tests.conftest import write_small_data
 
 ROOT = Path(__file__).parents[1]

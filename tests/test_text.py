@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 from rag_experiments import text
 from rag_experiments.data.cut import cut_by_words, find_answer
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.schema import Question
+from rag_experiments.data.schema import Question, Where
 from rag_experiments.evaluation import metrics
 from rag_experiments.retrieval.bm25 import BM25Retriever
 from rag_experiments.schema import RetrieverConfig

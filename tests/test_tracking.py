@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from rag_experiments import runs, tracking
+from rag_experiments import tracking
+from rag_experiments.recording import recording
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import TrackingConfig
 from rag_experiments.tracking_names import has_key, metric_name, session_mode
 from tests.wandb_reader import read_back
@@ -32,7 +34,7 @@ def no_account(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    run = runs.RunDirectory.create(tmp_path / "2026-01-01_minilm-pydocs")
+    run = RunDirectory.create(tmp_path / "2026-01-01_minilm-pydocs")
     run.update_status(config_hash="abc", data_hash="def")
     return run
 
@@ -80,7 +82,7 @@ def test_the_true_state_is_told_at_every_exit(run, error, code):
 
 
 def test_a_resumed_run_is_one_whole_segment(run):
-    with runs.recording(run, "abc"), tracking.make_tracker(OFFLINE, run, RESOLVED) as tracker:
+    with recording(run, "abc"), tracking.make_tracker(OFFLINE, run, RESOLVED) as tracker:
         for step in (0, 10, 20):
             run.append_metrics(step, 0, 0, {"train/loss": step / 10})
             tracker.log({"train/loss": step / 10}, step)
@@ -167,11 +169,12 @@ def test_a_start_that_fails_puts_the_earlier_segment_back(run, monkeypatch):
 
 ONLINE_WITHOUT_A_SERVER = """
 import logging, sys
-from rag_experiments import runs, tracking
+from rag_experiments import tracking
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import TrackingConfig
 logging.basicConfig(level=logging.INFO)
 tracking.INIT_SECONDS = 3.0
-run = runs.RunDirectory.create(sys.argv[1])
+run = RunDirectory.create(sys.argv[1])
 with tracking.make_tracker(TrackingConfig(mode="auto"), run, {}) as tracker:
     tracker.log({"train/loss": 1.0}, 1)
 """
@@ -184,7 +187,7 @@ def test_online_without_an_answer_becomes_offline(tmp_path):
     done = subprocess.run(command, env={**os.environ, **account}, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("tracking offline instead") == 1
-    run = runs.RunDirectory.open(tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
     assert run.read_status()["wandb_mode"] == "offline"
     assert read_back(run.wandb_dir)["history"][0]["train/loss"] == 1.0
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rag_experiments import runs, train
+from rag_experiments import train
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.trainer_arguments import ELSEWHERE, REFUSED, RENAMED, check_trainer_arguments, fields
 from tests.test_run import request
 
@@ -169,7 +170,7 @@ def test_a_field_that_works_reaches_trainer_and_the_run_completes(name, tiny_ber
     whole = build.build_trainer
     monkeypatch.setattr(build, "build_trainer", lambda *given: made.append(whole(*given)) or made[0])
     assert train.start(run_with({**STEPS, **beside, name: value}, tiny_bert, small_data, tmp_path)) == 0
-    run = runs.RunDirectory.open(tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
     assert run.state == "completed"
     (trainer,) = made
     known = next(word for word in (name, RENAMED.get(name, name)) if word in fields())

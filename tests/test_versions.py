@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import compare, evaluate, runs, train
+from rag_experiments import compare, evaluate, train
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 from tests import floors
 from tests.conftest import write_small_data
 from tests.dashboard.conftest import serve  # noqa: F401 - a fixture
@@ -64,7 +66,7 @@ def arguments(algorithm: str, place: dict[str, Path]) -> list[str]:
 def test_an_algorithm_trains_evaluates_and_saves(algorithm, place):
     directory = place["root"] / "runs" / algorithm
     assert train.start([*arguments(algorithm, place), f"hydra.run.dir={directory}"]) == 0
-    run = runs.RunDirectory.open(directory)
+    run = RunDirectory.open(directory)
     assert run.state == "completed"
     losses = [line["train/loss"] for line in run.read_metrics() if "train/loss" in line]
     assert len(losses) == 2
@@ -84,7 +86,7 @@ def test_a_run_is_evaluated_again_and_compared(place, tmp_path):
 
 
 def test_the_dashboard_answers(place, serve, tmp_path):  # noqa: F811
-    runs.RunDirectory.create(place["root"] / "runs" / "one").update_status(state="completed", algorithm="ctl")
+    RunDirectory.create(place["root"] / "runs" / "one").update_status(state="completed", algorithm="ctl")
     page = serve(place["root"] / "runs", cache=tmp_path / "cache").get("/runs")
     assert page.status == 200
     assert "one" in page.text
@@ -96,7 +98,7 @@ def test_a_search_of_two_trains_both(place, monkeypatch, tmp_path):
     given = [one for one in arguments("ctl", place) if not one.startswith("paths.outputs=")]
     search = ["-m", "name=search", "hydra/sweeper=optuna", "hydra/launcher=serial", "hydra.sweeper.n_trials=2"]
     assert train.start([*search, *given, "algorithm.temperature=interval(0.01,1.0)"]) == 0
-    found = list(runs.find_runs(tmp_path / "multirun_sweeps" / "search"))
+    found = list(find_runs(tmp_path / "multirun_sweeps" / "search"))
     assert [run.state for run in found] == ["completed", "completed"]
 
 

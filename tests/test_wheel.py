@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import runs
+from rag_experiments.run_directory import RunDirectory
 from tests.conftest import write_small_data
 
 CHECKOUT = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def test_a_seventh_algorithm_trains_against_the_built_wheel(installed, tiny_bert
     arguments += [f"data.path={data}", "tracking=none", f"paths.cache={tmp_path}/cache", "trainer.use_cpu=true"]
     done = run_from(outside, installed, *arguments, "hydra.run.dir=run")
     assert done.returncode == 0, done.stderr
-    run = runs.RunDirectory.open(outside / "run")
+    run = RunDirectory.open(outside / "run")
     assert run.read_status()["state"] == "completed"
     assert run.read_status()["algorithm"] == "toy"
     assert "test/recall@1" in run.read_final_metrics()

@@ -10,7 +10,14 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "sentence_transformers", "trl", "faiss", "optuna"}
 """Libraries that take seconds to import."""
 COMMANDS = {
-    *("test_build.py", "test_chain.py", "test_compose.py", "test_export.py", "test_processes.py", "test_run.py"),
+    *(
+        "test_training_arguments.py",
+        "test_chain.py",
+        "test_compose.py",
+        "test_export.py",
+        "test_processes.py",
+        "test_run.py",
+    ),
     *("test_reopen.py", "test_tracking.py", "test_wheel.py", "test_wrong_requests.py"),
     *("sweeps/test_grid.py", "sweeps/test_real.py", "data/test_pydocs.py"),
 }

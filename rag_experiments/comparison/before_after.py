@@ -15,7 +15,7 @@ from rag_experiments.comparison.loading import RunRecord, read_rows
 from rag_experiments.comparison.pairing import Rows, pair
 from rag_experiments.comparison.statistics import FEW_CLUSTERS
 from rag_experiments.evaluation.bootstrap import Interval, intervals
-from rag_experiments.runs import RunDirectory
+from rag_experiments.run_directory import RunDirectory
 
 RESAMPLES = 5000
 

@@ -9,18 +9,17 @@ the page sets the colour of text. Names come from users: Plotly reads a little H
 
 from __future__ import annotations
 
-import html
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
 from rag_experiments.comparison import causes as causes_module
 from rag_experiments.comparison.before_after import Change
 from rag_experiments.comparison.fields import higher_is_better
+from rag_experiments.comparison.figure_style import COLOURS, base, escaped
 from rag_experiments.comparison.judgement import Comparison
-from rag_experiments.comparison.learning_curves import COLOURS, curves
+from rag_experiments.comparison.learning_curves import curves
 from rag_experiments.comparison.matrix import Matrix
 from rag_experiments.comparison.table import Group, RunTable
 
@@ -37,33 +36,6 @@ CAUSE_COLOURS = {
 SECTION_COLOURS = ("#3b7dd8", "#8a97a8", "#2fa56d", "#b652c9", "#1f9ab5", "#a08a2c")
 MOST = 40
 """Bars that a figure holds; the table has them all."""
-_GREY = "rgba(128,128,128,0.28)"
-
-
-def base(title: str, height: int = 380, **layout: Any) -> go.Figure:
-    """An empty figure in the house's look."""
-    axis = {"gridcolor": _GREY, "zerolinecolor": "rgba(128,128,128,0.7)", "automargin": True}
-    return go.Figure(
-        layout={
-            "title": {"text": escaped(title), "font": {"size": 14}},
-            "height": height,
-            "margin": {"l": 60, "r": 20, "t": 48, "b": 48},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "colorway": COLOURS,
-            "template": None,
-            "hovermode": "closest",
-            "font": {"family": "system-ui, sans-serif", "size": 12, "color": "#808890"},
-            "legend": {"orientation": "h", "y": -0.2},
-            "xaxis": dict(axis),
-            "yaxis": dict(axis),
-        }
-    ).update_layout(**layout)
-
-
-def escaped(text: str) -> str:
-    """Text that Plotly shows as it stands."""
-    return html.escape(str(text), quote=False)
 
 
 def _height(bars: int) -> int:

@@ -10,11 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from rag_experiments.comparison.columns import group_key
+from rag_experiments.comparison.figure_style import COLOURS, base
 from rag_experiments.comparison.history import Points, points
 from rag_experiments.comparison.labels import labels_of
 from rag_experiments.comparison.loading import RunRecord
 
-COLOURS = ("#3b7dd8", "#e07b39", "#2fa56d", "#b652c9", "#c94f5c", "#1f9ab5", "#a08a2c", "#7a6ff0")
 DASHES = ("solid", "dash", "dot", "dashdot")
 AXIS_TITLES = {"seconds": "minutes"}
 LEGEND_ROW, WIDE_LABEL = 29, 26
@@ -54,8 +54,6 @@ def curves(
         band: False gives each seed a line of its own.
         most: lines drawn, the first ones.
     """
-    from rag_experiments.comparison.figures import base
-
     groups = list(groups_of(runs, band).items())[:most]
     figure = base(metric)
     for number, (label, members) in enumerate(groups):

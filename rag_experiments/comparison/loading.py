@@ -19,7 +19,8 @@ import yaml
 from rag_experiments.comparison import checks
 from rag_experiments.comparison.cache import RecordCache
 from rag_experiments.errors import RequestError
-from rag_experiments.runs import RunDirectory, find_runs
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

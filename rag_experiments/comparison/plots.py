@@ -16,8 +16,8 @@ from rag_experiments.comparison.columns import ANSWERS, RANKINGS
 from rag_experiments.comparison.grid import one_line
 from rag_experiments.comparison.history import Points, points
 from rag_experiments.comparison.loading import read_config
+from rag_experiments.files import atomic_write_text
 from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import atomic_write_text
 
 CURVES, BARS = "learning_curves.svg", "before_after.svg"
 PANELS = 6

@@ -78,9 +78,9 @@ def serve(arguments: Sequence[str]) -> int:
 
 def warm_up() -> None:
     """Plotly imports a hundred modules at its first figure: better while the first table is being read."""
-    from rag_experiments.comparison import figures
+    from rag_experiments.comparison.figure_style import base
 
-    figures.base("").add_scatter(x=[0], y=[0]).to_json()
+    base("").add_scatter(x=[0], y=[0]).to_json()
 
 
 def main() -> NoReturn:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rag_experiments.comparison.fields import short_value
-from rag_experiments.comparison.figures import escaped
+from rag_experiments.comparison.figure_style import escaped
 from rag_experiments.dashboard.importance import as_numbers, is_logarithmic
 
 SCALE = ["#5d4fb8", "#3f6fe0", "#1f93b5", "#2fa56d", "#b0b92f", "#f2a72e"]

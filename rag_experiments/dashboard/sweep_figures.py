@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_experiments.comparison.figures import escaped
+from rag_experiments.comparison.figure_style import escaped
 from rag_experiments.dashboard.importance import Importance
 from rag_experiments.dashboard.sweep_axes import BANDS, SCALE, Axis, band_colour, colours, number_text
 

@@ -21,7 +21,8 @@ from typing import Any
 from rag_experiments.comparison.cache import RecordCache
 from rag_experiments.comparison.loading import RunRecord, default_cache, load_record
 from rag_experiments.errors import RequestError
-from rag_experiments.runs import RunDirectory, find_runs
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 
 LOOK_AGAIN_SECONDS = 1.0
 """Requests closer together than this see the same state of the disk."""

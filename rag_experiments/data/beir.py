@@ -18,8 +18,8 @@ from pathlib import Path
 from rag_experiments.data.fields import BadRow, id_of, text_of, texts_of
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where, data_path, json_lines, pickle_note, text_lines
-from rag_experiments.data.schema import Question
+from rag_experiments.data.lines import data_path, json_lines, pickle_note, text_lines
+from rag_experiments.data.schema import Question, Where
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig
 

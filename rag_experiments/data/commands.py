@@ -70,11 +70,11 @@ def parse(arguments: list[str], own: str, options: type) -> Command:
     Raises:
         RequestError: an unknown key, a wrong value, an option nobody knows.
     """
-    from rag_experiments.config import add_working_directory, check_common, without_hydra
-    from rag_experiments.runs import refuse_secrets
+    from rag_experiments.config import check_common, without_hydra
+    from rag_experiments.credentials import refuse_secrets
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    add_working_directory()
+    cli.add_working_directory()
     arguments, config_dir = take_option(arguments, "--config-dir", "of your own config groups")
     words = [word for word in arguments if "=" not in word and not word.startswith("-")]
     mine = [word for word in arguments if word.startswith(f"{own}.")]
@@ -104,7 +104,7 @@ def target_folder(words: list[str], command: str) -> Path:
     Raises:
         RequestError: none or several are given, or it holds something, or cannot be made.
     """
-    from rag_experiments.config import check_writable
+    from rag_experiments.files import check_writable
 
     if len(words) != 1:
         what = "the folder to write is missing" if not words else f"one folder is wanted, not {len(words)}"

@@ -22,9 +22,9 @@ from rag_experiments.data.cut import find_answer
 from rag_experiments.data.fields import BadRow, check_text, id_of, text_of, texts_of, turns_of
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where, data_path, pickle_note
+from rag_experiments.data.lines import data_path, pickle_note
 from rag_experiments.data.parsing import INSTALL, PARSERS, Document, Unreadable, parse
-from rag_experiments.data.schema import Question
+from rag_experiments.data.schema import Question, Where
 from rag_experiments.data.squad import answers_of
 from rag_experiments.data.tables import rows
 from rag_experiments.errors import RequestError

@@ -79,7 +79,7 @@ def open_folder(words: list[str]) -> Path:
     Raises:
         RequestError: none or several, or it holds something else, or cannot be made.
     """
-    from rag_experiments.config import check_writable
+    from rag_experiments.files import check_writable
 
     if len(words) != 1:
         raise RequestError("one folder to write is wanted: python -m rag_experiments.data.generate data=… DIR")

@@ -29,9 +29,8 @@ from pydantic import Field
 from tqdm.auto import tqdm
 
 from rag_experiments.data.intake import Asked
-from rag_experiments.data.lines import Where
 from rag_experiments.data.passages import PassageStore
-from rag_experiments.data.schema import Passage, Question
+from rag_experiments.data.schema import Passage, Question, Where
 from rag_experiments.errors import RequestError
 from rag_experiments.files import atomic_write_json, json_text
 from rag_experiments.schema import NonNegativeInt, PositiveInt

@@ -28,7 +28,7 @@ from rag_experiments.data import hotpot, squad
 from rag_experiments.data.fields import BadRow, content_id, id_of, shown, text_of, turns_of
 from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.intake import SPLITS, Intake
-from rag_experiments.data.lines import Where
+from rag_experiments.data.schema import Where
 from rag_experiments.data.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, PositiveInt

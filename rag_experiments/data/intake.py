@@ -23,9 +23,8 @@ import xxhash
 
 from rag_experiments.data.columns import Column, repeats
 from rag_experiments.data.fields import BadRow, check_text
-from rag_experiments.data.lines import Where
 from rag_experiments.data.passages import PassageStore, PassageWriter
-from rag_experiments.data.schema import Passage, Question
+from rag_experiments.data.schema import Passage, Question, Where
 from rag_experiments.errors import RequestError
 from rag_experiments.text import identity
 

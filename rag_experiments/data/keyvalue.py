@@ -16,8 +16,8 @@ from typing import Annotated
 from pydantic import Field
 
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where, refuse_path
-from rag_experiments.data.schema import Question
+from rag_experiments.data.lines import refuse_path
+from rag_experiments.data.schema import Question, Where
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, NonNegativeInt
 

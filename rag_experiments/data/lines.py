@@ -10,11 +10,11 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_experiments.data.schema import Where
 from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:
@@ -30,17 +30,6 @@ _SPREAD = {
     "{": "; an object spread over several lines must stand on one",
     "[": "; a file that is one JSON list must be written one object a line, without the brackets",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Where:
-    """A place in the user's data, as an error message names it."""
-
-    file: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}"
 
 
 def data_path(path: str | None, data_format: str, *, folder: bool | None = None) -> Path:

@@ -19,10 +19,9 @@ from filelock import FileLock
 
 from rag_experiments.data import formats
 from rag_experiments.data.intake import SPLITS, Asked, Intake
-from rag_experiments.data.lines import Where
 from rag_experiments.data.passages import PassageStore
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.schema import Question, Turn
+from rag_experiments.data.schema import Question, Turn, Where
 from rag_experiments.data.split import split_questions
 from rag_experiments.errors import RequestError
 from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl

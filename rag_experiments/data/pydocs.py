@@ -30,9 +30,9 @@ from typing import Annotated
 from pydantic import Field
 
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where, refuse_path
+from rag_experiments.data.lines import refuse_path
 from rag_experiments.data.pydocs_objects import Documented, in_c_modules, in_sources
-from rag_experiments.data.schema import Passage, Question
+from rag_experiments.data.schema import Passage, Question, Where
 from rag_experiments.errors import RequestError
 from rag_experiments.schema import DataConfig, PositiveInt
 

@@ -42,3 +42,14 @@ class Question:
     """Graded judgements (BEIR's qrels); None: every positive is worth 1."""
     candidate_ids: tuple[str, ...] = ()
     """The data's own candidates (DPR's and FiD's `ctxs`), in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place in the user's data, as an error message names it."""
+
+    file: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return self.file if self.line is None else f"{self.file}:{self.line}"

@@ -13,8 +13,7 @@ from typing import Any
 from rag_experiments.data.cut import Piece, cut_by_words, find_answer, piece_at
 from rag_experiments.data.fields import BadRow, content_id, id_of, shown, text_of
 from rag_experiments.data.intake import Intake
-from rag_experiments.data.lines import Where
-from rag_experiments.data.schema import Question, Turn
+from rag_experiments.data.schema import Question, Turn, Where
 
 
 @dataclass(frozen=True, slots=True)

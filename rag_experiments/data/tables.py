@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_experiments.data.lines import Where, json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
+from rag_experiments.data.lines import json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
+from rag_experiments.data.schema import Where
 from rag_experiments.errors import RequestError
 
 if TYPE_CHECKING:

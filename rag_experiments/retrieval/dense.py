@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock
 
+from rag_experiments.processes import is_main_process
 from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
 from rag_experiments.retrieval.index import FaissIndex
-from rag_experiments.runs import is_main_process
 
 if TYPE_CHECKING:
     from rag_experiments.data.passages import PassageStore

@@ -18,13 +18,13 @@ from typing import Any
 from rag_experiments.errors import RequestError
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job, Result, not_begun, record_exception, result_of
-from rag_experiments.sweeps.launchers import JobLauncher
 from rag_experiments.sweeps.naming import sweep_folder
+from rag_experiments.sweeps.session import HydraLauncher
 
 log = logging.getLogger(__name__)
 
 
-class RemoteLauncher(JobLauncher):
+class RemoteLauncher(HydraLauncher):
     """Submits up to `n_jobs` at once, looks after them, and cancels them when the sweep is interrupted."""
 
     poll_seconds = 2.0

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import termination_as_interrupt
+from rag_experiments.sweeps.job_launcher import JobLauncher
 from rag_experiments.sweeps.jobs import Job
-from rag_experiments.sweeps.launchers import JobLauncher
 from rag_experiments.sweeps.session import Session
 
 log = logging.getLogger(__name__)

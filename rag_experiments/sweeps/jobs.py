@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rag_experiments import provenance, runs
+from rag_experiments import provenance
 from rag_experiments.errors import RequestError, did_you_mean
+from rag_experiments.files import atomic_write_text, safe_name
 from rag_experiments.outcome import Ending, ending_of, traceback_text
 from rag_experiments.recording import now
-from rag_experiments.runs import RunDirectory
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 from rag_experiments.schema import SweepConfig
 
 log = logging.getLogger(__name__)
@@ -123,7 +125,7 @@ class Planner:
         self.commit = provenance.git_state()[0]
         self.known: dict[tuple[str, str], list[RunDirectory]] = {}
         self.taken: set[str] = set()
-        for run in runs.find_runs(folder):
+        for run in find_runs(folder):
             try:
                 status = run.read_status()
             except RequestError as error:
@@ -184,7 +186,7 @@ class Planner:
 
     def _free_directory(self, job: Job) -> Path:
         """`<label>`, or with the configuration's hash where that name is another job's."""
-        stem = runs.safe_name(job.label, 150)
+        stem = safe_name(job.label, 150)
         names = [stem, f"{stem}-{job.config_hash[:8]}"]
         names += [f"{stem}-{job.config_hash[:8]}-{number}" for number in range(2, 1000)]
         for name in names:
@@ -219,7 +221,7 @@ def record_ending(job: Job, error: dict[str, str], traceback: str | None = None)
     about = {"config_hash": job.config_hash, "data_hash": job.data_hash, "sweep": {"name": job.sweep, "job": job.label}}
     run.update_status(**{**about, **known, "state": "failed", "started": known.get("started") or now(), "ended": now()})
     run.update_status(error=error)
-    runs.atomic_write_text(run.error_path, traceback or f"{error['type']}: {error['message']}\n")
+    atomic_write_text(run.error_path, traceback or f"{error['type']}: {error['message']}\n")
 
 
 def record_exception(job: Job, exception: BaseException) -> None:

@@ -10,59 +10,23 @@ import logging
 import os
 import subprocess
 import sys
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
 from rag_experiments.errors import RequestError
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job, Result, not_begun, result_of
+from rag_experiments.sweeps.session import HydraLauncher
 
 log = logging.getLogger(__name__)
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class JobLauncher(Launcher):
-    """What our launchers share."""
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context = hydra_context
-        self.task_function = task_function
-        self.config = config
-
-    def check(self) -> None:
-        """Raise `RequestError` where this launcher cannot work here; called before anything is made."""
-
-    @abstractmethod
-    def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
-        """Run jobs, taking the next when a place is free, and yield each as it ends.
-
-        Raises:
-            KeyboardInterrupt: after the running jobs were interrupted and have ended.
-        """
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Hydra's interface, for sweepers that are not ours."""
-        from rag_experiments.sweeps.session import launch_for_hydra
-
-        return launch_for_hydra(self, job_overrides)
-
-    @property
-    def places(self) -> int:
-        """How many jobs run at once."""
-        return 1
-
-
-class SerialLauncher(JobLauncher):
+class SerialLauncher(HydraLauncher):
     """One job after another in this process: no start-up time between them, and no protection either.
 
     A job that the kernel ends for its memory takes the sweep with it (which can be started again).
@@ -88,7 +52,7 @@ class Place:
     shown: int = 0
 
 
-class LocalLauncher(JobLauncher):
+class LocalLauncher(HydraLauncher):
     """Each job in a process of its own on this machine, `n_jobs` at once.
 
     With GPUs each place has its own, by `CUDA_VISIBLE_DEVICES`; without, the cores are divided.

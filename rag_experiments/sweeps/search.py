@@ -15,7 +15,7 @@ from typing import Any
 
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import termination_as_interrupt
-from rag_experiments.sweeps import report, space
+from rag_experiments.sweeps import optuna_parts, report, space
 from rag_experiments.sweeps.grid import BaseSweeper
 from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label
@@ -57,7 +57,7 @@ class OptunaSweeper(BaseSweeper):
         if not self.space:
             raise RequestError("there is nothing to search: give a space with sweep=…, or keys as key=interval(a,b)")
         self._check_request(session)
-        sampler, pruner = self._sampler(), space.make_pruner(self.pruner, self.pruner_options)
+        sampler, pruner = self._sampler(), optuna_parts.make_pruner(self.pruner, self.pruner_options)
         if session.config.plan:
             print("\n".join([f"{key}: {value}" for key, value in self.space.items()] + ["", "nothing was started"]))
             return None
@@ -91,7 +91,7 @@ class OptunaSweeper(BaseSweeper):
     def _sampler(self, more_seed: int = 0) -> Any:
         parallel = getattr(self.launcher, "places", 1) > 1
         seed = None if self.seed is None else self.seed + more_seed
-        return space.make_sampler(self.sampler, self.sampler_options, seed, parallel)
+        return optuna_parts.make_sampler(self.sampler, self.sampler_options, seed, parallel)
 
     def _open_study(self, sampler: Any, pruner: Any) -> None:
         self.study = open_study(self.address, self.direction, sampler, pruner)
@@ -104,7 +104,7 @@ class OptunaSweeper(BaseSweeper):
 
     def _trials(self, session: Session) -> Iterator[Job]:
         """First what an earlier call left, then new trials, until `n_trials` have ended well or badly."""
-        optuna = space.optuna_module()
+        optuna = optuna_parts.optuna_module()
         states = optuna.trial.TrialState
         for trial in self.study.get_trials(deepcopy=False):
             if trial.state in (states.COMPLETE, states.PRUNED) and "overrides" in trial.user_attrs:
@@ -187,7 +187,7 @@ class OptunaSweeper(BaseSweeper):
 
     def _tell(self, job: Job, result: Result) -> None:
         number = next(number for number, other in self.jobs.items() if other is job)
-        states = space.optuna_module().trial.TrialState
+        states = optuna_parts.optuna_module().trial.TrialState
         # Finished already: told by another process that searches the same study.
         if result.state == "completed" and result.value is not None:
             self.study.tell(number, result.value, skip_if_finished=True)

@@ -14,15 +14,16 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments import runs
-from rag_experiments.config import check_common, check_writable
+from rag_experiments.config import check_common
 from rag_experiments.data.load import RagData, load_data
 from rag_experiments.errors import RequestError
+from rag_experiments.files import check_writable
+from rag_experiments.runs import config_hash
 from rag_experiments.schema import RunConfig, SweepConfig
 from rag_experiments.sweeps import report
 from rag_experiments.sweeps.claims import Claims
+from rag_experiments.sweeps.job_launcher import JobLauncher
 from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
-from rag_experiments.sweeps.launchers import JobLauncher
 from rag_experiments.sweeps.naming import hydra_config, job_label, split_override, sweep_folder
 from rag_experiments.values import check_values
 
@@ -75,7 +76,7 @@ class Session:
         job = Job(label=label, overrides=own, config_dir=self._config_dir)
         try:
             config, resolved = self.compose(overrides)
-            job.config_hash = runs.config_hash(resolved)
+            job.config_hash = config_hash(resolved)
             job.metric = config.sweep.metric or config.trainer.get("metric_for_best_model")
             job.data_hash = self._check_the_rest(config, resolved)
         except RequestError as error:
@@ -255,21 +256,24 @@ def command_line_config_dir(config: DictConfig) -> str | None:
     return os.path.abspath(paths[0]) if paths else None
 
 
-def launch_for_hydra(launcher: JobLauncher, job_overrides: Sequence[Sequence[str]]) -> list[JobReturn]:
-    """Run a batch that one of Hydra's own sweepers chose, with everything of ours but the search."""
-    session = Session(launcher.config, launcher.hydra_context.config_loader, launcher)
-    typed = set(session.arguments)
-    swept = {split_override(o)[0] for overrides in job_overrides for o in overrides if o not in typed}
-    jobs = [session.plan(session.job(overrides, swept)) for overrides in job_overrides]
-    session.total = len(jobs)
-    results = {id(job): result for job, result in session.run(jobs)}
-    returns = []
-    for job in jobs:
-        result = results.get(id(job)) or Result("not started")
-        returned = JobReturn(overrides=job.overrides, working_dir=job.directory, status=JobStatus.COMPLETED)
-        returned.return_value = result.value
-        if result.state != "completed":
-            returned.status = JobStatus.FAILED
-            returned.return_value = RuntimeError(f"{job.label}: {result.state} {result.note}")
-        returns.append(returned)
-    return returns
+class HydraLauncher(JobLauncher):
+    """A `JobLauncher` that Hydra's own sweepers can use too."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a batch that one of Hydra's own sweepers chose, with everything of ours but the search."""
+        session = Session(self.config, self.hydra_context.config_loader, self)
+        typed = set(session.arguments)
+        swept = {split_override(o)[0] for overrides in job_overrides for o in overrides if o not in typed}
+        jobs = [session.plan(session.job(overrides, swept)) for overrides in job_overrides]
+        session.total = len(jobs)
+        results = {id(job): result for job, result in session.run(jobs)}
+        returns = []
+        for job in jobs:
+            result = results.get(id(job)) or Result("not started")
+            returned = JobReturn(overrides=job.overrides, working_dir=job.directory, status=JobStatus.COMPLETED)
+            returned.return_value = result.value
+            if result.state != "completed":
+                returned.status = JobStatus.FAILED
+                returned.return_value = RuntimeError(f"{job.label}: {result.state} {result.note}")
+            returns.append(returned)
+        return returns

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.errors import RequestError
-from rag_experiments.sweeps.space import optuna_module
+from rag_experiments.sweeps.optuna_parts import make_pruner, optuna_module
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,6 @@ def remember_pruner(study: Any, name: str, options: dict[str, Any]) -> None:
 
 def stored_pruner(address: str) -> Any:
     """The pruner that the sweep chose."""
-    from rag_experiments.sweeps.space import make_pruner
-
     _, name = split_address(address)
     study = optuna_module().load_study(study_name=name, storage=storage_at(address))
     stored = study.user_attrs.get("pruner") or {"name": "none", "options": {}}

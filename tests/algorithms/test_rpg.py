@@ -187,11 +187,12 @@ def run_request(tiny_bert, tiny_llama, small_data, root, *more: str) -> list[str
 
 
 def test_a_whole_run_from_the_command_line(tiny_bert, tiny_llama, small_data, tmp_path):  # noqa: F811
-    from rag_experiments import runs, train
+    from rag_experiments import train
+    from rag_experiments.run_directory import RunDirectory
 
     arguments = run_request(tiny_bert, tiny_llama, small_data, tmp_path, f"hydra.run.dir={tmp_path}/run")
     assert train.start(arguments) == 0
-    run = runs.RunDirectory.open(tmp_path / "run")
+    run = RunDirectory.open(tmp_path / "run")
     assert run.read_status()["state"] == "completed"
     names = {name for line in run.read_metrics() for name in line}
     assert {"train/kl", "train/target_entropy", "train/cache_hit_rate", "train/refresh_seconds"} <= names
@@ -199,7 +200,7 @@ def test_a_whole_run_from_the_command_line(tiny_bert, tiny_llama, small_data, tm
     # The scores are on disk for the next run with this language model.
     again = [argument.replace("/run", "/again") if "run.dir" in argument else argument for argument in arguments]
     assert train.start(again) == 0
-    second = runs.RunDirectory.open(tmp_path / "again")
+    second = RunDirectory.open(tmp_path / "again")
     assert all(line.get("train/cache_hit_rate", 1.0) == 1.0 for line in second.read_metrics())
 
 

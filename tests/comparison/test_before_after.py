@@ -11,7 +11,7 @@ import pytest
 from rag_experiments.comparison import before_after, print_before_after
 from rag_experiments.comparison.loading import load_runs
 from rag_experiments.evaluation.bootstrap import intervals
-from rag_experiments.runs import RunDirectory
+from rag_experiments.run_directory import RunDirectory
 from tests.comparison.conftest import rows_with, write_run
 
 

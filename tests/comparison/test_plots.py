@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from rag_experiments.comparison.history import points
 from rag_experiments.comparison.plots import curves_of, curves_svg, write_plots
-from rag_experiments.runs import RunDirectory
+from rag_experiments.run_directory import RunDirectory
 from tests.comparison.conftest import rows_with, write_run
 
 LINES = [

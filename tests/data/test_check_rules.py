@@ -12,11 +12,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from rag_experiments.data import report
 from rag_experiments.data.intake import Problem
 from rag_experiments.data.lengths import Counter, Lengths, _make, _max_length
-from rag_experiments.data.lines import Where
 from rag_experiments.data.load import RagData
 from rag_experiments.data.passages import PassageStore, write_passages
 from rag_experiments.data.report import Findings, answer_in_passages
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.data.schema import Passage, Question, Turn, Where
 from rag_experiments.schema import EncoderConfig, ReaderConfig
 
 

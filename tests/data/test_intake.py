@@ -17,9 +17,8 @@ from rag_experiments.data.contexts import entries, take_in
 from rag_experiments.data.cut import cut_by_words
 from rag_experiments.data.fields import BadRow, content_id, id_of, shown, text_of, texts_of, turns_of, whole_number
 from rag_experiments.data.intake import Intake, Problem
-from rag_experiments.data.lines import Where
 from rag_experiments.data.passages import PassageStore, PassageWriter
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.data.schema import Passage, Question, Turn, Where
 from rag_experiments.errors import RequestError
 
 # -- the store -----------------------------------------------------------------------------------------

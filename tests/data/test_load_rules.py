@@ -17,10 +17,9 @@ from rag_experiments.data.files import files_fingerprint
 from rag_experiments.data.formats import FORMATS, config_class
 from rag_experiments.data.intake import Asked, Intake
 from rag_experiments.data.jsonl import JsonlConfig
-from rag_experiments.data.lines import Where
 from rag_experiments.data.load import RagData, check_needs, load_data
 from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.data.schema import Passage, Question, Turn, Where
 from rag_experiments.errors import RequestError
 from tests.data.samples import samples
 

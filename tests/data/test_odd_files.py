@@ -95,7 +95,7 @@ def test_doubled_ids_of_a_large_corpus_are_dropped_where_problems_are_collected(
     folder = tmp_path / "made"
     folder.mkdir()
     intake = Intake(folder, collect=True)
-    from rag_experiments.data.lines import Where
+    from rag_experiments.data.schema import Where
 
     for n in range(5000):
         with intake.row(Where("corpus.jsonl", n + 1)):

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from rag_experiments.data.intake import Asked
 from rag_experiments.data.jsonl import JsonlConfig
-from rag_experiments.data.lines import Where
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.schema import Question, Turn
+from rag_experiments.data.schema import Question, Turn, Where
 from rag_experiments.data.split import split_questions, unite
 from rag_experiments.errors import RequestError
 

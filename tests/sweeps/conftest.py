@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import runs, train
+from rag_experiments import train
+from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs import find_runs
 from rag_experiments.sweeps import execute
 from tests.conftest import write_small_data
 
@@ -27,7 +29,7 @@ class Sweeps:
         self.root = root
         self.model = model
         self.ran: list[str] = []
-        self.action: Callable[[object, runs.RunDirectory], dict[str, float]] = quadratic
+        self.action: Callable[[object, RunDirectory], dict[str, float]] = quadratic
         write_small_data(root / "data")
         self.common = [
             "-m",
@@ -54,15 +56,15 @@ class Sweeps:
 
     def jobs(self, name: str = "s") -> dict[str, str]:
         """Folder name to state."""
-        return {run.path.name: run.state for run in runs.find_runs(self.folder(name))}
+        return {run.path.name: run.state for run in find_runs(self.folder(name))}
 
     def values(self, name: str = "s") -> dict[str, dict]:
-        return {run.path.name: run.read_final_metrics() for run in runs.find_runs(self.folder(name))}
+        return {run.path.name: run.read_final_metrics() for run in find_runs(self.folder(name))}
 
     def summary(self, name: str = "s") -> dict[str, dict]:
         return {job["job"]: job for job in json.loads((self.folder(name) / "sweep.json").read_text())["jobs"]}
 
-    def run_stub(self, request, run: runs.RunDirectory, resuming: bool = False) -> dict[str, float]:
+    def run_stub(self, request, run: RunDirectory, resuming: bool = False) -> dict[str, float]:
         self.ran.append(run.path.name + (" again" if resuming else ""))
         metrics = self.action(request, run)
         run.write_metrics(metrics)

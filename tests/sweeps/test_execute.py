@@ -12,8 +12,9 @@ import time
 
 import pytest
 
-from rag_experiments import runs, train
+from rag_experiments import train
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job
 
@@ -23,7 +24,7 @@ def job(tmp_path) -> Job:
     return Job("j", ["seed=0"], config_hash="abc", data_hash="d", directory=str(tmp_path / "j"), sweep="s")
 
 
-def run_of(job: Job, **status) -> runs.RunDirectory:
+def run_of(job: Job, **status) -> RunDirectory:
     job.path.mkdir(exist_ok=True)
     job.run.update_status(**status)
     return job.run

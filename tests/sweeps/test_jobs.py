@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import provenance, runs
+from rag_experiments import provenance
 from rag_experiments.errors import RequestError
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.schema import SweepConfig
 from rag_experiments.sweeps import jobs
 from rag_experiments.sweeps.jobs import Job, Planner, Result, result_of
@@ -22,9 +23,9 @@ def commit(monkeypatch):
     monkeypatch.setattr(provenance, "git_state", lambda: ("here", False))
 
 
-def known(folder: Path, name: str = "known", begun: bool = True, **status) -> runs.RunDirectory:
+def known(folder: Path, name: str = "known", begun: bool = True, **status) -> RunDirectory:
     """A run that an earlier call left."""
-    run = runs.RunDirectory.create(folder / name)
+    run = RunDirectory.create(folder / name)
     run.update_status(**{"state": "completed", "git_commit": "here", **HASH, **status})
     if begun:
         (run.path / ".hydra").mkdir()

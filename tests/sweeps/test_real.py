@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import runs
 from rag_experiments.errors import RequestError
+from rag_experiments.files import atomic_write_json
 from rag_experiments.provenance import _start_ticks, process_identity
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.sweeps import execute, launchers
 from rag_experiments.sweeps.cluster import RayLauncher, RemoteLauncher
 from rag_experiments.sweeps.jobs import Job, record_exception
@@ -95,7 +96,7 @@ def test_a_killed_sweep_takes_its_jobs_along_and_continues(real_sweep):
         "trainer.eval_strategy=epoch",
     )
     process = subprocess.Popen(command(real_sweep, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    job = runs.RunDirectory(real_sweep.folder() / "seed-0")
+    job = RunDirectory(real_sweep.folder() / "seed-0")
     wait_until(lambda: job.last_checkpoint() is not None)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -135,10 +136,12 @@ def test_offline_tracking_of_a_sweep_read_back(real_sweep):
 
 STUB = """
 import os, sys
-from rag_experiments import runs, train
+from rag_experiments import train
+from rag_experiments.recording import recording
+from rag_experiments.run_directory import RunDirectory
 def start(arguments):
-    run = runs.RunDirectory.create({directory!r})
-    with runs.recording(run, "abc") as outcome:
+    run = RunDirectory.create({directory!r})
+    with recording(run, "abc") as outcome:
         {body}
     return outcome.exit_status
 train.start = start
@@ -148,12 +151,12 @@ execute.main()
 """
 
 
-def run_stub(tmp_path: Path, body: str, directory: Path | None = None) -> runs.RunDirectory:
+def run_stub(tmp_path: Path, body: str, directory: Path | None = None) -> RunDirectory:
     """A job whose run does `body`, in its own process, settled as a launcher would."""
     job = Job(label="j", overrides=[], config_hash="abc", directory=str(directory or tmp_path / "j"))
     job.path.mkdir(parents=True, exist_ok=True)
     file = tmp_path / "job.json"
-    runs.atomic_write_json(file, job.__dict__)
+    atomic_write_json(file, job.__dict__)
     process = subprocess.run([sys.executable, "-c", STUB.format(directory=job.directory, body=body, job=str(file))])
     execute.settle(job, process.returncode, out_of_memory=False)
     return job.run

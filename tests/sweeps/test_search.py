@@ -8,9 +8,9 @@ import optuna
 import pytest
 from transformers import TrainerState
 
-from rag_experiments import runs
 from rag_experiments.errors import RequestError
 from rag_experiments.outcome import Pruned
+from rag_experiments.run_directory import RunDirectory
 from rag_experiments.sweeps import space, study
 from rag_experiments.sweeps.pruning import PruningCallback
 
@@ -96,7 +96,7 @@ def test_hopeless_trials_are_pruned_and_stay_so(sweep, capsys):
     states = {trial.user_attrs["directory"]: trial.state.name for trial in trials(sweep)}
     assert set(states.values()) == {"COMPLETE", "PRUNED"}
     for name, state in states.items():
-        status = runs.RunDirectory(sweep.folder() / name).read_status()
+        status = RunDirectory(sweep.folder() / name).read_status()
         assert status["state"] == ("completed" if state == "COMPLETE" else "interrupted")
         assert (status["error"] or {}).get("kind") == (None if state == "COMPLETE" else "pruned")
     count = list(states.values()).count("PRUNED")

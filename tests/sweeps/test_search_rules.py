@@ -8,8 +8,9 @@ import optuna
 import pytest
 
 from rag_experiments.errors import RequestError
-from rag_experiments.sweeps import report, space, study
+from rag_experiments.sweeps import optuna_parts, report, space, study
 from rag_experiments.sweeps.jobs import Job, Result
+from rag_experiments.sweeps.optuna_parts import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from rag_experiments.sweeps.search import OptunaSweeper
 from tests.sweeps.test_search import SEARCH, trials
 
@@ -115,54 +116,54 @@ def test_a_trial_knows_its_study_and_number(sweep):
 @pytest.mark.parametrize(("places", "parallel"), [(1, False), (2, True), (None, False)])
 def test_trials_that_run_at_once_know_of_each_other(monkeypatch, places, parallel):
     asked = []
-    monkeypatch.setattr(space, "make_sampler", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(optuna_parts, "make_sampler", lambda *arguments: asked.append(arguments))
     sweeper = OptunaSweeper(seed=5)
     sweeper.launcher = SimpleNamespace(**({} if places is None else {"places": places}))  # one of Hydra's own has none
     sweeper._sampler(1000)
     assert asked == [("tpe", {}, 1005, parallel)]
-    assert space.SAMPLERS["tpe"] == "TPESampler"
+    assert SAMPLERS["tpe"] == "TPESampler"
 
 
 def test_a_sampler_of_parallel_trials_takes_running_ones_into_account():
-    assert space._class(optuna.samplers, space.SAMPLERS, "tpe", "sampler") is optuna.samplers.TPESampler
-    made = space.make_sampler("tpe", {}, 0, parallel=True)
+    assert optuna_parts._class(optuna.samplers, SAMPLERS, "tpe", "sampler") is optuna.samplers.TPESampler
+    made = make_sampler("tpe", {}, 0, parallel=True)
     assert made._constant_liar
 
 
 # -- samplers, pruners, values -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", space.SAMPLERS)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_every_short_name_of_a_sampler_is_one(name):
     needs = {"gp": "torch", "cmaes": "cmaes"}
     if name in needs:
         pytest.importorskip(needs[name])
-    made = space.make_sampler(name, {}, 3, parallel=True)
-    assert type(made).__name__ == space.SAMPLERS[name]
-    assert type(space.make_sampler(space.SAMPLERS[name], {}, 3, parallel=False)) is type(made)
+    made = make_sampler(name, {}, 3, parallel=True)
+    assert type(made).__name__ == SAMPLERS[name]
+    assert type(make_sampler(SAMPLERS[name], {}, 3, parallel=False)) is type(made)
 
 
 def test_a_sampler_takes_its_seed_and_options_win():
     def first(**options):
-        made = space.make_sampler("random", options, 3, parallel=False)
+        made = make_sampler("random", options, 3, parallel=False)
         return optuna.create_study(sampler=made).ask().suggest_float("x", 0, 1)
 
     assert first() == first() != first(seed=4)
 
 
-@pytest.mark.parametrize("name", set(space.PRUNERS) - {"percentile", "patient", "threshold", "wilcoxon"})
+@pytest.mark.parametrize("name", sorted(set(PRUNERS) - {"percentile", "patient", "threshold", "wilcoxon"}))
 def test_every_short_name_of_a_pruner_is_one(name):
-    assert type(space.make_pruner(name, {})).__name__ == space.PRUNERS[name]
+    assert type(make_pruner(name, {})).__name__ == PRUNERS[name]
 
 
 def test_pruners_with_options():
-    made = space.make_pruner("percentile", {"percentile": 25.0, "n_startup_trials": 2})
+    made = make_pruner("percentile", {"percentile": 25.0, "n_startup_trials": 2})
     assert (made._percentile, made._n_startup_trials) == (25.0, 2)
     with pytest.raises(RequestError, match=r"hydra\.sweeper\.pruner_options"):
-        space.make_pruner("percentile", {"percentile": 250.0})
+        make_pruner("percentile", {"percentile": 250.0})
     for wrong in ("BaseSampler", "nonsense", "make_pruner"):
         with pytest.raises(RequestError, match=rf"hydra\.sweeper\.sampler={wrong} is unknown"):
-            space.make_sampler(wrong, {}, 0, parallel=False)
+            make_sampler(wrong, {}, 0, parallel=False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from rag_experiments import build
+from rag_experiments import training_arguments
 from rag_experiments.errors import RequestError
 
 
@@ -18,7 +18,7 @@ def made(**trainer: object) -> TrainingArguments:
     config = SimpleNamespace(
         seed=3, model=SimpleNamespace(precision="fp32"), trainer={"use_cpu": True, "eval_strategy": "no", **trainer}
     )
-    return build.training_arguments(config, Path("checkpoints"))
+    return training_arguments.training_arguments(config, Path("checkpoints"))
 
 
 def test_a_process_uses_one_of_the_gpus_it_sees(monkeypatch):
@@ -27,7 +27,7 @@ def test_a_process_uses_one_of_the_gpus_it_sees(monkeypatch):
             super().__post_init__()
             self._n_gpu = 4
 
-    monkeypatch.setattr(build, "TrainingArguments", FourGpus)
+    monkeypatch.setattr(training_arguments, "TrainingArguments", FourGpus)
     args = made(per_device_train_batch_size=8)
     assert (args.n_gpu, args.train_batch_size) == (1, 8)
 
@@ -56,9 +56,11 @@ def test_the_group_of_processes_is_made_with_the_users_backend_and_timeout(monke
         calls.append(given)
         return SimpleNamespace(device=torch.device("cpu"))
 
-    monkeypatch.setattr(build, "PartialState", state)
-    monkeypatch.setattr(build, "on_one_device", lambda args: args)
-    monkeypatch.setattr(build, "TrainingArguments", type("Arguments", (SimpleNamespace,), {"ddp_timeout": 1800}))
+    monkeypatch.setattr(training_arguments, "PartialState", state)
+    monkeypatch.setattr(training_arguments, "on_one_device", lambda args: args)
+    monkeypatch.setattr(
+        training_arguments, "TrainingArguments", type("Arguments", (SimpleNamespace,), {"ddp_timeout": 1800})
+    )
     made(use_cpu=False, ddp_timeout=77, ddp_backend="gloo")
     made(use_cpu=False)
     assert calls == [
