@@ -21,7 +21,7 @@ from pathlib import Path
 
 import yaml
 
-from rag_experiments import schema
+from rag_experiments.config import schema
 
 RATES = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4]
 SEEDS = 5

@@ -28,9 +28,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 
-from rag_experiments import build, cli
-from rag_experiments.models.source import fetch, resolve
-from rag_experiments.request import check_request
+from rag_experiments.config import command_line
+from rag_experiments.model_files.sources import fetch, resolve
+from rag_experiments.training import build
+from rag_experiments.training.request import check_request
 
 Step = Callable[[list[int]], float]
 PAIRS = [("ours auto", "peer fp32"), ("ours fp32", "peer fp32"), ("ours auto", "peer bf16")]
@@ -92,7 +93,7 @@ def _trainer(folder: Path, args: argparse.Namespace, precision: str) -> Any:
     overrides = ["algorithm=ctl", "tracking=none", f"trainer.per_device_train_batch_size={args.batch}"]
     if precision == "fp32":
         overrides += ["model.precision=fp32", "trainer.bf16=false"]
-    request = check_request(cli.compose([*overrides, *args.overrides], None))
+    request = check_request(command_line.compose([*overrides, *args.overrides], None))
     trainer = build.build_trainer(request, build.build_parts(request), folder, [])
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1  # what train() would set

@@ -29,11 +29,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.data.formats.pydocs import PydocsConfig
 from rag_experiments.data.load import load_data
-from rag_experiments.data.pydocs import PydocsConfig
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.models.source import fetch, resolve
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.model_files.sources import fetch, resolve
+from rag_experiments.models.encoder.encoder import Encoder
 
 PAIRS = [("ours auto", "peer fp32"), ("ours fp32", "peer fp32"), ("ours auto", "peer bf16")]
 """The first by default settings on both sides; the second by the same arithmetic; the third by the peer's fastest."""

@@ -23,10 +23,10 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.models import fid_states
-from rag_experiments.models.answers import IGNORE, answer_logits
-from rag_experiments.models.fid_batch import to_device, training_batch
+from rag_experiments.models.fid import fid_states
+from rag_experiments.models.fid.fid_batch import to_device, training_batch
+from rag_experiments.models.reader.answer_tokens import IGNORE, answer_logits
+from rag_experiments.models.reader.prompts import Prompt
 
 LONGEST, VOCABULARY = 250, 2000
 ANSWER = [5, 6, 7, 1]

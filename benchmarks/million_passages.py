@@ -82,7 +82,7 @@ def write_encoder(folder: Path) -> None:
 
 def run_stage(stage: str, folder: Path) -> None:
     """One stage, measured; prints a line of JSON."""
-    from rag_experiments.data.jsonl import JsonlConfig
+    from rag_experiments.data.formats.jsonl import JsonlConfig
     from rag_experiments.data.load import load_data
 
     watch = Watch()
@@ -90,10 +90,10 @@ def run_stage(stage: str, folder: Path) -> None:
     cache = folder / "cache"
     data = load_data(JsonlConfig(path=str(folder)), cache)
     if stage != "import":
-        from rag_experiments.models.encoder import Encoder
+        from rag_experiments.config.schema import EncoderConfig, RetrieverConfig
+        from rag_experiments.models.encoder.encoder import Encoder
         from rag_experiments.retrieval.dense import DenseRetriever
         from rag_experiments.retrieval.embedding import embed_corpus
-        from rag_experiments.schema import EncoderConfig, RetrieverConfig
 
         encoder = Encoder.load(EncoderConfig(path=str(folder / "encoder"), pooling="mean", batch_size=256))
         if stage == "embed":

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from rag_experiments.data.formats import config_class
+from rag_experiments.config.schema import PathsConfig, ReaderConfig
+from rag_experiments.data.data_formats import config_class
 from rag_experiments.data.load import load_data
-from rag_experiments.models import answers
-from rag_experiments.models.precision import autocast
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import PathsConfig, ReaderConfig
+from rag_experiments.models.reader import answer_tokens
+from rag_experiments.models.reader.reader import Reader
+from rag_experiments.models.shared.precision import autocast
 
 Pair = tuple[list[int], list[int]]
 
@@ -88,17 +88,17 @@ def run(
                 logits_BLV = reader.module(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
                 logits_NV, targets_N = logits_BLV[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
             else:
-                logits_NV, targets_N = answers.answer_logits(reader.module, batch, "decoder")
-        loss = F.cross_entropy(logits_NV.float(), targets_N, ignore_index=answers.IGNORE, reduction="sum")
+                logits_NV, targets_N = answer_tokens.answer_logits(reader.module, batch, "decoder")
+        loss = F.cross_entropy(logits_NV.float(), targets_N, ignore_index=answer_tokens.IGNORE, reduction="sum")
         loss.backward()
         reader.module.zero_grad()
-        total, tokens = total + loss.item(), tokens + int((targets_N != answers.IGNORE).sum())
+        total, tokens = total + loss.item(), tokens + int((targets_N != answer_tokens.IGNORE).sum())
     return time.perf_counter() - started, total / tokens
 
 
 def padded(tensor_BL: torch.Tensor, length: int, name: str, pad_id: int) -> torch.Tensor:
     """Right-padded to `length`."""
-    fill = {"labels": answers.IGNORE, "attention_mask": 0}.get(name, pad_id)
+    fill = {"labels": answer_tokens.IGNORE, "attention_mask": 0}.get(name, pad_id)
     return F.pad(tensor_BL, (0, length - tensor_BL.shape[1]), value=fill)
 
 

@@ -24,15 +24,16 @@ from typing import Any
 
 import torch
 
-from rag_experiments import build, cli
 from rag_experiments.algorithms.rpg import RPGTrainer, rpg_loss
-from rag_experiments.algorithms.scoring import AnswerScorer
+from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer
+from rag_experiments.config import command_line
+from rag_experiments.data.formats.pydocs import PydocsConfig
 from rag_experiments.data.load import load_data
-from rag_experiments.data.pydocs import PydocsConfig
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.models.precision import autocast
-from rag_experiments.models.reader import Reader
-from rag_experiments.request import check_request
+from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.models.reader.reader import Reader
+from rag_experiments.models.shared.precision import autocast
+from rag_experiments.training import build
+from rag_experiments.training.request import check_request
 
 PADDED_TO = 512
 
@@ -108,7 +109,7 @@ def _trainer(folder: Path, args: argparse.Namespace) -> RPGTrainer:
         f"trainer.per_device_train_batch_size={args.batch}",
         *args.overrides,
     ]
-    request = check_request(cli.compose(overrides, None))
+    request = check_request(command_line.compose(overrides, None))
     return build.build_trainer(request, build.build_parts(request), folder / "checkpoints", [])
 
 

@@ -139,9 +139,7 @@ class Starter:
             import datasets  # noqa: F401
             import torch
 
-            from rag_experiments import build, comparison, stages, train  # noqa: F401
             from rag_experiments.algorithms import ctl, dca, fid, rpg, sft, swr  # noqa: F401
-            from rag_experiments.comparison import plots  # noqa: F401
 
             torch.set_num_threads(1)
 
@@ -158,7 +156,8 @@ class Starter:
         raise AssertionError
 
     def _child(self, arguments: list[str]) -> None:
-        from rag_experiments import cli, train
+        from rag_experiments import train
+        from rag_experiments.config import command_line
 
         status = 1
         try:
@@ -170,7 +169,7 @@ class Starter:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             sys.argv = ["train", *arguments]
             try:
-                cli.exit_with(train.start, arguments)
+                command_line.exit_with(train.start, arguments)
             except SystemExit as leaving:
                 status = int(leaving.code or 0)
         finally:

@@ -20,11 +20,11 @@ from pathlib import Path
 
 import uvicorn
 
-from rag_experiments.comparison.columns import group_key
+from rag_experiments.comparison.analysis.table_columns import group_key
 from rag_experiments.dashboard.__main__ import warm_up
 from rag_experiments.dashboard.app import create_app
-from rag_experiments.dashboard.predictions import stages_of
-from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.dashboard.shared.predictions import stages_of
+from rag_experiments.dashboard.shared.watch import Run, Watch
 
 LAPTOP, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
 LOOKS = {"light": ("light", LAPTOP), "dark": ("dark", LAPTOP), "phone": ("light", PHONE)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig
 
-from rag_experiments.sweeps import cluster, grid, launchers, search
+from rag_experiments.sweeps import cluster, launchers, override_grid, search
 
 OPEN = {
     "hydra/sweeper": {"open_grid": ["params"], "open_search": ["params", "sampler_options", "pruner_options"]},
@@ -23,7 +23,7 @@ for group, nodes in OPEN.items():
         ConfigStore.instance().store(group=group, name=name, node=node)
 
 
-class GridSweeper(grid.GridSweeper):
+class GridSweeper(override_grid.GridSweeper):
     """`hydra/sweeper=grid`"""
 
 

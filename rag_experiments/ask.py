@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_experiments import cli
-from rag_experiments.credentials import refuse_secrets
-from rag_experiments.errors import RequestError
-from rag_experiments.reopen import reopen, split_run
+from rag_experiments.config import command_line
+from rag_experiments.core.credentials import refuse_secrets
+from rag_experiments.core.errors import RequestError
+from rag_experiments.training.reopen import reopen, split_run
 
 if TYPE_CHECKING:
     from rag_experiments.algorithms.base import Parts
-    from rag_experiments.data.schema import Passage, Turn
+    from rag_experiments.data.records import Passage, Turn
 
 USAGE = """Ask a finished run a question: the passages it retrieves, their scores, and a reader's answer.
 
@@ -46,16 +46,16 @@ class Reply:
 
 def main() -> None:
     """The console script and `python -m`."""
-    cli.exit_with(start)
+    command_line.exit_with(start)
 
 
 def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
-        return cli.DONE
+        return command_line.DONE
     words = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("--")]
-    line = cli.parse([word for word in arguments if word not in words])
+    line = command_line.parse([word for word in arguments if word not in words])
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "ask")
     question = " ".join(words).strip()
@@ -66,14 +66,14 @@ def start(arguments: list[str]) -> int:
         show(reply(parts, question))
     else:
         converse(parts)
-    return cli.DONE
+    return command_line.DONE
 
 
 def open_parts(directory: Any, changes: list[str], config_dir: str | None = None) -> Parts:
     """The run's model and retriever, ready to be asked."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     request = reopen(directory, changes, config_dir).request
-    from rag_experiments import build
+    from rag_experiments.training import build
 
     parts = build.build_parts(request)
     parts.retriever.refresh(persist=True)
@@ -83,7 +83,7 @@ def open_parts(directory: Any, changes: list[str], config_dir: str | None = None
 def reply(parts: Parts, question: str, history: Sequence[Turn] = ()) -> Reply:
     """Retrieve for `question`, and let a reader answer."""
     from rag_experiments.data.queries import retrieval_query
-    from rag_experiments.data.schema import Question
+    from rag_experiments.data.records import Question
 
     asked = Question(id="asked", question=question, history=tuple(history))
     query = retrieval_query(asked, parts.config.data.query_history)
@@ -114,7 +114,7 @@ def show(said: Reply) -> None:
 
 def converse(parts: Parts) -> None:
     """Questions from the terminal until it ends."""
-    from rag_experiments.data.schema import Turn
+    from rag_experiments.data.records import Turn
 
     history: list[Turn] = []
     print("A question (/new: another conversation; Ctrl-D: leave)", file=sys.stderr)

@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
 
 if TYPE_CHECKING:
-    from rag_experiments.comparison.render import Document
+    from rag_experiments.comparison.output.render import Document
 
 EPILOG = """\
 examples:
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> None:
     """The console script and `python -m`."""
-    from rag_experiments.cli import exit_with
+    from rag_experiments.config.command_line import exit_with
 
     exit_with(start)
 
@@ -77,7 +77,7 @@ def start(arguments: Sequence[str]) -> int:
     document = make_document(args)
     _write(document, form, args.output)
     if args.wandb_report:
-        from rag_experiments.comparison.wandb_report import make_report
+        from rag_experiments.comparison.output.wandb_report import make_report
 
         print(make_report(document), file=sys.stderr)
     return 0
@@ -89,13 +89,13 @@ def make_document(args: argparse.Namespace) -> Document:
     Raises:
         RequestError: a directory, a name or an expression that cannot be used.
     """
-    from rag_experiments.comparison.before_after import before_after
-    from rag_experiments.comparison.loading import load_runs
-    from rag_experiments.comparison.render import Document
-    from rag_experiments.comparison.sweeps import gaps
-    from rag_experiments.comparison.table import RunTable
-    from rag_experiments.comparison.verdict import judge
-    from rag_experiments.comparison.where import filter_runs
+    from rag_experiments.comparison.analysis.before_after import before_after
+    from rag_experiments.comparison.analysis.table import RunTable
+    from rag_experiments.comparison.analysis.verdict import judge
+    from rag_experiments.comparison.output.render import Document
+    from rag_experiments.comparison.records.run_records import load_runs
+    from rag_experiments.comparison.records.sweep_gaps import gaps
+    from rag_experiments.comparison.records.where import filter_runs
 
     if args.baseline and not Path(args.baseline).exists():
         raise RequestError(f"--baseline {args.baseline}: there is no such directory")
@@ -126,11 +126,11 @@ def make_document(args: argparse.Namespace) -> Document:
 
 
 def _write(document: Document, form: str, output: str | None) -> None:
-    from rag_experiments.comparison.render import render
-    from rag_experiments.files import atomic_write_text
+    from rag_experiments.comparison.output.render import render
+    from rag_experiments.core.files import atomic_write_text
 
     if form == "html":
-        from rag_experiments.comparison.report import html_report
+        from rag_experiments.comparison.output.html_report import html_report
 
         text = html_report(document)
     else:

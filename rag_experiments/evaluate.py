@@ -16,11 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rag_experiments import cli
-from rag_experiments.credentials import mask_secrets, refuse_secrets
-from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl, atomic_write_text, safe_name
-from rag_experiments.reopen import Reopened, reopen, split_run
+from rag_experiments.config import command_line
+from rag_experiments.core.credentials import mask_secrets, refuse_secrets
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import (
+    atomic_directory,
+    atomic_write_json,
+    atomic_write_jsonl,
+    atomic_write_text,
+    safe_name,
+)
+from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 log = logging.getLogger(__name__)
 
@@ -35,16 +41,16 @@ data, retriever, evaluation, model.batch_size, model.max_new_tokens and model.pr
 
 def main() -> None:
     """The console script and `python -m`."""
-    cli.exit_with(start)
+    command_line.exit_with(start)
 
 
 def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
-        return cli.DONE
+        return command_line.DONE
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    line = cli.parse(arguments)
+    line = command_line.parse(arguments)
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "evaluate")
     named = [value.partition("=")[2] for value in changes if value.startswith("name=")]
@@ -52,7 +58,7 @@ def start(arguments: list[str]) -> int:
     opened = reopen(directory, changes, line.config_dir)
     name = safe_name(named[-1] if named else "_".join(changes) or "again")
     evaluate(opened, directory / "evaluations" / name)
-    return cli.DONE
+    return command_line.DONE
 
 
 def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
@@ -63,7 +69,7 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
     """
     from omegaconf import OmegaConf
 
-    from rag_experiments import build
+    from rag_experiments.training import build
 
     request = opened.request
     splits: list[str] = list(request.config.evaluation.splits)

@@ -17,15 +17,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_experiments import cli
-from rag_experiments.credentials import refuse_secrets
-from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_directory
-from rag_experiments.reopen import Reopened, reopen, split_run
+from rag_experiments.config import command_line
+from rag_experiments.core.credentials import refuse_secrets
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_directory
+from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 if TYPE_CHECKING:
-    from rag_experiments.data.passages import PassageStore
-    from rag_experiments.retrieval.retriever import Retriever
+    from rag_experiments.data.passage_store import PassageStore
+    from rag_experiments.retrieval.retriever_kinds import Retriever
 
 log = logging.getLogger(__name__)
 
@@ -74,17 +74,17 @@ for score, row in zip(scores[0], rows[0]):
 
 def main() -> None:
     """The console script and `python -m`."""
-    cli.exit_with(start)
+    command_line.exit_with(start)
 
 
 def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
-        return cli.DONE
+        return command_line.DONE
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folders = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("-")]
-    line = cli.parse([word for word in arguments if word not in folders])
+    line = command_line.parse([word for word in arguments if word not in folders])
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "export")
     if len(folders) != 1:
@@ -93,12 +93,12 @@ def start(arguments: list[str]) -> int:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RequestError(f"{target} exists already and is not an empty folder; nothing was written")
     export(reopen(directory, changes, line.config_dir), target)
-    return cli.DONE
+    return command_line.DONE
 
 
 def export(opened: Reopened, target: Path) -> None:
     """Write all parts to `target`, whole or not at all. A reader's own weights are copied, never loaded."""
-    from rag_experiments.build import make_retriever
+    from rag_experiments.training.build import make_retriever
 
     request = opened.request
     trains_encoder = request.config.model.kind == "encoder"

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments import chain, cli, files, processes, resume
-from rag_experiments.credentials import mask_secrets, refuse_secrets
-from rag_experiments.errors import RequestError
-from rag_experiments.processes import is_main_process
-from rag_experiments.recording import recording
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.config import command_line
+from rag_experiments.core import distributed, files
+from rag_experiments.core.credentials import mask_secrets, refuse_secrets
+from rag_experiments.core.distributed import is_main_process
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.recorder import recording
+from rag_experiments.training import chain, resume
 
 if TYPE_CHECKING:
-    from rag_experiments.request import Request
+    from rag_experiments.training.request import Request
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ PURPOSE = "Train one half of a retrieval-augmented QA system, evaluate it before
 
 def main() -> None:
     """The console script and `python -m`."""
-    cli.exit_with(start)
+    command_line.exit_with(start)
 
 
 def start(arguments: list[str]) -> int:
@@ -40,51 +42,51 @@ def start(arguments: list[str]) -> int:
     A single run is checked whole before Hydra makes its directory, so that a refused request leaves nothing.
     """
     if {"-h", "--help"} & set(arguments):
-        print(cli.help_page("python -m rag_experiments.train", PURPOSE))
-        return cli.DONE
-    line = cli.parse(arguments)
+        print(command_line.help_page("python -m rag_experiments.train", PURPOSE))
+        return command_line.DONE
+    line = command_line.parse(arguments)
     refuse_secrets(line.overrides)
-    if processes.several() and line.multirun:
+    if distributed.several() and line.multirun:
         raise RequestError("a sweep starts processes of its own: start it without torchrun or accelerate launch")
     if line.shows_only and not is_main_process():
-        return cli.DONE
+        return command_line.DONE
     space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
     if line.multirun or line.shows_only:
         if space and not any(value.startswith("hydra/sweeper=") for value in line.overrides):
             arguments = [*arguments, "hydra/sweeper=optuna"]  # the YAML of a space cannot choose it
-        return cli.run_hydra(arguments, TaskFunction())
+        return command_line.run_hydra(arguments, TaskFunction())
     if space and not any(value.startswith("sweep.name=") for value in line.overrides):  # a sweep's job has both
         raise RequestError(f"{space} is a search space: add -m to search it")
     continued = resume.asked_for(line.overrides)
     if continued and chain.is_chain(continued):
         others = [value for value in line.overrides if not value.startswith("resume=")]
-        line = cli.parse(chain.resumed_arguments(Path(continued), others))
+        line = command_line.parse(chain.resumed_arguments(Path(continued), others))
     command, directory, composed = decide(line)
     if "chain" in composed:
         return chain.start(composed, command.overrides, command.config_dir)
     request = check(composed, directory)
     if request.config.plan:
-        from rag_experiments.plan import print_plan
+        from rag_experiments.training.plan import print_plan
 
         if is_main_process():
             print_plan(request, directory)
-        return cli.DONE
+        return command_line.DONE
     # The directory was decided above; Hydra must not decide again, a second later.
     overrides = [value for value in command.overrides if not value.startswith("hydra.run.dir=")]
     overrides.append(f"hydra.run.dir={resume.quoted(str(directory))}")
     if not is_main_process():
-        overrides += [value for value in processes.QUIET if value not in overrides]
+        overrides += [value for value in distributed.QUIET if value not in overrides]
     task = TaskFunction(request, resuming=command.directory is not None)
     arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
     existing = files.nearest_existing(directory)
-    status = cli.run_hydra(arguments, task)
+    status = command_line.run_hydra(arguments, task)
     if task.refused is not None:  # found out late: the run discarded its directory, and those around it are empty
         files.remove_empty_folders(directory.parent, existing)
         raise task.refused
     return status
 
 
-def decide(line: cli.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
+def decide(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
     """What is to be run, in which directory, and that composed: one decision, however many processes the run has.
 
     Raises:
@@ -95,11 +97,11 @@ def decide(line: cli.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]
 
     def decided() -> dict[str, Any]:
         command = resume.resolve(line.overrides, line.config_dir)
-        composed = cli.compose(command.overrides, command.config_dir)
+        composed = command_line.compose(command.overrides, command.config_dir)
         here.append(composed)
         directory = Path(composed.hydra.run.dir)
         if "chain" in composed:
-            if processes.several():
+            if distributed.several():
                 raise RequestError("a chain starts a process for each stage: start it without torchrun")
         elif command.directory is None and (directory / "status.json").exists():
             raise RequestError(f"hydra.run.dir={directory} already holds a run: continue it with resume={directory}")
@@ -110,11 +112,11 @@ def decide(line: cli.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]
             "directory": str(directory),
         }
 
-    found = processes.decided_once(decided)
+    found = distributed.decided_once(decided)
     directory = Path(found["directory"])
     resumed = directory if found["resumes"] else None
     command = resume.CommandPlan(found["overrides"], found["config_dir"], resumed)
-    return command, directory, here[0] if here else cli.compose(command.overrides, command.config_dir)
+    return command, directory, here[0] if here else command_line.compose(command.overrides, command.config_dir)
 
 
 def check(composed: DictConfig, directory: Path) -> Request:
@@ -123,8 +125,8 @@ def check(composed: DictConfig, directory: Path) -> Request:
     Raises:
         RequestError: with the one sentence that the user reads.
     """
-    from rag_experiments.files import check_writable
-    from rag_experiments.request import check_request
+    from rag_experiments.core.files import check_writable
+    from rag_experiments.training.request import check_request
 
     check_writable(directory, "hydra.run.dir")
     return check_request(composed)
@@ -138,7 +140,7 @@ class TaskFunction:
     def __init__(self, request: Request | None = None, resuming: bool = False):
         self.request = request
         self.resuming = resuming
-        self.status = cli.DONE
+        self.status = command_line.DONE
         self.refused: RequestError | None = None
         """Why the run's directory was discarded; raised here, Hydra would print a line of its own first."""
 
@@ -146,7 +148,7 @@ class TaskFunction:
         """Run; returns the figure that a search maximises or minimises (None where the run did not end well)."""
         from hydra.core.hydra_config import HydraConfig
 
-        from rag_experiments.request import check_request
+        from rag_experiments.training.request import check_request
 
         directory = Path(HydraConfig.get().runtime.output_dir)
         request = self.request or check_request(composed)
@@ -156,18 +158,18 @@ class TaskFunction:
         alone = self.request is not None  # a sweep reads in its directory how a job ended
         with recording(run, request.config_hash, facts(request), discard_refused=alone) as outcome:
             outcome.metrics = train(request, run, resuming=self.resuming)
-        if not alone and outcome.exit_status == cli.INTERRUPTED:
+        if not alone and outcome.exit_status == command_line.INTERRUPTED:
             raise KeyboardInterrupt  # the sweep's too
         self.status, self.refused = outcome.exit_status, outcome.refused
-        return objective(request, outcome.metrics) if self.status == cli.DONE else None
+        return objective(request, outcome.metrics) if self.status == command_line.DONE else None
 
 
 def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[str, float]:
     """A checked request → a finished run directory. Returns the final figures."""
-    from rag_experiments import build, stages
-    from rag_experiments.callbacks import RunLog
-    from rag_experiments.sweeps.pruning import pruning_callbacks
-    from rag_experiments.tracking import make_tracker
+    from rag_experiments.runs.tracking import make_tracker
+    from rag_experiments.training import build, stages
+    from rag_experiments.training.callbacks import RunLog
+    from rag_experiments.training.pruning import pruning_callbacks
 
     config = request.config
     run.write_config(OmegaConf.to_yaml(OmegaConf.create(mask_secrets(request.resolved))))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.data.records import Passage, Question, Turn
 
 PASSAGES = [
     Passage(id="p1", title="Cats", text="A cat sleeps in the house."),

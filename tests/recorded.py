@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.recording import Outcome, recording
+from rag_experiments.runs.recorder import Outcome, recording
 
 MISTAKES = (AssertionError, pytest.fail.Exception, LookupError, AttributeError, TypeError, NameError)
 """Of the test itself; what a block raises on purpose is something else."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from rag_experiments import processes
+from rag_experiments.core import distributed
 from rag_experiments.retrieval.embedding import embed_corpus
 from tests.evaluation.test_generation import QUESTIONS, evaluator
 from tests.retrieval.fakes import ListPassages, WordEncoder
@@ -28,13 +28,13 @@ def shares(folder: Path) -> dict[str, object]:
         "asked": [len(given) for given in made.reader.asked],
         "vectors": vectors_ND.tolist(),
         "embedded": encoder.embedded,
-        "one": processes.in_order(processes.gathered([text.upper() for text in processes.own_share(["a"])])),
-        "none": processes.in_order(processes.gathered(processes.own_share([]))),
+        "one": distributed.in_order(distributed.gathered([text.upper() for text in distributed.own_share(["a"])])),
+        "none": distributed.in_order(distributed.gathered(distributed.own_share([]))),
     }
 
 
 if __name__ == "__main__":
-    if processes.several():
+    if distributed.several():
         dist.init_process_group("gloo")
     found = shares(Path(sys.argv[1]))
     Path(sys.argv[1], f"{os.environ.get('RANK', 'alone')}.json").write_text(json.dumps(found), encoding="utf-8")

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_experiments import chain, cli, train
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments import train
+from rag_experiments.config import command_line
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.training import chain
 
 LOOP = ["experiment=fid_dca_loop", "seed=3", "tracking=none"]
 
@@ -48,12 +50,12 @@ def finish(at: Path, recall: float, state: str = "completed") -> None:
 
 def launch(tmp_path: Path, *more: str) -> int:
     overrides = [*LOOP, f"hydra.run.dir={tmp_path / 'loop'}", *more]
-    return chain.start(cli.compose(overrides), overrides, None)
+    return chain.start(command_line.compose(overrides), overrides, None)
 
 
 def test_two_rounds_feed_each_other(started, tmp_path, capsys):
     at = tmp_path / "loop"
-    assert launch(tmp_path, 'chain.stages.fid.extra=["trainer.max_steps=2"]') == cli.DONE
+    assert launch(tmp_path, 'chain.stages.fid.extra=["trainer.max_steps=2"]') == command_line.DONE
     first, distil, second, again = started
     assert first == [
         *["algorithm=fid", "seed=3", "tracking=none", "trainer.max_steps=2"],
@@ -77,7 +79,7 @@ def test_every_stage_composes(started, tmp_path):
     launch(tmp_path)
     for overrides in started:
         named = [value for value in overrides if "run://" not in value and not value.endswith("=run")]
-        assert cli.compose(named).seed == 3
+        assert command_line.compose(named).seed == 3
 
 
 def test_completed_stages_are_skipped_and_an_unfinished_one_is_resumed(started, tmp_path):
@@ -85,7 +87,7 @@ def test_completed_stages_are_skipped_and_an_unfinished_one_is_resumed(started, 
     del started[:]
     at = tmp_path / "loop"
     finish(at / "1_dca", 0.7, state="interrupted")
-    assert launch(tmp_path) == cli.DONE
+    assert launch(tmp_path) == command_line.DONE
     assert started == [[f"resume='{at}/1_dca'"]]
 
 
@@ -101,14 +103,14 @@ def test_resume_goes_on_with_what_was_typed(started, tmp_path):
     del started[:]
     at = tmp_path / "loop"
     finish(at / "1_dca", 0.7, state="failed")
-    assert train.start([f"resume={at}"]) == cli.DONE
+    assert train.start([f"resume={at}"]) == command_line.DONE
     assert started == [[f"resume='{at}/1_dca'"]]
     with pytest.raises(RequestError, match="leave out seed=9"):
         train.start([f"resume={at}", "seed=9"])
 
 
 def test_plan_runs_nothing(started, tmp_path, capsys):
-    assert launch(tmp_path, "plan=true") == cli.DONE
+    assert launch(tmp_path, "plan=true") == command_line.DONE
     assert not started
     assert not (tmp_path / "loop").exists()
     assert "1_dca" in capsys.readouterr().out

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from rag_experiments import cli
-from rag_experiments.config import check_algorithm, check_common
-from rag_experiments.errors import RequestError
-from rag_experiments.groups import OPTION_GROUPS, choices, conf_dir, model_kinds
+from rag_experiments.config import command_line
+from rag_experiments.config.groups import OPTION_GROUPS, choices, conf_dir, model_kinds
+from rag_experiments.core.errors import RequestError
+from rag_experiments.training.checks import check_algorithm, check_common
 
 OPTIONS = {group: choices(group) for group in OPTION_GROUPS}
 MADE_HERE = ("pydocs", "keyvalue")
@@ -35,9 +35,9 @@ FITTING = {"encoder": "ctl", "decoder": "sft", "encoder_decoder": "fid"}
 
 def checked(overrides: list[str]):
     """The checked configuration, the resolved values, and what Hydra composed."""
-    composed = cli.compose(overrides)
+    composed = command_line.compose(overrides)
     if composed.data.format not in MADE_HERE:
-        composed = cli.compose([*overrides, "data.path=somewhere"])
+        composed = command_line.compose([*overrides, "data.path=somewhere"])
     config, resolved = check_common(composed)
     check_algorithm(config)
     return config, resolved, composed
@@ -223,11 +223,11 @@ def test_what_does_not_compose_is_said_with_what_would(override, sentence):
 
 def test_every_yaml_says_what_it_is():
     for file in conf_dir().rglob("*.yaml"):
-        assert len(cli.first_comment(file)) > 10, file
+        assert len(command_line.first_comment(file)) > 10, file
 
 
 def test_help_lists_every_option():
-    page = cli.help_page("train", "purpose")
+    page = command_line.help_page("train", "purpose")
     for group in ("algorithm", "model", "data", "retriever"):
         for option in OPTIONS[group]:
             assert option in page

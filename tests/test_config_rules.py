@@ -10,20 +10,23 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from rag_experiments import cli, config, files, request, schema, train
-from rag_experiments.errors import RequestError
-from rag_experiments.groups import GROUPS, choices, conf_dir, model_kinds
-from rag_experiments.runs import config_hash
+from rag_experiments import train
+from rag_experiments.config import command_line, schema
+from rag_experiments.config.groups import GROUPS, choices, conf_dir, model_kinds
+from rag_experiments.core import files
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.identity import config_hash
+from rag_experiments.training import checks, request
 
 DATA = ["data=jsonl", "data.path=x"]
 
 
 def composed(*overrides: str):
-    return cli.compose([*DATA, *overrides])
+    return command_line.compose([*DATA, *overrides])
 
 
 def checked(*overrides: str):
-    return config.check_common(composed(*overrides))
+    return checks.check_common(composed(*overrides))
 
 
 def test_a_checked_configuration_has_types_and_every_default():
@@ -88,7 +91,7 @@ def test_a_value_that_is_missing_is_named(key, value, message):
     OmegaConf.set_struct(node, False)
     OmegaConf.update(node, key, value, merge=False)
     with pytest.raises(RequestError, match=message):
-        config.check_common(node)
+        checks.check_common(node)
 
 
 def test_no_metric_for_the_best_is_a_choice():
@@ -98,15 +101,15 @@ def test_no_metric_for_the_best_is_a_choice():
 
 def test_hydras_own_node_and_a_chains_plan_are_no_part_of_a_run():
     node = OmegaConf.create({"seed": 1, "hydra": {"x": 1}, "chain": {"y": 2}})
-    assert config.without_hydra(node) == {"seed": 1}
+    assert checks.without_hydra(node) == {"seed": 1}
 
 
 def test_a_models_kind_is_that_of_its_folder(monkeypatch):
     asked = []
-    monkeypatch.setattr(config.source, "kind_of", lambda path: asked.append(path) or "encoder")
+    monkeypatch.setattr(checks.sources, "kind_of", lambda path: asked.append(path) or "encoder")
     more = ["model=run", "model.path=run://a", "algorithm=sft", "model@retriever.encoder=run"]
     plain = {"model": {"kind": "auto", "path": "a"}, "other": {"kind": "decoder"}, "seed": 0, "none": None}
-    config._settle_kinds(plain)
+    checks._settle_kinds(plain)
     assert plain["model"]["kind"] == "encoder"
     assert plain["other"]["kind"] == "decoder"
     assert asked == ["a"]
@@ -132,7 +135,7 @@ def test_a_models_kind_is_that_of_its_folder(monkeypatch):
 )
 def test_an_algorithm_that_is_none(target, message):
     with pytest.raises(RequestError, match=message):
-        config.import_algorithm(target)
+        checks.import_algorithm(target)
 
 
 def test_an_algorithm_from_outside(tmp_path, monkeypatch):
@@ -141,14 +144,14 @@ def test_an_algorithm_from_outside(tmp_path, monkeypatch):
     )
     (tmp_path / "outside_broken.py").write_text("import a_package_that_is_missing\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert config.import_algorithm("outside_ok.Mine").__name__ == "Mine"
+    assert checks.import_algorithm("outside_ok.Mine").__name__ == "Mine"
     with pytest.raises(ModuleNotFoundError, match="a_package_that_is_missing"):
-        config.import_algorithm("outside_broken.Mine")  # a mistake inside is shown whole
+        checks.import_algorithm("outside_broken.Mine")  # a mistake inside is shown whole
 
 
 def test_checking_an_algorithm_gives_its_class_and_its_values():
     found = checked("algorithm.temperature=0.5")[0]
-    trainer_class = config.check_algorithm(found)
+    trainer_class = checks.check_algorithm(found)
     assert trainer_class.__name__ == "CTLTrainer"
     assert found.algorithm.temperature == 0.5
     assert isinstance(found.algorithm, trainer_class.Config)
@@ -174,15 +177,15 @@ def test_checking_an_algorithm_gives_its_class_and_its_values():
 )
 def test_an_algorithm_and_the_rest_must_fit(overrides, message):
     with pytest.raises(RequestError, match=message) as caught:
-        config.check_algorithm(checked(*overrides)[0])
+        checks.check_algorithm(checked(*overrides)[0])
     if "trains an encoder" in str(caught.value):
         assert "minilm" in str(caught.value)
         assert "smollm2_360m" not in str(caught.value).split("choose")[1]
 
 
 def test_a_reader_behind_bm25_needs_no_encoder():
-    config.check_algorithm(checked("algorithm=sft", "retriever=bm25")[0])
-    config.check_algorithm(checked("algorithm=sft", "retriever=bm25", "retriever.encoder=null")[0])
+    checks.check_algorithm(checked("algorithm=sft", "retriever=bm25")[0])
+    checks.check_algorithm(checked("algorithm=sft", "retriever=bm25", "retriever.encoder=null")[0])
 
 
 # -- groups --------------------------------------------------------------------------------------------
@@ -216,11 +219,11 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
 def test_console_scripts_see_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/x"])
-    cli.add_working_directory()
-    cli.add_working_directory()
+    command_line.add_working_directory()
+    command_line.add_working_directory()
     assert sys.path == [os.getcwd(), "/x"]
     monkeypatch.setattr(sys, "path", ["", "/x"])
-    cli.add_working_directory()
+    command_line.add_working_directory()
     assert sys.path == ["", "/x"]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rag_experiments.credentials import mask_secrets, refuse_secrets
-from rag_experiments.errors import RequestError
+from rag_experiments.core.credentials import mask_secrets, refuse_secrets
+from rag_experiments.core.errors import RequestError
 
 HEX40 = "0123456789abcdef0123456789abcdef01234567"
 

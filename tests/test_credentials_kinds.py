@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from rag_experiments import credentials
-from rag_experiments.credentials import refuse_secrets
-from rag_experiments.errors import RequestError
+from rag_experiments.core import credentials
+from rag_experiments.core.credentials import refuse_secrets
+from rag_experiments.core.errors import RequestError
 
 A = "aB3" * 20
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from rag_experiments import ask, cli, export
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments import ask, export
+from rag_experiments.config import command_line
+from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
 from tests.numeric import assert_near
 from tests.test_run import request, run_at
@@ -67,7 +68,7 @@ def test_wrong_requests_write_nothing(
         "no run": [f"run={tmp_path / 'nothing'}", str(tmp_path / "out")],
     }[kind]
     with pytest.raises(SystemExit) as ended:
-        cli.exit_with(export.start, arguments)
+        command_line.exit_with(export.start, arguments)
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")

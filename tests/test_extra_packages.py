@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rag_experiments import extra_packages
-from rag_experiments.errors import RequestError
-from rag_experiments.extra_packages import check_packages
+from rag_experiments.config import extra_packages
+from rag_experiments.config.extra_packages import check_packages
+from rag_experiments.core.errors import RequestError
 
 NEEDS = {
     "bitsandbytes": [

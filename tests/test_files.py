@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from rag_experiments import files
-from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl, safe_name
+from rag_experiments.core import files
+from rag_experiments.core.files import atomic_directory, atomic_write_json, atomic_write_jsonl, safe_name
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):

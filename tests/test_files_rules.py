@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_experiments import files
+from rag_experiments.core import files
 
 WRITERS = {
     "bytes": lambda path, text: files.atomic_write_bytes(path, text.encode()),

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from rag_experiments import processes, train
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import find_runs
+from rag_experiments import train
+from rag_experiments.core import distributed
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
 from tests.numeric import assert_near
 from tests.shared_work import shares
 from tests.test_run import no_dropout, request
@@ -157,15 +158,15 @@ def test_what_rank_0_decides_or_refuses_reaches_the_others(monkeypatch):
     def never() -> None:
         raise AssertionError("only rank 0 decides")
 
-    monkeypatch.setattr(processes, "_store", Store)
+    monkeypatch.setattr(distributed, "_store", Store)
     monkeypatch.setenv("WORLD_SIZE", "2")
     outcomes = []
     for rank, decide in (("0", lambda: {"directory": "outputs/é"}), ("1", never)):
         monkeypatch.setenv("RANK", rank)
-        monkeypatch.setattr(processes, "_numbers", iter([0, 1]))
-        outcomes.append(processes.decided_once(decide))
+        monkeypatch.setattr(distributed, "_numbers", iter([0, 1]))
+        outcomes.append(distributed.decided_once(decide))
         with pytest.raises(RequestError, match="no such run"):
-            processes.decided_once(refuse if rank == "0" else never)
+            distributed.decided_once(refuse if rank == "0" else never)
     assert outcomes[0] == outcomes[1] == {"directory": "outputs/é"}
     assert all(json.loads(value) for value in held.values())
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 
-from rag_experiments import provenance
+from rag_experiments.core import provenance
 
 
 def test_git_state_is_of_the_package_and_not_of_the_folder_around_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "site-packages" / "rag_experiments" / "provenance.py"))
+    monkeypatch.setattr(
+        provenance, "__file__", str(tmp_path / "site-packages" / "rag_experiments" / "core" / "provenance.py")
+    )
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     assert provenance.git_state() == (None, None)
 

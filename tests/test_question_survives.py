@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data.fid_prompts import FidPromptBuilder
-from rag_experiments.data.prompts import Prompt, PromptBuilder
+from rag_experiments.core.errors import RequestError
 from rag_experiments.data.queries import Query, retrieval_query, shortened
-from rag_experiments.data.schema import Passage, Question, Turn
-from rag_experiments.errors import RequestError
+from rag_experiments.data.records import Passage, Question, Turn
+from rag_experiments.models.fid.fid_prompts import FidPromptBuilder
+from rag_experiments.models.reader.prompts import Prompt, PromptBuilder
 from tests.tiny_readers import byte_tokenizer
 
 WORDS = st.text("abc é北", max_size=30)

@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from rag_experiments.errors import RequestError
-from rag_experiments.outcome import ending_of
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import newest_unfinished
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import newest_unfinished
+from rag_experiments.runs.outcome import ending_of
 from tests.recorded import recorded
 
 
@@ -79,8 +79,8 @@ def test_a_wrapped_full_disk_is_still_a_full_disk():
 
 RUN_AND_WAIT = """
 import sys, time
-from rag_experiments.recording import recording
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs.recorder import recording
+from rag_experiments.runs.directory import RunDirectory
 run = RunDirectory.create(sys.argv[1])
 with recording(run, "abc") as outcome:
     run.append_metrics(1, 0.1, 0.5, {"train/loss": 1.0})

@@ -15,10 +15,11 @@ import time
 
 import pytest
 
-from rag_experiments import provenance, recording, run_directory
-from rag_experiments.errors import RequestError
-from rag_experiments.outcome import Pruned
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.core import provenance
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs import directory, recorder
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.outcome import Pruned
 from tests.recorded import recorded
 
 
@@ -77,7 +78,7 @@ def test_seconds_count_every_segment(tmp_path):
 
 def test_seconds_are_those_of_the_block(tmp_path, monkeypatch):
     clock = iter([10.0, 12.50049])
-    monkeypatch.setattr(recording.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(recorder.time, "monotonic", lambda: next(clock))
     run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"):
         assert run.read_status()["seconds"] == 0.0
@@ -108,12 +109,12 @@ def test_a_status_that_was_broken_meanwhile_is_said_and_not_raised(tmp_path, cap
 
 def test_a_lost_heartbeat_file_does_not_end_the_run(tmp_path):
     with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
-        (tmp_path / recording.HEARTBEAT).unlink()
+        (tmp_path / recorder.HEARTBEAT).unlink()
     assert outcome.exit_status == 0
 
 
 def test_one_missed_beat_does_not_make_a_run_dead():
-    assert 3 * recording.HEARTBEAT_SECONDS < run_directory.STALE_SECONDS
+    assert 3 * recorder.HEARTBEAT_SECONDS < directory.STALE_SECONDS
 
 
 def test_resumed_counts_every_continuation_and_the_start_stays(tmp_path):
@@ -144,7 +145,7 @@ def test_times_are_utc(tmp_path, monkeypatch):
     monkeypatch.setenv("TZ", "Pacific/Kiritimati")
     time.tzset()
     try:
-        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", recording.now())
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", recorder.now())
         with recorded(RunDirectory.create(tmp_path), "abc"):
             pass
         assert RunDirectory(tmp_path).read_status()["started"].endswith("+00:00")
@@ -183,7 +184,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
 
 def test_room_for_the_last_status_is_held_while_the_run_lasts(tmp_path):
     run = RunDirectory.create(tmp_path)
-    file = tmp_path / recording.HEARTBEAT
+    file = tmp_path / recorder.HEARTBEAT
     with recorded(run, "abc"):
         assert file.stat().st_size >= 64 * 1024
         assert len(set(file.read_bytes())) > 200  # zeros would be stored as nothing by some file systems
@@ -204,7 +205,7 @@ def test_a_run_leaves_no_open_file_and_no_thread(tmp_path):
 
 def test_a_refused_claim_leaves_no_open_file(tmp_path):
     run = RunDirectory.create(tmp_path)
-    holder = os.open(tmp_path / recording.HEARTBEAT, os.O_RDWR | os.O_CREAT)
+    holder = os.open(tmp_path / recorder.HEARTBEAT, os.O_RDWR | os.O_CREAT)
     fcntl.flock(holder, fcntl.LOCK_EX)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(RequestError, match="another process"), recorded(run, "abc"):
@@ -216,8 +217,8 @@ def test_a_refused_claim_leaves_no_open_file(tmp_path):
 
 def test_the_heartbeat_beats_while_the_run_lasts(tmp_path, monkeypatch):
     """Another host takes a silent run for dead."""
-    monkeypatch.setattr(recording, "HEARTBEAT_SECONDS", 0.01)
-    file = tmp_path / recording.HEARTBEAT
+    monkeypatch.setattr(recorder, "HEARTBEAT_SECONDS", 0.01)
+    file = tmp_path / recorder.HEARTBEAT
     with recorded(RunDirectory.create(tmp_path), "abc"):
         for _ in range(2):  # it beats more than once
             os.utime(file, (1, 1))
@@ -228,14 +229,14 @@ def test_the_heartbeat_beats_while_the_run_lasts(tmp_path, monkeypatch):
 
 
 def test_a_heart_that_cannot_beat_does_not_end_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(recording, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(recorder, "HEARTBEAT_SECONDS", 0.01)
     failed = threading.Event()
 
     def utime(path, *times):
         failed.set()
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(recording.os, "utime", utime)
+    monkeypatch.setattr(recorder.os, "utime", utime)
     with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         assert failed.wait(30)
         failed.clear()
@@ -256,14 +257,14 @@ def test_another_rank_beats_no_heart_and_says_why_it_failed(tmp_path, monkeypatc
 def test_an_end_that_cannot_be_recorded_is_said_and_not_raised(tmp_path, monkeypatch, caplog):
     run = RunDirectory.create(tmp_path)
     with recorded(run, "abc") as outcome:
-        real = recording.RunDirectory.update_status
+        real = recorder.RunDirectory.update_status
 
         def update_status(self, **changes):
             if changes.get("state") == "running":
                 return real(self, **changes)
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(recording.RunDirectory, "update_status", update_status)
+        monkeypatch.setattr(recorder.RunDirectory, "update_status", update_status)
         raise ZeroDivisionError("division by zero")
     assert outcome.exit_status == 1
     assert "could not be recorded" in caplog.text
@@ -281,14 +282,14 @@ def test_an_end_that_cannot_be_recorded_is_said_and_not_raised(tmp_path, monkeyp
     ],
 )
 def test_the_console_says_how_it_ended(tmp_path, caplog, error, said, level, files):
-    caplog.set_level(logging.INFO, logger="rag_experiments.recording")
+    caplog.set_level(logging.INFO, logger="rag_experiments.runs.recorder")
     with recorded(RunDirectory.create(tmp_path), "abc"):
         if error is not None:
             raise error
-    messages = [record.getMessage() for record in caplog.records if record.name == "rag_experiments.recording"]
+    messages = [record.getMessage() for record in caplog.records if record.name == "rag_experiments.runs.recorder"]
     assert len(messages) == len(said)
     assert all(part in message for part, message in zip(said, messages, strict=True))
-    assert {record.levelno for record in caplog.records if record.name == "rag_experiments.recording"} <= {level}
+    assert {record.levelno for record in caplog.records if record.name == "rag_experiments.runs.recorder"} <= {level}
     assert {path.name for path in tmp_path.iterdir()} == {"status.json"} | files
 
 
@@ -321,14 +322,14 @@ def test_a_signal_before_the_block_begins_is_an_interruption(tmp_path, monkeypat
     finally:
         signal.signal(number, before)
     assert run.read_status()["state"] == "interrupted"
-    assert not (tmp_path / recording.HEARTBEAT).exists()
+    assert not (tmp_path / recorder.HEARTBEAT).exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_the_end_is_written_does_not_lose_it(tmp_path, monkeypatch, number):
     got = []
     before = signal.signal(number, lambda *_: got.append(number))
-    real = recording.RunDirectory.update_status
+    real = recorder.RunDirectory.update_status
     handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
 
     def update_status(self, **changes):
@@ -336,8 +337,8 @@ def test_a_signal_while_the_end_is_written_does_not_lose_it(tmp_path, monkeypatc
             signal.raise_signal(number)
         real(self, **changes)
 
-    monkeypatch.setattr(recording.RunDirectory, "update_status", update_status)
-    outer = recording.termination_as_interrupt
+    monkeypatch.setattr(recorder.RunDirectory, "update_status", update_status)
+    outer = recorder.termination_as_interrupt
     run = RunDirectory.create(tmp_path)
     try:
         signal.signal(number, handler)
@@ -387,8 +388,8 @@ def test_a_run_in_a_thread_of_its_own_sets_no_handlers(tmp_path):
 
 FORKS = """
 import os, signal, sys, time
-from rag_experiments.recording import recording
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs.recorder import recording
+from rag_experiments.runs.directory import RunDirectory
 with recording(RunDirectory.create(sys.argv[1]), "abc") as outcome:
     reading, writing = os.pipe()
     child = os.fork()

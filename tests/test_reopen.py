@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from rag_experiments import ask, evaluate, train
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import find_runs
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
 from tests.conftest import write_small_data
 
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from rag_experiments.algorithms.base import AlgorithmTrainer
-from rag_experiments.data.schema import Question
-from rag_experiments.errors import RequestError
-from rag_experiments.request import check_batch, check_best_metric, check_launch, check_trainer_fits, measured
-from rag_experiments.schema import EvaluationConfig, SweepConfig
+from rag_experiments.config.schema import EvaluationConfig, SweepConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Question
 from rag_experiments.train import objective
+from rag_experiments.training.request import check_batch, check_best_metric, check_launch, check_trainer_fits, measured
 
 BARE = Question("q", "Why?")
 KNOWN = Question("q", "Why?", answers=("because",), positive_ids=("p",))
@@ -107,7 +107,7 @@ def test_an_evaluator_of_its_own_names_its_metrics():
 
 def test_the_names_are_those_of_the_evaluators():
     """Held against what the two evaluators report, so that neither list grows alone."""
-    from rag_experiments.evaluation.generation import GenerationEvaluator
+    from rag_experiments.evaluation.generation_evaluator import GenerationEvaluator
     from tests.evaluation.test_generation import PASSAGES, QUESTIONS, ListStore, Parrot, WordRetriever, run_config
 
     config = run_config(oracle=True, bleu=True)

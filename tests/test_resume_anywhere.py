@@ -14,7 +14,7 @@ import pytest
 from benchmarks.storm import differences
 from rag_experiments import train
 from rag_experiments.algorithms.base import TOTALS
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs.directory import RunDirectory
 from tests import test_run
 from tests.conftest import write_small_data
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from rag_experiments import cli, resume
-from rag_experiments.errors import RequestError
-from rag_experiments.runs import config_hash
+from rag_experiments.config import command_line
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.identity import config_hash
+from rag_experiments.training import resume
 
 STORED = ["algorithm=ctl", "seed=3", "data=jsonl", "data.path=x", "tracking=none"]
 
@@ -19,7 +20,7 @@ def begun(directory: Path, overrides: list[str] = STORED, **status) -> Path:
     """A run directory as Hydra and `recording` leave it when a run is killed."""
     (directory / ".hydra").mkdir(parents=True)
     (directory / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    hash_ = resume.config_hash(cli.compose(overrides))
+    hash_ = resume.config_hash(command_line.compose(overrides))
     stored = {"state": "interrupted", "config_hash": hash_, "started": "2026-01-01", **status}
     (directory / "status.json").write_text(json.dumps(stored))
     return directory
@@ -63,14 +64,14 @@ def test_the_stored_command_line_is_replayed_into_its_directory(run):
     assert plan.directory == run
     assert plan.overrides[: len(STORED)] == STORED
     assert f"resume={run}" in plan.overrides
-    composed = cli.compose(plan.overrides)
+    composed = command_line.compose(plan.overrides)
     assert (composed.seed, composed.hydra.run.dir) == (3, str(run))
     assert composed.hydra.output_subdir is None  # the first .hydra/ is never overwritten
 
 
 def test_what_changes_no_figure_may_be_added_and_wins(run):
     plan = resume.resolve(["name=another", f"resume={run}", "tracking.project=p"], None)
-    composed = cli.compose(plan.overrides)
+    composed = command_line.compose(plan.overrides)
     assert (composed.name, composed.tracking.project, composed.seed) == ("another", "p", 3)
 
 
@@ -120,7 +121,7 @@ def test_places_of_the_first_start_are_left_out(tmp_path):
     run = begun(tmp_path / "a b", [*STORED, *where])
     plan = resume.resolve([f"resume='{run}'"], None)
     assert not set(where) & set(plan.overrides)
-    assert cli.compose(plan.overrides).hydra.run.dir == str(run)
+    assert command_line.compose(plan.overrides).hydra.run.dir == str(run)
 
 
 def test_auto_is_the_newest_unfinished_of_this_configuration(tmp_path):
@@ -134,7 +135,7 @@ def test_auto_is_the_newest_unfinished_of_this_configuration(tmp_path):
     plan = resume.resolve([*typed, "resume=auto"], None)
     assert plan.directory == newest
     assert plan.overrides[: len(typed)] == typed
-    composed = cli.compose(plan.overrides)
+    composed = command_line.compose(plan.overrides)
     assert (composed.resume, composed.hydra.run.dir, composed.hydra.output_subdir) == ("auto", str(newest), None)
     fresh = resume.resolve([*typed, "seed=5", "resume=auto"], None)
     assert (fresh.directory, fresh.overrides) == (None, [*typed, "seed=5"])
@@ -144,7 +145,7 @@ def test_auto_is_the_newest_unfinished_of_this_configuration(tmp_path):
     "text", ["plain", "a b", "it's", "a\\b", "a=b,c", "[x]", "{y}", "$z", "ü数", "a\\'b", "a\\\\'", "a\\", "\\\\a\\\\"]
 )
 def test_a_quoted_value_reads_back(text):
-    assert cli.compose([f"name={resume.quoted(text)}"]).name == text
+    assert command_line.compose([f"name={resume.quoted(text)}"]).name == text
     assert resume.asked_for([f"resume={resume.quoted(text)}"]) == text
 
 
@@ -169,7 +170,7 @@ def test_the_config_folder_of_the_first_start_is_taken(tmp_path, run):
 
 
 def test_the_hash_of_a_composed_configuration_is_that_of_the_run():
-    from rag_experiments.config import check_common
+    from rag_experiments.training.checks import check_common
 
-    composed = cli.compose(STORED)
+    composed = command_line.compose(STORED)
     assert resume.config_hash(composed) == config_hash(check_common(composed)[1])

@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rag_experiments import cli, train
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import find_runs
+from rag_experiments import train
+from rag_experiments.config import command_line
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
 from tests.numeric import assert_near
 
 
@@ -110,7 +111,7 @@ def test_a_finished_directory_is_not_overwritten(finished, tiny_bert, capsys):
     root = finished.path.parent
     again = [*request(tiny_bert, root / "data", root), f"hydra.run.dir={finished.path}"]
     with pytest.raises(SystemExit) as leaving:
-        cli.exit_with(train.start, again)
+        command_line.exit_with(train.start, again)
     assert leaving.value.code == 2
     assert "already holds a run" in capsys.readouterr().err
 
@@ -210,7 +211,7 @@ def loss_curve(run: RunDirectory) -> list[tuple[int, float]]:
 
 
 def test_resume_refuses_what_would_change_the_result(finished, tiny_bert, small_data, tmp_path):
-    from rag_experiments.errors import RequestError
+    from rag_experiments.core.errors import RequestError
 
     finished_path = finished.path
     with pytest.raises(RequestError, match="completed"):

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
 from tests.recorded import recorded
 
 

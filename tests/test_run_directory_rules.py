@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from rag_experiments import provenance, run_directory
-from rag_experiments.errors import RequestError
-from rag_experiments.files import TEMPORARY_PREFIX
-from rag_experiments.processes import is_main_process
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.core import provenance
+from rag_experiments.core.distributed import is_main_process
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import TEMPORARY_PREFIX
+from rag_experiments.runs import directory
+from rag_experiments.runs.directory import RunDirectory
 from tests.test_run_directory import make_checkpoint
 
 
@@ -59,7 +60,7 @@ def test_the_most_steps_win_whatever_the_order_of_the_folder(run, monkeypatch, b
     for step in (9, 100, 20):
         make_checkpoint(run, step)
     listed = sorted(run.checkpoints_dir.iterdir(), reverse=backwards)
-    monkeypatch.setattr(run_directory.Path, "iterdir", lambda self: iter(listed))
+    monkeypatch.setattr(directory.Path, "iterdir", lambda self: iter(listed))
     assert run.last_checkpoint().name == "checkpoint-100"
 
 
@@ -73,7 +74,7 @@ def test_weights_that_cannot_be_read_make_a_checkpoint_incomplete(run, monkeypat
         raise OSError(116, "Stale file handle")
 
     make_checkpoint(run, 5)
-    monkeypatch.setattr(run_directory, "safetensors_size", stale)
+    monkeypatch.setattr(directory, "safetensors_size", stale)
     assert run.last_checkpoint() is None
 
 
@@ -307,7 +308,7 @@ def test_only_a_run_that_says_running_can_be_dead(run, state):
 
 def test_a_silent_host_is_dead_after_ten_minutes(run):
     run.update_status(state="running", host="elsewhere", pid=1)
-    heartbeat = run.path / run_directory.HEARTBEAT
+    heartbeat = run.path / directory.HEARTBEAT
     heartbeat.touch()
     for silence, state in ((540, "running"), (660, "interrupted")):
         then = time.time() - silence

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import config_hash, find_runs, newest_unfinished
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import config_hash, find_runs, newest_unfinished
 
 
 def test_the_hash_ignores_what_changes_no_figure_and_nothing_else():
@@ -29,5 +29,5 @@ def test_runs_are_found_at_any_depth_but_not_inside_runs(tmp_path):
 
 
 def test_no_torch():
-    code = "import sys, rag_experiments.runs; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
+    code = "import sys, rag_experiments.runs.identity; sys.exit('torch' in sys.modules or 'wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

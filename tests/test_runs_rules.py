@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from rag_experiments import cli, provenance
-from rag_experiments.config import check_common
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import config_hash, find_runs, newest_unfinished
+from rag_experiments.config import command_line
+from rag_experiments.core import provenance
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import config_hash, find_runs, newest_unfinished
+from rag_experiments.training.checks import check_common
 
 WITHOUT_EFFECT = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
 
@@ -20,7 +21,7 @@ WITHOUT_EFFECT = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra
 def resolved(tmp_path_factory) -> dict[str, Any]:
     """A whole configuration, with a second model and adapters."""
     arguments = ["algorithm=fid", "data=jsonl", "data.path=x", "model=smollm2_135m_lora", "retriever=hybrid"]
-    return check_common(cli.compose(arguments))[1]
+    return check_common(command_line.compose(arguments))[1]
 
 
 def leaves(node: Any, path: tuple = ()) -> list[tuple]:
@@ -158,7 +159,7 @@ def checkout(tmp_path, monkeypatch) -> Path:
     who = ["-c", "user.name=n", "-c", "user.email=e@x"]
     for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-qm", "first"]):
         subprocess.run(["git", "-C", str(root), *command], check=True)
-    monkeypatch.setattr(provenance, "__file__", str(root / "rag_experiments" / "provenance.py"))
+    monkeypatch.setattr(provenance, "__file__", str(root / "rag_experiments" / "core" / "provenance.py"))
     return root
 
 

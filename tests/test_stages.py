@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_experiments import stages
-from rag_experiments.callbacks import SHOWN, Progress, RunLog
+from rag_experiments.config.schema import EvaluationConfig, TrackingConfig
 from rag_experiments.evaluation.results import EvaluationResult
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.schema import EvaluationConfig, TrackingConfig
-from rag_experiments.tracking import NullTracker
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.tracking import NullTracker
+from rag_experiments.training import stages
+from rag_experiments.training.callbacks import SHOWN, Progress, RunLog
 
 
 class Told(NullTracker):
@@ -187,11 +187,11 @@ def test_a_model_is_written_whole_by_rank_0(run, monkeypatch):
 def reported(run, monkeypatch):
     """Tables and plots are not drawn; says what was asked for."""
     from rag_experiments import comparison
-    from rag_experiments.comparison import plots
+    from rag_experiments.comparison.output import run_plots
 
     drawn = []
     monkeypatch.setattr(comparison, "print_before_after", lambda run: drawn.append("table"))
-    monkeypatch.setattr(plots, "write_plots", lambda run: drawn.append("plots"))
+    monkeypatch.setattr(run_plots, "write_plots", lambda run: drawn.append("plots"))
     for split in ("dev", "test"):
         run.write_predictions(split, [{"id": f"q{number}"} for number in range(5)])
     return drawn
@@ -212,12 +212,12 @@ def test_the_end_is_told_to_the_tracker_and_the_console(run, reported):
 
 
 def test_plots_that_do_not_fit_on_the_disk_fail_no_run(run, reported, monkeypatch, caplog):
-    from rag_experiments.comparison import plots
+    from rag_experiments.comparison.output import run_plots
 
     def full(run):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(plots, "write_plots", full)
+    monkeypatch.setattr(run_plots, "write_plots", full)
     caplog.set_level(logging.WARNING)
     stages.report(run, Told(), {}, TrackingConfig())
     assert "plots/ could not be written" in caplog.text

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import cli
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.config import command_line
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
 
 ROOT = Path(__file__).parents[1]
@@ -78,8 +78,8 @@ def test_commands_print_and_compute_the_same_in_odd_surroundings(tiny_bert: Path
 
 
 def test_a_letter_outside_ascii_is_asked_to_be_quoted() -> None:
-    with pytest.raises(RequestError, match=r"data\.path='dätå'"), cli.translated_errors():
-        cli.compose(["data.path=dätå"])
+    with pytest.raises(RequestError, match=r"data\.path='dätå'"), command_line.translated_errors():
+        command_line.compose(["data.path=dätå"])
 
 
 def test_a_path_below_a_home_that_there_is_not_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,8 +89,8 @@ def test_a_path_below_a_home_that_there_is_not_is_a_sentence(capsys: pytest.Capt
         return len(Path("~nobody-of-this-name/x").expanduser().parts)
 
     with pytest.raises(SystemExit) as leaving:
-        cli.exit_with(asks, [])
-    assert leaving.value.code == cli.WRONG_REQUEST
+        command_line.exit_with(asks, [])
+    assert leaving.value.code == command_line.WRONG_REQUEST
     assert "HOME" in capsys.readouterr().err
 
 
@@ -99,4 +99,4 @@ def test_another_runtime_error_is_no_wrong_request() -> None:
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        cli.exit_with(fails, [])
+        command_line.exit_with(fails, [])

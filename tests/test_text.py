@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_experiments import text
-from rag_experiments.data.cut import cut_by_words, find_answer
-from rag_experiments.data.intake import Intake
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core import text
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.formats.cut import cut_by_words, find_answer
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.schema import Question, Where
+from rag_experiments.data.records import Question, Where
 from rag_experiments.evaluation import metrics
 from rag_experiments.retrieval.bm25 import BM25Retriever
-from rag_experiments.schema import RetrieverConfig
 from tests.retrieval.fakes import ListPassages
 
 
@@ -309,6 +309,6 @@ def test_search_warns_once_where_most_questions_share_no_word(caplog: pytest.Log
 
 
 def test_the_module_needs_no_torch() -> None:
-    code = "import sys, json, rag_experiments.text; print(json.dumps('torch' in sys.modules))"
+    code = "import sys, json, rag_experiments.core.text; print(json.dumps('torch' in sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(ran.stdout) is False

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 
-from rag_experiments import tracking
-from rag_experiments.recording import recording
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.schema import TrackingConfig
-from rag_experiments.tracking_names import has_key, metric_name, session_mode
+from rag_experiments.config.schema import TrackingConfig
+from rag_experiments.runs import tracking
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.recorder import recording
+from rag_experiments.runs.tracking_names import has_key, metric_name, session_mode
 from tests.wandb_reader import read_back
 
 RESOLVED = {
@@ -169,9 +169,9 @@ def test_a_start_that_fails_puts_the_earlier_segment_back(run, monkeypatch):
 
 ONLINE_WITHOUT_A_SERVER = """
 import logging, sys
-from rag_experiments import tracking
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.schema import TrackingConfig
+from rag_experiments.runs import tracking
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.config.schema import TrackingConfig
 logging.basicConfig(level=logging.INFO)
 tracking.INIT_SECONDS = 3.0
 run = RunDirectory.create(sys.argv[1])
@@ -223,5 +223,5 @@ def test_the_mode_follows_the_key(tmp_path, monkeypatch):
 
 
 def test_wandb_is_imported_only_when_used():
-    code = "import sys, rag_experiments.tracking; sys.exit('wandb' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, rag_experiments.runs.tracking; sys.exit('wandb' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

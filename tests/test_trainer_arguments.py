@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import pytest
 
-from rag_experiments import trainer_arguments
-from rag_experiments.errors import RequestError
-from rag_experiments.trainer_arguments import ELSEWHERE, FORMER, check_trainer_arguments, fields
+from rag_experiments.config import trainer_keys
+from rag_experiments.config.trainer_keys import ELSEWHERE, FORMER, check_trainer_arguments, fields
+from rag_experiments.core.errors import RequestError
 
 
 def test_the_fields_are_those_of_the_class():
@@ -25,7 +25,7 @@ def test_the_fields_are_those_of_the_class():
 
 def test_no_torch_is_imported():
     code = (
-        "from rag_experiments.trainer_arguments import fields; fields(); import sys; sys.exit('torch' in sys.modules)"
+        "from rag_experiments.config.trainer_keys import fields; fields(); import sys; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
@@ -92,8 +92,8 @@ def test_right_values_are_converted(name, given, taken):
     assert type(found[name]) is type(taken)
 
 
-STRICT = sorted(trainer_arguments._STRICTLY_POSITIVE)
-LENIENT = sorted(trainer_arguments._NOT_NEGATIVE)
+STRICT = sorted(trainer_keys._STRICTLY_POSITIVE)
+LENIENT = sorted(trainer_keys._NOT_NEGATIVE)
 
 
 @pytest.mark.parametrize("name", STRICT)
@@ -149,7 +149,7 @@ def test_choices_are_those_of_the_enumerations():
     from transformers.trainer_utils import SaveStrategy, SchedulerType
     from transformers.training_args import IntervalStrategy
 
-    choices = trainer_arguments._CHOICES
+    choices = trainer_keys._CHOICES
     assert set(choices["save_strategy"]) == {each.value for each in SaveStrategy}
     assert {each.value for each in SchedulerType} <= set(choices["lr_scheduler_type"])
     for name in ("eval_strategy", "logging_strategy"):
@@ -170,7 +170,7 @@ def test_choices_are_those_of_the_enumerations():
     ],
 )
 def test_annotations_without_their_classes(text, type_):
-    assert trainer_arguments._annotation(text) == type_
+    assert trainer_keys._annotation(text) == type_
 
 
 def test_all_are_checked_and_kept_in_their_order():

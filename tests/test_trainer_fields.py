@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from rag_experiments import train
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.trainer_arguments import ELSEWHERE, REFUSED, RENAMED, check_trainer_arguments, fields
+from rag_experiments.config.trainer_keys import ELSEWHERE, REFUSED, RENAMED, check_trainer_arguments, fields
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
 from tests.test_run import request
 
 STEPS = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "max_steps": 2}
@@ -163,7 +163,7 @@ def test_what_cannot_be_done_here_is_refused_before_weights_are_read(
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(set(WORKS) & {*fields(), *RENAMED, *RENAMED.values()}))
 def test_a_field_that_works_reaches_trainer_and_the_run_completes(name, tiny_bert, small_data, tmp_path, monkeypatch):
-    from rag_experiments import build
+    from rag_experiments.training import build
 
     value, beside = WORKS[name] if isinstance(WORKS[name], tuple) else (WORKS[name], {})
     made: list[Any] = []

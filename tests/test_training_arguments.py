@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from rag_experiments import training_arguments
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
+from rag_experiments.training import training_arguments
 
 
 def made(**trainer: object) -> TrainingArguments:
@@ -33,7 +33,7 @@ def test_a_process_uses_one_of_the_gpus_it_sees(monkeypatch):
 
 
 def test_dcas_teacher_is_trained_on_one_of_the_gpus_a_process_sees(monkeypatch, tmp_path):
-    from rag_experiments.algorithms import teacher
+    from rag_experiments.algorithms import fid_teacher
 
     class FourGpus(TrainingArguments):
         def __post_init__(self):
@@ -41,9 +41,9 @@ def test_dcas_teacher_is_trained_on_one_of_the_gpus_a_process_sees(monkeypatch, 
             self._n_gpu = 4
 
     run = made(ddp_timeout=77)
-    monkeypatch.setattr(teacher, "TrainingArguments", FourGpus)
-    training = teacher.TeacherTraining(steps=1, batch_size=4, learning_rate=1e-4, passages=2)
-    args = teacher._arguments(training, run, tmp_path)
+    monkeypatch.setattr(fid_teacher, "TrainingArguments", FourGpus)
+    training = fid_teacher.TeacherTraining(steps=1, batch_size=4, learning_rate=1e-4, passages=2)
+    args = fid_teacher._arguments(training, run, tmp_path)
     assert (args.n_gpu, args.train_batch_size) == (1, 4)
     assert (args.ddp_timeout, args.ddp_broadcast_buffers) == (77, False)
 

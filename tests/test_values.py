@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from rag_experiments import schema
-from rag_experiments.errors import RequestError, did_you_mean, nearest, with_article
-from rag_experiments.values import check_values, model_class, refuse_keys_of_other_kinds, refuse_unknown
+from rag_experiments.config import schema
+from rag_experiments.config.validation import check_values, model_class, refuse_keys_of_other_kinds, refuse_unknown
+from rag_experiments.core.errors import RequestError, did_you_mean, nearest, with_article
 
 
 @dataclass(kw_only=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from rag_experiments import compare, evaluate, train
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import find_runs
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
 from tests import floors
 from tests.conftest import write_small_data
 from tests.dashboard.conftest import serve  # noqa: F401 - a fixture

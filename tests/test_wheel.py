@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
 
 CHECKOUT = Path(__file__).parents[1]
@@ -20,7 +20,7 @@ ALGORITHM = '''
 from dataclasses import dataclass
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
-from rag_experiments.schema import PositiveFloat
+from rag_experiments.config.schema import PositiveFloat
 
 
 def toy_loss(scores_B, weight):
@@ -129,7 +129,7 @@ def test_a_seventh_algorithm_trains_against_the_built_wheel(installed, tiny_bert
 def test_the_wheel_carries_the_configuration(installed):
     assert (installed / "rag_experiments" / "conf" / "algorithm" / "ctl.yaml").is_file()
     done = subprocess.run(
-        [sys.executable, "-c", "import rag_experiments.groups as g; print(g.conf_dir())"],
+        [sys.executable, "-c", "import rag_experiments.config.groups as g; print(g.conf_dir())"],
         cwd=installed,
         env={**os.environ, "PYTHONPATH": str(installed)},
         capture_output=True,

@@ -23,13 +23,13 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from rag_experiments.config.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RunConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_write_json
 from rag_experiments.data.load import RagData
-from rag_experiments.data.schema import Question
-from rag_experiments.errors import RequestError
+from rag_experiments.data.records import Question
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
-from rag_experiments.files import atomic_write_json
-from rag_experiments.retrieval.retriever import Retriever
-from rag_experiments.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RunConfig
+from rag_experiments.retrieval.retriever_kinds import Retriever
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class AlgorithmTrainer(Trainer):
     @classmethod
     def load_model(cls, config: EncoderConfig | ReaderConfig, cache: Path) -> Any:
         """The component that this algorithm trains and its runs are evaluated with."""
-        from rag_experiments.models.load import load_model
+        from rag_experiments.models.model_kinds import load_model
 
         return load_model(config, cache)
 
@@ -180,10 +180,10 @@ class AlgorithmTrainer(Trainer):
     def make_evaluator(cls, config: RunConfig, data: RagData, model: Any, retriever: Retriever) -> Evaluator:
         """Retrieval for an encoder, retrieval and generation for a reader."""
         if config.model.kind == "encoder":
-            from rag_experiments.evaluation.retrieval import RetrievalEvaluator
+            from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
 
             return RetrievalEvaluator(retriever, config.evaluation, config.data.query_history, seed=0)
-        from rag_experiments.evaluation.generation import GenerationEvaluator
+        from rag_experiments.evaluation.generation_evaluator import GenerationEvaluator
 
         return GenerationEvaluator(model, retriever, config)
 

@@ -29,11 +29,11 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
-from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
-from rag_experiments.algorithms.distributed import gather_rows, gather_with_gradient
+from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
+from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.data.schema import Question
-from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt
+from rag_experiments.data.records import Question
 
 NO_ROW = -1  # pads lists of passage rows
 

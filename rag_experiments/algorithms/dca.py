@@ -15,7 +15,7 @@ Where we deviate, and why:
   answer token takes the place of the cross-attention.
 - `algorithm=dca` alone trains such a reader first, for `teacher_steps` steps on the untrained encoder's passages, and
   keeps it in the cache: the paper's teacher has learnt to read the same data, an off-the-shelf small LM has not.
-- Such a reader's published score says more of a passage's length than of its use (`models/fid_attention.py` has the
+- Such a reader's published score says more of a passage's length than of its use (`models/fid/fid_attention.py` has the
   figures; with it DCA on `pydocs` took recall@4 from 0.62 to 0.29), so `teacher_score: auto` asks a decoder LM for
   `adist_peak` where questions have answers.
 - `teacher_standardise` divides a question's scores by their own standard deviation, so that one T_t fits readers
@@ -45,13 +45,13 @@ from rag_experiments.algorithms.distillation import (
     entropy,
 )
 from rag_experiments.algorithms.fid import check_listed, listed_rows
-from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, check_can_be_trained, open_teacher
+from rag_experiments.algorithms.fid_teacher import PassageTeacher, TeacherTraining, check_can_be_trained, open_teacher
+from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
-from rag_experiments.data.schema import Question
-from rag_experiments.errors import RequestError
-from rag_experiments.models.fid_attention import TeacherScore
-from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates, add_golds
-from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.data.records import Question
+from rag_experiments.models.fid.fid_attention import TeacherScore
+from rag_experiments.retrieval.candidates import Candidates, RefreshCandidates, add_golds
 
 log = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import TrainerCallback
 
-from rag_experiments import processes
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, check_add_gold
-from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.config.schema import RunConfig
+from rag_experiments.core import distributed
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.retrieval.refresh import Candidates
-from rag_experiments.schema import RunConfig
+from rag_experiments.retrieval.candidates import Candidates
 
 CandidateCount = Annotated[int, Field(ge=2)]
 """K: of a single candidate every distribution over the candidates is the same, and nothing is learnt."""
@@ -83,7 +83,7 @@ class DistillationTrainer(AlgorithmTrainer):
 
     def own_share(self, at_a_time: int) -> list[list[int]]:
         """Numbers of the questions that this process scores ahead, in blocks of at most `at_a_time`."""
-        mine = list(processes.own_share(range(len(self.questions))))
+        mine = list(distributed.own_share(range(len(self.questions))))
         return [mine[start : start + at_a_time] for start in range(0, len(mine), at_a_time)]
 
     def training_examples(self) -> Examples:

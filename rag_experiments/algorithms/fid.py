@@ -7,7 +7,7 @@ of all of them. N is the number of answer tokens of the whole optimiser step. Pa
 frozen retriever over the whole corpus (or the data's own); no gold passage is needed.
 
 Where we deviate, and why:
-- Besides encoder-decoders, decoder LMs are trained so (`models/fid_states.py`): those are the weights that ship in
+- Besides encoder-decoders, decoder LMs are trained so (`models/fid/fid_states.py`): those are the weights that ship in
   a package, and no pretrained encoder-decoder does.
 - Passages of a batch are encoded sorted by length, each distinct input once, without padding passages: the same
   numbers for less work.
@@ -28,13 +28,13 @@ from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts, check_add_gold
 from rag_experiments.algorithms.sft import answer_loss
+from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
-from rag_experiments.data.prompts import TruncationCounts
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.errors import RequestError
-from rag_experiments.retrieval.cached_search import cached_search
-from rag_experiments.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.reader.prompts import TruncationCounts
+from rag_experiments.retrieval.search_cache import cached_search
 
 log = logging.getLogger(__name__)
 

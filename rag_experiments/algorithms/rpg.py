@@ -9,7 +9,7 @@ r"""RPG: distil a frozen language model's judgement into the encoder (REPLUG LSR
     emdr2    −1/T Σ_t log Σ_k p(a_t|p_k, q) P_R(p_k|q)           (Sachan et al. 2021; Atlas)
 
 No gold passage is needed. Candidates come from the whole corpus and are found anew every `refresh_every` optimiser
-steps (`retrieval/refresh.py`); they stand in one `[B, K]` order that both score matrices use.
+steps (`retrieval/candidates.py`); they stand in one `[B, K]` order that both score matrices use.
 
 The default objective is PDist: on `pydocs`, at one budget of language-model tokens, it had the highest nDCG@10 on dev,
 by less than what another seed changes (docs/rpg.md has the table).
@@ -40,11 +40,11 @@ from rag_experiments.algorithms.distillation import (
     candidate_log_probs,
     entropy,
 )
-from rag_experiments.algorithms.scoring import AnswerScorer, CandidateJudge
-from rag_experiments.errors import RequestError
-from rag_experiments.models.reader import Reader
-from rag_experiments.retrieval.refresh import RefreshCandidates
-from rag_experiments.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer, CandidateJudge
+from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.models.reader.reader import Reader
+from rag_experiments.retrieval.candidates import RefreshCandidates
 
 log = logging.getLogger(__name__)
 

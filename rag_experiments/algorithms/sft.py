@@ -25,13 +25,13 @@ from torch.nn import functional as F
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
-from rag_experiments.algorithms.packing import packed_batch
-from rag_experiments.data.prompts import TruncationCounts
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.errors import RequestError
-from rag_experiments.models import answers
-from rag_experiments.models.reader_files import check_four_bit, default_device
-from rag_experiments.schema import ReaderConfig, RunConfig
+from rag_experiments.algorithms.shared.packing import packed_batch
+from rag_experiments.config.schema import ReaderConfig, RunConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.reader import answer_tokens
+from rag_experiments.models.reader.prompts import TruncationCounts
+from rag_experiments.models.reader.reader_files import check_four_bit, default_device
 
 log = logging.getLogger(__name__)
 
@@ -160,12 +160,12 @@ class SFTTrainer(AlgorithmTrainer):
             raise RequestError("a training batch has an example without any answer token: there is nothing to learn.")
         reader = self.parts.model
         if reader.kind == "encoder_decoder":
-            return answers.encoder_decoder_batch(prompts, targets, reader.pad_id)
+            return answer_tokens.encoder_decoder_batch(prompts, targets, reader.pad_id)
         if self.hyper.packing:
             room = reader.config.max_input_length
-            eager = answers.base_module(reader.module).config._attn_implementation == "eager"
+            eager = answer_tokens.base_module(reader.module).config._attn_implementation == "eager"
             return packed_batch(prompts, targets, reader.pad_id, room, additive=eager)
-        return answers.decoder_batch(prompts, targets, reader.pad_id)
+        return answer_tokens.decoder_batch(prompts, targets, reader.pad_id)
 
     def compute_loss(
         self,
@@ -175,7 +175,7 @@ class SFTTrainer(AlgorithmTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch, as its share of the optimiser step's."""
-        logits_NV, targets_N = answers.answer_logits(model, inputs, self.parts.model.kind)
+        logits_NV, targets_N = answer_tokens.answer_logits(model, inputs, self.parts.model.kind)
         items = targets_N.numel() if num_items_in_batch is None else num_items_in_batch
         loss = answer_loss(logits_NV, targets_N, items)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:

@@ -21,10 +21,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rag_experiments.algorithms.sft import SFTConfig, SFTTrainer
+from rag_experiments.config.schema import Fraction
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.retrieval.cached_search import cached_search
-from rag_experiments.schema import Fraction
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.retrieval.search_cache import cached_search
 
 
 @dataclass(kw_only=True)

@@ -12,8 +12,8 @@ seed, choices, history() (metrics.jsonl), predictions(stage) (id -> row). `rag-c
 
 from __future__ import annotations
 
-from rag_experiments.comparison.before_after import before_after, print_before_after
-from rag_experiments.comparison.loading import RunRecord, load_runs
-from rag_experiments.comparison.table import RunTable
+from rag_experiments.comparison.analysis.before_after import before_after, print_before_after
+from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.records.run_records import RunRecord, load_runs
 
 __all__ = ["RunRecord", "RunTable", "before_after", "load_runs", "print_before_after"]

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from rag_experiments.cli import exit_with
-from rag_experiments.errors import RequestError
+from rag_experiments.config.command_line import exit_with
+from rag_experiments.core.errors import RequestError
 
 HOST = "127.0.0.1"
 PORT = 8050
@@ -60,7 +60,7 @@ def serve(arguments: Sequence[str]) -> int:
     import uvicorn
 
     from rag_experiments.dashboard.app import create_app
-    from rag_experiments.dashboard.watch import Watch
+    from rag_experiments.dashboard.shared.watch import Watch
 
     given = parser().parse_args(arguments)
     watch = Watch(given.dirs)
@@ -78,7 +78,7 @@ def serve(arguments: Sequence[str]) -> int:
 
 def warm_up() -> None:
     """Plotly imports a hundred modules at its first figure: better while the first table is being read."""
-    from rag_experiments.comparison.figure_style import base
+    from rag_experiments.comparison.output.figure_style import base
 
     base("").add_scatter(x=[0], y=[0]).to_json()
 

@@ -20,12 +20,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from rag_experiments import __version__
-from rag_experiments.dashboard import text
-from rag_experiments.dashboard.address import COMMON, View
+from rag_experiments.core.errors import RequestError
 from rag_experiments.dashboard.pages import cost, curves, questions, repeat, runs, sweep
 from rag_experiments.dashboard.security import Guard
-from rag_experiments.dashboard.watch import Watch
-from rag_experiments.errors import RequestError
+from rag_experiments.dashboard.shared import wording
+from rag_experiments.dashboard.shared.address import COMMON, View
+from rag_experiments.dashboard.shared.watch import Watch
 
 HERE = Path(__file__).parent
 PAGES: dict[str, Any] = {
@@ -69,17 +69,17 @@ def make_templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "value": text.value,
-        "number": text.number,
-        "duration": text.duration,
-        "moment": text.moment,
+        "value": wording.value,
+        "number": wording.number,
+        "duration": wording.duration,
+        "moment": wording.moment,
         "as_json": figure_json,
         "identity": id,
     }
     environment.globals |= {
-        "metric_text": text.metric,
-        "difference_text": text.difference,
-        "setting_text": text.setting,
+        "metric_text": wording.metric,
+        "difference_text": wording.difference,
+        "setting_text": wording.setting,
         "pages_there": list(PAGES),
         "version": __version__,
     }

@@ -16,10 +16,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rag_experiments import cli
-from rag_experiments.data.commands import leave_with, parse, take_option, target_folder
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import NonNegativeInt
+from rag_experiments.config import command_line
+from rag_experiments.config.schema import NonNegativeInt
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.tools.data_command import leave_with, parse, take_option, target_folder
 
 
 @dataclass(kw_only=True)
@@ -41,25 +41,25 @@ def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return cli.DONE
+        return command_line.DONE
     arguments, fixed = take_option(arguments, "--fix")
     command = parse(arguments, "check", CheckOptions)
     if command.words:
         raise RequestError(f"check does not know what {command.words[0]!r} is: key=value is wanted, or --fix DIR")
     folder = target_folder([fixed], "check") if fixed is not None else None
-    from rag_experiments.data.native import write_native
-    from rag_experiments.data.report import examine
+    from rag_experiments.data.tools.check_report import examine
+    from rag_experiments.data.tools.native_writer import write_native
 
     with examine(command.config, command.cache, command.options.needs) as found:
         print("\n".join(found.lines(command.options.examples, command.options.problems)))
         if folder is not None and found.data is not None:
             write_native(folder, found.passages_once(), found.questions_once())
             print(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
-            return cli.DONE
+            return command_line.DONE
     if found.problems or found.nothing:
         print(f"\nerror: {found.verdict()}", file=sys.stderr)
-        return cli.WRONG_REQUEST
-    return cli.DONE
+        return command_line.WRONG_REQUEST
+    return command_line.DONE
 
 
 if __name__ == "__main__":

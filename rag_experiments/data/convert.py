@@ -6,8 +6,8 @@ with the data ends it, as in training; `check --fix DIR` converts what is usable
 
 from __future__ import annotations
 
-from rag_experiments import cli
-from rag_experiments.data.commands import NoOptions, leave_with, parse, target_folder
+from rag_experiments.config import command_line
+from rag_experiments.data.tools.data_command import NoOptions, leave_with, parse, target_folder
 
 
 def main() -> None:
@@ -19,11 +19,11 @@ def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return cli.DONE
+        return command_line.DONE
     command = parse(arguments, "convert", NoOptions)
     folder = target_folder(command.words, "convert")
     from rag_experiments.data.load import load_data
-    from rag_experiments.data.native import write_native
+    from rag_experiments.data.tools.native_writer import write_native
 
     data = load_data(command.config.data, command.cache)
     write_native(folder, data.passages, data.splits)
@@ -35,7 +35,7 @@ def start(arguments: list[str]) -> int:
         print(f"read it with: data=jsonl data.path={folder}")
     else:
         print("there are no questions yet, and a data set needs some: rag_experiments.data.generate writes them")
-    return cli.DONE
+    return command_line.DONE
 
 
 if __name__ == "__main__":

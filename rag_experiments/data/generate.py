@@ -14,15 +14,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_experiments import cli
-from rag_experiments.data.commands import Command, leave_with, parse
-from rag_experiments.data.generation import LOG, SETTINGS, GenerateOptions
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.config import command_line
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.tools.data_command import Command, leave_with, parse
+from rag_experiments.data.tools.question_generation import LOG, SETTINGS, GenerateOptions
 
 if TYPE_CHECKING:
-    from rag_experiments.data.generation import Generator
-    from rag_experiments.data.passages import PassageStore
+    from rag_experiments.data.passage_store import PassageStore
+    from rag_experiments.data.tools.question_generation import Generator
 
 READER, ENCODER = "model=smollm2_135m", "model@retriever.encoder=minilm"
 
@@ -36,13 +36,13 @@ def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return cli.DONE
+        return command_line.DONE
     command = parse([*defaults(arguments), *arguments], "generate", GenerateOptions)
     folder = open_folder(command.words)
     if isinstance(command.config.model, EncoderConfig):
         raise RequestError(f"model.path={command.config.model.path} is an encoder; questions are written by a reader")
+    from rag_experiments.core.files import atomic_write_jsonl
     from rag_experiments.data.load import assemble, load_data
-    from rag_experiments.files import atomic_write_jsonl
 
     data = load_data(command.config.data, command.cache)
     generator = make_generator(command, data.passages, folder)
@@ -51,8 +51,8 @@ def start(arguments: list[str]) -> int:
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(f"the same command continues with what {folder / LOG} holds") from interruption
     print("\n".join(generated.lines()))
-    from rag_experiments.data.generation import as_asked
-    from rag_experiments.data.native import passage_row, question_row
+    from rag_experiments.data.tools.native_writer import passage_row, question_row
+    from rag_experiments.data.tools.question_generation import as_asked
 
     if not generated.kept:
         raise RequestError("not one question was kept: try another reader (model=…), or generate.round_trip=false")
@@ -62,7 +62,7 @@ def start(arguments: list[str]) -> int:
         atomic_write_jsonl(folder / f"{split}.jsonl", map(question_row, questions))
     print(f"questions   {', '.join(f'{len(asked):,} {split}' for split, asked in made.splits.items())}")
     print(f"read it with: data=jsonl data.path={folder}")
-    return cli.DONE
+    return command_line.DONE
 
 
 def defaults(arguments: list[str]) -> list[str]:
@@ -79,7 +79,7 @@ def open_folder(words: list[str]) -> Path:
     Raises:
         RequestError: none or several, or it holds something else, or cannot be made.
     """
-    from rag_experiments.files import check_writable
+    from rag_experiments.core.files import check_writable
 
     if len(words) != 1:
         raise RequestError("one folder to write is wanted: python -m rag_experiments.data.generate data=… DIR")
@@ -94,10 +94,10 @@ def open_folder(words: list[str]) -> Path:
 
 def make_generator(command: Command, passages: PassageStore, folder: Path) -> Generator:
     """Load the reader and the retriever."""
-    from rag_experiments.data.generation import Generator
-    from rag_experiments.models.load import load_model
-    from rag_experiments.models.reader import Reader
-    from rag_experiments.retrieval.retriever import build_retriever
+    from rag_experiments.data.tools.question_generation import Generator
+    from rag_experiments.models.model_kinds import load_model
+    from rag_experiments.models.reader.reader import Reader
+    from rag_experiments.retrieval.retriever_kinds import build_retriever
 
     config = command.config
     assert not isinstance(config.model, EncoderConfig)

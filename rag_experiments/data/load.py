@@ -17,16 +17,16 @@ from typing import Any
 
 from filelock import FileLock
 
-from rag_experiments.data import formats
-from rag_experiments.data.intake import SPLITS, Asked, Intake
-from rag_experiments.data.passages import PassageStore
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_directory, atomic_write_json, atomic_write_jsonl
+from rag_experiments.core.text import VERSION
+from rag_experiments.data import data_formats
+from rag_experiments.data.builder import SPLITS, Asked, Intake
+from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.schema import Question, Turn, Where
+from rag_experiments.data.records import Question, Turn, Where
 from rag_experiments.data.split import split_questions
-from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_directory, atomic_write_json, atomic_write_jsonl
-from rag_experiments.schema import DataConfig
-from rag_experiments.text import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def import_data(config: DataConfig, cache: Path) -> Path:
     Raises:
         RequestError: as `load_data`; or the cache cannot be written.
     """
-    module = formats.reader(config.format)
+    module = data_formats.reader(config.format)
     key = _import_key(config, fingerprint(config))
     root = cache.expanduser() / "data"
     folder = root / key
@@ -130,7 +130,7 @@ def fingerprint(config: DataConfig) -> str:
         RequestError: something that must be there is not, or cannot be read.
     """
     try:
-        return formats.reader(config.format).fingerprint(config)
+        return data_formats.reader(config.format).fingerprint(config)
     except OSError as error:
         raise RequestError(f"data.path={config.path}: {error}") from error
 

@@ -9,11 +9,11 @@ DIR gets the data set in the native format, its train questions with `negative_i
 
 from __future__ import annotations
 
-from rag_experiments import cli
-from rag_experiments.data.commands import Command, leave_with, parse, target_folder
-from rag_experiments.data.mining import MineOptions
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.config import command_line
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.tools.data_command import Command, leave_with, parse, target_folder
+from rag_experiments.data.tools.mining import MineOptions
 
 
 def main() -> None:
@@ -25,11 +25,11 @@ def start(arguments: list[str]) -> int:
     """From the typed arguments to an exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
-        return cli.DONE
+        return command_line.DONE
     command = parse(arguments, "mine", MineOptions)
     folder = target_folder(command.words, "mine")
     from rag_experiments.data.load import load_data
-    from rag_experiments.data.native import write_native
+    from rag_experiments.data.tools.native_writer import write_native
 
     data = load_data(command.config.data, command.cache)
     for split in command.options.splits:
@@ -38,8 +38,8 @@ def start(arguments: list[str]) -> int:
             raise RequestError(f"mine.splits: the data has no {split} questions (it has {there})")
     model = encoder_config(command)
 
-    from rag_experiments.data.mining import CrossEncoderJudge, Miner
-    from rag_experiments.models.load import load_model
+    from rag_experiments.data.tools.mining import CrossEncoderJudge, Miner
+    from rag_experiments.models.model_kinds import load_model
 
     options = command.options
     miner = Miner(
@@ -55,7 +55,7 @@ def start(arguments: list[str]) -> int:
     write_native(folder, data.passages, mined.splits)
     print("\n".join(mined.lines(options)))
     print(f"read it with: data=jsonl data.path={folder}")
-    return cli.DONE
+    return command_line.DONE
 
 
 def encoder_config(command: Command) -> EncoderConfig | None:

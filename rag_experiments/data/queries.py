@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rag_experiments.data.schema import Question
-from rag_experiments.text import identity
+from rag_experiments.core.text import identity
+from rag_experiments.data.records import Question
 
 
 class Query(str):

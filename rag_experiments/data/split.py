@@ -10,14 +10,14 @@ import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rag_experiments.data.passages import PassageStore
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.text import identity
+from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import question_key
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import DataConfig
-from rag_experiments.text import identity
 
 if TYPE_CHECKING:
-    from rag_experiments.data.intake import Asked
+    from rag_experiments.data.builder import Asked
 
 
 def split_questions(

@@ -1,6 +1,6 @@
 """Metrics of one generated answer: pure functions of text, 0 to 1, higher is better.
 
-What is a word, and when two spellings are one, `rag_experiments.text` says: the same in every metric and script.
+What is a word, and when two spellings are one, `rag_experiments.core.text` says: the same in every metric and script.
 
 - `exact_match`, `f1`: SQuAD's (Rajpurkar et al. 2016), with the 2.0 script's rule for empty answers; the best
   over the references. `text.answer_words` says where the words differ from SQuAD's: in English nowhere but for
@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from rag_experiments import text as texts
+from rag_experiments.core import text as texts
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import ir_measures
 from ir_measures import RR, R, Success, nDCG
 
-from rag_experiments.data.schema import Question
+from rag_experiments.data.records import Question
 
 
 def gold_grades(question: Question) -> dict[str, int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag_experiments.data.schema import Question
+from rag_experiments.data.records import Question
 
 
 @dataclass

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from rag_experiments.models import lora, source
-from rag_experiments.models.facts import base_of_adapters, is_adapter
-from rag_experiments.models.intact import has_vocabulary
-from rag_experiments.models.precision import resolve_precision
+from rag_experiments.model_files import sources
+from rag_experiments.model_files.integrity import has_vocabulary
+from rag_experiments.model_files.metadata import base_of_adapters, is_adapter
+from rag_experiments.models.shared import lora
+from rag_experiments.models.shared.precision import resolve_precision
 
 BYTES_TRAINED = 16
 """Of a parameter: fp32 weight, gradient and AdamW's two moments."""
@@ -53,7 +54,7 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
 def _adapters(model: Any) -> Any:
     """The adapters that are asked for, or that the model's folder holds."""
     if model.architecture is None:
-        folder = source.resolve(model.path, model.revision).local
+        folder = sources.resolve(model.path, model.revision).local
         if folder is not None and is_adapter(folder):
             return lora.settings_in(folder)
     return getattr(model, "lora", None)
@@ -74,9 +75,9 @@ def hidden_size(model: Any) -> int | None:
 
 def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
     """Tokens of each text with the model's tokenizer; None where that is not on this disk."""
-    found = source.resolve(model.path, model.revision, weights=False).local
+    found = sources.resolve(model.path, model.revision, weights=False).local
     if found is not None and is_adapter(found) and not has_vocabulary(found):
-        found = source.resolve(base_of_adapters(found), weights=False).local
+        found = sources.resolve(base_of_adapters(found), weights=False).local
     if found is None:
         return None
     try:
@@ -91,9 +92,9 @@ def _hf_config(model: Any) -> Any:
     if model.architecture is not None:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    found = source.resolve(model.path, model.revision).local
+    found = sources.resolve(model.path, model.revision).local
     if found is not None and is_adapter(found) and not (found / "config.json").is_file():
-        found = source.resolve(base_of_adapters(found)).local
+        found = sources.resolve(base_of_adapters(found)).local
     if found is None or not (found.is_file() or (found / "config.json").is_file()):
         return None
     return _read(AutoConfig, found)

@@ -1,7 +1,7 @@
 """Retrieval by words: BM25 (Robertson & Zaragoza 2009), with the `bm25s` library (Lù 2024).
 
-Words of every script (`rag_experiments.text`); English stop words, and English stemming of Latin-script words, as in
-most published baselines. The index is cached by corpus, parameters and the version of the rules for words, and
+Words of every script (`rag_experiments.core.text`); English stop words, and English stemming of Latin-script words, as
+in most published baselines. The index is cached by corpus, parameters and the version of the rules for words, and
 memory-mapped when it is opened again.
 """
 
@@ -23,12 +23,12 @@ import Stemmer
 from bm25s.stopwords import STOPWORDS_EN
 from filelock import FileLock
 
-from rag_experiments import text as texts
-from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
+from rag_experiments.core import text as texts
+from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
 if TYPE_CHECKING:
-    from rag_experiments.data.passages import PassageStore
-    from rag_experiments.schema import RetrieverConfig
+    from rag_experiments.config.schema import RetrieverConfig
+    from rag_experiments.data.passage_store import PassageStore
 
 log = logging.getLogger(__name__)
 

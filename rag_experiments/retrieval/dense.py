@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from filelock import FileLock
 
-from rag_experiments.processes import is_main_process
-from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
+from rag_experiments.core.distributed import is_main_process
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
 from rag_experiments.retrieval.index import FaissIndex
+from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
 if TYPE_CHECKING:
-    from rag_experiments.data.passages import PassageStore
-    from rag_experiments.models.encoder import Encoder
-    from rag_experiments.schema import RetrieverConfig
+    from rag_experiments.config.schema import RetrieverConfig
+    from rag_experiments.data.passage_store import PassageStore
+    from rag_experiments.models.encoder.encoder import Encoder
 
 QUERY_BLOCK = 4096
 """Questions embedded and searched at a time."""

@@ -20,11 +20,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from rag_experiments import processes
+from rag_experiments.core import distributed
 
 if TYPE_CHECKING:
-    from rag_experiments.data.passages import PassageStore
-    from rag_experiments.models.encoder import Encoder
+    from rag_experiments.data.passage_store import PassageStore
+    from rag_experiments.models.encoder.encoder import Encoder
 
 BLOCK = 16_384
 """Passages sorted by length and embedded together: wide enough that batches hold hardly any padding."""
@@ -56,16 +56,16 @@ def embed_corpus(
         if store:
             return found if found is not None else _embed_into(root, key, encoder, passages, progress, block)
         # Another run may have put them there between one process's look and the next one's.
-        if all(processes.gathered(found is not None)):
+        if all(distributed.gathered(found is not None)):
             assert found is not None
             return found
     vectors_ND = np.empty(shape, dtype=np.float32)
-    rank, count = processes.rank_and_count()
+    rank, count = distributed.rank_and_count()
     with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
         for rows in _blocks(len(passages), block):
             parts = [slice(rows.start + number, rows.stop, count) for number in range(count)]
             own_ND = encoder.embed_passages(passages.full_texts(parts[rank]))
-            for part, part_ND in zip(parts, processes.gathered(own_ND), strict=True):
+            for part, part_ND in zip(parts, distributed.gathered(own_ND), strict=True):
                 vectors_ND[part] = part_ND
             bar.update(rows.stop - rows.start)
     return vectors_ND

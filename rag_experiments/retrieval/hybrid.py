@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
+from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
 if TYPE_CHECKING:
+    from rag_experiments.config.schema import RetrieverConfig
     from rag_experiments.retrieval.bm25 import BM25Retriever
     from rag_experiments.retrieval.dense import DenseRetriever
-    from rag_experiments.schema import RetrieverConfig
 
 DEPTH = 100
 """Passages taken from each list at least: one that stands 50th in both may belong among the first."""

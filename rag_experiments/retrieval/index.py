@@ -15,8 +15,8 @@ from typing import Any, Self
 import faiss
 import numpy as np
 
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import RetrieverConfig
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core.errors import RequestError
 
 BLOCK = 65_536
 """Vectors added at a time: bounds the memory beside the index when they come from a memory map."""

@@ -1,43 +1,54 @@
-"""From the configuration to a retriever: the one place the rest of the program gets one."""
+"""What every retriever does: search, follow its encoder's weights, say what it is, and write itself down."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_experiments.errors import RequestError
-from rag_experiments.retrieval.base import Retriever, SearchResult, empty_result
+import numpy as np
 
 if TYPE_CHECKING:
-    from rag_experiments.data.passages import PassageStore
-    from rag_experiments.models.encoder import Encoder
-    from rag_experiments.schema import RetrieverConfig
-
-__all__ = ["Retriever", "SearchResult", "build_retriever", "empty_result"]
+    from rag_experiments.data.passage_store import PassageStore
 
 
-def build_retriever(
-    config: RetrieverConfig, passages: PassageStore, encoder: Encoder | None, cache: Path | None
-) -> Retriever:
-    """The retriever that `config` describes. Nothing is embedded or indexed before the first search.
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """The best passages for each question, best first. Row -1 (score -inf): there were fewer than `k`."""
 
-    Raises `RequestError` where an encoder is needed and there is none.
-    """
-    if config.type == "bm25":
-        from rag_experiments.retrieval.bm25 import BM25Retriever
+    rows_QK: np.ndarray
+    """int64 `[Q, K]`: rows of the passage store."""
+    scores_QK: np.ndarray
+    """float32 `[Q, K]`: similarity, BM25 score or fused score, higher is better."""
 
-        return BM25Retriever(config, passages, cache)
-    if encoder is None:
-        raise RequestError(
-            f"retriever.encoder: a {config.type} retriever needs an encoder; give model@retriever.encoder=minilm, "
-            "or use retriever=bm25."
-        )
-    from rag_experiments.retrieval.dense import DenseRetriever
 
-    dense = DenseRetriever(config, passages, encoder, cache)
-    if config.type == "faiss":
-        return dense
-    from rag_experiments.retrieval.bm25 import BM25Retriever
-    from rag_experiments.retrieval.hybrid import HybridRetriever
+class Retriever(ABC):
+    """Finds passages for questions."""
 
-    return HybridRetriever(config, dense, BM25Retriever(config, passages, cache))
+    passages: PassageStore
+
+    @abstractmethod
+    def search(self, queries: Sequence[str], k: int) -> SearchResult:
+        """The `min(k, len(passages))` best passages for each query."""
+
+    def refresh(self, persist: bool = False) -> None:  # noqa: B027 - nothing to do where no weights are involved
+        """Take up the encoder's current weights: embed the corpus again and rebuild the index.
+
+        `persist` keeps the vectors in the disk cache: right for weights that are final, wasteful for those
+        that the next step changes.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of everything that decides what `search` returns."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`, in its library's own format."""
+
+
+def empty_result(queries: int, k: int) -> SearchResult:
+    """Nothing found: every row -1, every score -inf."""
+    return SearchResult(np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), -np.inf, dtype=np.float32))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job, Result, not_begun, record_exception, result_of
 from rag_experiments.sweeps.naming import sweep_folder

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_write_json
-from rag_experiments.outcome import termination_as_interrupt
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_write_json
+from rag_experiments.runs.outcome import termination_as_interrupt
 from rag_experiments.sweeps.jobs import Job, prepare_directory, record_ending, record_exception
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from rag_experiments import provenance
-from rag_experiments.errors import RequestError, did_you_mean
-from rag_experiments.files import atomic_write_text, safe_name
-from rag_experiments.outcome import Ending, ending_of, traceback_text
-from rag_experiments.recording import now
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import find_runs
-from rag_experiments.schema import SweepConfig
+from rag_experiments.config.schema import SweepConfig
+from rag_experiments.core import provenance
+from rag_experiments.core.errors import RequestError, did_you_mean
+from rag_experiments.core.files import atomic_write_text, safe_name
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
+from rag_experiments.runs.outcome import Ending, ending_of, traceback_text
+from rag_experiments.runs.recorder import now
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The command line of the run: `python -m rag_experiments.train …`."""
-        from rag_experiments.resume import quoted
+        from rag_experiments.training.resume import quoted
 
         if self.action == "resume":
             # The stored command line comes first; a trial may have another number than when it began.

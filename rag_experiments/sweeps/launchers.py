@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job, Result, not_begun, result_of
 from rag_experiments.sweeps.session import HydraLauncher

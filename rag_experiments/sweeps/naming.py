@@ -11,7 +11,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rag_experiments.files import safe_name
+from rag_experiments.core.files import safe_name
 
 NAME_LIMIT = 120
 VALUE_LIMIT = 48

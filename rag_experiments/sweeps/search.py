@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from rag_experiments.errors import RequestError
-from rag_experiments.outcome import termination_as_interrupt
-from rag_experiments.sweeps import optuna_parts, report, space
-from rag_experiments.sweeps.grid import BaseSweeper
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.outcome import termination_as_interrupt
+from rag_experiments.sweeps import space, summary
 from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label
+from rag_experiments.sweeps.override_grid import BaseSweeper
 from rag_experiments.sweeps.session import DONE, FAILED, Session
-from rag_experiments.sweeps.study import open_study, remember_pruner, split_address, study_address
+from rag_experiments.training import optuna_parts
+from rag_experiments.training.study import open_study, remember_pruner, split_address, study_address
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,7 @@ class OptunaSweeper(BaseSweeper):
 
     def _say_best(self, session: Session) -> bool:
         """Returns whether there is a best."""
-        found = report.best(session.rows, self.direction == "maximize")
+        found = summary.best(session.rows, self.direction == "maximize")
         if found is not None:
             job, result = found
             print(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
@@ -211,6 +212,6 @@ class OptunaSweeper(BaseSweeper):
 
 def quoted(value: str) -> str:
     """`value` as Hydra's override grammar reads it back unchanged."""
-    from rag_experiments.resume import quoted as quote
+    from rag_experiments.training.resume import quoted as quote
 
     return quote(value)

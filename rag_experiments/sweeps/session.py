@@ -14,18 +14,18 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
-from rag_experiments.config import check_common
+from rag_experiments.config.schema import RunConfig, SweepConfig
+from rag_experiments.config.validation import check_values
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import check_writable
 from rag_experiments.data.load import RagData, load_data
-from rag_experiments.errors import RequestError
-from rag_experiments.files import check_writable
-from rag_experiments.runs import config_hash
-from rag_experiments.schema import RunConfig, SweepConfig
-from rag_experiments.sweeps import report
+from rag_experiments.runs.identity import config_hash
+from rag_experiments.sweeps import summary
 from rag_experiments.sweeps.claims import Claims
 from rag_experiments.sweeps.job_launcher import JobLauncher
 from rag_experiments.sweeps.jobs import Job, Planner, Result, record_exception, result_of
 from rag_experiments.sweeps.naming import hydra_config, job_label, split_override, sweep_folder
-from rag_experiments.values import check_values
+from rag_experiments.training.checks import check_common
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Session:
         Raises:
             RequestError: it is wrong.
         """
-        from rag_experiments.cli import translated_errors
+        from rag_experiments.config.command_line import translated_errors
 
         with translated_errors():
             composed = self.config_loader.load_sweep_config(self.config, list(overrides))
@@ -88,7 +88,7 @@ class Session:
 
         Returns the hash of the data.
         """
-        from rag_experiments.request import cache_dir, check_sources, check_with_data
+        from rag_experiments.training.request import cache_dir, check_sources, check_with_data
 
         check_sources(config, resolved)
         key = json.dumps(resolved["data"], sort_keys=True, default=str)
@@ -175,15 +175,15 @@ class Session:
     def _ended(self, job: Job, result: Result) -> tuple[Job, Result]:
         self.claims.give_back(job.directory)
         self.rows.append((job, result))
-        report.ended(len(self.rows), self.total, job, result)
+        summary.ended(len(self.rows), self.total, job, result)
         self._write_summary(self.rows)
         return job, result
 
     def _write_summary(self, rows: Sequence[tuple[Job, Result]]) -> None:
         try:
-            report.write_summary(self.folder, rows, self.arguments)
+            summary.write_summary(self.folder, rows, self.arguments)
         except OSError as error:  # a full disk must not end the sweep: its jobs may be elsewhere
-            log.warning("%s could not be written: %s", self.folder / report.SUMMARY, error)
+            log.warning("%s could not be written: %s", self.folder / summary.SUMMARY, error)
 
     def _launch(self, jobs: Iterator[Job]) -> Generator[tuple[Job, Result], None, None]:
         if isinstance(self.launcher, JobLauncher):
@@ -219,7 +219,7 @@ class Session:
         ended = {id(job): result for job, result in self.rows}
         rows = [(job, ended.get(id(job)) or self._unfinished(job)) for job in jobs]
         self._write_summary(rows)
-        print(f"\n{report.table(rows)}\n\n{self.folder}: {report.totals(rows)}", flush=True)
+        print(f"\n{summary.table(rows)}\n\n{self.folder}: {summary.totals(rows)}", flush=True)
         if interrupted:
             print("interrupted: the same command again continues", flush=True)
             return INTERRUPTED
@@ -244,7 +244,7 @@ def _place(job: Job) -> list[str]:
 
 def quoted(value: str) -> str:
     """`value` as Hydra's override grammar reads it back unchanged."""
-    from rag_experiments.resume import quoted as quote
+    from rag_experiments.training.resume import quoted as quote
 
     return quote(value)
 

@@ -13,8 +13,8 @@ from hydra.core.override_parser.types import (
     Transformer,
 )
 
-from rag_experiments.errors import RequestError, did_you_mean
-from rag_experiments.sweeps.optuna_parts import optuna_module
+from rag_experiments.core.errors import RequestError, did_you_mean
+from rag_experiments.training.optuna_parts import optuna_module
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:

@@ -10,9 +10,7 @@ from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.retrieval.dense import DenseRetriever
-from rag_experiments.schema import (
+from rag_experiments.config.schema import (
     EncoderConfig,
     EvaluationConfig,
     FidSettings,
@@ -20,6 +18,8 @@ from rag_experiments.schema import (
     RetrieverConfig,
     RunConfig,
 )
+from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.retrieval.dense import DenseRetriever
 from tests.algorithms.rpg_parts import Store, corpus
 
 

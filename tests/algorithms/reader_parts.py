@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.models.fid import FidReader
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import EvaluationConfig, ReaderConfig
+from rag_experiments.config.schema import EvaluationConfig, ReaderConfig
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.models.reader.reader import Reader
 from tests.examples import ListStore, WordRetriever
 
 ANIMALS = ["cat", "dog", "fish", "bird", "cow", "horse", "sheep", "goat"]

@@ -10,10 +10,10 @@ from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import Parts
 from rag_experiments.algorithms.rpg import RPGConfig, RPGTrainer
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.models.encoder import Encoder
+from rag_experiments.config.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RetrieverConfig
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.encoder.encoder import Encoder
 from rag_experiments.retrieval.dense import DenseRetriever
-from rag_experiments.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RetrieverConfig
 from tests.examples import ListStore
 
 ANIMALS = ["cat", "dog", "fish"]

@@ -12,10 +12,10 @@ from transformers import Trainer
 
 from rag_experiments.algorithms import base
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, check_add_gold, sample_questions
-from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
-from rag_experiments.data.schema import Question
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import EvaluationConfig
+from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.config.schema import EvaluationConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Question
 from tests.algorithms.plain_encoder import TableEncoder
 
 

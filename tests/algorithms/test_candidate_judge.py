@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rag_experiments.algorithms import score_cache, scoring
-from rag_experiments.algorithms.score_cache import ScoreCache
-from rag_experiments.algorithms.scoring import AnswerScorer, CandidateJudge
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.data.schema import Passage, Question
+from rag_experiments.algorithms.shared import lm_scoring, score_cache
+from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer, CandidateJudge
+from rag_experiments.algorithms.shared.score_cache import ScoreCache
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.reader.prompts import Prompt
 from tests.examples import ListStore
 
 STORE = ListStore([Passage(id=str(row), text="") for row in range(9)])
@@ -54,7 +54,7 @@ class Reader:
 
 @pytest.fixture
 def reader(monkeypatch) -> Reader:
-    monkeypatch.setattr(scoring, "can_share", lambda reader: False)
+    monkeypatch.setattr(lm_scoring, "can_share", lambda reader: False)
     return Reader()
 
 
@@ -97,7 +97,7 @@ def test_questions_for_which_nothing_was_found(reader):
 
 def test_pairs_are_kept_as_they_come_and_counted(reader, monkeypatch):
     """More than one commit; the budget counts every pair as if computed alone, the cost only what was computed."""
-    monkeypatch.setattr(scoring, "PAIRS_A_COMMIT", 3)
+    monkeypatch.setattr(lm_scoring, "PAIRS_A_COMMIT", 3)
     scorer = AnswerScorer(reader, None)
     assert scorer.hit_rate == 0.0
     kept = []

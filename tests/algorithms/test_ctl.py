@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 
 from rag_experiments.algorithms.base import EpochsOrder, Examples
-from rag_experiments.algorithms.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives, repeats
-from rag_experiments.data.schema import Question
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.data.records import Question
+from rag_experiments.models.encoder.encoder import Encoder
 from tests.numeric import assert_near
 
 TEXTS = [

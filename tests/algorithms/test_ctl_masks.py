@@ -11,9 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.algorithms import batches, ctl
+from rag_experiments.algorithms import ctl
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss
-from rag_experiments.data.schema import Question, Turn
+from rag_experiments.algorithms.shared import batches
+from rag_experiments.data.records import Question, Turn
 from tests.algorithms.plain_encoder import TableEncoder
 
 PASSAGES = [" ".join([str(row)] * (1 + row % 4)) for row in range(12)]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from rag_experiments.algorithms import teacher as teachers
+from rag_experiments.algorithms import fid_teacher as teachers
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, dca_loss, fitting_score, standardised
-from rag_experiments.algorithms.teacher import PassageTeacher
-from rag_experiments.data.schema import Question
-from rag_experiments.errors import RequestError
-from rag_experiments.models.fid import FidReader
-from rag_experiments.schema import FidSettings, ReaderConfig
+from rag_experiments.algorithms.fid_teacher import PassageTeacher
+from rag_experiments.config.schema import FidSettings, ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Question
+from rag_experiments.models.fid.fid_reader import FidReader
 from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
 from tests.examples import PASSAGES, QUESTION
 from tests.numeric import assert_near

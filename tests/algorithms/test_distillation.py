@@ -357,7 +357,7 @@ def test_own_share_is_cut_into_blocks(monkeypatch):
     trainer = dca().made
     trainer.questions = list(range(7))
     assert trainer.own_share(3) == [[0, 1, 2], [3, 4, 5], [6]]
-    monkeypatch.setattr(distillation.processes, "own_share", lambda items: list(items)[1::2])
+    monkeypatch.setattr(distillation.distributed, "own_share", lambda items: list(items)[1::2])
     assert trainer.own_share(2) == [[1, 3], [5]]
 
 

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 
 from rag_experiments.algorithms import ctl
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives
-from rag_experiments.algorithms.distributed import gather_rows, gather_with_gradient
+from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
 
 DIM = 5
 QUESTIONS = 6

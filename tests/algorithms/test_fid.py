@@ -12,10 +12,10 @@ import torch
 
 from rag_experiments.algorithms import fid
 from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer, fid_loss, passage_rows, with_gold
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.errors import RequestError
-from rag_experiments.models.fid import FidReader
-from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.fid.fid_reader import FidReader
 from tests.algorithms.reader_parts import losses, make_trainer, small_set
 from tests.examples import ListStore, WordRetriever
 from tests.numeric import assert_near

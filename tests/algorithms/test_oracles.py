@@ -16,8 +16,8 @@ from rag_experiments.algorithms.dca import dca_loss
 from rag_experiments.algorithms.fid import fid_loss
 from rag_experiments.algorithms.rpg import pdist_loss, replug_loss, rpg_loss
 from rag_experiments.algorithms.sft import answer_loss
-from rag_experiments.models.answers import answer_log_probs, answer_logits, decoder_batch
-from rag_experiments.models.fid_attention import attention_value_scores, log_attention_scores
+from rag_experiments.models.fid.fid_attention import attention_value_scores, log_attention_scores
+from rag_experiments.models.reader.answer_tokens import answer_log_probs, answer_logits, decoder_batch
 from tests.algorithms.plain_encoder import TableEncoder
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracles" / "losses.json").read_text(encoding="utf-8"))

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.algorithms.packing import pack, packed_batch
 from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
-from rag_experiments.models import answers
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import ReaderConfig
+from rag_experiments.algorithms.shared.packing import pack, packed_batch
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.models.reader import answer_tokens
+from rag_experiments.models.reader.reader import Reader
 from tests.algorithms.reader_parts import losses, make_trainer
 from tests.examples import PASSAGES
 from tests.numeric import assert_near
@@ -37,11 +37,11 @@ def test_packing_is_no_packing(attention, tiny_llama):
     room = 2 * max(map(len, prompts))
     outcomes = []
     for batch in (
-        answers.decoder_batch(prompts, targets, reader.pad_id),
+        answer_tokens.decoder_batch(prompts, targets, reader.pad_id),
         packed_batch(prompts, targets, reader.pad_id, room, additive=attention == "eager"),
     ):
         module.zero_grad()
-        logits_NV, targets_N = answers.answer_logits(module, batch, "decoder")
+        logits_NV, targets_N = answer_tokens.answer_logits(module, batch, "decoder")
         loss = answer_loss(logits_NV, targets_N, targets_N.numel())
         loss.backward()
         outcomes.append((batch["input_ids"].shape[0], loss.item(), [p.grad.clone() for p in module.parameters()]))
@@ -58,9 +58,9 @@ def test_a_packed_row_that_leaks_would_show(tiny_llama):
     prompts = [reader.prompts.build(q).ids for q in ("Where is it?", "Who?")]
     targets = [reader.prompts.answer(text) for text in ("here", "nobody")]
     packed = packed_batch(prompts, targets, reader.pad_id, 2000)
-    closed, _ = answers.answer_logits(reader.module, packed, "decoder")
+    closed, _ = answer_tokens.answer_logits(reader.module, packed, "decoder")
     open_mask = torch.ones_like(packed["attention_mask"]).tril()
-    leaking, _ = answers.answer_logits(reader.module, {**packed, "attention_mask": open_mask}, "decoder")
+    leaking, _ = answer_tokens.answer_logits(reader.module, {**packed, "attention_mask": open_mask}, "decoder")
     assert not torch.allclose(closed, leaking, atol=1e-3)
 
 

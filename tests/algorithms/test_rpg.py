@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rag_experiments.algorithms.rpg import RPGTrainer
-from rag_experiments.errors import RequestError
-from rag_experiments.retrieval.refresh import FILE
-from rag_experiments.schema import ReaderConfig
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.retrieval.candidates import FILE
 from tests.algorithms.rpg_parts import logged, make_trainer
 from tests.numeric import assert_near
 from tests.tiny_readers import tiny_llama, tiny_t5  # noqa: F401 - fixtures
@@ -188,7 +188,7 @@ def run_request(tiny_bert, tiny_llama, small_data, root, *more: str) -> list[str
 
 def test_a_whole_run_from_the_command_line(tiny_bert, tiny_llama, small_data, tmp_path):  # noqa: F811
     from rag_experiments import train
-    from rag_experiments.run_directory import RunDirectory
+    from rag_experiments.runs.directory import RunDirectory
 
     arguments = run_request(tiny_bert, tiny_llama, small_data, tmp_path, f"hydra.run.dir={tmp_path}/run")
     assert train.start(arguments) == 0

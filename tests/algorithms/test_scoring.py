@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from rag_experiments.algorithms.score_cache import ScoreCache, pair_key
-from rag_experiments.algorithms.scoring import AnswerScorer
-from rag_experiments.errors import RequestError
-from rag_experiments.models import answers
-from rag_experiments.models.reader import Reader
-from rag_experiments.models.shared_prefix import PrefixScorer, can_share
-from rag_experiments.schema import ReaderConfig
+from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer
+from rag_experiments.algorithms.shared.score_cache import ScoreCache, pair_key
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.models.reader import answer_tokens
+from rag_experiments.models.reader.prefix_scorer import PrefixScorer, can_share
+from rag_experiments.models.reader.reader import Reader
 from tests.examples import PASSAGES
 from tests.numeric import assert_near
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
@@ -107,7 +107,7 @@ def test_an_encoder_decoder_is_scored_without_sharing(tiny_t5):  # noqa: F811
     for row, prompt, answer in zip(found, prompts, texts, strict=True):
         batch = reader.batch([(prompt.ids, reader.answer_ids(answer, include_end=False))])
         with torch.no_grad():
-            expected = answers.answer_log_probs(reader.module, batch, "encoder_decoder")[0]
+            expected = answer_tokens.answer_log_probs(reader.module, batch, "encoder_decoder")[0]
         assert_near(row, expected)
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from rag_experiments.algorithms.sft import ByLength, SFTConfig, SFTTrainer, answer_loss
-from rag_experiments.data.prompts import DEFAULT_INSTRUCTION
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import LoraConfig, ReaderConfig
+from rag_experiments.config.schema import LoraConfig, ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.reader.prompts import DEFAULT_INSTRUCTION
 from tests.algorithms.reader_parts import losses, make_trainer, spy
 from tests.examples import PASSAGES, QUESTION
 from tests.numeric import assert_near
@@ -164,7 +164,7 @@ def test_loss_by_hand():
 def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes, items, wanted, monkeypatch):
     """Gradients of processes are averaged: where `items` counts the tokens of all, each gives its sum that often."""
     logits, targets = torch.tensor([[0.3, 1.0], [2.0, -1.0]], dtype=torch.float64), torch.tensor([0, 1])
-    monkeypatch.setattr("rag_experiments.models.answers.answer_logits", lambda *_: (logits, targets))
+    monkeypatch.setattr("rag_experiments.models.reader.answer_tokens.answer_logits", lambda *_: (logits, targets))
     trainer = SFTTrainer.__new__(SFTTrainer)
     trainer.parts = SimpleNamespace(model=SimpleNamespace(kind="decoder"))
     trainer.args = SimpleNamespace(average_tokens_across_devices=across)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from rag_experiments.algorithms.sft import SFTTrainer
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import ReaderConfig
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.models.reader.reader import Reader
 from tests.algorithms.reader_parts import losses, make_trainer, spy
 from tests.numeric import assert_near
 

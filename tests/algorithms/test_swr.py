@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_experiments.algorithms.swr import SwRTrainer, order_pool
-from rag_experiments.data.schema import Question
+from rag_experiments.data.records import Question
 from tests.algorithms.reader_parts import losses, make_trainer, small_set
 from tests.examples import QUESTION, ListStore, WordRetriever
 

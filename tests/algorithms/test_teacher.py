@@ -11,15 +11,15 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms import dca, teacher
+from rag_experiments.algorithms import dca, fid_teacher
 from rag_experiments.algorithms.base import EpochsOrder
 from rag_experiments.algorithms.dca import _Listed
 from rag_experiments.algorithms.fid import FiDTrainer
+from rag_experiments.algorithms.fid_teacher import PassageTeacher, TeacherTraining
 from rag_experiments.algorithms.sft import SFTTrainer
-from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.data.schema import Passage, Question
-from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.models.reader.prompts import Prompt
 from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
 from tests.algorithms.reader_parts import make_trainer as make_reader_trainer
 from tests.algorithms.rpg_parts import corpus
@@ -60,7 +60,7 @@ def asked_for(monkeypatch, kind="cross_attention", cache=None, batch_size=2):
         calls.append((prompts, texts))
         return [torch.tensor([float(part[0]) for part in prompt.passages]) for prompt in prompts], 1
 
-    monkeypatch.setattr(teacher, "passage_scores", passage_scores)
+    monkeypatch.setattr(fid_teacher, "passage_scores", passage_scores)
     return PassageTeacher(Reader(batch_size), kind, cache), calls
 
 
@@ -92,7 +92,7 @@ def test_the_first_answer_is_shown_only_where_the_score_asks_for_one(kind, given
 
 def test_many_sets_are_all_kept(monkeypatch, tmp_path):
     """More than are committed at once, and no whole number of commits."""
-    monkeypatch.setattr(teacher, "SETS_A_COMMIT", 3)
+    monkeypatch.setattr(fid_teacher, "SETS_A_COMMIT", 3)
     made, _ = asked_for(monkeypatch, cache=tmp_path)
     questions = [Question(str(number), "?") for number in range(11)]
     sets = [passages(number, number + 1) for number in range(11)]
@@ -142,18 +142,20 @@ def parts_with(**changes):
 def test_a_trained_teacher_is_kept_under_all_that_it_was_made_from():
     """Every field of the model and of its training, walked through; the data, its questions, and the retriever."""
     config = ReaderConfig(path="model")
-    keys = [teacher._teacher_key(config, parts_with(), TRAINING)]
-    assert teacher._teacher_key(dataclasses.replace(config), parts_with(), dataclasses.replace(TRAINING)) == keys[0]
+    keys = [fid_teacher._teacher_key(config, parts_with(), TRAINING)]
+    assert fid_teacher._teacher_key(dataclasses.replace(config), parts_with(), dataclasses.replace(TRAINING)) == keys[0]
     for field in dataclasses.fields(config):
         assert field.name in OTHER, f"{field.name}: give it another value here"
         keys.append(
-            teacher._teacher_key(dataclasses.replace(config, **{field.name: OTHER[field.name]}), parts_with(), TRAINING)
+            fid_teacher._teacher_key(
+                dataclasses.replace(config, **{field.name: OTHER[field.name]}), parts_with(), TRAINING
+            )
         )
     for field in dataclasses.fields(TRAINING):
         changed = dataclasses.replace(TRAINING, **{field.name: getattr(TRAINING, field.name) + 1})
-        keys.append(teacher._teacher_key(config, parts_with(), changed))
+        keys.append(fid_teacher._teacher_key(config, parts_with(), changed))
     for change in ({"content_hash": "other"}, {"train": ("q1", "q3")}, {"retriever": "others"}):
-        keys.append(teacher._teacher_key(config, parts_with(**change), TRAINING))
+        keys.append(fid_teacher._teacher_key(config, parts_with(**change), TRAINING))
     assert len(set(keys)) == len(keys)
 
 
@@ -163,7 +165,7 @@ def test_training_arguments_of_a_teacher(processes, each, tmp_path):
         given = SimpleNamespace(world_size=processes, use_cpu=True, disable_tqdm=True, **flags)
         if flags["fp16"]:
             continue  # transformers refuses it on a CPU
-        made = teacher._arguments(TRAINING, given, tmp_path)
+        made = fid_teacher._arguments(TRAINING, given, tmp_path)
         wanted = {
             "max_steps": 7, "per_device_train_batch_size": each, "learning_rate": 3e-4, "seed": 0,
             "bf16": flags["bf16"],
@@ -192,8 +194,8 @@ def test_a_teacher_learns_from_answered_questions_with_its_own_seed_and_passages
         def load(config, cache=None, **_):
             return SimpleNamespace(save=lambda folder: (folder / "config.json").write_text("{}"), config=config)
 
-    monkeypatch.setattr(teacher, "FiDTrainer", Trainer)
-    monkeypatch.setattr(teacher, "FidReader", Loaded)
+    monkeypatch.setattr(fid_teacher, "FiDTrainer", Trainer)
+    monkeypatch.setattr(fid_teacher, "FidReader", Loaded)
 
     @dataclasses.dataclass
     class Config:
@@ -215,7 +217,7 @@ def test_a_teacher_learns_from_answered_questions_with_its_own_seed_and_passages
     questions = [Question("a", "?", answers=("x",)), Question("b", "?"), Question("c", "?", answers=("y",))]
     parts = Parts(Config(), Data({"train": questions, "dev": questions}), "encoder", tmp_path)
     arguments = TrainingArguments(output_dir=str(tmp_path / "x"), use_cpu=True, report_to=[])
-    teacher._train(ReaderConfig(path="m"), parts, TRAINING, arguments, tmp_path / "made")
+    fid_teacher._train(ReaderConfig(path="m"), parts, TRAINING, arguments, tmp_path / "made")
     assert trained["done"]
     assert (tmp_path / "made" / "config.json").is_file()
     own = trained["parts"]

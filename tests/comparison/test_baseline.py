@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.comparison.loading import load_runs
-from rag_experiments.comparison.table import Group, RunTable
-from rag_experiments.comparison.verdict import compare_groups, find_baseline, incomplete, judge
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.analysis.table import Group, RunTable
+from rag_experiments.comparison.analysis.verdict import compare_groups, find_baseline, incomplete, judge
+from rag_experiments.comparison.records.run_records import load_runs
+from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import ranked_row, rows_with, write_run
 
 RATE = "trainer.learning_rate"

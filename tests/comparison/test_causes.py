@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison import causes
-from rag_experiments.comparison.loading import load_runs
-from rag_experiments.comparison.matrix import retriever_by_reader
-from rag_experiments.comparison.table import RunTable
+from rag_experiments.comparison.analysis import causes
+from rag_experiments.comparison.analysis.matrix import retriever_by_reader
+from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.records.run_records import load_runs
 from tests.comparison.conftest import ranked_row, write_run
 
 K = 4

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison import causes
-from rag_experiments.comparison.causes import FOUND, IN_SPITE, READER_MISS, RETRIEVER_MISS, RIGHT
-from rag_experiments.comparison.loading import RunRecord
-from rag_experiments.comparison.table import Group
+from rag_experiments.comparison.analysis import causes
+from rag_experiments.comparison.analysis.causes import FOUND, IN_SPITE, READER_MISS, RETRIEVER_MISS, RIGHT
+from rag_experiments.comparison.analysis.table import Group
+from rag_experiments.comparison.records.run_records import RunRecord
 
 
 def row(key: str, rank: int, answer: str | None = "yes", depth: int = 6, **metrics: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison import checks
+from rag_experiments.comparison.records import record_checks
 
 PLAIN = (
     "started",
@@ -31,7 +31,7 @@ ROW = {"id": "q", "question": "?", "retrieved_ids": ["a"], "metrics": {"f1": 0.5
     ],
 )  # fmt: skip
 def test_a_status_that_is_one(value: dict[str, Any]) -> None:
-    assert checks.status(value) is value
+    assert record_checks.status(value) is value
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_status_that_is_one(value: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_a_status_that_is_none(value: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        checks.status(value)
+        record_checks.status(value)
 
 
 @pytest.mark.parametrize(
@@ -65,21 +65,21 @@ def test_a_status_that_is_none(value: Any, says: str) -> None:
 )
 def test_a_config_that_is_none(value: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        checks.config(value)
+        record_checks.config(value)
 
 
 @pytest.mark.parametrize(
     "value", [{}, {"seed": "7"}, {"seed": None, "retriever": None}, {"retriever": {"k": 4}}, {"x": 1}]
 )
 def test_a_config_that_is_one(value: dict[str, Any]) -> None:
-    assert checks.config(value) is value
+    assert record_checks.config(value) is value
 
 
 def test_figures_are_the_finite_numbers() -> None:
     given = {"a": 1, "b": 0.5, "c": float("nan"), "d": float("inf"), "e": True, "f": "1", "g": None}
-    assert checks.figures(given) == {"a": 1, "b": 0.5}
+    assert record_checks.figures(given) == {"a": 1, "b": 0.5}
     with pytest.raises(ValueError, match="no mapping"):
-        checks.figures([])
+        record_checks.figures([])
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_figures_are_the_finite_numbers() -> None:
      {"references": ["x"]}, {"given_ids": ["x"]}, {"given_ids": None}],
 )  # fmt: skip
 def test_a_row_that_is_one(change: dict[str, Any]) -> None:
-    assert checks.prediction(ROW | change) == ROW | change
+    assert record_checks.prediction(ROW | change) == ROW | change
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_a_row_that_is_one(change: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_a_row_that_is_none(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        checks.prediction(ROW | change)
+        record_checks.prediction(ROW | change)

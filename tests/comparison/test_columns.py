@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison.columns import (
+from rag_experiments.comparison.analysis.table_columns import (
     config_columns,
     default_metric,
     default_metrics,
     group_key,
     metric_label,
 )
-from rag_experiments.comparison.loading import RunRecord
+from rag_experiments.comparison.records.run_records import RunRecord
 
 
 def made(config: dict[str, Any] | None = None, metrics: dict[str, float] | None = None, name: str = "r") -> RunRecord:

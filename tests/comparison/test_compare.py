@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.compare import start
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import ranked_row, rows_with, write_run
 
 EVIL = "<script>alert('owned')</script>"
@@ -210,7 +210,7 @@ def test_from_the_shell_without_torch(two_runs) -> None:
 def test_output_is_whole_or_absent(two_runs, tmp_path, monkeypatch) -> None:
     target = tmp_path / "table.csv"
     target.write_text("earlier")
-    monkeypatch.setattr("rag_experiments.comparison.render._csv", lambda table: 1 / 0)
+    monkeypatch.setattr("rag_experiments.comparison.output.render._csv", lambda table: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         start([str(two_runs[0].parent), "--output", str(target)])
     assert target.read_text() == "earlier"

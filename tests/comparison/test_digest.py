@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison.cache import RecordCache
-from rag_experiments.comparison.loading import RunRecord, load_record, load_runs, read_config, read_rows, short_names
+from rag_experiments.comparison.records.record_cache import RecordCache
+from rag_experiments.comparison.records.run_records import (
+    RunRecord,
+    load_record,
+    load_runs,
+    read_config,
+    read_rows,
+    short_names,
+)
 from tests.comparison.conftest import ranked_row, rows_with, write_run
 
 ROWS = [ranked_row("1", 1, ("a", "b"), references=["x", "y"]), ranked_row("2", 2, ("c",))]

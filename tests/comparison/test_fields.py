@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison.fields import (
+from rag_experiments.comparison.records.metric_fields import (
     Fields,
     bare,
     group_value,
@@ -17,8 +17,8 @@ from rag_experiments.comparison.fields import (
     split_metric,
     value_of,
 )
-from rag_experiments.comparison.loading import RunRecord
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.records.run_records import RunRecord
+from rag_experiments.core.errors import RequestError
 
 CONFIG = {
     "seed": 3,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.comparison import RunTable, figures, load_runs
-from rag_experiments.comparison.verdict import judge
+from rag_experiments.comparison import RunTable, load_runs
+from rag_experiments.comparison.analysis.verdict import judge
+from rag_experiments.comparison.output import figures
 from tests.comparison.conftest import rows_with, write_run
 
 

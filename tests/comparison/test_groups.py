@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.comparison.loading import RunRecord, StageInfo
-from rag_experiments.comparison.table import Group, RunTable, Summary, notes, number, section_title
+from rag_experiments.comparison.analysis.table import Group, RunTable, Summary, notes, number, section_title
+from rag_experiments.comparison.records.run_records import RunRecord, StageInfo
 
 
 def made(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rag_experiments.comparison.history import is_number, points
+from rag_experiments.comparison.records.history import is_number, points
 
 LINES = [
     {"step": 0, "seconds": 1.0, "zero_shot/dev/f1": 0.2},

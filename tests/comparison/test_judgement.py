@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from rag_experiments.comparison.judgement import Comparison, Verdict, headline, p_text
-from rag_experiments.comparison.statistics import QuestionTest, SeedTest
-from rag_experiments.comparison.table import Group
-from rag_experiments.comparison.verdict import adjust
+from rag_experiments.comparison.analysis.judgement import Comparison, Verdict, headline, p_text
+from rag_experiments.comparison.analysis.statistics import QuestionTest, SeedTest
+from rag_experiments.comparison.analysis.table import Group
+from rag_experiments.comparison.analysis.verdict import adjust
 
 
 def questions(difference=0.1, low=0.05, high=0.15, p=0.01, clusters=50, detectable=0.05) -> QuestionTest:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rag_experiments.comparison.labels import labels_of, option_names, setting, telling_keys
-from rag_experiments.comparison.loading import RunRecord, load_runs
+from rag_experiments.comparison.analysis.labels import labels_of, option_names, setting, telling_keys
+from rag_experiments.comparison.records.run_records import RunRecord, load_runs
 from tests.comparison.conftest import rows_with, write_run
 
 MINILM, OTHER = "package://minilm/model", "/models/other/model"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.compare import start
-from rag_experiments.comparison.loading import load_runs
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.records.run_records import load_runs
+from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import ranked_row, rows_with, write_run
 
 
@@ -55,7 +55,8 @@ def test_cache_gives_the_same_and_sees_changes(tmp_path: Path) -> None:
 def test_warm_loading_opens_no_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_run(tmp_path / "run", {"test": rows_with(0.5)})
     load_runs([path])
-    monkeypatch.setattr("rag_experiments.comparison.loading.read_rows", lambda file: pytest.fail(f"{file} was read"))
+    reader = "rag_experiments.comparison.records.run_records.read_rows"
+    monkeypatch.setattr(reader, lambda file: pytest.fail(f"{file} was read"))
     assert load_runs([path])[0].stages["test"].questions == 100
 
 

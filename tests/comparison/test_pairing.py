@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_experiments.comparison.loading import RunRecord, load_runs
-from rag_experiments.comparison.pairing import pair, seed_means
-from rag_experiments.comparison.table import RunTable
-from rag_experiments.comparison.verdict import judge, pair_groups
+from rag_experiments.comparison.analysis.pairing import pair, seed_means
+from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.analysis.verdict import judge, pair_groups
+from rag_experiments.comparison.records.run_records import RunRecord, load_runs
 from tests.comparison.conftest import ranked_row, write_run
 
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-from rag_experiments.comparison.history import points
-from rag_experiments.comparison.plots import curves_of, curves_svg, write_plots
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.comparison.output.run_plots import curves_of, curves_svg, write_plots
+from rag_experiments.comparison.records.history import points
+from rag_experiments.runs.directory import RunDirectory
 from tests.comparison.conftest import rows_with, write_run
 
 LINES = [
@@ -72,7 +72,7 @@ def test_nothing_to_draw_draws_nothing(tmp_path: Path) -> None:
 
 
 def test_a_flat_and_a_single_point_have_an_axis() -> None:
-    from rag_experiments.comparison.plots import Curve
+    from rag_experiments.comparison.output.run_plots import Curve
 
     for values in ([(5, 0.5)], [(0, 0.0), (3, 0.0)], [(0, -2.0), (3, -2.0)], [(0, 1e-9), (10**6, 2e9)]):
         text = curves_svg([Curve("x", values)], "t")

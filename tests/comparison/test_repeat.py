@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.comparison.loading import RunRecord, load_runs
-from rag_experiments.comparison.repeat import command, overrides
+from rag_experiments.comparison.analysis.seed_repeats import command, overrides
+from rag_experiments.comparison.records.run_records import RunRecord, load_runs
 from tests.comparison.conftest import write_run
 
 

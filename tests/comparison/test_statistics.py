@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rag_experiments.comparison import statistics
-from rag_experiments.comparison.statistics import holm, question_test, seed_test, sign_flip_p
+from rag_experiments.comparison.analysis import statistics
+from rag_experiments.comparison.analysis.statistics import holm, question_test, seed_test, sign_flip_p
 
 
 def test_holm_by_hand() -> None:

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rag_experiments.comparison import statistics
-from rag_experiments.comparison.statistics import holm, question_test, seed_test, sign_flip_p
+from rag_experiments.comparison.analysis import statistics
+from rag_experiments.comparison.analysis.statistics import holm, question_test, seed_test, sign_flip_p
 from rag_experiments.evaluation.bootstrap import paired_difference
 
 ORACLE = json.loads((Path(__file__).parent.parent / "oracles" / "statistics.json").read_text())

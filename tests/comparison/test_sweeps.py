@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.compare import start
-from rag_experiments.comparison.loading import load_runs
-from rag_experiments.comparison.sweeps import gaps, sweep_folders
+from rag_experiments.comparison.records.run_records import load_runs
+from rag_experiments.comparison.records.sweep_gaps import gaps, sweep_folders
 from tests.comparison.conftest import rows_with, write_run
 
 

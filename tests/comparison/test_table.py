@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.comparison.columns import config_columns
-from rag_experiments.comparison.loading import load_runs
-from rag_experiments.comparison.table import RunTable
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.analysis.table_columns import config_columns
+from rag_experiments.comparison.records.run_records import load_runs
+from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import ranked_row, rows_with, write_run
 
 

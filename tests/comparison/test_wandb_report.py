@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.compare import make_document, parser, start
-from rag_experiments.comparison import wandb_report
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.output import wandb_report
+from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import rows_with, write_run
 
 

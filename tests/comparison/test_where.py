@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.comparison.loading import RunRecord, load_runs
-from rag_experiments.comparison.where import filter_runs
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.records.run_records import RunRecord, load_runs
+from rag_experiments.comparison.records.where import filter_runs
+from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import rows_with, write_run
 
 

@@ -15,7 +15,7 @@ import uvicorn
 
 from rag_experiments.dashboard.__main__ import warm_up
 from rag_experiments.dashboard.app import create_app
-from rag_experiments.dashboard.watch import Watch
+from rag_experiments.dashboard.shared.watch import Watch
 from tests.dashboard import synthetic
 
 CHROMIUM = Path("/usr/bin/chromium")

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from rag_experiments import provenance
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage
-from rag_experiments.runs import config_hash
+from rag_experiments.core import provenance
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage
+from rag_experiments.runs.identity import config_hash
 
 ALGORITHMS = {
     "ctl": {"temperature": 0.05, "mini_batch_size": None, "symmetric": False},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlsplit
 
-from rag_experiments.dashboard.address import View
+from rag_experiments.dashboard.shared.address import View
 
 DEFAULTS = {"sort": "", "page": "1", "metric": ()}
 

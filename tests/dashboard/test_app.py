@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from rag_experiments.dashboard.watch import Watch
+from rag_experiments.dashboard.shared.watch import Watch
 from tests.dashboard import synthetic
 from tests.dashboard.conftest import Served
 

@@ -93,9 +93,9 @@ def test_no_page_imports_torch(tmp_path: Path) -> None:
     )
     code = f"""
 import sys
-from rag_experiments.dashboard.address import View
+from rag_experiments.dashboard.shared.address import View
 from rag_experiments.dashboard.app import PAGES, make_templates
-from rag_experiments.dashboard.watch import Watch
+from rag_experiments.dashboard.shared.watch import Watch
 watch = Watch([{str(tmp_path / "runs")!r}], __import__("pathlib").Path({str(tmp_path / "cache")!r}))
 for name, page in PAGES.items():
     view = View.read(name, page.DEFAULTS, [])

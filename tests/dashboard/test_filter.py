@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.dashboard.filter import parse_filter
-from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.dashboard.shared.filter import parse_filter
+from rag_experiments.dashboard.shared.watch import Run, Watch
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from rag_experiments.dashboard.importance import (
+from rag_experiments.dashboard.shared.importance import (
     as_numbers,
     epsilon_squared,
     importances,

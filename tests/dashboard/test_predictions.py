@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.dashboard import predictions
-from rag_experiments.dashboard.predictions import index_of, read_index, stages_of
-from rag_experiments.dashboard.watch import Run
+from rag_experiments.dashboard.shared import predictions
+from rag_experiments.dashboard.shared.predictions import index_of, read_index, stages_of
+from rag_experiments.dashboard.shared.watch import Run
 
 
 def run_at(path: Path) -> Run:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.dashboard.address import View
-from rag_experiments.dashboard.corpus import passages_of
 from rag_experiments.dashboard.pages import questions
-from rag_experiments.dashboard.predictions import read_index
-from rag_experiments.dashboard.text import mark
-from rag_experiments.dashboard.watch import Watch
+from rag_experiments.dashboard.shared.address import View
+from rag_experiments.dashboard.shared.corpus import passages_of
+from rag_experiments.dashboard.shared.predictions import read_index
+from rag_experiments.dashboard.shared.watch import Watch
+from rag_experiments.dashboard.shared.wording import mark
 from tests.dashboard import synthetic
 
 

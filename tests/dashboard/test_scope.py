@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.dashboard import scope
-from rag_experiments.dashboard.address import View
-from rag_experiments.dashboard.scope import (
+from rag_experiments.dashboard.shared import scope
+from rag_experiments.dashboard.shared.address import View
+from rag_experiments.dashboard.shared.scope import (
     chosen_metric,
     comparable,
     differing,
@@ -18,7 +18,7 @@ from rag_experiments.dashboard.scope import (
     scope_of,
     telling,
 )
-from rag_experiments.dashboard.watch import Run
+from rag_experiments.dashboard.shared.watch import Run
 
 
 def made(key: str, algorithm: str = "ctl", seed: int = 0, state: str = "completed", **more: Any) -> Run:

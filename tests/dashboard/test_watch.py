@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import provenance
-from rag_experiments.dashboard import watch as watch_module
-from rag_experiments.dashboard.watch import Watch
-from rag_experiments.errors import RequestError
+from rag_experiments.core import provenance
+from rag_experiments.core.errors import RequestError
+from rag_experiments.dashboard.shared import watch as watch_module
+from rag_experiments.dashboard.shared.watch import Watch
 from tests.dashboard import synthetic
 
 

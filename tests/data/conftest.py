@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.data.intake import Intake
+from rag_experiments.data.builder import Intake
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rag_experiments.data.formats import config_class
-from rag_experiments.schema import DataConfig
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.data.data_formats import config_class
 
 COUNT = 24
 
@@ -190,7 +190,7 @@ HUB_COLUMNS = {"question": "q", "answers": "a", "context": "gold.text", "title":
 
 def samples() -> dict[str, Sample]:
     """By name; a format that comes in several shapes stands here several times."""
-    from rag_experiments.data.hub import HubColumns
+    from rag_experiments.data.formats.hub import HubColumns
 
     columns = {"columns": HubColumns(**HUB_COLUMNS)}
     made = [

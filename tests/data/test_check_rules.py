@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rag_experiments.data import report
-from rag_experiments.data.intake import Problem
-from rag_experiments.data.lengths import Counter, Lengths, _make, _max_length
+from rag_experiments.config.schema import EncoderConfig, ReaderConfig
+from rag_experiments.data.builder import Problem
 from rag_experiments.data.load import RagData
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.report import Findings, answer_in_passages
-from rag_experiments.data.schema import Passage, Question, Turn, Where
-from rag_experiments.schema import EncoderConfig, ReaderConfig
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage, Question, Turn, Where
+from rag_experiments.data.tools import check_report
+from rag_experiments.data.tools.check_report import Findings, answer_in_passages
+from rag_experiments.data.tools.token_lengths import Counter, Lengths, _make, _max_length
 
 
 def tokenizer() -> Tokenizer:
@@ -36,7 +36,7 @@ def test_lengths_are_percentiles():
 
 
 def test_texts_are_counted_in_tokens_or_words(monkeypatch):
-    monkeypatch.setattr("rag_experiments.data.lengths.BATCH", 2)
+    monkeypatch.setattr("rag_experiments.data.tools.token_lengths.BATCH", 2)
     texts = ["a b", "", "c", "d e f", "g"]
     assert Counter(None, "words", {}, {}).count(texts) == [2, 0, 1, 3, 1]
     assert Counter(tokenizer(), "tokens", {}, {}).count(texts) == [2, 0, 1, 3, 1]
@@ -97,7 +97,7 @@ def findings(tmp_path) -> Findings:
         data=SimpleNamespace(format="jsonl", path="somewhere", query_history="user"),
         model=EncoderConfig(path="/nowhere"),
     )
-    same = report._same_texts(data, tmp_path)
+    same = check_report._same_texts(data, tmp_path)
     return Findings(config, data, [], same_text=same)  # type: ignore[arg-type]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_experiments.data import columns
-from rag_experiments.data.columns import Column, repeats, sorted_runs
+from rag_experiments.data import number_columns
+from rag_experiments.data.number_columns import Column, repeats, sorted_runs
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 5_000])
 def test_sorting_on_disk_is_sorting_in_memory(size, tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "BLOCK", 64)
+    monkeypatch.setattr(number_columns, "BLOCK", 64)
     values = np.random.default_rng(0).integers(0, 2**64, size, dtype=np.uint64)
     values[size // 2 :] = values[: size - size // 2]  # every value, nearly, twice
     column = Column(tmp_path / "column")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import cli
+from rag_experiments.config import command_line
 from rag_experiments.data import check, convert, generate, mine
-from rag_experiments.data.commands import leave_with
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import check_needs, load_data
+from rag_experiments.data.tools.data_command import leave_with
 
 PASSAGES = [{"id": f"p{n}", "text": f"This is the text of number {n}."} for n in range(12)]
 PASSAGES += [{"id": "copy", "text": PASSAGES[3]["text"]}, {"id": "p0", "text": "again"}, {"id": "empty", "text": ""}]
@@ -35,7 +35,7 @@ def broken(native) -> Path:
 
 def run(command, arguments: list[str], tmp_path: Path) -> int:
     with pytest.raises(SystemExit) as ended:
-        cli.exit_with(command.start, [*arguments, f"paths.cache={tmp_path / 'cache'}"])
+        command_line.exit_with(command.start, [*arguments, f"paths.cache={tmp_path / 'cache'}"])
     return ended.value.code
 
 
@@ -208,8 +208,8 @@ def test_documents_without_questions_convert_and_say_what_is_next(tmp_path, caps
 @pytest.mark.parametrize("command", [check, convert, mine])
 def test_ctrl_c_leaves_nothing(command, native, tmp_path, monkeypatch, capsys):
     """In the middle of reading, and in the middle of writing."""
-    from rag_experiments.data import jsonl
-    from rag_experiments.data import native as writing
+    from rag_experiments.data.formats import jsonl
+    from rag_experiments.data.tools import native_writer as writing
 
     def interrupted(*_):
         raise KeyboardInterrupt

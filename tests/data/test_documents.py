@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from rag_experiments.data.documents import DocumentsConfig
-from rag_experiments.data.intake import Intake
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.formats.document_parsing import Unreadable, parse
+from rag_experiments.data.formats.documents import DocumentsConfig
 from rag_experiments.data.load import load_data
-from rag_experiments.data.parsing import Unreadable, parse
-from rag_experiments.errors import RequestError
 
 MARKDOWN = """---
 title: "The guide"
@@ -164,7 +164,7 @@ def test_questions(folder, tmp_path):
     rows += [{"question": "And this?", "positive_ids": ["long.txt#0"]}]
     (folder.parent / "asked.jsonl").write_text("\n".join(map(json.dumps, rows)))
     made = Intake(tmp_path, collect=True)
-    from rag_experiments.data import documents
+    from rag_experiments.data.formats import documents
 
     documents.read(config(folder, questions=str(folder.parent / "asked.jsonl")), made)
     store = made.finish()

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.data import formats
-from rag_experiments.data.dpr import DprConfig
-from rag_experiments.data.hub import HubColumns, HubConfig
-from rag_experiments.data.intake import Asked, Intake
-from rag_experiments.data.keyvalue import KeyvalueConfig
-from rag_experiments.data.localrqa import LocalrqaConfig
-from rag_experiments.data.passages import PassageStore
-from rag_experiments.data.schema import Turn
-from rag_experiments.data.tevatron import TevatronColumns, TevatronConfig
+from rag_experiments.data import data_formats
+from rag_experiments.data.builder import Asked, Intake
+from rag_experiments.data.formats.dpr import DprConfig
+from rag_experiments.data.formats.hub import HubColumns, HubConfig
+from rag_experiments.data.formats.keyvalue import KeyvalueConfig
+from rag_experiments.data.formats.localrqa import LocalrqaConfig
+from rag_experiments.data.formats.tevatron import TevatronColumns, TevatronConfig
+from rag_experiments.data.passage_store import PassageStore
+from rag_experiments.data.records import Turn
 from tests.data.conftest import write_jsonl
 
 Read = Callable[..., tuple[dict[str, list[Asked]], PassageStore, list[str]]]
@@ -32,7 +32,7 @@ def read(tmp_path: Path) -> Read:
         folder = tmp_path / f"intake{len(list(tmp_path.glob('intake*')))}"
         folder.mkdir()
         intake = Intake(folder, titles=config.titles)
-        formats.reader(config.format).read(config, intake)
+        data_formats.reader(config.format).read(config, intake)
         store = intake.finish()
         return intake.splits, store, intake.notes
 
@@ -327,8 +327,8 @@ def test_keyvalue_is_as_large_and_divided_as_asked(read):
 
 
 def test_pydocs_methods_and_words(monkeypatch, read):
-    from rag_experiments.data import pydocs
-    from rag_experiments.data.pydocs import Documented, PydocsConfig
+    from rag_experiments.data.formats import pydocs
+    from rag_experiments.data.formats.pydocs import Documented, PydocsConfig
 
     rest = " ".join(f"word{n}" for n in range(70))
     objects = [

@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data import formats
-from rag_experiments.data.formats import FORMATS, config_class
-from rag_experiments.data.intake import Intake
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data import data_formats
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.data_formats import FORMATS, config_class
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import RagData, load_data
-from rag_experiments.data.native import write_native
-from rag_experiments.errors import RequestError
+from rag_experiments.data.tools.native_writer import write_native
 from tests.data.samples import COUNT, Sample, passage, question, samples
 
 SAMPLES = samples()
@@ -105,7 +105,7 @@ def test_missing_gold_is_found(name, tmp_path):
 
 def test_missing_gold_in_hub_data_is_found(tmp_path):
     """There a gold passage is the context itself: it is missing where the answer is not in a context that is cut."""
-    from rag_experiments.data.hub import HubConfig
+    from rag_experiments.data.formats.hub import HubConfig
 
     long = [" ".join(f"word{n}x{i}" for i in range(60)) for n in range(20)]
     rows = [{"question": f"{n}?", "context": long[n], "answers": f"word{n}x7" if n else "absent"} for n in range(20)]
@@ -157,7 +157,7 @@ def accounted(sample: Sample, folder: Path) -> tuple[int, int, int]:
     """Rows of the questions' file that are not blank, questions taken, problems and remarks."""
     with tempfile.TemporaryDirectory() as made:
         intake = Intake(Path(made), collect=True)
-        formats.reader(sample.format).read(sample.config(folder), intake)
+        data_formats.reader(sample.format).read(sample.config(folder), intake)
         taken = sum(map(len, intake.splits.values()))
         return taken, len(intake.problems), sum(intake._remarks.values())
 

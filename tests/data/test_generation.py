@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rag_experiments.data.generation import (
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage
+from rag_experiments.data.tools.question_generation import (
     LOG,
     GenerateOptions,
     Generator,
@@ -16,10 +19,7 @@ from rag_experiments.data.generation import (
     clean_question,
     read_log,
 )
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage
-from rag_experiments.errors import RequestError
-from rag_experiments.retrieval.base import SearchResult
+from rag_experiments.retrieval.retriever import SearchResult
 
 WRITTEN = {
     0: ("Question: What is the colour of thing zero?", "Answer: red"),

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag_experiments.data import generation
-from rag_experiments.data.generation import Generated, GenerateOptions, Generator, as_asked, clean_answer, read_log
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage
-from rag_experiments.errors import RequestError
-from rag_experiments.retrieval.base import SearchResult
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage
+from rag_experiments.data.tools import question_generation
+from rag_experiments.data.tools.question_generation import (
+    Generated,
+    GenerateOptions,
+    Generator,
+    as_asked,
+    clean_answer,
+    read_log,
+)
+from rag_experiments.retrieval.retriever import SearchResult
 
 
 @dataclass
@@ -38,7 +45,7 @@ class Reader:
     def generate(self, prompts, max_new_tokens):
         self.asked += [(*prompt, max_new_tokens) for prompt in prompts]
         self.sizes.append(len(prompts))
-        return [f"What is number {p[3]}?" if p[0] == generation.ASK else f"it is {p[3]}" for p in prompts]
+        return [f"What is number {p[3]}?" if p[0] == question_generation.ASK else f"it is {p[3]}" for p in prompts]
 
     def fingerprint(self):
         return self.print
@@ -72,7 +79,7 @@ def store(tmp_path) -> PassageStore:
 def outcomes(store, folder, retriever=None, reader=None, **options) -> list[tuple[int, str]]:
     values = {"shortest_passage": 0, "shortest_question": 1, **options}
     made = Generator(store, reader or Reader(), retriever, GenerateOptions(**values), folder).run(progress=False)
-    entries = read_log(folder / generation.LOG)
+    entries = read_log(folder / question_generation.LOG)
     assert [entry for entry in entries if entry["outcome"] == "kept"] == made.kept
     return [(entry["row"], entry["outcome"]) for entry in entries]
 
@@ -95,8 +102,8 @@ def test_tokens_blocks_and_prompts(store, tmp_path):
     outcomes(store, tmp_path / "a", reader=reader, question_tokens=7, answer_tokens=5, block=4)
     assert reader.sizes == [4, 4, 2, 2]
     ask, answer = reader.asked[0], reader.asked[4]
-    assert ask == (generation.ASK, 7, "Write the question.", "p0", 7)
-    assert answer == (generation.ANSWER, 5, "What is number p0?", "p0", 5)
+    assert ask == (question_generation.ASK, 7, "Write the question.", "p0", 7)
+    assert answer == (question_generation.ANSWER, 5, "What is number p0?", "p0", 5)
 
 
 def test_the_choice_is_of_its_seed_in_the_corpus_order(store, tmp_path):
@@ -144,7 +151,7 @@ def test_a_folder_is_continued_under_the_same_settings_only(store, tmp_path, mon
             outcomes(values.pop("store"), tmp_path / "out", **values)
     for name in ("ASK", "ANSWER"):
         with monkeypatch.context() as patch:
-            patch.setattr(generation, name, "Other words.")
+            patch.setattr(question_generation, name, "Other words.")
             with pytest.raises(RequestError, match="was begun with another prompts"):
                 outcomes(store, tmp_path / "out", Retriever())
 
@@ -178,7 +185,7 @@ def test_the_report_and_what_a_split_keeps_together():
         {"row": 4, "id": "a.md#1", "question": "q?", "answer": "x"},
         {"row": 7, "id": "b", "question": "r?", "answer": "y"},
     ]
-    counts = generation.Counter({"kept": 2, "malformed": 1, "not found": 1200})
+    counts = question_generation.Counter({"kept": 2, "malformed": 1, "not found": 1200})
     assert Generated(kept, counts).lines() == [
         "passages    1,203 asked about, 2 questions kept",
         "dropped     1,200 not found",
@@ -186,8 +193,8 @@ def test_the_report_and_what_a_split_keeps_together():
     ]
     made = as_asked(kept)
     assert [(one.question.id, one.group, str(one.where)) for one in made] == [
-        ("generated-4", "a.md", f"{generation.LOG}:1"),
-        ("generated-7", None, f"{generation.LOG}:2"),
+        ("generated-4", "a.md", f"{question_generation.LOG}:1"),
+        ("generated-7", None, f"{question_generation.LOG}:2"),
     ]
     assert [(one.question.answers, one.question.positive_ids) for one in made] == [
         (("x",), ("a.md#1",)),

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data import columns, passages
-from rag_experiments.data.columns import Column, repeats, sorted_runs
-from rag_experiments.data.contexts import entries, take_in
-from rag_experiments.data.cut import cut_by_words
-from rag_experiments.data.fields import BadRow, content_id, id_of, shown, text_of, texts_of, turns_of, whole_number
-from rag_experiments.data.intake import Intake, Problem
-from rag_experiments.data.passages import PassageStore, PassageWriter
-from rag_experiments.data.schema import Passage, Question, Turn, Where
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data import number_columns, passage_store
+from rag_experiments.data.builder import Intake, Problem
+from rag_experiments.data.formats.contexts import entries, take_in
+from rag_experiments.data.formats.cut import cut_by_words
+from rag_experiments.data.number_columns import Column, repeats, sorted_runs
+from rag_experiments.data.passage_store import PassageStore, PassageWriter
+from rag_experiments.data.records import Passage, Question, Turn, Where
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of, texts_of, turns_of, whole_number
 
 # -- the store -----------------------------------------------------------------------------------------
 
@@ -37,9 +37,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 def test_a_store_is_a_list_and_a_dictionary(rows, strangers, block, characters):
     """Whatever the blocks are, ids that come twice included: the first is found, the later ones are named."""
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(passages, "BLOCK", block)
-        patch.setattr(passages, "BLOCK_CHARACTERS", characters)
-        assert passages.write_passages(Path(folder), rows) == len(rows)
+        patch.setattr(passage_store, "BLOCK", block)
+        patch.setattr(passage_store, "BLOCK_CHARACTERS", characters)
+        assert passage_store.write_passages(Path(folder), rows) == len(rows)
         store = PassageStore(Path(folder))
         first: dict[str, int] = {}
         twice = []
@@ -65,8 +65,8 @@ def test_a_store_is_a_list_and_a_dictionary(rows, strangers, block, characters):
 
 
 def test_a_writer_keeps_a_block_in_memory_and_no_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(passages, "BLOCK", 10)
-    monkeypatch.setattr(passages, "BLOCK_CHARACTERS", 100)
+    monkeypatch.setattr(passage_store, "BLOCK", 10)
+    monkeypatch.setattr(passage_store, "BLOCK_CHARACTERS", 100)
     writer = PassageWriter(tmp_path)
     for number in range(57):
         writer.add(Passage(f"{number}", "x" * (60 if number >= 30 else 1)))
@@ -81,7 +81,7 @@ def test_the_content_hash_is_of_the_order_too(tmp_path):
     hashes = []
     for number, order in enumerate((rows, rows[::-1], rows)):
         (tmp_path / str(number)).mkdir()
-        passages.write_passages(tmp_path / str(number), order)
+        passage_store.write_passages(tmp_path / str(number), order)
         hashes.append(PassageStore(tmp_path / str(number)).content_hash)
     assert hashes[0] == hashes[2] != hashes[1]
 
@@ -95,7 +95,7 @@ HASHES = st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**63, 2**64 - 1])
 @given(st.lists(HASHES, max_size=60), st.integers(1, 8))
 def test_sorting_in_runs_is_sorting(values, block):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
-        patch.setattr(columns, "BLOCK", block)
+        patch.setattr(number_columns, "BLOCK", block)
         folder = Path(name)
         column = Column(folder / "column")
         for number, value in enumerate(values):
@@ -114,7 +114,7 @@ def test_sorting_in_runs_is_sorting(values, block):
 
 
 def test_a_column_holds_a_block_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(columns, "BLOCK", 4)
+    monkeypatch.setattr(number_columns, "BLOCK", 4)
     column = Column(tmp_path / "column")
     for number in range(11):
         column.append(number)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import RagData, check_needs, load_data
-from rag_experiments.data.schema import Turn
-from rag_experiments.errors import RequestError
+from rag_experiments.data.records import Turn
 
 
 def load(folder: Path, tmp_path: Path, **keys: object) -> RagData:

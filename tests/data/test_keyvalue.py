@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rag_experiments.data.keyvalue import KeyvalueConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.keyvalue import KeyvalueConfig
 from rag_experiments.data.load import load_data
-from rag_experiments.errors import RequestError
 
 
 def test_test_keys_are_new_and_their_words_are_not(tmp_path):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import import_data, load_data
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage
-from rag_experiments.errors import RequestError
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage
 
 
 def config(folder: Path, **keys: object) -> JsonlConfig:
@@ -145,7 +145,7 @@ def test_unwritable_cache(native, tmp_path):
 
 
 def test_store_finds_rows_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("rag_experiments.data.passages.BLOCK", 7)
+    monkeypatch.setattr("rag_experiments.data.passage_store.BLOCK", 7)
     passages = [Passage(f"id {n}", f"text {n}", "" if n % 2 else f"title {n}") for n in range(100)]
     assert write_passages(tmp_path, iter(passages)) == 100
     store = pickle.loads(pickle.dumps(PassageStore(tmp_path)))
@@ -165,7 +165,7 @@ def test_store_finds_rows_across_blocks(tmp_path, monkeypatch):
 
 
 def test_ids_with_the_same_hash_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr("rag_experiments.data.passages.hash_id", lambda value: 7)
+    monkeypatch.setattr("rag_experiments.data.passage_store.hash_id", lambda value: 7)
     write_passages(tmp_path, [Passage("a", "1"), Passage("b", "2"), Passage("c", "3"), Passage("b", "4")])
     store = PassageStore(tmp_path)
     assert store.rows(["c", "a"]).tolist() == [2, 0]

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.data import formats, load
-from rag_experiments.data.files import files_fingerprint
-from rag_experiments.data.formats import FORMATS, config_class
-from rag_experiments.data.intake import Asked, Intake
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data import data_formats, load
+from rag_experiments.data.builder import Asked, Intake
+from rag_experiments.data.data_formats import FORMATS, config_class
+from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import RagData, check_needs, load_data
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage, Question, Turn, Where
-from rag_experiments.errors import RequestError
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage, Question, Turn, Where
 from tests.data.samples import samples
 
 FULL = Question(
@@ -209,7 +209,7 @@ def test_every_key_of_a_format_is_part_of_the_imports_key_unless_said_why_not(na
 
 @pytest.mark.parametrize("name", ["keyvalue", "pydocs"])
 def test_what_a_generated_set_is_made_of_is_in_its_fingerprint(name, monkeypatch):
-    module, config = formats.reader(name), config_class(name)()
+    module, config = data_formats.reader(name), config_class(name)()
     before = module.fingerprint(config)
     assert module.fingerprint(config) == before
     made = variants(config)
@@ -225,7 +225,7 @@ def test_every_file_that_is_read_is_in_the_fingerprint(name, tmp_path):
     """Each file in turn gets one more byte, then one other byte."""
     sample = samples()[name]
     sample.write(tmp_path)
-    config, module = sample.config(tmp_path), formats.reader(sample.format)
+    config, module = sample.config(tmp_path), data_formats.reader(sample.format)
     read: set = set()
 
     def noted(paths):

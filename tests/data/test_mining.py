@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import load_data
-from rag_experiments.data.mining import MineOptions, Miner
-from rag_experiments.data.passages import PassageStore
-from rag_experiments.schema import RetrieverConfig
+from rag_experiments.data.passage_store import PassageStore
+from rag_experiments.data.tools.mining import MineOptions, Miner
 
 ANGLES = {"gold": 0.30, "twin": 0.30, "near": 0.31, "far": 0.9, "farther": 1.1, "answer": 1.0, "back": 3.0}
 TEXTS = {name: f"the {name} passage of red fish" for name in ANGLES} | {

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data import mining
+from rag_experiments.config.schema import EncoderConfig, ReaderConfig, RetrieverConfig
+from rag_experiments.core.errors import RequestError
 from rag_experiments.data.mine import encoder_config
-from rag_experiments.data.mining import Mined, MineOptions, Miner
-from rag_experiments.data.passages import PassageStore, write_passages
-from rag_experiments.data.schema import Passage, Question, Turn
-from rag_experiments.errors import RequestError
-from rag_experiments.schema import EncoderConfig, ReaderConfig, RetrieverConfig
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage, Question, Turn
+from rag_experiments.data.tools import mining
+from rag_experiments.data.tools.mining import Mined, MineOptions, Miner
 
 TEXTS = ["one", "two", "One  Two\nthree", "two", "forty  TWO", "one", "seven", "one two", "a forty two b", "nine"]
 PLACES = range(len(TEXTS))

@@ -6,15 +6,15 @@ import json
 
 import pytest
 
-from rag_experiments.data.beir import BeirConfig
-from rag_experiments.data.dpr import DprConfig
-from rag_experiments.data.hub import HubColumns, HubConfig
-from rag_experiments.data.intake import Intake
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.formats.beir import BeirConfig
+from rag_experiments.data.formats.dpr import DprConfig
+from rag_experiments.data.formats.hub import HubColumns, HubConfig
+from rag_experiments.data.formats.jsonl import JsonlConfig
+from rag_experiments.data.formats.localrqa import LocalrqaConfig
+from rag_experiments.data.formats.tevatron import TevatronConfig
 from rag_experiments.data.load import load_data
-from rag_experiments.data.localrqa import LocalrqaConfig
-from rag_experiments.data.tevatron import TevatronConfig
-from rag_experiments.errors import RequestError
 from tests.data.conftest import write_jsonl
 from tests.data.samples import samples
 
@@ -95,7 +95,7 @@ def test_doubled_ids_of_a_large_corpus_are_dropped_where_problems_are_collected(
     folder = tmp_path / "made"
     folder.mkdir()
     intake = Intake(folder, collect=True)
-    from rag_experiments.data.schema import Where
+    from rag_experiments.data.records import Where
 
     for n in range(5000):
         with intake.row(Where("corpus.jsonl", n + 1)):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data.prompts import PromptBuilder, _fitting
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
+from rag_experiments.models.reader.prompts import PromptBuilder, _fitting
 from tests.examples import PASSAGES, QUESTION
 from tests.tiny_readers import byte_tokenizer
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data.fid_prompts import FidPromptBuilder
-from rag_experiments.data.prompts import DEFAULT_INSTRUCTION, Prompt, PromptBuilder, TruncationCounts
+from rag_experiments.core.errors import RequestError
 from rag_experiments.data.queries import question_key, retrieval_query
-from rag_experiments.data.schema import Passage, Question, Turn
-from rag_experiments.errors import RequestError
+from rag_experiments.data.records import Passage, Question, Turn
+from rag_experiments.models.fid.fid_prompts import FidPromptBuilder
+from rag_experiments.models.reader.prompts import DEFAULT_INSTRUCTION, Prompt, PromptBuilder, TruncationCounts
 from tests.examples import PASSAGES, QUESTION
 from tests.tiny_readers import byte_tokenizer
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data.prompts import DEFAULT_INSTRUCTION, PromptBuilder, TruncationCounts
-from rag_experiments.data.schema import Passage, Turn
-from rag_experiments.errors import RequestError
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Passage, Turn
+from rag_experiments.models.reader.prompts import DEFAULT_INSTRUCTION, PromptBuilder, TruncationCounts
 from tests.examples import PASSAGES, QUESTION
 from tests.tiny_readers import byte_tokenizer
 

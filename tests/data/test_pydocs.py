@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.pydocs import Documented, PydocsConfig, hide_name, make_questions
 from rag_experiments.data.load import RagData, load_data
-from rag_experiments.data.pydocs import Documented, PydocsConfig, hide_name, make_questions
-from rag_experiments.errors import RequestError
 
 PHRASING = re.compile(
     r"^Which \w+ is this\? | What is it called\?$|^What is the name of the \w+ described so: "
@@ -64,7 +64,7 @@ from pathlib import Path
 if len(sys.argv) > 2:
     import json, sqlite3, numpy, xml.dom.minidom
 from rag_experiments.data.load import load_data
-from rag_experiments.data.pydocs import PydocsConfig
+from rag_experiments.data.formats.pydocs import PydocsConfig
 data = load_data(PydocsConfig(), Path(sys.argv[1]))
 assert not {"torch", "antigravity", "this", "turtle", "tkinter"} & set(sys.modules)
 print(data.content_hash)

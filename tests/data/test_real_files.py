@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.data.beir import BeirConfig
-from rag_experiments.data.dpr import DprConfig
-from rag_experiments.data.hub import HubColumns, HubConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.beir import BeirConfig
+from rag_experiments.data.formats.dpr import DprConfig
+from rag_experiments.data.formats.hub import HubColumns, HubConfig
+from rag_experiments.data.formats.tevatron import TevatronColumns, TevatronConfig
 from rag_experiments.data.load import RagData, load_data
-from rag_experiments.data.tevatron import TevatronColumns, TevatronConfig
-from rag_experiments.errors import RequestError
 from tests.data.conftest import write_jsonl
 
 COUNT = 20

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_experiments.data.intake import Asked
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import Asked
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.schema import Question, Turn, Where
+from rag_experiments.data.records import Question, Turn, Where
 from rag_experiments.data.split import split_questions, unite
-from rag_experiments.errors import RequestError
 
 
 class Texts:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.data.dpr import DprConfig
-from rag_experiments.data.hub import HubColumns, HubConfig
-from rag_experiments.data.jsonl import JsonlConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.dpr import DprConfig
+from rag_experiments.data.formats.hub import HubColumns, HubConfig
+from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import RagData, load_data
-from rag_experiments.errors import RequestError
 from tests.data.conftest import write_jsonl
 
 COUNT = 20

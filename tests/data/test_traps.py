@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.data.beir import BeirConfig
-from rag_experiments.data.cut import cut_by_words, find_answer, piece_at
-from rag_experiments.data.dpr import DprConfig
-from rag_experiments.data.hub import HubColumns, HubConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.beir import BeirConfig
+from rag_experiments.data.formats.cut import cut_by_words, find_answer, piece_at
+from rag_experiments.data.formats.dpr import DprConfig
+from rag_experiments.data.formats.hub import HubColumns, HubConfig
+from rag_experiments.data.formats.localrqa import LocalrqaConfig
 from rag_experiments.data.load import RagData, load_data
-from rag_experiments.data.localrqa import LocalrqaConfig
-from rag_experiments.errors import RequestError
 from tests.data.conftest import write_jsonl
 from tests.data.samples import samples
 
@@ -125,7 +125,7 @@ def test_two_files_that_number_questions_differently(tmp_path):
 
 
 def test_the_same_passage_under_two_ids(tmp_path, native):
-    from rag_experiments.data.jsonl import JsonlConfig
+    from rag_experiments.data.formats.jsonl import JsonlConfig
 
     rows = [{"id": f"{copy}{n}", "text": f"text {n}"} for n in range(30) for copy in "ab"]
     train = [{"question": f"{copy} {n}?", "positive_ids": [f"{copy}{n}"]} for n in range(30) for copy in "ab"]

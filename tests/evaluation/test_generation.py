@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rag_experiments import processes
-from rag_experiments.data.prompts import TruncationCounts
-from rag_experiments.data.schema import Passage, Question, Turn
+from rag_experiments.config.schema import EvaluationConfig, ReaderConfig
+from rag_experiments.core import distributed
+from rag_experiments.data.records import Passage, Question, Turn
 from rag_experiments.evaluation.bootstrap import gold_clusters, intervals
-from rag_experiments.evaluation.generation import GenerationEvaluator, answer_metrics
+from rag_experiments.evaluation.generation_evaluator import GenerationEvaluator, answer_metrics
 from rag_experiments.evaluation.metrics import bleu
-from rag_experiments.evaluation.retrieval import RetrievalEvaluator
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import EvaluationConfig, ReaderConfig
+from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
+from rag_experiments.models.reader.prompts import TruncationCounts
+from rag_experiments.models.reader.reader import Reader
 from tests.evaluation.clock import Clock
 from tests.examples import PASSAGES, ListStore, WordRetriever
 
@@ -158,8 +158,8 @@ def test_the_reader_is_asked_with_the_runs_beams_and_bar():
 
 def test_processes_answer_a_share_each_and_the_answers_come_back_in_order(monkeypatch):
     other = (["from the other"], TruncationCounts(prompts=1, passages_dropped=40))
-    monkeypatch.setattr(processes, "own_share", lambda items: items[0::2])
-    monkeypatch.setattr(processes, "gathered", lambda own: [own, other])
+    monkeypatch.setattr(distributed, "own_share", lambda items: items[0::2])
+    monkeypatch.setattr(distributed, "gathered", lambda own: [own, other])
     result = evaluator().evaluate(QUESTIONS)
     assert [row["answer"] for row in result.rows] == ["in the house", "from the other", "to the river"]
     assert result.metrics["truncation/passages_dropped"] == 42

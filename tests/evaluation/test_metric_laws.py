@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge_score import rouge_scorer
 
-from rag_experiments import text as texts
+from rag_experiments.core import text as texts
 from rag_experiments.evaluation import metrics
 from rag_experiments.evaluation.ranking import ranking_metrics
 

@@ -6,7 +6,7 @@ from math import log2
 
 import pytest
 
-from rag_experiments.data.schema import Question
+from rag_experiments.data.records import Question
 from rag_experiments.evaluation.ranking import gold_grades, ranking_metrics
 
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from rag_experiments.data.schema import Question, Turn
-from rag_experiments.evaluation import retrieval as module
+from rag_experiments.config.schema import EvaluationConfig
+from rag_experiments.data.records import Question, Turn
+from rag_experiments.evaluation import retrieval_evaluator as module
 from rag_experiments.evaluation.bootstrap import intervals
 from rag_experiments.evaluation.ranking import ranking_metrics
-from rag_experiments.evaluation.retrieval import RetrievalEvaluator, summarise
-from rag_experiments.retrieval.base import SearchResult, empty_result
-from rag_experiments.schema import EvaluationConfig
+from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, summarise
+from rag_experiments.retrieval.retriever import SearchResult, empty_result
 from tests.evaluation.clock import Clock
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from rag_experiments.models.fid import FidReader
-from rag_experiments.models.fid_attention import passage_scores
+from rag_experiments.models.fid.fid_attention import passage_scores
+from rag_experiments.models.fid.fid_reader import FidReader
 from tests.examples import PASSAGES, QUESTION
 from tests.models.test_fid import block_mask_llama, fid_config
 

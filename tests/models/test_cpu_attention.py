@@ -9,10 +9,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rag_experiments.models import cpu_attention
-from rag_experiments.models.cpu_attention import NAME, attention_forward
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.models.encoder import cpu_attention
+from rag_experiments.models.encoder.cpu_attention import NAME, attention_forward
+from rag_experiments.models.encoder.encoder import Encoder
 from tests.numeric import assert_near
 
 BIDIRECTIONAL = SimpleNamespace(is_causal=False)
@@ -101,7 +101,7 @@ def test_what_it_is_not_made_for_goes_to_transformers(module, change, monkeypatc
 def test_an_encoder_trains_with_it_and_embeds_as_without(tiny_bert, tmp_path, monkeypatch):
     ours = Encoder.load(EncoderConfig(path=str(tiny_bert), precision="fp32"), "cpu")
     assert ours.backbone.config._attn_implementation == NAME
-    monkeypatch.setattr("rag_experiments.models.encoder.use_cpu_attention", lambda model: None)
+    monkeypatch.setattr("rag_experiments.models.encoder.encoder.use_cpu_attention", lambda model: None)
     plain = Encoder.load(EncoderConfig(path=str(tiny_bert), precision="fp32"), "cpu")
     assert plain.backbone.config._attn_implementation == "sdpa"
     texts = ["a cat", "the dog sleeps in the house"]

@@ -12,10 +12,10 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from rag_experiments.errors import RequestError
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.models.pooling import pool
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.models.encoder.pooling import pool
 from tests.numeric import assert_near
 
 MakeFolder = Callable[..., Path]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.data.queries import retrieval_query
-from rag_experiments.data.schema import Question, Turn
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.data.records import Question, Turn
+from rag_experiments.models.encoder.encoder import Encoder
 
 
 @pytest.fixture

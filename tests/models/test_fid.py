@@ -11,16 +11,16 @@ import torch
 from transformers import DynamicCache, T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.data.schema import Passage
-from rag_experiments.errors import RequestError
-from rag_experiments.models import fid_states
-from rag_experiments.models.answers import answer_logits, decoder_batch, encoder_decoder_batch
-from rag_experiments.models.fid import FidReader, KeptStates, saved_settings
-from rag_experiments.models.fid_batch import state_batch, to_device
-from rag_experiments.models.load import load_model
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Passage
+from rag_experiments.models.fid import fid_states
+from rag_experiments.models.fid.fid_batch import state_batch, to_device
+from rag_experiments.models.fid.fid_reader import FidReader, KeptStates, saved_settings
+from rag_experiments.models.model_kinds import load_model
+from rag_experiments.models.reader.answer_tokens import answer_logits, decoder_batch, encoder_decoder_batch
+from rag_experiments.models.reader.prompts import Prompt
+from rag_experiments.models.reader.reader import Reader
 from tests.examples import PASSAGES, QUESTION
 from tests.numeric import assert_near
 

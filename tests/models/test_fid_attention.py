@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.models.fid import FidReader
-from rag_experiments.models.fid_attention import attention_value_scores, log_attention_scores, passage_scores
+from rag_experiments.models.fid.fid_attention import attention_value_scores, log_attention_scores, passage_scores
+from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.models.reader.prompts import Prompt
 from tests.examples import PASSAGES, QUESTION
 from tests.models.test_fid import block_mask_llama, fid_config
 from tests.numeric import assert_near

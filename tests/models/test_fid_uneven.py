@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import MistralConfig, Qwen2Config
 
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.data.schema import Question
-from rag_experiments.errors import RequestError
-from rag_experiments.models import fid_states
-from rag_experiments.models.fid import FidReader
-from rag_experiments.models.fid_batch import NO_PASSAGE, blocks_of, state_batch, tail_batch, training_batch
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Question
+from rag_experiments.models.fid import fid_states
+from rag_experiments.models.fid.fid_batch import NO_PASSAGE, blocks_of, state_batch, tail_batch, training_batch
+from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.models.reader.prompts import Prompt
 from tests.examples import PASSAGES
 from tests.models.test_fid import fid_config, reference
 

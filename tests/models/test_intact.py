@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from rag_experiments.errors import RequestError
-from rag_experiments.models import intact, source
+from rag_experiments.core.errors import RequestError
+from rag_experiments.model_files import integrity, sources
 
 
 @pytest.fixture
@@ -20,12 +20,12 @@ def folder(tmp_path: Path, tiny_bert: Path) -> Path:
 
 def refused(folder: Path, sentence: str) -> None:
     with pytest.raises(RequestError, match=sentence):
-        source.resolve(str(folder))
+        sources.resolve(str(folder))
 
 
 def test_a_whole_folder_passes(folder: Path) -> None:
     (folder / "training_args.bin").write_bytes(b"")
-    intact.check_folder("model", folder, weights=True)
+    integrity.check_folder("model", folder, weights=True)
 
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 100, -1])
@@ -33,7 +33,7 @@ def test_weights_cut_short(folder: Path, kept: int) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:kept])
     refused(folder, r"model\.safetensors: (is not a whole safetensors file|has [\d,]+ bytes where)")
-    assert source.resolve(str(folder), weights=False).local == folder
+    assert sources.resolve(str(folder), weights=False).local == folder
 
 
 @pytest.mark.parametrize("header", [b"{oops", b"[1, 2]", b'{"w": {"dtype": "F32"}}', b"\xff\xfe"])
@@ -57,7 +57,7 @@ def test_forms_of_the_weights_that_are_not_read_may_be_missing(folder: Path) -> 
     (folder / "pytorch_model.bin").write_text(POINTER)
     for name in ("pytorch_model.bin.index.json", "flax_model.msgpack.index.json"):
         (folder / name).write_text(json.dumps({"weight_map": {"a": "gone-1"}}))
-    assert source.resolve(str(folder)).local == folder
+    assert sources.resolve(str(folder)).local == folder
 
 
 def test_gguf(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_gguf(tmp_path: Path) -> None:
     file.write_bytes(b"<!doctype html>")
     refused(file, "is no GGUF file")
     file.write_bytes(b"GGUF\x03\0\0\0")
-    assert source.resolve(str(file)).local == file
+    assert sources.resolve(str(file)).local == file
 
 
 def test_what_is_no_file_of_weights(folder: Path) -> None:
@@ -94,13 +94,13 @@ def test_a_folder_without_a_vocabulary_is_refused_before_transformers_makes_one_
     refused(folder, r"has no tokenizer \(tokenizer\.json\)")
     made_up = AutoTokenizer.from_pretrained(folder)
     with pytest.raises(RequestError, match="has no tokenizer"):
-        intact.check_tokenizer(made_up, folder)
+        integrity.check_tokenizer(made_up, folder)
     (folder / "vocab.txt").write_text("")
-    assert source.resolve(str(folder)).local == folder
+    assert sources.resolve(str(folder)).local == folder
 
 
 def test_a_tokenizer_of_bytes_needs_no_vocabulary(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
-    assert source.resolve(str(folder)).local == folder
-    intact.check_tokenizer(AutoTokenizer.from_pretrained(folder), folder)
+    assert sources.resolve(str(folder)).local == folder
+    integrity.check_tokenizer(AutoTokenizer.from_pretrained(folder), folder)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rag_experiments.errors import RequestError
-from rag_experiments.models.answers import base_module
-from rag_experiments.models.reader import Reader
+from rag_experiments.config.schema import LoraConfig, ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.model_files.sources import kind_of, resolve
+from rag_experiments.models.reader.answer_tokens import base_module
+from rag_experiments.models.reader.reader import Reader
 from rag_experiments.models.sizes import sizes
-from rag_experiments.models.source import kind_of, resolve
-from rag_experiments.schema import LoraConfig, ReaderConfig
 from tests.examples import PASSAGES, QUESTION
 from tests.numeric import assert_near
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.models.fid import FidReader
-from rag_experiments.models.pooling import pool
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import EncoderConfig, FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.config.schema import EncoderConfig, FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.models.encoder.pooling import pool
+from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.models.reader.reader import Reader
 from tests.examples import PASSAGES, QUESTION
 
 TEXTS = ["the red cat sleeps in the house", "blue dog", "who runs to the river and eats the fish one two three"]
@@ -126,7 +126,7 @@ def test_options_of_reading_apart(tiny_llama):
 
 
 def test_states_that_are_kept_are_the_last_used():
-    from rag_experiments.models.fid import KeptStates
+    from rag_experiments.models.fid.fid_reader import KeptStates
 
     kept = KeptStates(limit=3 * 16)  # three tokens of four floats
     blocks = [((), (number,)) for number in range(4)]

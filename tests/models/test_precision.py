@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rag_experiments.errors import RequestError
-from rag_experiments.models import precision
+from rag_experiments.core.errors import RequestError
+from rag_experiments.models.shared import precision
 
 
 @pytest.mark.parametrize(("flags", "dtype"), [({"avx512_bf16"}, torch.bfloat16), ({"avx2"}, torch.float32)])

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.schema import EncoderConfig
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.models.encoder.encoder import Encoder
 
 CONF = Path(__file__).parents[2] / "conf" / "model"
 ARCHITECTURES = {

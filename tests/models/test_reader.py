@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from rag_experiments.errors import RequestError
-from rag_experiments.models.answers import answer_logits, pad_left, pad_right
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import LoraConfig, ReaderConfig
+from rag_experiments.config.schema import LoraConfig, ReaderConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.models.reader.answer_tokens import answer_logits, pad_left, pad_right
+from rag_experiments.models.reader.reader import Reader
 from tests.examples import PASSAGES, QUESTION
 from tests.numeric import assert_near
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from rag_experiments.data.prompts import PromptBuilder
-from rag_experiments.models.reader import LONGEST_DEFAULT, Reader, batches
-from rag_experiments.schema import ReaderConfig
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.models.reader.prompts import PromptBuilder
+from rag_experiments.models.reader.reader import LONGEST_DEFAULT, Reader, batches
 from tests.examples import PASSAGES, QUESTION
 
 SAMPLING = {

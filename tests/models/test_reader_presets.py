@@ -11,9 +11,9 @@ import yaml
 from pydantic import TypeAdapter
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from rag_experiments.models.answers import answer_logits, base_module, keeps_positions
-from rag_experiments.models.reader import Reader
-from rag_experiments.schema import ReaderConfig
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.models.reader.answer_tokens import answer_logits, base_module, keeps_positions
+from rag_experiments.models.reader.reader import Reader
 from tests.examples import PASSAGES, QUESTION
 from tests.tiny_readers import byte_tokenizer
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.models.reader import Reader
+from rag_experiments.config.schema import EncoderConfig, LoraConfig, ReaderConfig
+from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.models.reader.reader import Reader
 from rag_experiments.models.sizes import Sizes, hidden_size, sizes, token_counts
-from rag_experiments.schema import EncoderConfig, LoraConfig, ReaderConfig
 from tests.tiny_readers import tiny_llama, tiny_t5  # noqa: F401 - fixtures
 
 CPU = torch.device("cpu")

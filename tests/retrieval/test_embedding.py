@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_experiments.models.encoder import Encoder
+from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.models.encoder.encoder import Encoder
 from rag_experiments.retrieval.embedding import embed_corpus
-from rag_experiments.schema import EncoderConfig
 from tests.numeric import assert_near
 from tests.retrieval.fakes import ListPassages, WordEncoder
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_experiments.errors import RequestError
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core.errors import RequestError
 from rag_experiments.retrieval.index import FaissIndex, default_lists
-from rag_experiments.schema import RetrieverConfig
 from tests.numeric import assert_near
 
 

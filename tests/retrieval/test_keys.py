@@ -17,19 +17,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag_experiments.algorithms.scoring import AnswerScorer
-from rag_experiments.algorithms.teacher import PassageTeacher, TeacherTraining, _teacher_key
-from rag_experiments.data.prompts import Prompt
-from rag_experiments.models.encoder import Encoder
-from rag_experiments.models.fid import FidReader
-from rag_experiments.models.reader import Reader
-from rag_experiments.retrieval.base import SearchResult
+from rag_experiments.algorithms.fid_teacher import PassageTeacher, TeacherTraining, _teacher_key
+from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer
+from rag_experiments.config.schema import EncoderConfig, FidSettings, LoraConfig, ReaderConfig, RetrieverConfig
+from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.models.reader.prompts import Prompt
+from rag_experiments.models.reader.reader import Reader
 from rag_experiments.retrieval.bm25 import BM25Retriever
-from rag_experiments.retrieval.cached_search import cached_search
 from rag_experiments.retrieval.dense import DenseRetriever
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
 from rag_experiments.retrieval.hybrid import HybridRetriever
-from rag_experiments.schema import EncoderConfig, FidSettings, LoraConfig, ReaderConfig, RetrieverConfig
+from rag_experiments.retrieval.retriever import SearchResult
+from rag_experiments.retrieval.search_cache import cached_search
 from tests.retrieval.fakes import ListPassages, WordEncoder
 from tests.tiny_readers import tiny_llama  # noqa: F401 - fixture
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from rag_experiments.errors import RequestError
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core.errors import RequestError
 from rag_experiments.retrieval.bm25 import BM25Retriever
+from rag_experiments.retrieval.candidates import Candidates, RefreshCandidates, add_golds
 from rag_experiments.retrieval.dense import DenseRetriever
-from rag_experiments.retrieval.refresh import Candidates, RefreshCandidates, add_golds
-from rag_experiments.schema import RetrieverConfig
 from tests.retrieval.fakes import ListPassages, WordEncoder
 
 QUERIES = ["river item12", "fox item5", "house stone"]

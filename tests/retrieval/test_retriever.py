@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rag_experiments.errors import RequestError
+from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core.errors import RequestError
 from rag_experiments.retrieval.bm25 import BM25Retriever
 from rag_experiments.retrieval.dense import DenseRetriever
 from rag_experiments.retrieval.hybrid import HybridRetriever
-from rag_experiments.retrieval.retriever import SearchResult, build_retriever
-from rag_experiments.schema import RetrieverConfig
+from rag_experiments.retrieval.retriever_kinds import SearchResult, build_retriever
 from tests.retrieval.fakes import ListPassages, WordEncoder
 
 

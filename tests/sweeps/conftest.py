@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rag_experiments import train
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.runs import find_runs
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
 from rag_experiments.sweeps import execute
 from tests.conftest import write_small_data
 

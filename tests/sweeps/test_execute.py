@@ -13,8 +13,8 @@ import time
 import pytest
 
 from rag_experiments import train
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job
 

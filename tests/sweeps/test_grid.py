@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from rag_experiments import train
-from rag_experiments.errors import RequestError
-from rag_experiments.sweeps import report, session
+from rag_experiments.core.errors import RequestError
+from rag_experiments.sweeps import session, summary
 from rag_experiments.sweeps.jobs import Job, Result
 
 GRID = ("seed=0,1", "algorithm.temperature=0.1,0.2")
@@ -75,7 +75,7 @@ def test_changed_data_is_another_run(sweep):
 
 def test_a_code_version_counts_only_where_asked(sweep, monkeypatch, capsys):
     sweep("seed=0,1")
-    monkeypatch.setattr("rag_experiments.provenance.git_state", lambda: ("another", False))
+    monkeypatch.setattr("rag_experiments.core.provenance.git_state", lambda: ("another", False))
     assert sweep("seed=0,1") == 0
     assert sweep.ran == []
     assert "2 made by another version of the code" in capsys.readouterr().out
@@ -143,10 +143,10 @@ def test_what_reuse_saves_is_the_seconds_of_the_reused_jobs_alone():
 
     reused = [(job("reuse"), Result("completed", seconds=seconds)) for seconds in (61.4, 30.0, None)]
     others = [(job("run"), Result("completed", seconds=500.0)), (job("run"), Result("failed", seconds=700.0))]
-    assert report.totals([*reused, *others]).endswith("4 completed (3 reused), 1 failed; 91 s saved by reuse")
-    assert "saved" not in report.totals(others)
+    assert summary.totals([*reused, *others]).endswith("4 completed (3 reused), 1 failed; 91 s saved by reuse")
+    assert "saved" not in summary.totals(others)
     rows = [(Job("a", [], action="reuse"), Result("completed", seconds=61.4)), (Job("b", []), Result("failed"))]
-    assert report.totals(rows) == "2 jobs: 1 completed (1 reused), 1 failed; 61 s saved by reuse"
+    assert summary.totals(rows) == "2 jobs: 1 completed (1 reused), 1 failed; 61 s saved by reuse"
 
 
 def test_a_figure_that_the_runs_do_not_have_is_said(sweep, capsys):
@@ -272,11 +272,11 @@ def test_a_plan_starts_nothing(sweep, capsys):
 def test_options_of_other_packages_are_taken_under_their_own_names(group, option):
     from omegaconf import OmegaConf
 
-    from rag_experiments import cli
+    from rag_experiments.config import command_line
 
-    assert OmegaConf.select(cli.compose([group, f"{option}=1"]), option) == 1
+    assert OmegaConf.select(command_line.compose([group, f"{option}=1"]), option) == 1
     with pytest.raises(RequestError):
-        cli.compose([group, f"{option.rsplit('.', 2)[0]}.nonsense=1"])
+        command_line.compose([group, f"{option.rsplit('.', 2)[0]}.nonsense=1"])
 
 
 def test_hydras_own_launcher_and_sweeper_work_too(sweep):

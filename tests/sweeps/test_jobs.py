@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments import provenance
-from rag_experiments.errors import RequestError
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.schema import SweepConfig
+from rag_experiments.config.schema import SweepConfig
+from rag_experiments.core import provenance
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import jobs
 from rag_experiments.sweeps.jobs import Job, Planner, Result, result_of
 

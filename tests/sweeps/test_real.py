@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_experiments.errors import RequestError
-from rag_experiments.files import atomic_write_json
-from rag_experiments.provenance import _start_ticks, process_identity
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_write_json
+from rag_experiments.core.provenance import _start_ticks, process_identity
+from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import execute, launchers
 from rag_experiments.sweeps.cluster import RayLauncher, RemoteLauncher
 from rag_experiments.sweeps.jobs import Job, record_exception
@@ -34,7 +34,7 @@ def command(sweep, *overrides: str, name: str = "s") -> list[str]:
 COUNTING = """
 import os
 from rag_experiments.algorithms.ctl import CTLTrainer
-from rag_experiments.models.encoder import Encoder
+from rag_experiments.models.encoder.encoder import Encoder
 
 embed_passages = Encoder.embed_passages
 def counted(self, texts, *more, **named):
@@ -50,7 +50,7 @@ class CountingCTL(CTLTrainer):
 
 
 def test_parallel_processes_give_what_one_process_gives_and_embed_the_corpus_once(real_sweep, tmp_path, monkeypatch):
-    from rag_experiments.models.encoder import Encoder
+    from rag_experiments.models.encoder.encoder import Encoder
 
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "counting.py").write_text(COUNTING)
@@ -137,8 +137,8 @@ def test_offline_tracking_of_a_sweep_read_back(real_sweep):
 STUB = """
 import os, sys
 from rag_experiments import train
-from rag_experiments.recording import recording
-from rag_experiments.run_directory import RunDirectory
+from rag_experiments.runs.recorder import recording
+from rag_experiments.runs.directory import RunDirectory
 def start(arguments):
     run = RunDirectory.create({directory!r})
     with recording(run, "abc") as outcome:

@@ -8,11 +8,12 @@ import optuna
 import pytest
 from transformers import TrainerState
 
-from rag_experiments.errors import RequestError
-from rag_experiments.outcome import Pruned
-from rag_experiments.run_directory import RunDirectory
-from rag_experiments.sweeps import space, study
-from rag_experiments.sweeps.pruning import PruningCallback
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.outcome import Pruned
+from rag_experiments.sweeps import space
+from rag_experiments.training import study
+from rag_experiments.training.pruning import PruningCallback
 
 SEARCH = ("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0.01,1.0))")
 
@@ -244,10 +245,10 @@ def test_every_space_composes_and_its_ends_are_valid_requests(file):
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from rag_experiments import cli
-    from rag_experiments.config import check_algorithm, check_common
+    from rag_experiments.config import command_line
+    from rag_experiments.training.checks import check_algorithm, check_common
 
-    composed = cli.compose([f"sweep={file.stem}"])
+    composed = command_line.compose([f"sweep={file.stem}"])
     params = OmegaConf.to_container(composed.hydra.sweeper.params)
     found, fixed = space.search_space(OverridesParser.create().parse_overrides([f"{k}={v}" for k, v in params.items()]))
     assert found
@@ -259,6 +260,6 @@ def test_every_space_composes_and_its_ends_are_valid_requests(file):
             for k, d in found.items()
         }
         config, _ = check_common(
-            cli.compose([f"sweep={file.stem}", *[space.override_of(k, v) for k, v in values.items()]])
+            command_line.compose([f"sweep={file.stem}", *[space.override_of(k, v) for k, v in values.items()]])
         )
         check_algorithm(config)

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from rag_experiments.errors import RequestError
-from rag_experiments.sweeps import optuna_parts, report, space, study
+from rag_experiments.core.errors import RequestError
+from rag_experiments.sweeps import space, summary
 from rag_experiments.sweeps.jobs import Job, Result
-from rag_experiments.sweeps.optuna_parts import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from rag_experiments.sweeps.search import OptunaSweeper
+from rag_experiments.training import optuna_parts, study
+from rag_experiments.training.optuna_parts import PRUNERS, SAMPLERS, make_pruner, make_sampler
 from tests.sweeps.test_search import SEARCH, trials
 
 
@@ -24,10 +25,10 @@ def rows(*values: float | None) -> list[tuple[Job, Result]]:
 
 def test_the_best_of_rows_by_direction():
     found = rows(0.5, None, 0.2, 0.9, 0.9, 0.2)
-    assert report.best(found, True)[0].label == "j3"
-    assert report.best(found, False)[0].label == "j2"  # of equals the first
-    assert report.best(rows(None), True) is None
-    assert report.best([], False) is None
+    assert summary.best(found, True)[0].label == "j3"
+    assert summary.best(found, False)[0].label == "j2"  # of equals the first
+    assert summary.best(rows(None), True) is None
+    assert summary.best([], False) is None
 
 
 @pytest.mark.parametrize(("direction", "best"), [("minimize", min), ("maximize", max)])

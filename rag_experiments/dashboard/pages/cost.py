@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rag_experiments.comparison import figures
-from rag_experiments.comparison.columns import default_metric
-from rag_experiments.comparison.fields import higher_is_better, short_value
-from rag_experiments.comparison.table import Group, RunTable
-from rag_experiments.dashboard import text
-from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.scope import comparable, metric_names, scope_of
-from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.comparison.analysis.table import Group, RunTable
+from rag_experiments.comparison.analysis.table_columns import default_metric
+from rag_experiments.comparison.output import figures
+from rag_experiments.comparison.records.metric_fields import higher_is_better, short_value
+from rag_experiments.dashboard.shared import wording
+from rag_experiments.dashboard.shared.address import Value, View
+from rag_experiments.dashboard.shared.scope import comparable, metric_names, scope_of
+from rag_experiments.dashboard.shared.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": "", "cost": "", "log": ""}
 COST_WORDS = ("seconds", "latency", "memory")
@@ -94,7 +94,7 @@ def spent(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
         seconds = sum(run.seconds or 0.0 for run in members)
         count = f"{len(members)} run{'' if len(members) == 1 else 's'}"
         share = count if len(members) == len(runs) else f"{seconds / total:.0%} · {count}"
-        return label, text.duration(seconds), share
+        return label, wording.duration(seconds), share
 
     rows = [row("in all", runs)]
     for values in (("completed", "running", "interrupted", "failed"), sorted({run.algorithm for run in runs})):

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from rag_experiments.comparison import figures
-from rag_experiments.comparison.learning_curves import groups_of
-from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.scope import scope_of
-from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.comparison.output import figures
+from rag_experiments.comparison.output.learning_curves import groups_of
+from rag_experiments.dashboard.shared.address import Value, View
+from rag_experiments.dashboard.shared.scope import scope_of
+from rag_experiments.dashboard.shared.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": (), "x": "step", "smooth": "0", "seeds": "band", "log": ""}
 DRAWN, FIGURES, NAMED = 24, 8, 300

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rag_experiments.comparison.fields import higher_is_better
-from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.corpus import passages_of
-from rag_experiments.dashboard.predictions import Entry, PredictionIndex, index_of, stages_of
-from rag_experiments.dashboard.scope import Scope, scope_of
-from rag_experiments.dashboard.text import mark
-from rag_experiments.dashboard.watch import Run, Watch
-from rag_experiments.data.schema import Passage
+from rag_experiments.comparison.records.metric_fields import higher_is_better
+from rag_experiments.dashboard.shared.address import Value, View
+from rag_experiments.dashboard.shared.corpus import passages_of
+from rag_experiments.dashboard.shared.predictions import Entry, PredictionIndex, index_of, stages_of
+from rag_experiments.dashboard.shared.scope import Scope, scope_of
+from rag_experiments.dashboard.shared.watch import Run, Watch
+from rag_experiments.dashboard.shared.wording import mark
+from rag_experiments.data.records import Passage
 
 DEFAULTS: dict[str, Value] = {
     "a": "",

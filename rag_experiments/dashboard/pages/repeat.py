@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from rag_experiments.comparison import repeat
-from rag_experiments.comparison.fields import split_metric
-from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.predictions import stages_of
-from rag_experiments.dashboard.scope import scope_of
-from rag_experiments.dashboard.watch import Run, Watch
-from rag_experiments.resume import quoted
+from rag_experiments.comparison.analysis import seed_repeats
+from rag_experiments.comparison.records.metric_fields import split_metric
+from rag_experiments.dashboard.shared.address import Value, View
+from rag_experiments.dashboard.shared.predictions import stages_of
+from rag_experiments.dashboard.shared.scope import scope_of
+from rag_experiments.dashboard.shared.watch import Run, Watch
+from rag_experiments.training.resume import quoted
 
 DEFAULTS: dict[str, Value] = {"run": ""}
 OFFERED = 300
@@ -47,7 +47,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 
 def commands(run: Run) -> list[tuple[str, str, str]]:
     """Identifier, explanation and text of the command lines about a run."""
-    again = repeat.command(run)
+    again = seed_repeats.command(run)
     found = [("again", "Run it again", again)] if again else []
     if run.state in ("interrupted", "failed"):
         resume = _override("resume", run)

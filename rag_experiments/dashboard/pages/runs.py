@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rag_experiments.comparison.fields import higher_is_better, split_metric
-from rag_experiments.comparison.judgement import headline
-from rag_experiments.comparison.labels import option_names
-from rag_experiments.comparison.table import RunTable
-from rag_experiments.comparison.verdict import judge
-from rag_experiments.dashboard import text
-from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.scope import comparable, differing, metric_names, plain, scope_of, telling
-from rag_experiments.dashboard.watch import Run, Watch
-from rag_experiments.errors import RequestError
+from rag_experiments.comparison.analysis.judgement import headline
+from rag_experiments.comparison.analysis.labels import option_names
+from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.analysis.verdict import judge
+from rag_experiments.comparison.records.metric_fields import higher_is_better, split_metric
+from rag_experiments.core.errors import RequestError
+from rag_experiments.dashboard.shared import wording as text
+from rag_experiments.dashboard.shared.address import Value, View
+from rag_experiments.dashboard.shared.scope import comparable, differing, metric_names, plain, scope_of, telling
+from rag_experiments.dashboard.shared.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "noise": "", "usual": ()}
 ROWS = 50

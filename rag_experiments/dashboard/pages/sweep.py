@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rag_experiments.comparison.columns import default_metric
-from rag_experiments.comparison.fields import higher_is_better
-from rag_experiments.comparison.labels import option_names
-from rag_experiments.dashboard import text
-from rag_experiments.dashboard.address import Value, View
-from rag_experiments.dashboard.importance import importances
+from rag_experiments.comparison.analysis.labels import option_names
+from rag_experiments.comparison.analysis.table_columns import default_metric
+from rag_experiments.comparison.records.metric_fields import higher_is_better
 from rag_experiments.dashboard.pages.runs import ordered
-from rag_experiments.dashboard.scope import comparable, differing, metric_names, scope_of
-from rag_experiments.dashboard.sweep_axes import Axis
-from rag_experiments.dashboard.sweep_figures import contour, importance_bars, parallel, slice_plot
-from rag_experiments.dashboard.watch import Run, Watch
+from rag_experiments.dashboard.shared import wording
+from rag_experiments.dashboard.shared.address import Value, View
+from rag_experiments.dashboard.shared.importance import importances
+from rag_experiments.dashboard.shared.scope import comparable, differing, metric_names, scope_of
+from rag_experiments.dashboard.shared.sweep_axes import Axis
+from rag_experiments.dashboard.shared.sweep_figures import contour, importance_bars, parallel, slice_plot
+from rag_experiments.dashboard.shared.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": "", "x": "", "y": ""}
 AXES, SLICES, BEST = 7, 6, 5
@@ -36,7 +36,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "metric": metric,
         "count": len(measured),
         "keys": keys,
-        "labels": text.labels(keys),
+        "labels": wording.labels(keys),
         "warning": comparable(measured),
     }
     if len(measured) < 3 or not keys:
@@ -50,7 +50,7 @@ def _varied(runs: list[Run], key: str) -> bool:
 
 def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
     """The figures over runs that all have the metric."""
-    labels, lower = text.labels(keys), not higher_is_better(metric)
+    labels, lower = wording.labels(keys), not higher_is_better(metric)
     options = option_names(runs)
     columns = {
         key: [options.get(key, {}).get(str(run.flat.get(key)), run.flat.get(key)) for run in runs] for key in keys

@@ -1,0 +1,112 @@
+"""A run against its own zero shot: what training changed, question by question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rag_experiments.comparison.analysis.pairing import Rows, pair
+from rag_experiments.comparison.analysis.statistics import FEW_CLUSTERS
+from rag_experiments.comparison.analysis.table_columns import ANSWERS, RANKINGS
+from rag_experiments.comparison.records.run_records import RunRecord, read_rows
+from rag_experiments.core.text_table import Grid, to_text
+from rag_experiments.evaluation.bootstrap import Interval, intervals
+from rag_experiments.runs.directory import RunDirectory
+
+RESAMPLES = 5000
+
+
+@dataclass(frozen=True)
+class Change:
+    """One metric on one split, over the questions asked both before and after."""
+
+    split: str
+    metric: str
+    before: Interval
+    after: Interval
+    difference: Interval
+    """Of after minus before, paired by question."""
+    questions: int
+    clusters: int
+
+
+class BeforeAfter(list[Change]):
+    """The changes of one run; prints as a table. `notes` say what a reader must know."""
+
+    def __init__(self, changes: Sequence[Change], notes: Sequence[str]):
+        super().__init__(changes)
+        self.notes = list(notes)
+
+    def __str__(self) -> str:
+        return to_text([self.grid()]) if self else "\n".join(self.notes)
+
+    def grid(self, title: str = "before and after training") -> Grid:
+        """With 95 % intervals; that of the difference is paired."""
+        rows = [
+            [c.split, c.metric, _shown(c.before), _shown(c.after), _shown(c.difference, "+"), str(c.questions)]
+            for c in self
+        ]
+        headers = ["split", "metric", "before", "after", "difference", "questions"]
+        return Grid(title, headers, rows, [False, False, True, True, True, True], self.notes)
+
+    def records(self) -> list[dict[str, Any]]:
+        """As plain values, for JSON."""
+        return [asdict(change) for change in self]
+
+
+def _shown(interval: Interval, sign: str = "") -> str:
+    return f"{interval.mean:{sign}.3f} [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
+
+
+def before_after(
+    run: RunDirectory | RunRecord | Path | str, metrics: Sequence[str] | None = None, seed: int = 0
+) -> BeforeAfter:
+    """Each split's metrics before and after training, with intervals by bootstrap over clusters of questions.
+
+    `metrics` are bare names; None: the usual ones.
+    """
+    directory = RunDirectory(run if isinstance(run, Path | str) else run.path)
+    changes: list[Change] = []
+    notes: list[str] = []
+    for split in ("dev", "test"):
+        before, after = ({str(row["id"]): row for row in read_rows(directory.predictions_path(s))} for s in (
+            f"zero_shot/{split}",
+            split,
+        ))  # fmt: skip
+        if before and after:
+            changes += _changes(split, before, after, metrics, seed, notes)
+    if not changes:
+        notes.append("No split was evaluated both before and after training (evaluation.zero_shot).")
+    elif min(change.clusters for change in changes) < FEW_CLUSTERS:
+        notes.append(f"Fewer than {FEW_CLUSTERS} independent questions: these intervals are too narrow.")
+    return BeforeAfter(changes, notes)
+
+
+def _changes(
+    split: str, before: Rows, after: Rows, metrics: Sequence[str] | None, seed: int, notes: list[str]
+) -> list[Change]:
+    common = [key for key in after if key in before]
+    if len(common) < len(after):
+        notes.append(f"{split}: over the {len(common)} of {len(after)} questions that were also asked before training.")
+    have = {name for key in common for name in before[key]["metrics"].keys() & after[key]["metrics"].keys()}
+    changes = []
+    for metric in metrics if metrics is not None else (*ANSWERS, *RANKINGS):
+        if metric not in have:
+            continue
+        sides = [{key: rows[key]["metrics"].get(metric, np.nan) for key in common} for rows in (before, after)]
+        paired = pair(sides[0], sides[1], after)
+        values = {"before": paired.before_Q, "after": paired.after_Q, "difference": paired.difference_Q}
+        found = intervals(values, paired.clusters_Q, RESAMPLES, seed)
+        asked = ~np.isnan(paired.difference_Q)
+        clusters = len(np.unique(paired.clusters_Q[asked]))
+        changes.append(Change(split=split, metric=metric, questions=int(asked.sum()), clusters=clusters, **found))
+    return changes
+
+
+def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
+    """The table on standard output, as a run ends with it."""
+    print(before_after(run))

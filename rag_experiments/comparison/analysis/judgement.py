@@ -1,0 +1,178 @@
+"""What is said of a candidate against the baseline: better or worse, by how much, would it happen again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from rag_experiments.comparison.analysis.statistics import FEW_CLUSTERS, QuestionTest, SeedTest
+from rag_experiments.comparison.analysis.table import Group, number
+from rag_experiments.comparison.records.metric_fields import bare, higher_is_better
+from rag_experiments.core.text_table import Grid
+
+ALPHA = 0.05
+RELEVANT = 0.02
+"""Two points: what a difference must be worth to be looked for. Below it lies "no relevant difference"."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A candidate group against the baseline on one metric."""
+
+    candidate: Group
+    metric: str
+    baseline_mean: float
+    candidate_mean: float
+    questions: QuestionTest | None
+    """None where the metric has no value a question (seconds, BLEU)."""
+    seeds: SeedTest
+    drift: float = 0.0
+    """How far the means of `predictions/` are from `metrics.json`; anything but rounding is a broken run."""
+    incomplete: str = ""
+    """Why these figures are not all that was asked for."""
+    p_questions: float | None = None
+    """Holm-adjusted."""
+    p_seeds: float | None = None
+
+    @property
+    def difference(self) -> float:
+        return self.candidate_mean - self.baseline_mean
+
+    @cached_property
+    def outcome(self) -> str:
+        """better | worse | same (no relevant difference) | undecided: by the questions, where there are any."""
+        if self.questions is None:
+            return self._direction(self.p_seeds, self.seeds.difference)
+        found = self._direction(self.p_questions, self.questions.difference)
+        if found == "undecided" and self.questions.low > -RELEVANT and self.questions.high < RELEVANT:
+            return "same"
+        return found
+
+    def _direction(self, p: float | None, difference: float) -> str:
+        if p is None or p >= ALPHA:
+            return "undecided"
+        return "better" if (difference > 0) == higher_is_better(self.metric) else "worse"
+
+    @property
+    def underpowered(self) -> bool:
+        """Undecided, and a relevant difference would have been missed more often than one time in five."""
+        return self.outcome == "undecided" and self.questions is not None and self.questions.detectable > RELEVANT
+
+    @property
+    def question_sentence(self) -> str:
+        """The answer to: would other questions agree?"""
+        test = self.questions
+        if test is None:
+            return "no figure per question"
+        words = {"better": "yes", "worse": "yes, worse", "same": "no relevant difference", "undecided": "cannot tell"}
+        word = words[self.outcome]
+        if test.clusters < FEW_CLUSTERS:
+            return f"{word} (only {test.clusters} independent questions)"
+        return f"{word} (underpowered)" if self.underpowered else word
+
+    @property
+    def power_sentence(self) -> str:
+        """What could have been found, and what it would take; empty where power is no matter."""
+        test = self.questions
+        if test is None or not self.underpowered:
+            return ""
+        needed = int(test.clusters * (test.detectable / RELEVANT) ** 2)
+        return (
+            f"{self.candidate.label}, {self.metric}: {test.clusters} independent questions find a difference of "
+            f"{test.detectable:.3f} four times in five; {RELEVANT:g} would need about {needed}"
+        )
+
+    @property
+    def seed_sentence(self) -> str:
+        """The answer to: would other seeds agree?"""
+        if self.seeds.p is None:
+            return f"cannot tell: {self.seeds.note}"
+        counts = f"{self.seeds.candidate_seeds} against {self.seeds.baseline_seeds} seeds"
+        word = self._direction(self.p_seeds, self.seeds.difference)
+        if word == "undecided":
+            few = min(self.seeds.candidate_seeds, self.seeds.baseline_seeds) < 5
+            return f"cannot tell ({'underpowered: ' if few else ''}{counts})"
+        return f"{'yes' if word == 'better' else 'yes, worse'} ({counts})"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All verdicts against one baseline, and what must be said with them."""
+
+    baseline: Group
+    verdicts: list[Verdict]
+    tests: int
+    """p values in the Holm correction."""
+    notes: list[str]
+
+    def grid(self) -> Grid:
+        """One row a verdict."""
+        headers = ["candidate", "metric", "baseline", "candidate", "difference [95 %]", "p (Holm)", "verdict"]
+        headers += ["other questions agree?", "other seeds agree?"]
+        rows = [
+            [
+                v.candidate.label,
+                v.metric,
+                number(v.baseline_mean),
+                number(v.candidate_mean),
+                _with_interval(v),
+                "–" if v.p_questions is None else p_text(v.p_questions),
+                OUTCOMES[v.outcome],
+                v.question_sentence,
+                v.seed_sentence + ("" if v.p_seeds is None else f", p {p_text(v.p_seeds)}"),
+            ]
+            for v in self.verdicts
+        ]
+        numeric = [False, False, True, True, True, True, False, False, False]
+        power = [f"UNDERPOWERED: {v.power_sentence}." for v in self.verdicts if v.power_sentence]
+        if len(power) > SENTENCES:
+            power = [*power[:SENTENCES], f"UNDERPOWERED: {len(power) - SENTENCES} more."]
+        few = [v.questions.clusters for v in self.verdicts if v.questions and v.questions.clusters < FEW_CLUSTERS]
+        narrow = [f"Fewer than {FEW_CLUSTERS} independent questions: the interval is too narrow."] if few else []
+        title = f"against the baseline: {self.baseline.label}"
+        return Grid(title, headers, rows, numeric, [*power, *narrow, *self.notes])
+
+    def records(self) -> list[dict[str, Any]]:
+        """As plain values, for JSON."""
+        return [
+            {
+                "candidate": [str(run.path) for run in v.candidate.counted],
+                "baseline": [str(run.path) for run in self.baseline.counted],
+                "metric": v.metric,
+                "baseline_mean": v.baseline_mean,
+                "candidate_mean": v.candidate_mean,
+                "difference": v.difference,
+                "outcome": v.outcome,
+                "underpowered": v.underpowered,
+                "incomplete": v.incomplete or None,
+                "questions": None if v.questions is None else {**asdict(v.questions), "p_holm": v.p_questions},
+                "seeds": {**asdict(v.seeds), "p_holm": v.p_seeds},
+            }
+            for v in self.verdicts
+        ]
+
+
+SENTENCES = 3
+"""Notes of one kind in full; the rest are counted."""
+OUTCOMES = {"better": "better", "worse": "worse", "same": "no relevant difference", "undecided": "undecided"}
+
+
+def _with_interval(verdict: Verdict) -> str:
+    test = verdict.questions
+    if test is None:
+        return f"{verdict.difference:+.3f}"
+    return f"{test.difference:+.3f} [{test.low:+.3f}, {test.high:+.3f}]"
+
+
+def p_text(p: float) -> str:
+    """Three decimals, and never a zero."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def headline(verdict: Verdict) -> str:
+    """One sentence a verdict, for people in a hurry."""
+    name, metric = verdict.candidate.label, bare(verdict.metric)
+    direction = {"better": "is better", "worse": "is worse", "same": "makes no relevant difference"}
+    says = direction.get(verdict.outcome, "cannot be told from the baseline")
+    return f"{name} {says} on {metric}: {_with_interval(verdict)}; other seeds: {verdict.seed_sentence}."

@@ -1,0 +1,92 @@
+"""What configurations are called beside each other: by the settings that tell them apart, and by no others."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from rag_experiments.comparison.analysis.table_columns import SELECTORS, config_columns, group_key
+from rag_experiments.comparison.records.metric_fields import short_labels, short_value
+from rag_experiments.comparison.records.run_records import RunRecord
+
+LENGTH = 60
+"""A longer label is no better than the run's name."""
+_OPTIONS = {
+    "model.path": "model",
+    "retriever.encoder.path": "model@retriever.encoder",
+    "algorithm.teacher.path": "model@algorithm.teacher",
+}
+"""Keys that a config group sets, and that group as Hydra records its choice."""
+
+Options = Mapping[str, Mapping[str, str]]
+
+
+def option_names(runs: Iterable[RunRecord]) -> Options:
+    """Key → value → the option's name; of several values under one option (`model.path=…`) the one most runs have."""
+    runs, found = list(runs), dict[str, dict[str, str]]()
+    for key, group in _OPTIONS.items():
+        values: dict[str, Counter[str]] = defaultdict(Counter)
+        for run in runs:
+            if run.flat.get(key) is not None and run.choices.get(group, "null") != "null":
+                values[run.choices[group]][str(run.flat[key])] += 1
+        found[key] = {}
+        for option, counted in values.items():
+            (value, most), *others = counted.most_common(2)
+            if not others or others[0][1] < most:
+                found[key].setdefault(value, option)
+    return found
+
+
+def setting(run: RunRecord, key: str, options: Options) -> str:
+    """A run's value of a config key as it stands in a table: a group's option by the name it was chosen by."""
+    value = run.flat.get(key)
+    return options.get(key, {}).get(str(value)) or short_value(value)
+
+
+def labels_of(groups: Sequence[Sequence[RunRecord]], options: Options | None = None) -> list[str]:
+    """A label a group of runs, in words; empty where settings cannot tell it from another, or it would be too long."""
+    if options is None:
+        options = option_names(run for group in groups for run in group)
+    parts: list[list[str]] = [[] for _ in groups]
+    told, alike = _told_apart([group[0] for group in groups], options)
+    short = short_labels(dict.fromkeys(key for key, _, _ in told))
+    for key, index, value in told:
+        if value != "–":
+            parts[index].append(value if key in SELECTORS.values() else f"{short[key]}={value}")
+    for cell in alike:
+        if len({groups[index][0].seed for index in cell}) == len(cell):
+            for index in cell:
+                parts[index].append(f"seed={groups[index][0].seed}")
+    labels = [" ".join(words) for words in parts]
+    count = Counter(labels)
+    return [label if count[label] == 1 and 0 < len(label) <= LENGTH else "" for label in labels]
+
+
+def telling_keys(runs: Sequence[RunRecord]) -> list[str]:
+    """The settings that tell the runs apart, without those that say nothing beside the others."""
+    firsts = list({group_key(run): run for run in runs if run.config}.values())
+    return list(dict.fromkeys(key for key, _, _ in _told_apart(firsts, {})[0]))
+
+
+def _told_apart(runs: Sequence[RunRecord], options: Options) -> tuple[list[tuple[str, int, str]], list[list[int]]]:
+    """(setting, run, value) for each setting that tells a run from others, and the runs that none does.
+
+    Runs are split by the first setting that differs among them, each part by the first that differs within it, and
+    so on.
+    """
+    columns = config_columns([run for run in runs if run.config])
+    told: list[tuple[str, int, str]] = []
+    cells = [list(range(len(runs)))] if len(runs) > 1 else []
+    for key in (*columns.shown, *columns.hidden):
+        split: list[list[int]] = []
+        for cell in cells:
+            by_value: dict[str, list[int]] = defaultdict(list)
+            for index in cell:
+                by_value[setting(runs[index], key, options)].append(index)
+            split += by_value.values()
+            if len(by_value) > 1:
+                told += [(key, index, value) for value, members in by_value.items() for index in members]
+        cells = [cell for cell in split if len(cell) > 1]
+        if not cells:
+            break
+    return told, cells

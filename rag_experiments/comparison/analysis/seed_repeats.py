@@ -1,0 +1,32 @@
+"""The command line that makes a run again, from what Hydra recorded of it."""
+
+from __future__ import annotations
+
+import shlex
+
+import yaml
+
+from rag_experiments.comparison.records.run_records import RunRecord
+
+_OF_THE_FIRST_TIME = ("hydra.run.dir=", "hydra.sweep.", "resume=", "sweep.name=", "sweep.job=")
+"""Where the first run was written, and which sweep it was a job of: with these the second would be refused."""
+
+
+def overrides(run: RunRecord) -> list[str]:
+    """What Hydra recorded as typed (for a sweep's job: as the sweep gave it); empty where it did not."""
+    try:
+        found = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    return [str(item) for item in found] if isinstance(found, list) else []
+
+
+def command(run: RunRecord) -> str | None:
+    """For a shell; None where the directory does not tell."""
+    kept = [item for item in overrides(run) if not item.startswith(_OF_THE_FIRST_TIME)]
+    typed = run.status.get("command")
+    if not kept and not typed:
+        return None
+    line = shlex.join(["python", "-m", "rag_experiments.train", *kept]) if kept else str(typed)
+    where = run.status.get("working_directory")
+    return f"cd {shlex.quote(str(where))} && {line}" if where else line

@@ -1,0 +1,129 @@
+"""Which config keys and which metrics are worth a column."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rag_experiments.comparison.records.metric_fields import bare, split_metric
+from rag_experiments.comparison.records.run_records import RunRecord
+
+NOT_COMPARED = ("name", "paths", "tracking", "plan", "resume", "sweep", "hydra")
+"""Top-level keys that do not change a figure. `seed` is handled apart: seeds of one config are a group."""
+SELECTORS = {
+    "algorithm.teacher.": "algorithm.teacher.path",
+    "retriever.encoder.": "retriever.encoder.path",
+    "algorithm.": "algorithm.name",
+    "model.fid.": "algorithm.name",
+    "model.": "model.path",
+    "retriever.": "retriever.type",
+    "data.": "data.format",
+}
+"""Keys below a prefix usually come with what the selector names: they are hidden where they do."""
+BOOKKEEPING = (
+    "eval_",
+    "save_",
+    "logging_",
+    "dataloader_",
+    "load_best",
+    "greater_is",
+    "metric_for_best",
+    "disable_tqdm",
+)
+"""`trainer.*` keys that follow the algorithm's preset and say when to evaluate or save, not how to train."""
+ANSWERS = ("exact_match", "f1", "rouge_l", "answer_in_passages")
+RANKINGS = ("recall@1", "recall@4", "recall@20", "mrr@10", "ndcg@10")
+PRIMARY = ("f1", "recall@4", "exact_match", "ndcg@10", "recall@1", "mrr@10")
+MAX_SHOWN = 7
+"""Config columns in a terminal; the rest are named below the table, and stand in CSV, JSON and HTML."""
+
+
+@dataclass(frozen=True)
+class ConfigColumns:
+    """`shown` differ and explain; `hidden` (key → its selector) differ only together with another key."""
+
+    shown: tuple[str, ...]
+    hidden: dict[str, str]
+
+
+def config_columns(runs: Sequence[RunRecord]) -> ConfigColumns:
+    """The keys that differ among the runs, the ones that say most first."""
+    values: dict[str, list[str]] = {}
+    keys = dict.fromkeys(key for run in runs for key in run.flat)
+    for key in keys:
+        if key.split(".")[0] in (*NOT_COMPARED, "seed") or key.endswith("_target_"):
+            continue
+        column = [_frozen(run.flat.get(key)) for run in runs]
+        if len(set(column)) > 1:
+            values[key] = column
+    hidden = {key: selector for key in values if (selector := _follows(key, values))}
+    order = {"algorithm": 0, "model": 1, "retriever": 2, "data": 3}
+    shown = [key for key in values if key not in hidden]
+    shown.sort(key=lambda key: (key not in SELECTORS.values(), order.get(key.split(".")[0], 4)))
+    return ConfigColumns(tuple(shown), hidden)
+
+
+def _follows(key: str, values: dict[str, list[str]]) -> str | None:
+    for prefix, selector in SELECTORS.items():
+        if key.startswith(prefix) and key != selector and selector in values:
+            return selector if _determined(values[key], values[selector]) else None
+    name = key.removeprefix("trainer.")
+    if name != key and name.startswith(BOOKKEEPING) and "algorithm.name" in values:
+        return "algorithm.name" if _determined(values[key], values["algorithm.name"]) else None
+    return None
+
+
+def _determined(values: Iterable[str], by: Iterable[str]) -> bool:
+    seen: dict[str, set[str]] = defaultdict(set)
+    for value, selector in zip(values, by, strict=True):
+        seen[selector].add(value)
+    return all(len(found) == 1 for found in seen.values())
+
+
+def _frozen(value: Any) -> str:
+    kind = type(value)
+    if kind is str or kind is float or kind is int:  # most values, and ten times quicker than JSON
+        return repr(value)
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def group_key(run: RunRecord) -> str:
+    """Equal for runs that differ in nothing but their seed, their name, and where they are written."""
+    kept = {k: v for k, v in run.flat.items() if k.split(".")[0] not in (*NOT_COMPARED, "seed")}
+    return _frozen(kept) if kept else f"alone:{run.path}"
+
+
+def default_metric(runs: Sequence[RunRecord]) -> str | None:
+    """The metric that most completed runs have, on test where there is one; None where nothing is finished."""
+    done = [run for run in runs if run.metrics]
+    best: tuple[int, str] | None = None
+    for stage in ("test", "dev"):
+        for name in PRIMARY:
+            metric = f"{stage}/{name}"
+            count = sum(metric in run.metrics for run in done)
+            if count and (best is None or count > best[0]):
+                best = (count, metric)
+    if best is None and done:
+        names = sorted({name for run in done for name in run.metrics})
+        return next((name for name in names if split_metric(name)[0]), names[0] if names else None)
+    return best[1] if best else None
+
+
+def default_metrics(runs: Sequence[RunRecord], primary: str) -> list[str]:
+    """The primary metric, then its fellows on the same stage, then the seconds of training."""
+    stage = split_metric(primary)[0]
+    have = {name for run in runs for name in run.metrics}
+    answers = [name for name in ANSWERS if f"{stage}/{name}" in have]
+    rankings = RANKINGS[:2] if answers else RANKINGS
+    fellows = [f"{stage}/{name}" for name in (*answers, *rankings) if f"{stage}/{name}" in have]
+    extra = [name for name in ("seconds/train",) if name in have and name != primary]
+    return [primary, *(name for name in fellows if name != primary), *extra]
+
+
+def metric_label(metric: str, primary_stage: str) -> str:
+    """Without the stage that the whole table is on."""
+    stage, name = split_metric(metric)
+    return bare(metric) if stage == primary_stage else name if not stage else f"{stage} {name}"

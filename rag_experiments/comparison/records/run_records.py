@@ -1,0 +1,295 @@
+"""Run directories → records. What is parsed once is kept in a small SQLite file, keyed by the files' stamps.
+
+A run's `metrics.jsonl` is never read here: the table needs the final figures only. `history()` reads it on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rag_experiments.comparison.records import record_checks
+from rag_experiments.comparison.records.record_cache import RecordCache
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+UNREADABLE = "unreadable"
+"""State of a directory whose `status.json` or `config.yaml` cannot be read; `problem` says why."""
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """The questions of `predictions/<stage>.jsonl`.
+
+    `digest` is over ids, texts, gold passages and references: equal digests are the same questions, whatever
+    their ids are called elsewhere.
+    """
+
+    questions: int
+    digest: str
+
+
+@dataclass
+class RunRecord:
+    """One run as its directory tells it."""
+
+    path: Path
+    name: str
+    """The path below the folder that all loaded runs share: short, and typed back it finds the run."""
+    state: str
+    """running | completed | failed | interrupted | unreadable"""
+    status: dict[str, Any]
+    config: dict[str, Any]
+    metrics: dict[str, float]
+    """Final figures, `<stage>/<metric>`; empty until the run is completed."""
+    stages: dict[str, StageInfo]
+    choices: dict[str, str]
+    """Config group → the option chosen, as Hydra recorded it."""
+    problem: str | None = None
+    _predictions: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """The config with dotted keys; lists stay values."""
+        return dict(_flatten(self.config))
+
+    @property
+    def seed(self) -> int | None:
+        return self.config.get("seed")
+
+    @property
+    def algorithm(self) -> str:
+        algorithm = self.config.get("algorithm")
+        return str(algorithm.get("name", "?")) if isinstance(algorithm, dict) else "?"
+
+    @property
+    def completed(self) -> bool:
+        return self.state == "completed"
+
+    @property
+    def directory(self) -> RunDirectory:
+        return RunDirectory(self.path)
+
+    def comparable_key(self, stage: str) -> tuple[str, str]:
+        """Runs with equal keys were asked the same questions over the same passages."""
+        info = self.stages.get(stage)
+        questions = info.digest if info else f"unknown:{self.status.get('data_hash')}"
+        return str(self.status.get("corpus_hash")), questions
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`, read anew at every call: a live run's grow."""
+        return self.directory.read_metrics()
+
+    def predictions(self, stage: str) -> dict[str, dict[str, Any]]:
+        """Question id → row of `predictions/<stage>.jsonl`, kept after the first call; empty where there is none."""
+        if stage not in self._predictions:
+            rows = read_rows(self.directory.predictions_path(stage))
+            self._predictions[stage] = {str(row["id"]): row for row in rows}
+        return self._predictions[stage]
+
+
+def load_runs(paths: Iterable[Path | str], cache: Path | None = None) -> list[RunRecord]:
+    """Every run at or below the paths, each once, in the order of the paths.
+
+    Args:
+        cache: folder of the record cache; None: `RAG_EXPERIMENTS_CACHE` or `~/.cache/rag_experiments`.
+
+    Raises:
+        RequestError: a path does not exist, or there is no run below any of them.
+    """
+    asked = [Path(path) for path in paths]
+    folders: dict[str, Path] = {}
+    for path in asked:
+        if not path.exists():
+            raise RequestError(f"{path}: there is no such directory")
+        for run in find_runs(path):
+            folders.setdefault(os.path.realpath(run.path), run.path)
+    if not folders:
+        raise RequestError(f"no run below {', '.join(map(str, asked))}: a run is a directory with a status.json")
+    names = short_names(list(folders))
+    with RecordCache(cache or default_cache()) as store:
+        return [_record(real, path, name, store) for (real, path), name in zip(folders.items(), names, strict=True)]
+
+
+def load_record(path: Path, name: str, store: RecordCache) -> RunRecord:
+    """One run, under a name of the caller's; for those who look at the same runs again and again."""
+    return _record(os.path.realpath(path), path, name, store)
+
+
+def default_cache() -> Path:
+    """Where runs keep their caches when no config says otherwise."""
+    return Path(os.environ.get("RAG_EXPERIMENTS_CACHE") or "~/.cache/rag_experiments").expanduser()
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """Real paths below what all of them share; a single one keeps its last part."""
+    if len(paths) == 1:
+        return [os.path.basename(paths[0])]
+    shared = os.path.commonpath(paths)
+    if shared in paths:  # a run, and evaluations inside it
+        shared = os.path.dirname(shared)
+    shared = shared.rstrip(os.sep)
+    return [path[len(shared) + 1 :] for path in paths]
+
+
+def _record(real: str, path: Path, name: str, store: RecordCache) -> RunRecord:
+    run = RunDirectory(path)
+    files = _files(run)
+    stamp = _stamp(files)
+    parsed = store.get(real, stamp)
+    if parsed is None:
+        parsed = _parse(run, files)
+        store.put(real, stamp, parsed)
+    status = parsed["status"]
+    state = status.get("state", "interrupted")
+    if parsed["problem"]:
+        state = UNREADABLE
+    elif state == "running" and not run.process_lives():
+        state = "interrupted"
+    return RunRecord(
+        path=path,
+        name=name,
+        state=state,
+        status=status,
+        config=parsed["config"],
+        metrics=parsed["metrics"],
+        stages={stage: StageInfo(**info) for stage, info in parsed["stages"].items()},
+        choices=parsed["choices"],
+        problem=parsed["problem"],
+    )
+
+
+def _files(run: RunDirectory) -> list[str]:
+    """Status, config, figures, Hydra's record, then the predictions. Strings: a `Path` costs more than its `stat`."""
+    root = str(run.path)
+    found = []
+    for folder, _, names in os.walk(os.path.join(root, "predictions")):
+        found += [os.path.join(folder, name) for name in names if name.endswith(".jsonl") and name[0] != "."]
+    first = ("status.json", "config.yaml", "metrics.json", os.path.join(".hydra", "hydra.yaml"))
+    return [*(os.path.join(root, name) for name in first), *sorted(found)]
+
+
+def _stamp(files: Iterable[str]) -> str:
+    parts = []
+    for file in files:
+        try:
+            stat = os.stat(file)
+        except OSError:
+            continue
+        parts.append(f"{file[-40:]}:{stat.st_mtime_ns}:{stat.st_size}:{stat.st_ino}")
+    return "|".join(parts)
+
+
+def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
+    """The parts of a record that depend on files alone. What cannot be read is said in `problem`."""
+    problems: list[str] = []
+    files = [Path(name) for name in names]
+
+    def attempt(file: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+        if not file.is_file():
+            return {}
+        try:
+            return read(file)
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            problems.append(f"{file.relative_to(run.path)} cannot be read: {said}")
+            return {}
+
+    status = attempt(run.status_path, lambda file: record_checks.status(_json(file)))
+    config = attempt(run.config_path, lambda file: record_checks.config(_yaml(file)))
+    metrics = attempt(run.metrics_path, lambda file: record_checks.figures(_json(file)))
+    stages = {}
+    for file in files[4:]:
+        stage = file.relative_to(run.path / "predictions").with_suffix("").as_posix()
+        if info := attempt(file, _stage_info):
+            stages[stage] = info
+    return {
+        "status": status,
+        "config": config,
+        "metrics": metrics,
+        "stages": stages,
+        "choices": _choices(files[3]),
+        "problem": "; ".join(problems) or None,
+    }
+
+
+def _json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _yaml(file: Path) -> Any:
+    return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader: no objects are made
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A run's `config.yaml`; empty where it is missing or no mapping."""
+    value = _yaml(file) if file.is_file() else None
+    return value if isinstance(value, dict) else {}
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The lines of a predictions file; none where it is missing.
+
+    Raises:
+        ValueError: a line is broken.
+    """
+    if not file.is_file():
+        return []
+    rows = []
+    with open(file, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                rows.append(record_checks.prediction(json.loads(line)))
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from error
+    return rows
+
+
+def _stage_info(file: Path) -> dict[str, Any]:
+    rows = read_rows(file)
+    told = sorted(
+        json.dumps([str(r["id"]), r.get("question"), sorted(r.get("gold_ids") or []), r.get("references") or []])
+        for r in rows
+    )
+    return {"questions": len(rows), "digest": hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]}
+
+
+def _choices(file: Path) -> dict[str, str]:
+    """`hydra.runtime.choices`. Read line by line: parsing the whole of `hydra.yaml` takes longer than all else."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    found: dict[str, str] = {}
+    inside, indent = False, 0
+    for line in lines:
+        depth = len(line) - len(line.lstrip())
+        if line.strip() == "choices:":
+            inside, indent = True, depth
+        elif inside:
+            if depth <= indent:
+                break
+            key, _, value = line.strip().partition(": ")
+            found[key] = value.strip("'\"")
+    return {key: value for key, value in found.items() if not key.startswith("hydra/")}
+
+
+def _flatten(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _flatten(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner

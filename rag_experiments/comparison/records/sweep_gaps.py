@@ -1,0 +1,56 @@
+"""Whether the sweeps that runs come from are whole: a table over part of a sweep must say so.
+
+A sweep's folder holds `multirun.yaml` from its start and `sweep.json` (its jobs and how they ended) at its end.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rag_experiments.comparison.records.run_records import RunRecord
+
+_LEVELS = 4
+"""Folders above a run in which its sweep is looked for: job names with a slash make some."""
+
+
+def gaps(runs: Iterable[RunRecord], asked: Iterable[Path | str]) -> list[str]:
+    """A sentence for every sweep at or below the folders `asked` for whose jobs did not all begin, or that goes on.
+
+    Who names single runs out of a sweep knows that they are not all.
+    """
+    runs, roots = list(runs), [Path(folder).resolve() for folder in asked]
+    known = {run.path.resolve() for run in runs}
+    said = []
+    for folder in sweep_folders(runs):
+        if not any(folder.is_relative_to(root) for root in roots):
+            continue
+        summary = folder / "sweep.json"
+        if not summary.is_file():
+            said.append(f"INCOMPLETE: the sweep {folder.name} is still going, or was stopped before its end.")
+            continue
+        try:
+            jobs = json.loads(summary.read_text(encoding="utf-8"))["jobs"]
+            missing = [job["job"] for job in jobs if (folder / job["directory"]).resolve() not in known]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            said.append(f"{summary} cannot be read ({error}): whether the sweep is complete is not known.")
+            continue
+        if missing:
+            shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
+            said.append(
+                f"INCOMPLETE: {len(missing)} of {len(jobs)} jobs of the sweep {folder.name} are not here: {shown}."
+            )
+    return said
+
+
+def sweep_folders(runs: Iterable[RunRecord]) -> Iterator[Path]:
+    """The folders of the sweeps that the runs belong to, each once."""
+    seen: set[Path] = set()
+    for run in runs:
+        for folder in run.path.resolve().parents[:_LEVELS]:
+            if folder in seen:
+                continue
+            seen.add(folder)
+            if (folder / "multirun.yaml").is_file() or (folder / "sweep.json").is_file():
+                yield folder

@@ -1,0 +1,287 @@
+"""The command line around Hydra: quick help, one-sentence errors, exit statuses, resume.
+
+Every command goes through `exit_with`, so that a wrong request ends the same way everywhere.
+Exit status: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import codecs
+import locale
+import logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import DictConfig
+
+from rag_experiments.core.errors import RequestError, did_you_mean
+
+log = logging.getLogger(__name__)
+
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+NO_HOME = "home directory"
+"""Part of what pathlib says where `~` is asked for, HOME is not set, and the user is in no password file."""
+
+
+@dataclass
+class CommandLine:
+    """What was typed: overrides, and the Hydra options that this package knows about."""
+
+    overrides: list[str]
+    multirun: bool
+    config_dir: str | None
+    shows_only: bool
+    """Hydra prints something (`--cfg`, `--info`, …) and runs nothing."""
+
+
+def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Run `task` on the arguments and leave with its exit status; errors of the request as one sentence."""
+    if argv is None:
+        _speak_utf8()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = task(arguments) or DONE
+    except RequestError as error:
+        status = say_wrong_request(error)
+    except RuntimeError as error:
+        if NO_HOME not in str(error):
+            raise
+        status = say_wrong_request(RequestError("a path begins with ~ and this user has no home directory: set HOME"))
+    except KeyboardInterrupt as interruption:
+        print("; ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
+        status = INTERRUPTED
+    except BrokenPipeError:  # `… | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = DONE
+    sys.exit(status)
+
+
+def _speak_utf8() -> None:
+    """Start this command again in Python's UTF-8 mode where the locale has another encoding.
+
+    In the C locale with that mode off, or in a Latin one, `é` in a path cannot be written to a file of settings, and
+    `→` not to the terminal. The mode is settled before Python starts, so it takes a new start of the same process;
+    processes that it starts itself inherit it.
+    """
+    if not sys.flags.utf8_mode and codecs.lookup(locale.getencoding()).name != "utf-8":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
+def say_wrong_request(error: RequestError) -> int:
+    """Print the sentence and return the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return WRONG_REQUEST
+
+
+def parse(arguments: list[str]) -> CommandLine:
+    """Split off Hydra's options.
+
+    Raises:
+        RequestError: an option that Hydra does not know.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.exit_on_error = False
+
+    def refuse(message: str) -> NoReturn:
+        raise RequestError(f"{message}; `--help` shows the options")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    args = parser.parse_args(arguments)
+    shows_only = bool(args.cfg or args.info or args.hydra_help or args.shell_completion)
+    for override in args.overrides:
+        if override.startswith("-"):
+            raise RequestError(f"unknown option {override}; `--help` shows the options")
+    return CommandLine(list(args.overrides), bool(args.multirun), args.config_dir, shows_only)
+
+
+def register() -> None:
+    """Let any key of a group through Hydra without `+`: ours are checked here, with better messages.
+
+    Hydra's struct flag stays on at the top, so a misspelt group or top-level key is still refused.
+    """
+
+    from hydra.core.config_store import ConfigStore
+
+    from rag_experiments.config.groups import GROUPS
+
+    def open_node() -> DictConfig:
+        return DictConfig({}, flags={"struct": False})
+
+    ConfigStore.instance().store(name="open_groups", node=DictConfig({group: open_node() for group in GROUPS}))
+
+
+def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
+    """The composed configuration, Hydra's own node included.
+
+    Raises:
+        RequestError: an override or a group that does not compose.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    from rag_experiments.config.groups import conf_dir
+
+    register()
+    extra = list(overrides)
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            raise RequestError(f"--config-dir {config_dir}: there is no such directory")
+        extra.append(f"hydra.searchpath=[file://{Path(config_dir).resolve()}]")
+    with translated_errors(), initialize_config_dir(version_base="1.3", config_dir=str(conf_dir()), job_name="train"):
+        composed = hydra_compose("config", overrides=extra, return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+    return composed
+
+
+def run_hydra(arguments: list[str], task: Any) -> int:
+    """Hand `arguments` to Hydra, which makes the directory and calls `task`; returns the task's `status`.
+
+    Raises:
+        RequestError: what Hydra refuses, or what the task does.
+    """
+    import hydra
+
+    from rag_experiments.config.groups import conf_dir
+
+    register()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error itself and leaves with status 1
+    typed, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        with translated_errors():
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    finally:
+        sys.argv = typed
+    return task.status
+
+
+class translated_errors:
+    """Turns what Hydra and OmegaConf raise on a wrong override into a `RequestError`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise RequestError(_sentence(error)) from error
+
+
+def _sentence(error: BaseException) -> str:
+    from rag_experiments.config.groups import OPTION_GROUPS, choices
+
+    text, cause = str(error), error.__cause__
+    if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
+        return _sentence(cause)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(found.group(1), text, cause)
+    if text.startswith("Error merging override") and (key := getattr(cause, "full_key", None)):
+        reason = str(cause).splitlines()[0]
+        return f"{key}: {reason[0].lower()}{reason[1:]}"
+    if found := re.search(r"[Cc]ould not find '([^']+)'", text):
+        group, _, option = found.group(1).rpartition("/")
+        if group in OPTION_GROUPS or group.startswith("hydra"):
+            offered = _offered(text) or choices(group)
+            return f"{group}={option} is not one of the {group} options{did_you_mean(option, offered)}"
+        name = found.group(1)
+        return f"{name} was not found: is the config group misspelt?{did_you_mean(name, OPTION_GROUPS)}"
+    if "No match in the defaults list" in text:
+        return f"{text.splitlines()[0]}: the groups are {', '.join(OPTION_GROUPS)}"
+    first = text.splitlines()[0] if text else type(error).__name__
+    if first.startswith("LexerNoViableAlt"):  # a letter outside ASCII, unquoted; Hydra shows the whole override
+        key, _, value = first.partition(": ")[2].partition("=")
+        return f"the override {key}={value} cannot be read: quote its value, as in \"{key}='{value}'\""
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return f"the override {found.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
+    if "no viable alternative" in first or "mismatched input" in first or "extraneous input" in first:
+        return f"an override cannot be read: {first} (key=value is wanted; quote special characters)"
+    return first
+
+
+def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
+    """The sentence for a key that Hydra cannot override, with the nearest ones where it goes astray."""
+    from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, choices
+
+    if "@" in key:  # a group at another place: Hydra lists the places there are
+        places = re.search(r"Did you mean to override (?:one of )?([^?]+)\?", text)
+        return f"{key} is an unknown place{did_you_mean(key, places.group(1).split(', ') if places else [])}"
+    if "/" in key:
+        parent = key.rpartition("/")[0]
+        nested = [f"{parent}/{name}" for name in choices(parent, folders=True)]
+        return f"{key} is an unknown config group{did_you_mean(key, nested)}"
+    wrong = getattr(cause, "full_key", None) or key
+    holder, _, name = wrong.rpartition(".")
+    if not holder:
+        known = [*{*GROUPS, *OPTION_GROUPS}, "seed", "name", "resume", "plan", "early_stopping", "hydra"]
+        if name in known:
+            return f"{name} is no config group: set its keys, such as hydra.run.dir=…"
+        return f"{key} is an unknown key{did_you_mean(name, sorted(known))}"
+    parent_node: Any = getattr(cause, "parent_node", None)
+    there = [str(inner) for inner in parent_node or () if not str(inner).startswith("_")]
+    if not there:
+        return f"{key} is an unknown key: {holder} has no keys of its own"
+    sentence = f"{key} is an unknown key{did_you_mean(name, there)}"
+    if holder in ("hydra.sweeper", "hydra.launcher"):  # each option of these groups has its own
+        group = holder.replace(".", "/")
+        sentence += f"; another {group} may have it ({', '.join(choices(group))})"
+    return sentence
+
+
+def _offered(text: str) -> list[str]:
+    lines = text.splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith("Available options"):
+            options = []
+            for option in lines[index + 1 :]:
+                if not option.startswith("\t"):
+                    break
+                options.append(option.strip())
+            return options
+    return []
+
+
+def help_page(program: str, purpose: str) -> str:
+    """Usage, the config groups with a line on each option, and the keys people type. Needs no torch."""
+    from rag_experiments.config.groups import OPTION_GROUPS, conf_dir
+
+    lines = [purpose, "", f"    {program} [group=option …] [key=value …]", ""]
+    for group in OPTION_GROUPS:
+        options = sorted((conf_dir() / group).glob("*.yaml"))
+        if not options:
+            continue
+        width = max(len(file.stem) for file in options)
+        lines.append(f"{group}=")
+        lines += [f"    {file.stem:<{width}}  {first_comment(file)}" for file in options]
+        lines.append("")
+    lines += [
+        "Keys: seed name resume plan early_stopping  model.path data.path retriever.k  algorithm.<hyper-parameter>",
+        "      trainer.<any transformers.TrainingArguments field>  evaluation.… tracking.… sweep.… paths.…",
+        "      model@retriever.encoder=…  model@algorithm.teacher=…  hydra.run.dir=…",
+        "",
+        "Options: -m (sweep)  --config-dir DIR (your own groups)  --cfg job (print the configuration)  --hydra-help",
+    ]
+    return "\n".join(lines)
+
+
+def first_comment(file: Path) -> str:
+    """The first comment line of a YAML that is no package directive."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "@package" not in line:
+            return line.lstrip("# ").strip()
+    return ""
+
+
+def add_working_directory() -> None:
+    """Console scripts see the modules of the working directory, as `python -m` does."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

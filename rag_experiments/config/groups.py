@@ -1,0 +1,44 @@
+"""The config groups: where they lie, and what can be chosen of each. Imports neither torch nor Hydra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
+"""Top-level nodes of a configuration."""
+OPTION_GROUPS = (
+    "algorithm",
+    "model",
+    "data",
+    "retriever",
+    "trainer",
+    "evaluation",
+    "tracking",
+    "experiment",
+    "sweep",
+)
+"""Folders of `conf/`, of which an option is chosen with `group=option`; `--help` shows them in this order."""
+
+
+def conf_dir() -> Path:
+    """The configuration tree: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def choices(group: str, folders: bool = False) -> list[str]:
+    """The options of a config group that ship with the package, or the groups below it."""
+    if folders:
+        return sorted(entry.name for entry in (conf_dir() / group).glob("*/"))
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+def model_kinds() -> dict[str, str]:
+    """Preset name to the kind of model it is, read from `conf/model/` without composing."""
+    kinds = {}
+    for file in sorted((conf_dir() / "model").glob("*.yaml")):
+        for line in file.read_text(encoding="utf-8").splitlines():
+            if line.startswith("kind:"):
+                kinds[file.stem] = line.split(":", 1)[1].split("#")[0].strip()
+    return kinds

@@ -1,0 +1,56 @@
+"""Passages' texts, for as long as the imported corpus of a run is still in the cache.
+
+It is found by the content hash in the run's status: another corpus with the same ids is never shown for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from rag_experiments.dashboard.shared.watch import Run
+from rag_experiments.data.passage_store import PassageStore
+from rag_experiments.data.records import Passage
+
+
+def passages_of(run: Run, ids: Iterable[str], cache: Path) -> dict[str, Passage] | None:
+    """The passages with these ids that the run's corpus has; None where the corpus is gone."""
+    store = store_of(run, cache)
+    if store is None:
+        return None
+    found = {}
+    for id_ in dict.fromkeys(ids):
+        try:
+            found[id_] = store[int(store.rows([id_])[0])]
+        except KeyError:
+            continue
+    return found
+
+
+def store_of(run: Run, cache: Path) -> PassageStore | None:
+    """The run's corpus in its own cache or in `cache`."""
+    wanted = run.status.get("corpus_hash")
+    folders = [Path(str(run.flat["paths.cache"])).expanduser()] if run.flat.get("paths.cache") else []
+    for folder in dict.fromkeys([*folders, cache]):
+        if wanted and (found := _find(folder / "data", str(wanted))) is not None:
+            return _open(found)
+    return None
+
+
+def _find(folder: Path, wanted: str) -> Path | None:
+    for file in folder.glob("*/content_hash"):
+        try:
+            if file.read_text(encoding="utf-8").strip() == wanted:
+                return file.parent
+        except (OSError, ValueError):
+            continue
+    return None
+
+
+@lru_cache(maxsize=4)
+def _open(path: Path) -> PassageStore | None:
+    try:
+        return PassageStore(path)
+    except (OSError, ValueError):  # half deleted
+        return None

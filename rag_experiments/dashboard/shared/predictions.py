@@ -1,0 +1,104 @@
+"""Two runs' predictions beside each other, without holding more of them than a page shows.
+
+Of a predictions file only an index is kept: per question where its line starts, its id, text and figures. The lines
+of the few questions on a page are read when they are shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from rag_experiments.dashboard.shared.watch import Run
+
+KEPT = 8
+"""Indices held at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One question of a predictions file."""
+
+    start: int
+    id: str
+    question: str
+    searched: str
+    """What the search looks at, in small letters: question, answer, references."""
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PredictionIndex:
+    """The questions of one file, by id, in the file's order."""
+
+    path: Path
+    entries: dict[str, Entry]
+    broken: int
+    """Lines that could not be read."""
+
+    def rows(self, ids: list[str]) -> dict[str, dict[str, Any]]:
+        """The whole rows of some questions."""
+        found = {}
+        with open(self.path, "rb") as file:
+            for id_ in ids:
+                if id_ in self.entries:
+                    file.seek(self.entries[id_].start)
+                    found[id_] = json.loads(file.readline())
+        return found
+
+
+_indices: OrderedDict[tuple[str, int, int], PredictionIndex] = OrderedDict()
+_lock = Lock()
+
+
+def index_of(run: Run, stage: str) -> PredictionIndex | None:
+    """The index of `predictions/<stage>.jsonl` as it is now, or None where there is none."""
+    path = run.directory.predictions_path(stage)
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    key = (str(path), found.st_mtime_ns, found.st_ino)
+    with _lock:
+        if key in _indices:
+            _indices.move_to_end(key)
+            return _indices[key]
+    index = read_index(path)
+    with _lock:
+        _indices[key] = index
+        while len(_indices) > KEPT:
+            _indices.popitem(last=False)
+    return index
+
+
+def read_index(path: Path) -> PredictionIndex:
+    """One pass over a predictions file; a line that is no question is counted and passed over."""
+    entries: dict[str, Entry] = {}
+    start = broken = 0
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+                words = [row["question"], row.get("answer") or "", *(row.get("references") or [])]
+                searched = " ".join(map(str, words)).lower()
+                metrics = {k: float(v) for k, v in (row.get("metrics") or {}).items() if isinstance(v, int | float)}
+                entries[str(row["id"])] = Entry(start, str(row["id"]), str(row["question"]), searched, metrics)
+            except (ValueError, KeyError, TypeError, AttributeError):
+                broken += bool(line.strip())
+            start += len(line)
+    return PredictionIndex(path, entries, broken)
+
+
+def stages_of(run: Run) -> list[str]:
+    """The stages that a run has predictions of; the final ones first."""
+    folder = run.directory.path / "predictions"
+    found = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.jsonl")]
+    order = ["test", "dev", "zero_shot/test", "zero_shot/dev"]
+    return sorted(
+        (stage for stage in found if not stage.rpartition("/")[2].startswith(".")),
+        key=lambda stage: (order.index(stage) if stage in order else len(order), stage),
+    )

@@ -1,0 +1,139 @@
+"""Which runs a page looks at, what differs between them, and which figures they share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from rag_experiments.comparison.analysis.labels import telling_keys
+from rag_experiments.comparison.analysis.table_columns import config_columns
+from rag_experiments.dashboard.shared.address import View
+from rag_experiments.dashboard.shared.filter import parse_filter
+from rag_experiments.dashboard.shared.watch import Run
+
+FIRST_METRICS = (
+    "test/recall@1",
+    "test/recall@4",
+    "test/exact_match",
+    "test/f1",
+    "test/ndcg@10",
+    "test/mrr@10",
+    "dev/recall@1",
+    "dev/recall@4",
+    "dev/exact_match",
+    "dev/f1",
+    "train/loss",
+)
+HIDDEN_METRICS = ("_ci_low", "_ci_high", "/questions")
+
+
+@dataclass
+class Scope:
+    """The runs of a view."""
+
+    everything: list[Run]
+    """Every run there is."""
+    matching: list[Run]
+    """Those that the filter lets through."""
+    selected: list[Run]
+    """Those that are ticked, whatever the filter says, in the order they were ticked."""
+    problem: str | None = None
+    """Why the filter could not be read."""
+
+    @property
+    def shown(self) -> list[Run]:
+        """What the pages other than the table look at: the ticked ones, or all that match."""
+        return self.selected or self.matching
+
+
+def scope_of(runs: dict[str, Run], view: View) -> Scope:
+    """Apply the view's filter and selection."""
+    everything = list(runs.values())
+    keep, problem = parse_filter(view.one("q"), everything)
+    states, algorithms = view.many("state"), view.many("algorithm")
+    matching = [
+        run
+        for run in everything
+        if (not states or run.state in states) and (not algorithms or run.algorithm in algorithms) and keep(run)
+    ]
+    selected = [runs[key] for key in view.many("sel") if key in runs]
+    return Scope(everything, matching, selected, problem)
+
+
+def plain(value: Any) -> Any:
+    """A value that can be sorted: lists and mappings as their text."""
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
+
+
+def differing(runs: Sequence[Run], seed: bool = False) -> list[str]:
+    """The configuration keys that differ between the runs and explain, as the table of `rag-compare` has them."""
+    keys = list(_differing(runs))
+    if seed and len({run.seed for run in runs}) > 1:
+        keys.append("seed")
+    return keys
+
+
+def telling(runs: Sequence[Run], most: int) -> list[str]:
+    """The first of the settings that tell the runs apart; their seed where there is room for it."""
+    keys = list(_remembered(telling_keys, runs))[:most]
+    return [*keys, "seed"] if len(keys) < most and len({run.seed for run in runs}) > 1 else keys
+
+
+Keys = Callable[[Sequence[Run]], Sequence[str]]
+_known: OrderedDict[tuple[object, ...], tuple[Sequence[Run], Sequence[str]]] = OrderedDict()
+_lock = Lock()
+KNOWN = 16
+
+
+def _differing(runs: Sequence[Run]) -> Sequence[str]:
+    return _remembered(_columns, runs)
+
+
+def _columns(runs: Sequence[Run]) -> Sequence[str]:
+    return config_columns([run for run in runs if run.config]).shown
+
+
+def _remembered(find: Keys, runs: Sequence[Run]) -> Sequence[str]:
+    """What `find` says of the runs: it looks at every setting of every run, and most pages show the same runs.
+
+    A run that changed is another object. The runs are kept with what is known of them, so that no other can come to
+    have the identity of one that is gone.
+    """
+    identity = (find, *map(id, runs))
+    with _lock:
+        if identity in _known:
+            return _known[identity][1]
+    found = find(runs)
+    with _lock:
+        _known[identity] = (list(runs), found)
+        while len(_known) > KNOWN:
+            _known.popitem(last=False)
+    return found
+
+
+def metric_names(runs: Iterable[Run]) -> list[str]:
+    """Names of the runs' figures, those that most people want first, then by how many runs have them."""
+    counted = Counter(name for run in runs for name in run.figures if not name.endswith(HIDDEN_METRICS))
+
+    def order(name: str) -> tuple[int, int, str]:
+        return (FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS), -counted[name], name)
+
+    return sorted(counted, key=order)
+
+
+def chosen_metric(wanted: str, names: Sequence[str]) -> str:
+    """The metric asked for where the runs have it, else the first they have; empty where they have none."""
+    return wanted if wanted in names else next(iter(names), "")
+
+
+def comparable(runs: Sequence[Run]) -> str | None:
+    """One sentence where the runs' figures do not compare: other data, or another corpus."""
+    for field, words in (("data_hash", "different data"), ("corpus_hash", "different corpora")):
+        hashes = {run.status.get(field) for run in runs if run.status.get(field)}
+        if len(hashes) > 1:
+            return f"These runs were measured on {words} ({len(hashes)} of them): their figures do not compare."
+    return None

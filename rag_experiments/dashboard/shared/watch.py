@@ -1,0 +1,181 @@
+"""The run directories as they are now: read once, read again where a file changed, and never held back by a broken one.
+
+A look at 2,000 unchanged runs is 8,000 `stat`s; what changed is told by time, size and inode, since
+every file but `metrics.jsonl` is replaced whole, and that one only grows (or is replaced on resume).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.comparison.records.record_cache import RecordCache
+from rag_experiments.comparison.records.run_records import RunRecord, default_cache, load_record
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import find_runs
+
+LOOK_AGAIN_SECONDS = 1.0
+"""Requests closer together than this see the same state of the disk."""
+WATCHED = ("status.json", "config.yaml", "metrics.json", "metrics.jsonl")
+Stamp = tuple[int, int, int]
+"""Modification time, size, inode."""
+Stamps = dict[str, Stamp | None]
+
+
+@dataclass
+class Run(RunRecord):
+    """A record that is kept up to date, with what it has logged so far."""
+
+    key: str = ""
+    """Ten hexadecimal digits of its name: what an address names it by."""
+    logged: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """The lines of `metrics.jsonl`."""
+    read_to: int = 0
+    stamps: Stamps = field(default_factory=dict, repr=False)
+
+    @property
+    def label(self) -> str:
+        """The last part of its path."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
+    def folder(self) -> str:
+        """The path before the label; empty at the top."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The final figures; of a run that has none yet, the last of each that it logged."""
+        return self.metrics or self._latest
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it ran; of one that is not done, how long by its own log."""
+        value = self.status.get("seconds")
+        if self.state != "completed" and self.logged:
+            value = max(value or 0.0, self.logged[-1].get("seconds") or 0.0)
+        return value
+
+    def history(self) -> list[dict[str, Any]]:
+        """As of the last look."""
+        return self.logged
+
+    @cached_property
+    def _latest(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for line in self.logged:
+            found |= {name: value for name, value in line.items() if isinstance(value, int | float)}
+        return {name: value for name, value in found.items() if name not in ("step", "epoch", "seconds")}
+
+
+class Watch:
+    """The runs below `roots`, by key. `look()` brings them up to date; safe to call from several threads.
+
+    Raises:
+        RequestError: a root is not there.
+    """
+
+    def __init__(self, roots: Iterable[Path | str], cache: Path | None = None):
+        self.roots = [Path(root).resolve() for root in roots]
+        for root in self.roots:
+            if not root.is_dir():
+                raise RequestError(f"{root}: there is no such directory")
+        self.base = Path(os.path.commonpath(self.roots)) if len(self.roots) > 1 else self.roots[0]
+        self.cache = cache or default_cache()
+        self.runs: dict[str, Run] = {}
+        self.version = ""
+        """Changes whenever anything that a page shows has changed."""
+        self._looked = float("-inf")
+        self._lock = threading.Lock()
+
+    def look(self) -> dict[str, Run]:
+        """The runs as they are on disk now, in the order of their paths."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
+                self._look()
+                self._looked = time.monotonic()
+            return self.runs
+
+    def _look(self) -> None:
+        there: dict[str, tuple[str, RunDirectory, Stamps]] = {}
+        for root in self.roots:
+            for directory in find_runs(root):
+                key, name = self._key(directory.path)
+                there.setdefault(key, (name, directory, _stamps(directory)))  # once, below however many roots
+        old = self.runs
+        changed = [key for key, (_, _, stamps) in there.items() if key not in old or old[key].stamps != stamps]
+        fresh = self._read(there, changed) if changed else {}
+        self.runs = {key: fresh.get(key) or old[key] for key in there}
+        digest = hashlib.sha256()
+        for key, run in self.runs.items():
+            if run.state == "running":  # it may have been killed: its process is looked at every time
+                with suppress(RequestError):
+                    run.state = run.directory.state
+            digest.update(f"{key}{run.state}{run.stamps}".encode())
+        self.version = digest.hexdigest()[:12]
+
+    def _read(self, there: dict[str, tuple[str, RunDirectory, Stamps]], keys: list[str]) -> dict[str, Run]:
+        """New objects for the runs that changed: who still works with the old ones is not disturbed."""
+        found = {}
+        with RecordCache(self.cache) as store:
+            for key in keys:
+                name, directory, stamps = there[key]
+                run = Run(**vars(load_record(directory.path, name, store)), key=key, stamps=stamps)
+                run.logged, run.read_to = _history(self.runs.get(key), directory, stamps["metrics.jsonl"])
+                found[key] = run
+        return found
+
+    def _key(self, path: Path) -> tuple[str, str]:
+        """A run's name is its path below the watched directories, so that an address fits a copy elsewhere, too."""
+        name = os.path.relpath(path, self.base)
+        name = path.name if name == "." else name
+        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10], name
+
+
+def _stamps(directory: RunDirectory) -> Stamps:
+    return {file: _stamp(directory.path / file) for file in WATCHED}
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> tuple[list[dict[str, Any]], int]:
+    """The lines of `metrics.jsonl` and how far it was read: only what was appended since the last look is.
+
+    A resumed run's log is another file, and read anew.
+    """
+    if stamp is None:
+        return [], 0
+    lines: list[dict[str, Any]] = []
+    start = 0
+    earlier = run.stamps.get("metrics.jsonl") if run is not None else None
+    if run is not None and earlier is not None and earlier[2] == stamp[2] and run.read_to <= stamp[1]:
+        lines, start = list(run.logged), run.read_to
+    try:
+        with open(directory.history_path, "rb") as file:
+            file.seek(start)
+            data = file.read()
+    except OSError:
+        return lines, start
+    whole, newline, _ = data.rpartition(b"\n")  # the last line may be half written
+    for text in whole.split(b"\n"):
+        with suppress(ValueError):
+            line = json.loads(text)
+            if isinstance(line, dict) and isinstance(line.get("step"), int):
+                lines.append(line)
+    return lines, start + len(whole) + len(newline)

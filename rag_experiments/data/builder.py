@@ -1,0 +1,273 @@
+"""Where every format hands in what it reads: rows are checked one by one, passages go straight to disk.
+
+Loading a data set ends at the first thing that is wrong (`RequestError`, with file and line). The
+`check` command asks for all of them: then the row is left out, counted and listed, never silently.
+
+Memory: passages are written as they come, and what must be known of each (hashes of id and content, file and
+line: 24 bytes) goes to disk as well. Formats that repeat whole passages in question lines cost about 150 bytes
+of memory for each different one. Questions stay in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.text import identity
+from rag_experiments.data.number_columns import Column, repeats
+from rag_experiments.data.passage_store import PassageStore, PassageWriter
+from rag_experiments.data.records import Passage, Question, Where
+from rag_experiments.data.row_fields import BadRow, check_text
+
+SPLITS = ("train", "dev", "test")
+LINE_BITS = 40
+"""Of a passage's place; the number of its file stands above."""
+REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with the data, where it is, and (`kind`) what it is counted under."""
+
+    where: Where
+    reason: str
+    kind: str = "bad row"
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Asked:
+    """A question with the place it stands in and the unit (an article) that a split must not part."""
+
+    question: Question
+    where: Where
+    group: str | None = None
+
+
+@dataclass
+class Intake:
+    """Collects one data set into `folder`.
+
+    Attributes:
+        collect: go on after a problem and keep it in `problems`, instead of raising.
+        titles: False leaves every title out.
+    """
+
+    folder: Path
+    collect: bool = False
+    titles: bool = True
+    problems: list[Problem] = field(default_factory=list)
+    splits: dict[str, list[Asked]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._writer = PassageWriter(self.folder)
+        self._remarks: Counter[str] = Counter()
+        self._first_remarks: dict[str, Where] = {}
+        self._files: dict[str, int] = {}
+        self._split_files: dict[str, str] = {}
+        self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
+        self._repeatable: dict[bytes, bytes] = {}
+        self._where = Where("")
+
+    # -- what formats call --
+
+    def row(self, where: Where) -> Intake:
+        """`with intake.row(where):` a `BadRow` raised inside becomes a problem of that place."""
+        self._where = where
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, BadRow):
+            self.problem(self._where, str(error))
+            return True
+        return False
+
+    def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
+        """Something is wrong at `where`. Raises `RequestError` unless problems are collected."""
+        if not self.collect:
+            raise RequestError(f"{where}: {reason}")
+        self.problems.append(Problem(where, reason, kind))
+
+    def remark(self, what: str, where: Where | None = None) -> None:
+        """Something the user should know that makes nothing wrong; said once, counted, with its first place."""
+        self._remarks[what] += 1
+        self._first_remarks.setdefault(what, where or self._where)
+
+    def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
+        """One passage. `repeatable`: the same one may come again, and is kept once.
+
+        Raises:
+            BadRow: an empty or unwritable id or text, or a repeated id with another content.
+        """
+        check_text("id", id)
+        if not id.strip():
+            raise BadRow("'id' is empty")
+        check_text("text", text)
+        check_text("title", title)
+        if not text.strip() and not title.strip():
+            raise BadRow("'text' is empty")
+        content = xxhash.xxh128(f"{identity(title)}\x1f{identity(text)}".encode()).digest()
+        if repeatable:
+            known = self._repeatable.setdefault(xxhash.xxh128(id.encode()).digest(), content)
+            if known is not content:
+                if known != content:
+                    raise BadRow(f"passage id {id!r} stands for another title or text here than before")
+                return
+        self._writer.add(Passage(id, text, title if self.titles else ""))
+        file = self._files.setdefault(self._where.file, len(self._files))
+        self._place_N.append(file << LINE_BITS | (self._where.line or 0))
+        self._content_N.append(int.from_bytes(content[:8], "little"))
+
+    def split(self, name: str, file: str) -> None:
+        """The data has a split `name`, read from `file`; it may yet prove empty."""
+        self.splits.setdefault(name, [])
+        self._split_files.setdefault(name, file)
+
+    def question(self, split: str, question: Question, group: str | None = None) -> None:
+        """One question of `split`.
+
+        Raises:
+            BadRow: an empty question or answer, or text that is no Unicode.
+        """
+        check_text("question", question.question)
+        if not question.question.strip():
+            raise BadRow("'question' is empty")
+        for name in ("answers", *REFERENCES):
+            values = getattr(question, name)
+            for value in values:
+                check_text(name, value)
+                if not value.strip():
+                    raise BadRow(f"{name!r} holds an empty string")
+        for turn in question.history:
+            check_text("history", turn.content)
+        for value in question.relevance or ():
+            check_text("relevance", value)
+        check_text("id", question.id)
+        check_text("group", group or "")
+        both = set(question.positive_ids) & set(question.negative_ids)
+        if both:
+            raise BadRow(f"{sorted(both)[0]!r} is in positive_ids and in negative_ids")
+        question = dataclasses.replace(
+            question,
+            positive_ids=_once(question.positive_ids),
+            negative_ids=_once(question.negative_ids),
+            candidate_ids=_once(question.candidate_ids),
+        )
+        self.splits.setdefault(split, []).append(Asked(question, self._where, group))
+
+    # -- the whole --
+
+    def finish(self) -> PassageStore:
+        """Close the corpus and check what only the whole can show: doubled ids, missing passages, empty splits.
+
+        Raises:
+            RequestError: as `problem`; or no passage at all, whether problems are collected or not.
+        """
+        self._writer.close()
+        store = PassageStore(self.folder)
+        self._places, contents_N = self._place_N.values(), self._content_N.values()
+        twice = store.repeated_rows()
+        for first, later in twice:
+            self.problem(
+                self.passage_place(later),
+                f"passage id {store[later].id!r} is used by {self.passage_place(first)} already",
+                "duplicate passage id",
+            )
+        if twice:
+            kept = np.setdiff1d(np.arange(len(store)), [later for _, later in twice])
+            store = self._only(kept, store)
+            self._places, contents_N = self._places[kept], contents_N[kept]
+        if not len(store):
+            raise RequestError(self._nothing())
+        self._check_questions(store)
+        self.notes += [self._sentence(what) for what in self._remarks]
+        same = repeats(contents_N, self.folder)
+        for column in (self._place_N, self._content_N):
+            column.remove()
+        if same:
+            self.notes.append(f"{same} passages have the title and text of another passage under another id")
+        return store
+
+    def passage_place(self, row: int) -> Where:
+        """Where the passage of `row` was read."""
+        place = int(self._places[row])
+        return Where(list(self._files)[place >> LINE_BITS], place % (1 << LINE_BITS) or None)
+
+    def _nothing(self) -> str:
+        first = f"; the first problem: {self.problems[0]}" if self.problems else ""
+        first = first or "".join(f"; {self._sentence(what)}" for what in self._remarks)
+        return f"there is not one usable passage in the data{first}"
+
+    def _only(self, kept: np.ndarray, store: PassageStore) -> PassageStore:
+        """The store written again with the rows `kept`."""
+        again = self.folder / "again"
+        again.mkdir()
+        writer = PassageWriter(again)
+        for row in kept:
+            writer.add(store[row])
+        writer.close()
+        # The old files stay open, under no name, as long as `store` does.
+        for path in again.iterdir():
+            path.replace(self.folder / path.name)
+        again.rmdir()
+        return PassageStore(self.folder)
+
+    def _check_questions(self, store: PassageStore) -> None:
+        for name, asked in self.splits.items():
+            kept: dict[str, Asked] = {}
+            for one in asked:
+                first = kept.get(one.question.id)
+                if first is not None:
+                    self.problem(one.where, f"question id {one.question.id!r} is used by {first.where} already")
+                    continue
+                found = self._with_passages(one, store)
+                if found is not None:
+                    kept[one.question.id] = found
+            self.splits[name] = list(kept.values())
+            if not kept:
+                file = self._split_files.get(name, name)
+                why = "".join(f"; {self._sentence(what)}" for what in self._remarks)
+                self.problem(Where(file), f"the {name} split has no questions{why}", "empty split")
+        for name in [name for name, asked in self.splits.items() if not asked]:
+            del self.splits[name]
+
+    def _with_passages(self, one: Asked, store: PassageStore) -> Asked | None:
+        """The question with references to passages that exist; None where no gold one is left."""
+        changed: dict[str, Any] = {}
+        for name in REFERENCES:
+            ids = getattr(one.question, name)
+            missing = store.missing(ids)
+            if missing:
+                kind = "gold passage missing" if name == "positive_ids" else "listed passage missing"
+                self.problem(one.where, f"{name} has {missing[0]!r}, and no passage has that id", kind)
+                changed[name] = tuple(value for value in ids if value not in set(missing))
+        if "positive_ids" in changed and not changed["positive_ids"]:
+            return None
+        if not changed:
+            return one
+        return Asked(dataclasses.replace(one.question, **changed), one.where, one.group)
+
+    def _sentence(self, what: str) -> str:
+        count, where = self._remarks[what], self._first_remarks[what]
+        return f"{what} ({where})" if count == 1 else f"{what} ({count} times, first {where})"
+
+
+def _once(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,49 @@
+"""Which formats there are, and how one plugs in.
+
+A format is a module with three things, found through `FORMATS`; a new one is such a module, a line
+here, and a YAML in `conf/data/`:
+
+    class XConfig(DataConfig)                       its keys
+    fingerprint(config) -> str                      changes whenever what it reads changes
+    read(config, intake: Intake) -> None            hands every passage and question to the intake
+
+`read` says what is wrong with a row by `intake.problem(where, reason)`, or by raising `BadRow` inside
+`with intake.row(where):`, and goes on; whether that ends the request is the intake's business.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.errors import RequestError, did_you_mean
+
+FORMATS = {
+    "beir": "rag_experiments.data.formats.beir:BeirConfig",
+    "documents": "rag_experiments.data.formats.documents:DocumentsConfig",
+    "dpr": "rag_experiments.data.formats.dpr:DprConfig",
+    "hub": "rag_experiments.data.formats.hub:HubConfig",
+    "jsonl": "rag_experiments.data.formats.jsonl:JsonlConfig",
+    "keyvalue": "rag_experiments.data.formats.keyvalue:KeyvalueConfig",
+    "localrqa": "rag_experiments.data.formats.localrqa:LocalrqaConfig",
+    "pydocs": "rag_experiments.data.formats.pydocs:PydocsConfig",
+    "tevatron": "rag_experiments.data.formats.tevatron:TevatronConfig",
+}
+
+
+def config_class(name: str) -> type[DataConfig]:
+    """The dataclass of a format's configuration keys. Raises `RequestError` for an unknown format."""
+    module, _, cls = _entry(name).partition(":")
+    return getattr(importlib.import_module(module), cls)
+
+
+def reader(name: str) -> ModuleType:
+    """A format's module, with `fingerprint` and `read`. Raises `RequestError` for an unknown format."""
+    return importlib.import_module(_entry(name).partition(":")[0])
+
+
+def _entry(name: str) -> str:
+    if name not in FORMATS:
+        raise RequestError(f"data.format={name!r} is unknown{did_you_mean(name, FORMATS)}")
+    return FORMATS[name]

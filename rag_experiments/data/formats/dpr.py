@@ -1,0 +1,127 @@
+"""`data=dpr`: question files of DPR and of Fusion-in-Decoder, JSON lists or JSON lines, gzipped or not.
+
+    DPR   {"question", "answers", "positive_ctxs": [..], "hard_negative_ctxs"?: [..], "negative_ctxs"?: [..]}
+    FiD   {"question", "answers" (or "target"), "ctxs": [{"title", "text", "score"?, "isgold"?, "hasanswer"?}]}
+
+`data.path` is one such file, or a folder in which files are splits by their names (`nq-train.json`,
+`dev.jsonl.gz`). A passage is {"title", "text", "passage_id" or "psg_id" or "id"}; without an id it gets one
+made of its content. The corpus is what the lines hold, or `data.passages`: DPR's TSV (id, text, title).
+
+Of `ctxs`, all become the question's candidates in their order; gold are those marked `isgold`, or, where
+no line has that mark, those marked `hasanswer`, or listed in `positive_ctxs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.formats.contexts import entries, take_in
+from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.lines import data_path
+from rag_experiments.data.formats.tables import all_rows, find_files, rows
+from rag_experiments.data.records import Question
+from rag_experiments.data.row_fields import BadRow, id_of, keys_of, shown, text_of, turns_of
+
+
+@dataclass(kw_only=True)
+class DprConfig(DataConfig):
+    """`data.path` is a file, or a folder with a file a split."""
+
+    format: str = "dpr"
+    files: dict[str, str | None] = field(default_factory=dict)
+    """Split to file name, where names do not say it; null leaves a split out."""
+    passages: str | None = None
+    """A TSV (or CSV, JSONL, Parquet) with id, text and title: the whole corpus."""
+    gold: Literal["auto", "isgold", "hasanswer", "first", "none"] = "auto"
+    """Which of `ctxs` are gold; `first`: the best ranked one."""
+    easy_negatives: bool = False
+    """`negative_ctxs` as hard negatives too."""
+
+
+def fingerprint(config: DprConfig) -> str:
+    """A hash of the files. Raises `RequestError` where there is none."""
+    passages, files = _files(config)
+    return files_fingerprint([*([passages] if passages else []), *(path for paths in files.values() for path in paths)])
+
+
+def read(config: DprConfig, intake: Intake) -> None:
+    """Hand every passage and question to `intake`."""
+    passages, files = _files(config)
+    if passages is not None:
+        for where, row in rows(passages, intake):
+            with intake.row(where):
+                intake.passage(
+                    id_of(row, "id"), text_of(row, "text", required=False), text_of(row, "title", required=False)
+                )
+    for split, paths in files.items():
+        intake.split(split, str(paths[0]))
+        for number, (where, row) in enumerate(all_rows(paths, intake), 1):
+            with intake.row(where):
+                question = _question(config, intake, row, f"{split}-{number}", store=passages is None)
+                intake.question(split, question)
+
+
+def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: str, store: bool) -> Question:
+    positives = [take_in(intake, "positive_ctxs", c, store=store) for c in entries(row, "positive_ctxs")]
+    fields = ("hard_negative_ctxs", "negative_ctxs") if config.easy_negatives else ("hard_negative_ctxs",)
+    negatives = [take_in(intake, field, context, store=store) for field in fields for context in entries(row, field)]
+    if store and not {"positive_ctxs", "ctxs"} & row.keys():
+        raise BadRow(f"there is no 'positive_ctxs' and no 'ctxs', and no data.passages to search{keys_of(row)}")
+    contexts = entries(row, "ctxs")
+    candidates = [take_in(intake, "ctxs", context, store=store) for context in contexts]
+    positives += [candidates[index] for index in _gold(contexts, config.gold, bool(positives))]
+    kept = tuple(value for value in negatives if value not in positives)
+    if len(kept) < len(negatives):
+        intake.remark("a gold passage is listed as a hard negative too, and is not used as one")
+    return Question(
+        id=id_of(row, "id") or id_of(row, "question_id") or name,
+        question=text_of(row, "question"),
+        answers=_answers(row),
+        positive_ids=tuple(positives),
+        negative_ids=kept,
+        history=turns_of(row),
+        candidate_ids=tuple(candidates),
+    )
+
+
+def _gold(contexts: list[Any], rule: str, listed: bool) -> list[int]:
+    """Which entries of `ctxs` are gold by `data.gold`."""
+    if rule == "none" or (rule == "auto" and listed):
+        return []
+    if rule == "first":
+        return [0] if contexts else []
+    marked = {
+        mark: [i for i, context in enumerate(contexts) if isinstance(context, dict) and context.get(mark) is True]
+        for mark in ("isgold", "hasanswer")
+    }
+    if rule != "auto":
+        return marked[rule]
+    judged = any(isinstance(context, dict) and "isgold" in context for context in contexts)
+    return marked["isgold"] if judged else marked["hasanswer"]
+
+
+def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
+    value = row.get("answers", row.get("answer", row.get("target")))
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise BadRow(f"'answers' must be a list of strings, and is {shown(value)}")
+    return tuple(entry for entry in value if entry.strip())
+
+
+def _files(config: DprConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:
+    root = data_path(config.path, config.format)
+    folder = root if root.is_dir() else root.parent
+    files = find_files(root, config.files)
+    passages = folder / Path(config.passages).expanduser() if config.passages else None
+    if passages is not None and not passages.is_file():
+        raise RequestError(f"data.passages={config.passages}: there is no such file in {folder}")
+    return passages, files

@@ -1,0 +1,277 @@
+"""`data=hub`: any data set of the Hugging Face hub, or a local file or folder, by a mapping of columns.
+
+Local: .jsonl, .json, .csv, .tsv, .parquet (each also .gz), or a folder of them, files being splits by
+their names, or a folder that `save_to_disk` wrote, or a download of a data set's repository (files in
+`data/` or in the configuration's folder). On the hub: `data.path=squad`, `data.name` the configuration,
+`data.revision` the commit. No loading script is ever run.
+
+    data.columns.question=query data.columns.context=paragraph data.columns.answers=answers.text
+
+`data.preset=squad` is the mapping for SQuAD and what looks like it, nested JSON included. Contexts become
+the corpus, each once; longer ones are cut into passages of `data.passage_words` words, and the gold
+passage is the one in which an answer begins. Where splits are missing, articles stay whole.
+`data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rag_experiments.config.schema import DataConfig, PositiveInt
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import SPLITS, Intake
+from rag_experiments.data.formats import hotpot, squad
+from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
+from rag_experiments.data.records import Where
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of, turns_of
+
+
+@dataclass(kw_only=True)
+class HubColumns:
+    """What the columns are called; a dot reaches inside (`answers.text`); null: there is none."""
+
+    question: str = "question"
+    id: str | None = "id"
+    answers: str | None = "answers"
+    """A string, a list of strings, or SQuAD's {"text": [..], "answer_start": [..]}."""
+    context: str | None = "context"
+    """A string or a list of strings: what the answer is found in."""
+    title: str | None = "title"
+    negatives: str | None = None
+    history: str | None = None
+    group: str | None = None
+    """What must stay on one side of a split; null: the title, where there is one, else the context."""
+
+
+@dataclass(kw_only=True)
+class HubConfig(DataConfig):
+    """`data.path` is a hub name, a file or a folder."""
+
+    format: str = "hub"
+    name: str | None = None
+    """The data set's configuration on the hub."""
+    revision: str | None = None
+    preset: Literal["columns", "squad", "hotpot"] = "columns"
+    """`squad`, `hotpot`: those data sets' own shapes, nested JSON included."""
+    columns: HubColumns = field(default_factory=HubColumns)
+    files: dict[str, str | None] = field(default_factory=dict)
+    """Split to file name in a local folder, or to the name of a split on the hub."""
+    passage_words: Annotated[PositiveInt, Field(ge=10)] | None = 180
+    """Longer contexts are cut into passages of so many words; null: never."""
+    passage_overlap: Annotated[int, Field(ge=0)] = 0
+    split_by: Literal["article", "passage"] = "article"
+    """What stays whole in a split that is made: an article (title, group), or only what shares a passage."""
+
+    def __post_init__(self) -> None:
+        if self.columns.context is None and self.preset != "hotpot":
+            raise ValueError("columns.context is null, and contexts are the corpus: name the column that holds them")
+        if self.passage_words is not None and self.passage_overlap >= self.passage_words:
+            raise ValueError(
+                f"passage_overlap ({self.passage_overlap}) must be smaller than passage_words ({self.passage_words})"
+            )
+
+
+def fingerprint(config: HubConfig) -> str:
+    """A hash of the files, or the hub's own of the data set. Raises `RequestError` where there is none."""
+    local = _local(config)
+    if local:
+        return files_fingerprint(path for paths in local.values() for path in paths)
+    return repr({split: table._fingerprint for split, table in _tables(config).items()})
+
+
+def read(config: HubConfig, intake: Intake) -> None:
+    """Hand every context and question to `intake`."""
+    cutter = squad.Cutter(intake, config.passage_words, config.passage_overlap)
+    local = _local(config)
+    for split, paths in local.items():
+        intake.split(split, str(paths[0]))
+        _read_rows(config, split, _file_rows(config, split, paths, cutter), cutter)
+    if not local:
+        for split, table in _tables(config).items():
+            intake.split(split, f"{config.path}, {split}")
+            _read_rows(config, split, _table_rows(config, split, table), cutter)
+
+
+def _file_rows(
+    config: HubConfig, split: str, paths: tuple[Path, ...], cutter: squad.Cutter
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of a split's files; SQuAD's nested files are read here, and have none."""
+    for path in paths:
+        if config.preset != "squad" or kind_of(path) != ".json":
+            yield from rows(path, cutter.intake)
+            continue
+        value = read_json(path, cutter.intake)
+        if isinstance(value, dict):
+            squad.read_nested(value, str(path), split, cutter, whole=config.split_by == "article")
+        else:
+            yield from json_rows(value, path, cutter.intake)
+
+
+def _read_rows(
+    config: HubConfig, split: str, source: Iterator[tuple[Where, dict[str, Any]]], cutter: squad.Cutter
+) -> None:
+    for number, (where, row) in enumerate(source, 1):
+        with cutter.intake.row(where):
+            if config.preset == "hotpot":
+                hotpot.take_row(row, f"{split}-{number}", split, cutter.intake)
+            else:
+                _take_row(config, row, f"{split}-{number}", split, cutter)
+
+
+def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
+    names = config.columns
+    values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
+    title = values["title"] if isinstance(values["title"], str) else ""
+    contexts = _texts(_listed(_reach(row, names.context)), names.context)
+    group = (
+        str(values["group"])
+        if values["group"] is not None
+        else title or (content_id(contexts[0]) if contexts else None)
+    )
+    unwanted = _texts(_listed(_reach(row, names.negatives)), names.negatives)
+    negatives = [cutter.passages(text, "")[0].id for text in unwanted]
+    for name in (names.question, names.context):
+        if name is not None and not _has(row, name):
+            hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
+            raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
+    answers = squad.answers_of(_listed(_reach(row, names.answers)), names.answers or "answers")
+    if config.preset == "squad" and not answers:
+        cutter.unanswered()
+        return
+    cutter.question(
+        split,
+        question=text_of({names.question: _reach(row, names.question)}, names.question),
+        id=(id_of({"id": _reach(row, names.id)}, "id") if names.id else "") or default,
+        answers=answers,
+        contexts=contexts,
+        title=title,
+        negatives=negatives,
+        history=turns_of({"history": _reach(row, names.history)}) if names.history else (),
+        group=group if config.split_by == "article" else None,
+    )
+
+
+_MISSING = object()
+
+
+def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
+    """The value of a column, inside others where the name has dots."""
+    if name is None or name in row:
+        return default if name is None else row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return default
+        value = value[part]
+    return value
+
+
+def _has(row: Mapping[str, Any], name: str) -> bool:
+    """Whether there is such a column; what it holds may be null."""
+    return _reach(row, name, _MISSING) is not _MISSING
+
+
+def _listed(value: Any) -> Any:
+    """A list of strings, or SQuAD's answers, that stand in a cell as text (JSON, or what Python prints)."""
+    text = value.strip() if isinstance(value, str) else ""
+    if text[:1] + text[-1:] not in ("[]", "{}"):
+        return value
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        try:
+            found = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return value
+    strings = found.get("text") if isinstance(found, dict) else found
+    return found if isinstance(strings, list) and all(isinstance(entry, str) for entry in strings) else value
+
+
+def _texts(value: Any, name: str | None) -> list[str]:
+    if value is None:
+        return []
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
+        raise BadRow(f"{name!r} must be a string or a list of strings, and is {shown(value)}")
+    return [entry for entry in values if entry.strip()]
+
+
+# -- where the rows are -----------------------------------------------------------------------------
+
+
+def _local(config: HubConfig) -> dict[str, tuple[Path, ...]]:
+    """Split to files, where `data.path` is on this disk; empty where it is a name on the hub, or `save_to_disk`'s.
+
+    Raises:
+        RequestError: no path, or a folder without files that could be splits.
+    """
+    if not config.path:
+        raise RequestError("data=hub needs data.path=…: a name on the Hugging Face hub, a file or a folder")
+    unknown = set(config.files) - set(SPLITS)
+    if unknown:
+        raise RequestError(f"data.files.{sorted(unknown)[0]} is no split: train, dev and test are")
+    path = Path(config.path).expanduser()
+    if path.is_file():
+        return find_files(path, config.files)
+    if not path.is_dir() or _on_disk(path):
+        return {}
+    # A repository of the hub that was downloaded as it is has its files a folder deeper.
+    inside = [path, *(path / name for name in (config.name, "data") if name and (path / name).is_dir())]
+    return next((found for folder in inside if (found := split_files(folder, config.files))), {}) or find_files(
+        path, config.files
+    )
+
+
+def _on_disk(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+
+
+def _tables(config: HubConfig) -> dict[str, Any]:
+    """Split to a `datasets.Dataset`.
+
+    Raises:
+        RequestError: there is no such data set here or on the hub, or it has no train split.
+    """
+    import datasets
+
+    assert config.path is not None
+    path = Path(config.path).expanduser()
+    named_as_file = config.path.startswith((".", "/", "~")) or config.path.count("/") > 1 or kind_of(path) in SUFFIXES
+    if not path.exists() and named_as_file:
+        raise RequestError(f"data.path={config.path}: there is no such file or folder")
+    try:
+        loaded = (
+            datasets.load_from_disk(str(path))
+            if path.is_dir()
+            else datasets.load_dataset(config.path, config.name, revision=config.revision)
+        )
+    except Exception as error:  # the library raises a dozen kinds, the network some more
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(
+            f"data.path={config.path}: no file or folder of that name, and not loaded from the hub: {reason}"
+        ) from error
+    tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+    chosen = {}
+    for split, names in {"train": ["train"], "dev": ["validation", "dev"], "test": ["test"]}.items():
+        wanted = [config.files[split]] if split in config.files else names
+        found = next((name for name in wanted if name in tables), None)
+        if found:
+            chosen[split] = tables[found]
+        elif config.files.get(split):
+            raise RequestError(f"data.files.{split}={config.files[split]}: the splits are {', '.join(tables)}")
+    if not chosen:
+        raise RequestError(f"data.path={config.path} has the splits {', '.join(tables)}; say data.files.train=…")
+    return chosen
+
+
+def _table_rows(config: HubConfig, split: str, table: Any) -> Iterator[tuple[Where, dict[str, Any]]]:
+    for number, row in enumerate(table, 1):
+        yield Where(f"{config.path}, {split}[{number}]"), row

@@ -1,0 +1,166 @@
+"""Text files as people really have them: gzip or not, byte-order mark or not, either line end.
+
+Everything that can be wrong with a line is told to the intake with its file and number; nothing is
+unpickled, ever.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from io import BufferedIOBase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Where
+
+if TYPE_CHECKING:
+    from rag_experiments.config.schema import DataConfig
+    from rag_experiments.data.builder import Intake
+
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".pt", ".pth")
+_PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+_GZIP_START = b"\x1f\x8b"
+
+
+_SPREAD = {
+    "{": "; an object spread over several lines must stand on one",
+    "[": "; a file that is one JSON list must be written one object a line, without the brackets",
+}
+
+
+def data_path(path: str | None, data_format: str, *, folder: bool | None = None) -> Path:
+    """`data.path` as a path that exists; `folder`: whether it must be one, None where either is right.
+
+    Raises:
+        RequestError: it is not set, not there, or the wrong kind of thing.
+    """
+    if not path:
+        raise RequestError(f"data={data_format} needs data.path=…: where the data is")
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise RequestError(f"data.path={path}: there is no such file or folder")
+    if folder is True and not found.is_dir():
+        refuse_pickle(found)
+        raise RequestError(f"data.path={path} is a file, but data={data_format} wants the folder it is in")
+    if folder is False and not found.is_file():
+        raise RequestError(f"data.path={path} is a folder, but data={data_format} wants a file")
+    return found
+
+
+def refuse_path(config: DataConfig) -> None:
+    """Raise `ValueError` where a format that reads no files is given some: `data=` was forgotten."""
+    if config.path:
+        raise ValueError(
+            f"path={config.path} is given, but data={config.format} reads no files: say data=jsonl, localrqa, beir, "
+            "dpr, tevatron, hub or documents as well"
+        )
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise `RequestError` for a pickled file: loading one runs whatever code its writer put in it."""
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start == _GZIP_START:
+        try:
+            with gzip.open(path) as inner:
+                start = inner.read(2)
+        except (OSError, EOFError, zlib.error):
+            return  # said with a line number when it is read
+    if start in _PICKLE_STARTS or path.suffix.lower() in PICKLE_SUFFIXES:
+        raise RequestError(
+            f"{path} is a pickle, and no pickle is loaded here, since loading one runs whatever code is in it; in the "
+            "program that wrote it, write the documents as JSON Lines instead, one object a line: "
+            '{"id": …, "title": …, "text": …}'
+        )
+
+
+def pickle_note(folder: Path) -> str:
+    """A clause about a pickle in `folder`, for the error that what is wanted is not there; empty without one."""
+    found = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
+    if found is None:
+        return ""
+    return (
+        f"; {found.name} is a pickle, and none is loaded here: in the program that wrote it, write its documents as "
+        'JSON Lines, one {"id": …, "title": …, "text": …} a line'
+    )
+
+
+def open_bytes(path: Path) -> BufferedIOBase:
+    """`path` for reading, unpacked where its first bytes (not its name) say gzip.
+
+    Raises:
+        RequestError: a pickle, or a file that cannot be opened.
+    """
+    try:
+        refuse_pickle(path)
+        with open(path, "rb") as file:
+            packed = file.read(2) == _GZIP_START
+        return gzip.open(path, "rb") if packed else open(path, "rb")
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Iterator[tuple[Where, str]]:
+    """Every line (blank ones on request), decoded, without its line end and without a byte-order mark."""
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, raw in enumerate(file, 1):
+                where = Where(str(path), number)
+                if number == 1:
+                    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                        intake.problem(where, "the file is UTF-16; save it as UTF-8")
+                        return
+                    raw = raw.removeprefix(b"\xef\xbb\xbf")
+                try:
+                    line = raw.decode("utf-8").rstrip("\r\n")
+                except UnicodeDecodeError as error:
+                    intake.problem(where, f"not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1})")
+                    continue
+                if keep_blank or line.strip():
+                    yield where, line
+    except (OSError, EOFError, zlib.error) as error:
+        intake.problem(Where(str(path), number + 1), f"the file is cut short or damaged ({error})")
+
+
+def json_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Every line as a JSON object; what is not one is a problem of its line."""
+    for where, line in text_lines(path, intake):
+        value = parse_json(line, where, intake)
+        if isinstance(value, dict):
+            yield where, value
+        elif value is not None:
+            hint = ""
+            if isinstance(value, list) and where.line == 1:
+                hint = "; a file that is one JSON list must be written one object a line"
+            intake.problem(where, f"a JSON object is wanted, and this is {_json_kind(value)}{hint}")
+
+
+def parse_json(text: str, where: Where, intake: Intake) -> Any:
+    """The JSON value of `text`, or None after telling the intake why there is none."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except json.JSONDecodeError as error:
+        at = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
+        hint = _SPREAD.get(text.strip(), "")
+        intake.problem(where, f"not valid JSON: {error.msg} ({at}){hint}")
+    except (ValueError, RecursionError) as error:  # absurdly long numbers, absurd nesting
+        intake.problem(where, f"not valid JSON: {str(error).splitlines()[0]}")
+    else:
+        if value is None:
+            intake.problem(where, "a JSON object is wanted, and this is null")
+        return value
+    return None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json_kind(value: Any) -> str:
+    kinds = {list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+    return kinds.get(type(value), type(value).__name__)

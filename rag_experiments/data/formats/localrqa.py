@@ -1,0 +1,156 @@
+"""`data=localrqa`: the files of the LocalRQA toolkit.
+
+    train_w_q.jsonl      {"questions": [..], "gold_docs": [..], "hard_neg_docs"?: [..], "chat_history"?: [..]}
+    train_w_qa.jsonl     {"question", "gold_answer", "gold_docs", "hard_neg_docs"?, "chat_history"?}
+
+and the same for eval (our dev) and test; a document is {"page_content", "metadata"}. Where both files of a
+split ask one question about one passage, the one with the answer is kept. The corpus is `data.documents`,
+a JSONL of documents, or else what the lines hold. A document's id is made of its content.
+
+An `eval` file can be trained on: `data.splits.train=eval data.splits.dev=null` (dev is then cut from it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import SPLITS, Intake
+from rag_experiments.data.formats.contexts import entries, take_in
+from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
+from rag_experiments.data.queries import question_key
+from rag_experiments.data.records import Question, Turn
+from rag_experiments.data.row_fields import BadRow, content_id, shown, text_of, texts_of
+
+_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "system": "system"}
+
+
+@dataclass(kw_only=True)
+class LocalrqaConfig(DataConfig):
+    """`data.path` is the folder."""
+
+    format: str = "localrqa"
+    splits: dict[str, str | None] = field(default_factory=lambda: {"train": "train", "dev": "eval", "test": "test"})
+    """Our split to the beginning of its files' names; null: none."""
+    documents: str | None = None
+    """A JSONL of documents in the folder (or an absolute path): the whole corpus."""
+    title: str | None = "title"
+    """The key of `metadata` that is a passage's title, where a document has it."""
+
+
+def fingerprint(config: LocalrqaConfig) -> str:
+    """A hash of the files. Raises `RequestError` where there is none."""
+    documents, files = _files(config)
+    paths = [path for pair in files.values() for path in pair]
+    return files_fingerprint([*([documents] if documents else []), *paths])
+
+
+def read(config: LocalrqaConfig, intake: Intake) -> None:
+    """Hand every document and question to `intake`."""
+    documents, files = _files(config)
+    if documents is not None:
+        for where, row in json_lines(documents, intake):
+            with intake.row(where):
+                _document(config, intake, "the document", row, True)
+    for split, paths in files.items():
+        intake.split(split, str(paths[0]))
+        seen: set[tuple[str, tuple[str, ...]]] = set()
+        for path in paths:
+            for where, row in json_lines(path, intake):
+                with intake.row(where):
+                    for question in _questions(config, intake, row, f"{split}-{_kind(path)}-{where.line}", documents):
+                        key = (question_key(question), question.positive_ids)
+                        if key in seen:
+                            intake.remark("a question stands in several lines, and is kept once (with its answer)")
+                            continue
+                        seen.add(key)
+                        intake.question(split, question)
+
+
+def _questions(
+    config: LocalrqaConfig, intake: Intake, row: dict[str, Any], name: str, documents: Path | None
+) -> Iterator[Question]:
+    store = documents is None
+    texts = texts_of(row, "questions", example='["a question"]') or (text_of(row, "question"),)
+    gold = tuple(_document(config, intake, "gold_docs", entry, store) for entry in entries(row, "gold_docs"))
+    if not gold:
+        raise BadRow("there is no 'gold_docs', or it is empty")
+    listed = [_document(config, intake, "hard_neg_docs", entry, store) for entry in entries(row, "hard_neg_docs")]
+    negatives = tuple(value for value in listed if value not in gold)
+    if len(negatives) < len(listed):
+        intake.remark("a gold document is listed as a hard negative too, and is not used as one")
+    answer = text_of(row, "gold_answer", required=False)
+    history = tuple(_turns(row))
+    for number, text in enumerate(texts, 1):
+        yield Question(
+            id=name if len(texts) == 1 else f"{name}-{number}",
+            question=text,
+            answers=(answer,) if answer.strip() else (),
+            positive_ids=gold,
+            negative_ids=negatives,
+            history=history,
+        )
+
+
+def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, store: bool) -> str:
+    if not isinstance(document, dict):
+        raise BadRow(f"{name!r} must hold documents, and one is {shown(document)}")
+    metadata = document.get("metadata")
+    title = metadata.get(config.title) if isinstance(metadata, dict) and config.title else None
+    title = title if isinstance(title, str) else ""
+    try:
+        text = text_of(document, "page_content")
+    except BadRow as error:
+        raise BadRow(f"in {name!r}: {error}") from None
+    # Source and number are left out of the id: the same chunk comes with other metadata in other lines.
+    context = {"id": content_id(text, title), "text": text, "title": title}
+    return take_in(intake, name, context, ids=("id",), store=store)
+
+
+def _turns(row: dict[str, Any]) -> Iterator[Turn]:
+    """Turns as objects with a role, as question-answer pairs, or as strings, the user's first."""
+    for number, turn in enumerate(entries(row, "chat_history")):
+        if isinstance(turn, str):
+            yield Turn("user" if number % 2 == 0 else "assistant", turn)
+        elif isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn):
+            yield Turn("user", turn[0])
+            yield Turn("assistant", turn[1])
+        elif isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") in _ROLES:
+            yield Turn(_ROLES[turn["role"]], turn["content"])
+        else:
+            raise BadRow(f"'chat_history' holds {shown(turn)}, which is no turn of a conversation")
+
+
+def _kind(path: Path) -> str:
+    return "qa" if "_w_qa." in path.name else "q"
+
+
+def _files(config: LocalrqaConfig) -> tuple[Path | None, dict[str, list[Path]]]:
+    folder = data_path(config.path, config.format, folder=True)
+    unknown = set(config.splits) - set(SPLITS)
+    if unknown:
+        raise RequestError(f"data.splits.{sorted(unknown)[0]} is no split: train, dev and test are")
+    files: dict[str, list[Path]] = {}
+    usual = LocalrqaConfig().splits
+    for split, name in config.splits.items():
+        # The file with answers first: of a question in both, the first is kept.
+        names = [f"{name}_w_{kind}.jsonl{packed}" for kind in ("qa", "q") for packed in ("", ".gz")] if name else []
+        found = [folder / file for file in names if (folder / file).is_file()]
+        if found:
+            files[split] = found
+        elif name and name != usual[split]:
+            raise RequestError(f"data.splits.{split}={name}: there is no {names[2]}, nor {names[0]}, in {folder}")
+    if not files:
+        wanted = ", ".join(f"{name}_w_q.jsonl" for name in config.splits.values() if name)
+        raise RequestError(
+            f"data.path={config.path}: there is none of {wanted}, nor the same with _w_qa{pickle_note(folder)}"
+        )
+    documents = folder / config.documents if config.documents else None
+    if documents is not None and not documents.is_file():
+        raise RequestError(f"data.documents={config.documents}: there is no such file in {folder}")
+    return documents, files

@@ -1,0 +1,203 @@
+"""Questions with the text their answer stands in: SQuAD and what looks like it.
+
+Contexts become passages, each once. An answer's offset decides which passage is gold; one that points
+elsewhere is counted, and the answer's nearest occurrence taken instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.formats.cut import Piece, cut_by_words, find_answer, piece_at
+from rag_experiments.data.records import Question, Turn, Where
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, and the character of its context it begins at, where the data says so."""
+
+    text: str
+    start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A passage and the piece of its context that it is."""
+
+    id: str
+    piece: Piece
+
+
+@dataclass
+class Cutter:
+    """Contexts into passages, questions onto the passages their answers begin in."""
+
+    intake: Intake
+    words: int | None
+    overlap: int = 0
+    _known: dict[str, list[Cut]] = field(default_factory=dict)
+
+    def passages(self, context: str, title: str, name: str = "") -> list[Cut]:
+        """The passages of a context, handed to the intake the first time. Raises `BadRow` for an empty one."""
+        key = content_id(context, title)
+        if key not in self._known:
+            pieces = (
+                cut_by_words(context, self.words, self.overlap) if self.words else [Piece(context, 0, len(context))]
+            )
+            if not pieces:
+                raise BadRow("the context is empty")
+            base = name or key
+            ids = [base if len(pieces) == 1 and not name else f"{base}#{number}" for number in range(len(pieces))]
+            for passage_id, piece in zip(ids, pieces, strict=True):
+                self.intake.passage(passage_id, piece.text, title, repeatable=True)
+            self._known[key] = [Cut(*pair) for pair in zip(ids, pieces, strict=True)]
+        return self._known[key]
+
+    def question(
+        self,
+        split: str,
+        *,
+        question: str,
+        id: str,
+        answers: Sequence[Answer],
+        contexts: Sequence[str],
+        title: str = "",
+        name: str = "",
+        negatives: Sequence[str] = (),
+        history: tuple[Turn, ...] = (),
+        group: str | None = None,
+    ) -> None:
+        """Hand one question in. One whose context is cut and does not hold its answer is left out, with a remark."""
+        golds: list[str] = []
+        lost = False
+        for context in contexts:
+            cuts = self.passages(context, title, name if len(contexts) == 1 else "")
+            found = self._golds(context, cuts, answers)
+            lost = lost or not found
+            golds += found
+        if lost and not golds:
+            self.intake.remark(
+                "a question's answer is not in its context, so no passage is gold: left out"
+                if answers
+                else "a question without an answer has a context that is cut, so no passage is known to be gold: left "
+                "out (data.passage_words=null leaves contexts whole)"
+            )
+            return
+        gold = tuple(dict.fromkeys(golds))
+        self.intake.question(
+            split,
+            Question(
+                id=id,
+                question=question,
+                answers=tuple(dict.fromkeys(answer.text.strip() for answer in answers if answer.text.strip())),
+                positive_ids=gold,
+                negative_ids=tuple(value for value in negatives if value not in gold),
+                history=history,
+            ),
+            group,
+        )
+
+    def unanswered(self) -> None:
+        """A question that its context does not answer (SQuAD 2's `is_impossible`) is not handed in; that is said."""
+        self.intake.remark("a question has no answer in its context, and is left out")
+
+    def _golds(self, context: str, cuts: list[Cut], answers: Sequence[Answer]) -> list[str]:
+        if len(cuts) == 1:
+            for answer in answers:
+                self._place(context, answer)
+            return [cuts[0].id]
+        places = [self._place(context, answer) for answer in answers]
+        pieces = [cut.piece for cut in cuts]
+        return [cuts[piece_at(pieces, place)].id for place in places if place is not None]
+
+    def _place(self, context: str, answer: Answer) -> int | None:
+        place, right = find_answer(context, answer.text, answer.start)
+        if right and answer.start is not None and not context.startswith(answer.text, answer.start):
+            self.intake.remark("an answer has spaces around it that its context has not: taken without them")
+        if not right and answer.start is not None:
+            self.intake.remark(
+                "an answer's offset does not point at it: its nearest occurrence is taken"
+                if place is not None
+                else "an answer's offset does not point at it, and the answer is nowhere in its context"
+            )
+        return place
+
+
+def answers_of(value: Any, name: str) -> list[Answer]:
+    """Answers in any of the shapes they come in. Raises `BadRow` for another."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [Answer(value)] if value.strip() else []
+    if isinstance(value, dict) and isinstance(value.get("text"), list):
+        starts = value.get("answer_start") or [None] * len(value["text"])
+        if not isinstance(starts, list) or len(starts) != len(value["text"]):
+            raise BadRow(f"{name!r} has {len(value['text'])} texts and not as many offsets")
+        value = [{"text": text, "answer_start": start} for text, start in zip(value["text"], starts, strict=True)]
+    if not isinstance(value, list):
+        raise BadRow(f"{name!r} must be a string, a list, or SQuAD's texts and offsets, and is {shown(value)}")
+    return [answer for entry in value if (answer := _answer(entry, name)).text.strip()]
+
+
+def _answer(entry: Any, name: str) -> Answer:
+    if isinstance(entry, str):
+        return Answer(entry)
+    if isinstance(entry, dict) and isinstance(entry.get("text"), str):
+        start = entry.get("answer_start")
+        if start is not None and type(start) is not int:
+            raise BadRow(f"'answer_start' must be a whole number, and is {shown(start)}")
+        return Answer(entry["text"], start)
+    raise BadRow(f"{name!r} holds {shown(entry)}, which is no answer")
+
+
+def read_nested(value: dict[str, Any], file: str, split: str, cutter: Cutter, whole: bool) -> None:
+    """SQuAD's own file: articles, their paragraphs, their questions. `whole`: articles stay on one side of a split."""
+    articles = value.get("data")
+    if not isinstance(articles, list):
+        cutter.intake.problem(Where(file), "a SQuAD file is an object with a list 'data', and there is none")
+        return
+    for number, article in enumerate(articles):
+        place = f"{file}: data[{number}]"
+        if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
+            cutter.intake.problem(Where(place), "an article is an object with a list 'paragraphs'")
+            continue
+        for inner, paragraph in enumerate(article["paragraphs"]):
+            with cutter.intake.row(Where(f"{place}.paragraphs[{inner}]")):
+                _paragraph(article, paragraph, f"{place}.paragraphs[{inner}]", f"{number}", split, cutter, whole)
+
+
+def _paragraph(
+    article: dict[str, Any], paragraph: Any, place: str, number: str, split: str, cutter: Cutter, whole: bool
+) -> None:
+    if not isinstance(paragraph, dict):
+        raise BadRow(f"a paragraph is an object, and this is {shown(paragraph)}")
+    context = text_of(paragraph, "context")
+    title = text_of(article, "title", required=False)
+    document = id_of(paragraph, "document_id")
+    group = (document or title or f"{split} {number}") if whole else None
+    cutter.passages(context, title, document)
+    questions = paragraph.get("qas")
+    if not isinstance(questions, list):
+        raise BadRow("there is no list 'qas'")
+    for index, entry in enumerate(questions):
+        with cutter.intake.row(Where(f"{place}.qas[{index}]")):
+            if not isinstance(entry, dict):
+                raise BadRow(f"a question is an object, and this is {shown(entry)}")
+            answers = answers_of(entry.get("answers"), "answers")
+            if entry.get("is_impossible") or not answers:
+                cutter.unanswered()
+                continue
+            cutter.question(
+                split,
+                question=text_of(entry, "question"),
+                id=id_of(entry, "id") or f"{split}-{number}-{index}",
+                answers=answers,
+                contexts=[context],
+                title=title,
+                name=document,
+                group=group,
+            )

@@ -1,0 +1,236 @@
+"""Rows out of JSON Lines, JSON, CSV, TSV and Parquet files, gzipped or not, one at a time; which files are splits."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats.lines import json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
+from rag_experiments.data.records import Where
+
+if TYPE_CHECKING:
+    from rag_experiments.data.builder import Intake
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+SPLIT_NAMES = {"train": ("train", "training"), "dev": ("dev", "validation", "valid", "eval"), "test": ("test",)}
+"""What the splits' files are called by those who make data sets; ours is the key."""
+SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
+"""Of a split in several files, as data sets on the Hugging Face hub have them."""
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that says how `path` is read, `.gz` aside."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Every row of `path` as a mapping; what cannot be read is a problem of its line.
+
+    Raises:
+        RequestError: the file is a pickle, or of a kind that is not read here.
+    """
+    kind = kind_of(path)
+    if kind == ".json" or (kind in (".jsonl", ".ndjson") and _is_list(path)):
+        yield from json_rows(read_json(path, intake), path, intake)
+    elif kind in (".jsonl", ".ndjson"):
+        yield from json_lines(path, intake)
+    elif kind in (".csv", ".tsv"):
+        yield from _delimited(path, intake, "," if kind == ".csv" else "\t")
+    elif kind == ".parquet":
+        yield from _parquet(path, intake)
+    else:
+        refuse_pickle(path)
+        raise RequestError(f"{path} is of no kind that is read here: {', '.join(SUFFIXES)} (each also with .gz)")
+
+
+def all_rows(paths: Sequence[Path], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of every file, one file after the other."""
+    for path in paths:
+        yield from rows(path, intake)
+
+
+def find_files(path: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
+    """Split to files: `path` itself is train where it is a file, else what `given` and the names in the folder say.
+
+    Raises:
+        RequestError: as `split_files`; or there is no file, or the train split is given twice.
+    """
+    if not path.is_file():
+        found = split_files(path, given)
+        if not found:
+            raise RequestError(
+                f"data.path={path}: no file there is called train, dev or test ({', '.join(SUFFIXES)}); "
+                f"say which with data.files.train=…{pickle_note(path)}"
+            )
+        return found
+    if given.get("train"):
+        raise RequestError(f"data.path={path} is a file, the train split, and data.files.train names another")
+    return {"train": (path,), **_given(path.parent, given)}
+
+
+def split_files(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
+    """Which files are which split: as `given` says, else by name (`train.jsonl`, `nq-dev.json.gz`, …).
+
+    Several files are one split where they are its shards (`train-00000-of-00002.parquet`), or where `given`
+    has a pattern (`part-*.jsonl`).
+
+    Raises:
+        RequestError: a file that `given` names is not there, or two files could be one split.
+    """
+    found = _given(folder, given)
+    for split, names in SPLIT_NAMES.items():
+        if split in given:
+            continue
+        fitting = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_split(path, names)]
+        if len({SHARD.sub("", path.name) for path in fitting}) > 1:
+            raise RequestError(
+                f"data.path={folder}: {fitting[0].name} and {fitting[-1].name} could both be {split}; "
+                f"say which with data.files.{split}=… (null: there is none)"
+            )
+        if fitting:
+            found[split] = tuple(fitting)
+    return found
+
+
+def _given(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
+    found: dict[str, tuple[Path, ...]] = {}
+    for split, name in given.items():
+        if split not in SPLIT_NAMES:
+            raise RequestError(f"data.files.{split} is no split: train, dev and test are")
+        if not name:
+            continue
+        path = folder / Path(name).expanduser()
+        paths = sorted(path.parent.glob(path.name)) if "*" in path.name or "?" in path.name else [path]
+        if not paths or not all(file.is_file() for file in paths):
+            raise RequestError(f"data.files.{split}={name}: there is no such file in {folder}")
+        found[split] = tuple(paths)
+    return found
+
+
+def _is_split(path: Path, names: tuple[str, ...]) -> bool:
+    stem = path.name.lower().split(".")[0]
+    words = stem.replace("_", "-").split("-")
+    return kind_of(path) in SUFFIXES and any(name in words for name in names)
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a file that is called JSON lines is one JSON list."""
+    try:
+        with open_bytes(path) as file:
+            return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+    except (OSError, EOFError, zlib.error):
+        return False  # said with a line number when it is read
+
+
+def json_rows(value: Any, path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of what `read_json` gave: a list of objects, one object, or lines."""
+    if isinstance(value, Lines):
+        yield from value
+        return
+    if value is None:
+        return
+    for number, row in enumerate(value if isinstance(value, list) else [value], 1):
+        where = Where(f"{path}[{number}]")
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            intake.problem(where, f"a JSON object is wanted, and this is a {type(row).__name__}")
+
+
+class Lines(list[tuple[Where, dict[str, Any]]]):
+    """Rows of a file called .json that is JSON lines in truth."""
+
+
+def read_json(path: Path, intake: Intake) -> Any:
+    """The JSON value of a whole file, `Lines`, or None after telling the intake why there is none."""
+    where = Where(str(path))
+    try:
+        with open_bytes(path) as file:
+            text = file.read().decode("utf-8-sig")
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data" and error.lineno > 1:
+            return Lines(json_lines(path, intake))
+        intake.problem(Where(str(path), error.lineno), f"not valid JSON: {error.msg} (column {error.colno})")
+    except UnicodeDecodeError as error:
+        intake.problem(where, f"not UTF-8 (byte {error.start})")
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
+        intake.problem(where, f"cannot be read: {str(error).splitlines()[0]}")
+    else:
+        if isinstance(value, dict | list):
+            return value
+        intake.problem(where, f"a JSON object or list is wanted, and this is a {type(value).__name__}")
+    return None
+
+
+def _delimited(path: Path, intake: Intake, delimiter: str) -> Iterator[tuple[Where, dict[str, Any]]]:
+    # A field may be a whole document; the default limit is 128 KiB.
+    csv.field_size_limit(1 << 30)
+    taken: list[Where] = []
+    """The lines of the row being read: a quoted cell may go over several."""
+
+    def lines() -> Iterator[str]:
+        for where, line in text_lines(path, intake, keep_blank=True):
+            taken.append(where)
+            yield line + "\n"
+
+    # In TSV files of passages a quote is mostly a character like any other. `strict`: a quote that is never
+    # closed is an error, where otherwise the rest of the file would become one cell.
+    quoted = delimiter == ","
+    reader = csv.reader(
+        lines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=quoted
+    )
+    header: list[str] | None = None
+    while True:
+        taken.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            why = "a quote is opened here and not closed" if "end of data" in str(error) else str(error)
+            intake.problem(taken[0] if taken else Where(str(path)), f"not readable as CSV: {why}")
+            continue
+        where = taken[0]
+        if not any(cell.strip() for cell in cells):
+            continue
+        if header is None:
+            header = cells
+            twice = next((name for name in header if name.strip() and header.count(name) > 1), None)
+            if twice is not None:
+                intake.problem(where, f"two columns are called {twice!r}")
+            continue
+        if len(cells) != len(header):
+            intake.problem(where, f"{len(cells)} columns where the header has {len(header)}")
+            continue
+        yield where, {name: cell or None for name, cell in zip(header, map(_unquoted, cells), strict=True)}
+
+
+def _unquoted(cell: str) -> str:
+    """A TSV cell that its writer quoted as a whole (DPR's psgs_w100.tsv), inner quotes doubled, without that."""
+    return cell[1:-1].replace('""', '"') if len(cell) > 1 and _QUOTED.fullmatch(cell) else cell
+
+
+def _parquet(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Where(f"{path}[{number}]"), row
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter: dates beyond Python's
+        intake.problem(Where(f"{path}[{number + 1}]"), f"not readable as Parquet: {str(error).splitlines()[0]}")

@@ -1,0 +1,134 @@
+"""`data=tevatron`: training files of Tevatron, and others in the manner of MS MARCO.
+
+    {"query_id", "query", "answers"?: [..], "positive_passages": [{"docid", "title"?, "text"}..],
+     "negative_passages"?: [..]}
+
+`data.path` is one such file (JSON lines, JSON list or Parquet, gzipped or not), or a folder in which files
+are splits by their names. Where the rows hold ids only (`positive_document_ids`), `data.corpus` names the
+file with `docid`, `title` and `text`. Every field can be renamed: `data.columns.question=text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.builder import Intake
+from rag_experiments.data.formats.contexts import ID_KEYS, entries, take_in
+from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.lines import data_path
+from rag_experiments.data.formats.tables import all_rows, find_files, rows
+from rag_experiments.data.records import Question
+from rag_experiments.data.row_fields import BadRow, id_of, keys_of, shown, text_of, whole_number
+
+
+@dataclass(kw_only=True)
+class TevatronColumns:
+    """What the fields are called in the files."""
+
+    id: str = "query_id"
+    question: str = "query"
+    answers: str = "answers"
+    positives: str = "positive_passages"
+    negatives: str = "negative_passages"
+    positive_ids: str = "positive_document_ids"
+    negative_ids: str = "negative_document_ids"
+    passage_id: str = "docid"
+    passage_title: str = "title"
+    passage_text: str = "text"
+
+
+@dataclass(kw_only=True)
+class TevatronConfig(DataConfig):
+    """`data.path` is a file, or a folder with a file a split."""
+
+    format: str = "tevatron"
+    files: dict[str, str | None] = field(default_factory=dict)
+    corpus: str | None = None
+    """A file of passages, for rows that hold ids, or for distractors besides those in the rows."""
+    columns: TevatronColumns = field(default_factory=TevatronColumns)
+
+
+def fingerprint(config: TevatronConfig) -> str:
+    """A hash of the files. Raises `RequestError` where there is none."""
+    corpus, files = _files(config)
+    return files_fingerprint([*([corpus] if corpus else []), *(path for paths in files.values() for path in paths)])
+
+
+def read(config: TevatronConfig, intake: Intake) -> None:
+    """Hand every passage and question to `intake`."""
+    corpus, files = _files(config)
+    names = config.columns
+    if corpus is not None:
+        for where, row in rows(corpus, intake):
+            with intake.row(where):
+                intake.passage(
+                    _passage_id(row, names),
+                    text_of(row, names.passage_text, required=False),
+                    text_of(row, names.passage_title, required=False),
+                )
+    for split, paths in files.items():
+        intake.split(split, str(paths[0]))
+        for number, (where, row) in enumerate(all_rows(paths, intake), 1):
+            with intake.row(where):
+                intake.question(split, _question(row, names, intake, f"{split}-{number}", corpus is None))
+
+
+def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, default: str, store: bool) -> Question:
+    def passages(field: str, ids: str) -> list[str]:
+        inline = [
+            take_in(intake, field, c, text=names.passage_text, title=names.passage_title, ids=keys, store=store)
+            for c in entries(row, field)
+        ]
+        return inline + [_as_id(value, ids) for value in entries(row, ids)]
+
+    keys = (names.passage_id, *ID_KEYS)
+    if store and names.positives not in row:
+        if names.positive_ids in row:
+            raise BadRow(f"there are ids only ({names.positive_ids!r}): data.corpus names the file of their passages")
+        raise BadRow(f"there is no {names.positives!r}, and no data.corpus to search{keys_of(row)}")
+    positives = passages(names.positives, names.positive_ids)
+    negatives = passages(names.negatives, names.negative_ids)
+    kept = tuple(value for value in negatives if value not in positives)
+    if len(kept) < len(negatives):
+        intake.remark("a gold passage is listed as a hard negative too, and is not used as one")
+    return Question(
+        id=id_of(row, names.id) or default,
+        question=text_of(row, names.question),
+        answers=_answers(row, names.answers),
+        positive_ids=tuple(positives),
+        negative_ids=kept,
+    )
+
+
+def _answers(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = row.get(name)
+    values = [value] if isinstance(value, str) else entries(row, name)
+    if not all(isinstance(entry, str) for entry in values):
+        raise BadRow(f"{name!r} must be a list of strings, and is {shown(value)}")
+    return tuple(entry for entry in values if entry.strip())
+
+
+def _passage_id(row: Mapping[str, Any], names: TevatronColumns) -> str:
+    return next((value for key in (names.passage_id, *ID_KEYS) if (value := id_of(row, key))), "")
+
+
+def _as_id(value: Any, name: str) -> str:
+    number = whole_number(value)
+    if number is None and not isinstance(value, str):
+        raise BadRow(f"{name!r} must hold ids, and one is {shown(value)}")
+    return str(value if number is None else number)
+
+
+def _files(config: TevatronConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:
+    root = data_path(config.path, config.format)
+    folder = root if root.is_dir() else root.parent
+    files = find_files(root, config.files)
+    corpus = folder / Path(config.corpus).expanduser() if config.corpus else None
+    if corpus is not None and not corpus.is_file():
+        raise RequestError(f"data.corpus={config.corpus}: there is no such file in {folder}")
+    return corpus, files

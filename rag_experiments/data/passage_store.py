@@ -1,0 +1,187 @@
+"""The corpus as a memory-mapped Arrow table, so that one larger than memory works.
+
+Rows are found by id through sorted 64-bit hashes, also memory-mapped: 16 bytes a passage on disk, next to
+nothing in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from rag_experiments.data.number_columns import Column, sorted_runs
+from rag_experiments.data.records import Passage
+
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+BLOCK, BLOCK_CHARACTERS = 2_000, 8_000_000
+"""Passages, or characters of them, that are in memory while writing."""
+
+
+class PassageStore:
+    """Passages by row or id.
+
+    Attributes:
+        path: the folder that `PassageWriter` filled.
+        content_hash: of every id, title and text, in order.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.content_hash = (path / "content_hash").read_text(encoding="utf-8").strip()
+        reader = pa.ipc.open_file(pa.memory_map(str(path / "passages.arrow")))
+        self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        # Rows are taken batch by batch: `take` on the whole table copies all of it first.
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self._sorted_N = np.load(path / "id_hashes.npy", mmap_mode="r")
+        self._order_N = np.load(path / "id_rows.npy", mmap_mode="r")
+
+    def __reduce__(self) -> tuple[type[PassageStore], tuple[Path]]:
+        # Worker processes open the files again; nothing is copied to them.
+        return PassageStore, (self.path,)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, row: int) -> Passage:
+        return Passage(*self._values(row, ("id", "text", "title")))
+
+    def __iter__(self) -> Iterator[Passage]:
+        for batch in self._batches:
+            for values in zip(*(batch.column(name).to_pylist() for name in ("id", "text", "title")), strict=True):
+                yield Passage(*values)
+
+    def rows(self, ids: Sequence[str]) -> np.ndarray:
+        """int64 rows of `ids`, in their order. Raises `KeyError` with the first id that is not there."""
+        rows = self._find(ids)
+        for value, row in zip(ids, rows, strict=True):
+            if row < 0:
+                raise KeyError(value)
+        return rows
+
+    def missing(self, ids: Sequence[str]) -> list[str]:
+        """Those of `ids` that no passage has."""
+        return [value for value, row in zip(ids, self._find(ids), strict=True) if row < 0]
+
+    def __contains__(self, value: str) -> bool:
+        return not self.missing([value])
+
+    def repeated_rows(self) -> list[tuple[int, int]]:
+        """`(first row, later row)` of every passage whose id an earlier one has, in the order of the later."""
+        repeats = []
+        runs = np.flatnonzero(self._sorted_N[1:] == self._sorted_N[:-1])
+        for hashed in np.unique(self._sorted_N[runs]):
+            low, high = (self._sorted_N.searchsorted(hashed, side) for side in ("left", "right"))
+            first: dict[str, int] = {}
+            for row in sorted(self._order_N[low:high].tolist()):
+                earlier = first.setdefault(self._id(row), row)
+                if earlier != row:
+                    repeats.append((earlier, row))
+        return sorted(repeats, key=lambda pair: pair[1])
+
+    def ids(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The ids of `rows`, in their order."""
+        return [self._id(row) for row in rows]
+
+    def full_texts(self, rows: slice | Sequence[int] | np.ndarray) -> list[str]:
+        """What an encoder reads of `rows`, in their order (`Passage.full_text`)."""
+        if isinstance(rows, slice):
+            rows = range(*rows.indices(len(self)))
+        return [self[row].full_text for row in rows]
+
+    def _find(self, ids: Sequence[str]) -> np.ndarray:
+        hashes = np.array([hash_id(value) for value in ids], dtype=np.uint64)
+        places = np.searchsorted(self._sorted_N, hashes)
+        rows = np.full(len(ids), -1, dtype=np.int64)
+        for index, (value, place) in enumerate(zip(ids, places.tolist(), strict=True)):
+            # Two ids may share a hash, if barely: look at each that has it.
+            while place < len(self._sorted_N) and self._sorted_N[place] == hashes[index]:
+                row = int(self._order_N[place])
+                if self._id(row) == value:
+                    rows[index] = row
+                    break
+                place += 1
+        return rows
+
+    def _id(self, row: Any) -> str:
+        return self._values(row, ("id",))[0]
+
+    def _values(self, row: Any, names: tuple[str, ...]) -> list[str]:
+        row = int(row)
+        if row < 0:
+            row += len(self)
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} passages")
+        at = int(np.searchsorted(self._starts, row, side="right")) - 1
+        batch, inside = self._batches[at], row - int(self._starts[at])
+        return [batch.column(name)[inside].as_py() for name in names]
+
+
+def hash_id(value: str) -> int:
+    """64 bits of an id."""
+    return xxhash.xxh64_intdigest(value.encode("utf-8", "surrogatepass"))
+
+
+class PassageWriter:
+    """Writes a store into the folder `path`, a block in memory at a time."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._sink = pa.OSFile(str(path / "passages.arrow"), "wb")
+        self._file = pa.ipc.new_file(self._sink, SCHEMA)
+        self._block: list[Passage] = []
+        self._characters = 0
+        self._digest = xxhash.xxh128()
+        self._hashes = Column(path / "unsorted_id_hashes")
+
+    def add(self, passage: Passage) -> None:
+        """Append one passage."""
+        self._block.append(passage)
+        self._characters += len(passage.text)
+        self._hashes.append(hash_id(passage.id))
+        self._digest.update("\x1f".join((passage.id, passage.title, passage.text, "\x1e")).encode("utf-8"))
+        if len(self._block) >= BLOCK or self._characters >= BLOCK_CHARACTERS:
+            self._flush()
+
+    def close(self) -> int:
+        """Finish the files; returns how many passages they hold."""
+        self._flush()
+        self._file.close()
+        self._sink.close()
+        hashes_N = self._hashes.values()
+        size = len(hashes_N)
+        sorted_N = _new_array(self.path / "id_hashes.npy", np.uint64, size)
+        order_N = _new_array(self.path / "id_rows.npy", np.int64, size)
+        at = 0
+        for hashes, rows in sorted_runs(hashes_N, self.path):
+            sorted_N[at : at + len(hashes)], order_N[at : at + len(rows)] = hashes, rows
+            at += len(hashes)
+        self._hashes.remove()
+        (self.path / "content_hash").write_text(self._digest.hexdigest(), encoding="utf-8")
+        return size
+
+    def _flush(self) -> None:
+        if self._block:
+            columns = [[getattr(passage, name) for passage in self._block] for name in SCHEMA.names]
+            self._file.write_batch(pa.record_batch(columns, schema=SCHEMA))
+        self._block, self._characters = [], 0
+
+
+def _new_array(path: Path, kind: type, size: int) -> np.ndarray:
+    """An array on disk, to be filled."""
+    if not size:
+        np.save(path, np.empty(0, dtype=kind))
+        return np.empty(0, dtype=kind)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(size,))
+
+
+def write_passages(path: Path, passages: Iterable[Passage]) -> int:
+    """Write a store into the folder `path`; returns how many passages it holds."""
+    writer = PassageWriter(path)
+    for passage in passages:
+        writer.add(passage)
+    return writer.close()

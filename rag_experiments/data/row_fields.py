@@ -1,0 +1,96 @@
+"""Fields of one row of somebody's file: read with their type, or refused in words that quote what stands there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import xxhash
+
+from rag_experiments.data.records import Turn
+
+
+class BadRow(Exception):
+    """What is wrong with the row being read; `Intake.row` adds where it stands."""
+
+
+def check_text(name: str, value: str) -> None:
+    """Raise `BadRow` where `value` cannot be written as UTF-8 (half a surrogate pair)."""
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise BadRow(
+                f"{name!r} holds half a character ({value[error.start]!r}), which is not Unicode text"
+            ) from None
+
+
+def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> str:
+    """A string field. Raises `BadRow` where it is missing, empty or of another type."""
+    value = row.get(name)
+    if value is None:
+        if required:
+            raise BadRow(f"{name!r} is empty" if name in row else f"there is no {name!r}{keys_of(row)}")
+        return ""
+    if not isinstance(value, str):
+        raise BadRow(f"{name!r} must be a string, and is {shown(value)}")
+    if required and not value.strip():
+        raise BadRow(f"{name!r} is empty")
+    return value
+
+
+def id_of(row: Mapping[str, object], name: str) -> str:
+    """An id: a string, or a whole number as other formats write it; empty where there is none."""
+    value = row.get(name)
+    number = whole_number(value)
+    return text_of(row, name, required=False) if number is None else str(number)
+
+
+def whole_number(value: object) -> int | None:
+    """`value` where it is one; 7.0 is (a column of numbers in which some are missing is one of floats)."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answer"]') -> tuple[str, ...]:
+    """A list of strings; missing or null is empty. Raises `BadRow` for anything else."""
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        raise BadRow(f"{name!r} must be a list of strings, such as {example}, and is {shown(value)}")
+    return tuple(value)
+
+
+def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ...]:
+    """Earlier turns as `{"role", "content"}`. Raises `BadRow` for anything else."""
+    value = row.get(name)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and is {shown(value)}')
+    turns = []
+    for turn in value:
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
+        if turn.get("role") not in ("user", "assistant", "system"):
+            raise BadRow(f"a turn in {name!r} has the role {shown(turn.get('role'))}: user or assistant is wanted")
+        turns.append(Turn(turn["role"], turn["content"]))
+    return tuple(turns)
+
+
+def content_id(text: str, title: str = "") -> str:
+    """An id for a passage that came without one: the same for the same title and text."""
+    return xxhash.xxh128_hexdigest(f"{title}\x1f{text}".encode("utf-8", "surrogatepass"))
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`value` as an error message quotes it."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def keys_of(row: Mapping[str, object]) -> str:
+    """Which keys a row has, for the message that it lacks one."""
+    names = [repr(name) for name in row][:8]
+    return f" (the keys here are {', '.join(names)})" if names else " (the object is empty)"

@@ -1,0 +1,255 @@
+"""What `check` finds out about a data set, and how it is said."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from rag_experiments.config.schema import RunConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.text import identity, stands_in
+from rag_experiments.data import data_formats
+from rag_experiments.data.builder import REFERENCES, Intake, Problem
+from rag_experiments.data.load import NEEDS, RagData, assemble, fingerprint
+from rag_experiments.data.number_columns import Column, sorted_runs
+from rag_experiments.data.queries import question_key, retrieval_query
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.data.tools.token_lengths import Lengths, token_counter
+
+SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
+
+
+@dataclass
+class Findings:
+    """A data set, read to its end whatever is wrong with it."""
+
+    config: RunConfig
+    data: RagData | None
+    """What is usable; None: nothing is."""
+    problems: list[Problem]
+    nothing: str | None = None
+    """Why nothing is usable."""
+    same_text: dict[str, str] = field(default_factory=dict)
+    """Passage id to the first id that has the same title and text."""
+
+    def lines(self, examples: int, problems: int) -> list[str]:
+        """The whole report."""
+        lines = [f"data        {self.config.data.format}  {self.config.data.path or ''}".rstrip()]
+        if self.data is not None:
+            lines += self._counts(self.data) + self._lengths(self.data) + self._supervision(self.data)
+            lines += self._overlaps(self.data) + [f"note        {note}" for note in self.data.notes]
+            for number in range(examples):
+                lines += self._example(self.data, number)
+        return lines + self._problem_lines(problems)
+
+    def verdict(self) -> str:
+        """One sentence: what is wrong."""
+        if self.nothing:
+            return self.nothing
+        kinds = Counter(problem.kind for problem in self.problems)
+        listed = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
+        return f"{len(self.problems)} problem(s) ({listed}), the first: {self.problems[0]}; --fix DIR writes the rest"
+
+    def passages_once(self) -> Iterator[Passage]:
+        """Usable passages, those with one content under several ids only once."""
+        assert self.data is not None
+        return (passage for passage in self.data.passages if passage.id not in self.same_text)
+
+    def questions_once(self) -> dict[str, list[Question]]:
+        """Usable questions, speaking of the passages of `passages_once`."""
+        assert self.data is not None
+        return {name: [self._renamed(question) for question in asked] for name, asked in self.data.splits.items()}
+
+    def _renamed(self, question: Question) -> Question:
+        def ids(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(dict.fromkeys(self.same_text.get(value, value) for value in values))
+
+        changed = {name: ids(getattr(question, name)) for name in REFERENCES}
+        positives = set(changed["positive_ids"])
+        changed["negative_ids"] = tuple(value for value in changed["negative_ids"] if value not in positives)
+        grades = question.relevance
+        if grades is not None:
+            merged: dict[str, int] = {}
+            for value, grade in grades.items():
+                value = self.same_text.get(value, value)
+                merged[value] = max(grade, merged.get(value, grade))
+            grades = merged
+        return Question(
+            id=question.id,
+            question=question.question,
+            answers=question.answers,
+            history=question.history,
+            relevance=grades,
+            **changed,
+        )
+
+    # -- parts of the report --
+
+    def _counts(self, data: RagData) -> list[str]:
+        golds = {value for questions in data.splits.values() for q in questions for value in q.positive_ids}
+        several = sum(len(q.positive_ids) > 1 for questions in data.splits.values() for q in questions)
+        same = f", {len(self.same_text):,} with the title and text of another" if self.same_text else ""
+        counts = ", ".join(f"{len(questions):,} {name}" for name, questions in data.splits.items())
+        more = f"; {several:,} have several gold passages" if several else ""
+        return [
+            f"passages    {len(data.passages):,} ({len(golds):,} gold{same})",
+            f"questions   {counts}{more}",
+        ]
+
+    def _lengths(self, data: RagData) -> list[str]:
+        counter = token_counter(self.config)
+        sample = range(0, len(data.passages), max(1, len(data.passages) // 20_000))
+        passages = Lengths.of(counter.count(data.passages.full_texts(list(sample))))
+        questions = [q for asked in data.splits.values() for q in asked]
+        queries = Lengths.of(counter.count([self._query(q) for q in questions]))
+        lines = [
+            f"lengths     {counter.unit}; the passages' and queries' median, 90 %, 99 %, longest",
+            f"  passages  {passages}{counter.cut_note(passages, 'passage')}",
+            f"  queries   {queries}{counter.cut_note(queries, 'query')}",
+        ]
+        answers = [answer for q in questions for answer in q.answers[:1]]
+        if answers:
+            lines.append(f"  answers   {Lengths.of(counter.count(answers))}")
+        return lines
+
+    def _supervision(self, data: RagData) -> list[str]:
+        lines = []
+        for name, questions in data.splits.items():
+            without_gold = sum(not q.positive_ids for q in questions)
+            without_answer = sum(not q.answers for q in questions)
+            judged = [q for q in questions if q.answers and q.positive_ids]
+            outside = sum(not answer_in_passages(q, data) for q in judged)
+            if questions:
+                lines.append(
+                    f"{name:<11} {without_gold:,} without a gold passage, {without_answer:,} without an answer, "
+                    f"{sum(bool(q.negative_ids) for q in questions):,} with listed negatives; "
+                    f"{outside:,} of {len(judged):,} answers are in none of their gold passages word for word"
+                )
+        return lines
+
+    def _overlaps(self, data: RagData) -> list[str]:
+        lines = []
+        for first, second in SPLIT_PAIRS:
+            asked = [{question_key(q) for q in data.splits[name]} for name in (first, second)]
+            golds = [
+                {self.same_text.get(value, value) for q in data.splits[name] for value in q.positive_ids}
+                for name in (first, second)
+            ]
+            if data.splits[first] and data.splits[second]:
+                lines.append(
+                    f"overlap     {first} and {second}: {len(asked[0] & asked[1]):,} questions, "
+                    f"{len(golds[0] & golds[1]):,} gold passages in both"
+                )
+        return lines
+
+    def _example(self, data: RagData, number: int) -> list[str]:
+        split = next((name for name, questions in data.splits.items() if questions), "train")
+        if number >= len(data.splits[split]):
+            return []
+        question = data.splits[split][number]
+        counter = token_counter(self.config)
+        lines = ["", f"{split} {question.id}  ({data.places.get(split, {}).get(question.id, '')})"]
+        lines.append(f"  query     {counter.as_seen(self._query(question), 'query')}")
+        for row in data.passages.rows(question.positive_ids[:1]):
+            text = counter.as_seen(data.passages[int(row)].full_text, "passage")
+            lines.append(f"  gold      {text[:600]}{'…' if len(text) > 600 else ''}".replace("\n", "\n            "))
+        lines += [f"  answer    {answer}" for answer in question.answers[:1]]
+        return lines
+
+    def _query(self, question: Question) -> str:
+        return retrieval_query(question, self.config.data.query_history)
+
+    def _problem_lines(self, most: int) -> list[str]:
+        if not self.problems:
+            return ["", "no problem found" if self.nothing is None else f"nothing is usable: {self.nothing}"]
+        shown = self.problems[:most]
+        rest = len(self.problems) - len(shown)
+        more = [f"  … and {rest:,} more (check.problems=… shows more)"] if rest else []
+        return ["", f"{len(self.problems):,} problem(s):", *(f"  {problem}" for problem in shown), *more]
+
+
+@contextmanager
+def examine(config: RunConfig, cache: Path, needs: Sequence[str] = ()) -> Iterator[Findings]:
+    """Read the whole of `config.data`, keeping every problem; the passages live until the block ends.
+
+    Args:
+        needs: what every question must have (`NEEDS`); one that has not is a problem.
+
+    Raises:
+        RequestError: the files are not there at all, or are of a kind that is refused as a whole.
+    """
+    module = data_formats.reader(config.data.format)
+    fingerprint(config.data)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="check-", dir=cache))
+    except OSError as error:
+        raise RequestError(f"paths.cache={cache} cannot be written: {error.strerror}") from error
+    try:
+        intake = Intake(folder, collect=True, titles=config.data.titles)
+        module.read(config.data, intake)
+        yield _findings(config, intake, needs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findings:
+    try:
+        store = intake.finish()
+        _leave_out(intake, needs)
+        data = assemble(store, intake.splits, config.data, intake.notes)
+    except RequestError as error:
+        more = f"; the first problem: {intake.problems[0]}" if intake.problems else ""
+        nothing = str(error) if more and more in str(error) else f"{error}{more}"
+        return Findings(config, None, intake.problems, nothing=nothing)
+    if not any(data.splits.values()) and config.data.format == "documents":
+        data.notes.append(
+            "there are no questions: give data.questions, or write some with rag_experiments.data.generate"
+        )
+    elif not any(data.splits.values()):
+        return Findings(config, None, intake.problems, nothing="there is not one usable question")
+    return Findings(config, data, intake.problems, same_text=_same_texts(data, intake.folder))
+
+
+def _leave_out(intake: Intake, needs: Sequence[str]) -> None:
+    """Questions without what is needed become problems."""
+    for need in needs:
+        for name, asked in intake.splits.items():
+            for one in asked:
+                if not getattr(one.question, NEEDS[need]):
+                    intake.problem(
+                        one.where, f"the question has no {NEEDS[need]}, and check.needs has {need}", f"no {need}"
+                    )
+            intake.splits[name] = [one for one in asked if getattr(one.question, NEEDS[need])]
+
+
+def _same_texts(data: RagData, folder: Path) -> dict[str, str]:
+    """Passage id to the first id with the same title and text, spelling and spaces aside."""
+    hashes = Column(folder / "texts")
+    for passage in data.passages:
+        hashes.append(xxhash.xxh64_intdigest("\x1f".join(_content(passage)).encode()))
+    same: dict[str, str] = {}
+    for values, rows in sorted_runs(hashes.values(), folder):
+        for place in np.flatnonzero(values[1:] == values[:-1]):
+            earlier, later = data.passages[int(rows[place])], data.passages[int(rows[place + 1])]
+            if _content(earlier) == _content(later):
+                same[later.id] = same.get(earlier.id, earlier.id)
+    hashes.remove()
+    return same
+
+
+def _content(passage: Passage) -> tuple[str, str]:
+    return identity(passage.title), identity(passage.text)
+
+
+def answer_in_passages(question: Question, data: RagData) -> bool:
+    """Whether one of the answers stands in one of the gold passages word for word, in whatever spelling."""
+    return stands_in(question.answers, data.passages.full_texts(data.passages.rows(question.positive_ids)))

@@ -1,0 +1,132 @@
+"""What the data commands share: arguments, the checked configuration, how they end.
+
+    python -m rag_experiments.data.check   data=… data.path=…              [--fix DIR]
+    python -m rag_experiments.data.convert data=… data.path=… DIR
+    python -m rag_experiments.data.mine    data=… data.path=… DIR          [mine.…=…]
+    python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
+
+All take the overrides that `train` takes; keys of the command itself stand under its own name.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rag_experiments.config import command_line
+from rag_experiments.config.schema import RunConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.outcome import ending_of, termination_as_interrupt
+
+
+@dataclass
+class Command:
+    """What was typed, taken apart and checked."""
+
+    config: RunConfig
+    """The run configuration, `algorithm` still a plain dict."""
+    options: Any
+    """The command's own keys, as its dataclass."""
+    words: list[str]
+    """What is no `key=value`: the folder to write."""
+
+    @property
+    def cache(self) -> Path:
+        """Where imports and vectors are kept."""
+        return Path(self.config.paths.cache).expanduser()
+
+
+@dataclass(kw_only=True)
+class NoOptions:
+    """A command without keys of its own."""
+
+
+def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command on what was typed and leave with its exit status; a full disk, too, is a sentence.
+
+    A polite kill is handled like Ctrl-C: what was half written is removed.
+    """
+
+    def guarded(arguments: list[str]) -> int:
+        try:
+            with termination_as_interrupt():
+                return start(arguments)
+        except BrokenPipeError:
+            raise
+        except (OSError, MemoryError) as error:
+            print(f"error: {ending_of(error).sentence}", file=sys.stderr)
+            return command_line.FAILED
+
+    command_line.exit_with(guarded)
+
+
+def parse(arguments: list[str], own: str, options: type) -> Command:
+    """Take the arguments apart: keys under `own` fill `options`, other overrides compose the configuration.
+
+    Raises:
+        RequestError: an unknown key, a wrong value, an option nobody knows.
+    """
+    from rag_experiments.core.credentials import refuse_secrets
+    from rag_experiments.training.checks import check_common, without_hydra
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command_line.add_working_directory()
+    arguments, config_dir = take_option(arguments, "--config-dir", "of your own config groups")
+    words = [word for word in arguments if "=" not in word and not word.startswith("-")]
+    mine = [word for word in arguments if word.startswith(f"{own}.")]
+    line = command_line.parse([word for word in arguments if word not in words and word not in mine])
+    refuse_secrets(line.overrides)
+    with command_line.translated_errors():
+        config, _ = check_common(without_hydra(command_line.compose(line.overrides, config_dir)))
+    return Command(config, _own_options(mine, own, options), words)
+
+
+def _own_options(typed: list[str], own: str, options: type) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from rag_experiments.config.validation import check_values
+
+    try:
+        given = OmegaConf.to_container(OmegaConf.from_dotlist([word.removeprefix(f"{own}.") for word in typed]))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise RequestError(f"{own}: {str(error).splitlines()[0]}") from error
+    return check_values(options, given, own)
+
+
+def target_folder(words: list[str], command: str) -> Path:
+    """The one folder a command writes: new, or empty.
+
+    Raises:
+        RequestError: none or several are given, or it holds something, or cannot be made.
+    """
+    from rag_experiments.core.files import check_writable
+
+    if len(words) != 1:
+        what = "the folder to write is missing" if not words else f"one folder is wanted, not {len(words)}"
+        raise RequestError(f"{what}: python -m rag_experiments.data.{command} data=… data.path=… DIR")
+    folder = Path(words[0]).expanduser()
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise RequestError(f"{folder} exists already and is not empty; name a new folder")
+    check_writable(folder, "the folder to write")
+    return folder
+
+
+def take_option(arguments: list[str], name: str, what: str = "to write") -> tuple[list[str], str | None]:
+    """`--name VALUE` or `--name=VALUE` taken out of the arguments.
+
+    Raises:
+        RequestError: the value is missing.
+    """
+    for index, word in enumerate(arguments):
+        if word.startswith(f"{name}="):
+            return arguments[:index] + arguments[index + 1 :], word.partition("=")[2]
+        if word == name:
+            if index + 1 >= len(arguments) or "=" in arguments[index + 1] or arguments[index + 1].startswith("-"):
+                raise RequestError(f"{name} needs the folder {what}: {name} DIR")
+            return arguments[:index] + arguments[index + 2 :], arguments[index + 1]
+    return arguments, None

@@ -1,0 +1,257 @@
+"""Questions for passages that have none: written by a language model, kept if retrieval finds the passage again.
+
+For a seeded choice of passages, the reader writes a question about the passage and then answers it from the
+passage. A pair is dropped, and counted, when
+
+    malformed       the question is empty, too short, or speaks of `the passage`
+    repeated        the same question was written before
+    unanswered      the answer is empty, says that there is none, or repeats the question
+    not found       the retriever does not have the passage among its first `generate.round_trip_k`
+
+Every passage's outcome is appended to `generated.jsonl` as it comes, so that the same command continues where
+an interrupted one stopped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+from tqdm.auto import tqdm
+
+from rag_experiments.config.schema import NonNegativeInt, PositiveInt
+from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_write_json, json_text
+from rag_experiments.core.text import answer_key, identity, word_count
+from rag_experiments.data.builder import Asked
+from rag_experiments.data.passage_store import PassageStore
+from rag_experiments.data.records import Passage, Question, Where
+
+if TYPE_CHECKING:
+    from rag_experiments.models.reader.reader import Reader
+    from rag_experiments.retrieval.retriever import Retriever
+
+LOG, SETTINGS = "generated.jsonl", "generate.json"
+ASK = (
+    "Write one short question that is answered by the text below. The question must make sense to somebody who "
+    "does not see the text, so name what it is about. Write only the question."
+)
+ANSWER = "Answer the question from the text below, in a few words. Write only the answer."
+_POINTS_AT_TEXT = re.compile(
+    r"\b(the|this|that|given|above|following) (text|passage|document|paragraph|context)\b", re.I
+)
+_NO_ANSWER = re.compile(
+    r"^(i (do not|don't|cannot|can't)|there is no|not (mentioned|given|specified|stated)|unknown|n/?a\b)", re.I
+)
+
+
+@dataclass(kw_only=True)
+class GenerateOptions:
+    """Keys of `generate`."""
+
+    passages: PositiveInt | None = 500
+    """Passages asked about, a seeded choice; null: all."""
+    round_trip_k: PositiveInt = 10
+    """The retriever must find the passage among its first so many; the filter of the pairs."""
+    round_trip: bool = True
+    shortest_passage: NonNegativeInt = 20
+    """Words; shorter passages are not asked about."""
+    shortest_question: Annotated[int, Field(ge=1)] = 4
+    question_tokens: PositiveInt = 40
+    answer_tokens: PositiveInt = 32
+    block: PositiveInt = 32
+    """Passages whose outcome is written down at a time."""
+    seed: NonNegativeInt = 0
+
+
+@dataclass
+class Generated:
+    """Questions that were kept, by the group of their passage, and why the others were not."""
+
+    kept: list[dict[str, Any]]
+    outcomes: Counter[str]
+
+    def lines(self) -> list[str]:
+        """The report."""
+        total = sum(self.outcomes.values())
+        lines = [f"passages    {total:,} asked about, {len(self.kept):,} questions kept"]
+        lines += [f"dropped     {count:,} {name}" for name, count in self.outcomes.most_common() if name != "kept"]
+        return lines
+
+
+@dataclass
+class Generator:
+    """Writes pairs for one corpus into `folder`."""
+
+    passages: PassageStore
+    reader: Reader
+    retriever: Retriever | None
+    options: GenerateOptions
+    folder: Path
+
+    def run(self, progress: bool = True) -> Generated:
+        """Every chosen passage, from where an earlier run stopped.
+
+        Raises:
+            RequestError: the folder holds the log of other settings.
+        """
+        self._open_log()
+        done = read_log(self.folder / LOG)
+        seen = {identity(row["question"]) for row in done if row["outcome"] == "kept"}
+        over = {entry["row"] for entry in done}
+        left = [row for row in self.chosen() if row not in over]
+        with tqdm(total=len(left), desc="writing questions", disable=not progress) as bar:
+            for start in range(0, len(left), self.options.block):
+                rows = left[start : start + self.options.block]
+                fresh = self._pairs(rows, seen)
+                append_log(self.folder / LOG, fresh)
+                done += fresh
+                bar.update(len(rows))
+        kept = [row for row in done if row["outcome"] == "kept"]
+        return Generated(sorted(kept, key=lambda row: row["row"]), Counter(row["outcome"] for row in done))
+
+    def chosen(self) -> list[int]:
+        """Rows of the passages that are asked about, in corpus order."""
+        long_enough = [
+            row
+            for row, passage in enumerate(self.passages)
+            if word_count(passage.text) >= self.options.shortest_passage
+        ]
+        limit = self.options.passages
+        if limit is None or limit >= len(long_enough):
+            return long_enough
+        return sorted(random.Random(self.options.seed).sample(long_enough, limit))
+
+    def _pairs(self, rows: Sequence[int], seen: set[str]) -> list[dict[str, Any]]:
+        """One entry a passage: its row and id, the question, the answer, and `kept` or why not."""
+        passages = [self.passages[row] for row in rows]
+        asked = self._write(ASK, passages, ["Write the question."] * len(rows), self.options.question_tokens)
+        questions = [clean_question(text) for text in asked]
+        answers = self._write(ANSWER, passages, questions, self.options.answer_tokens)
+        answers = [clean_answer(text) for text in answers]
+        found = self._found(questions, rows)
+        entries = []
+        for row, passage, question, answer, again in zip(rows, passages, questions, answers, found, strict=True):
+            outcome = self._outcome(question, answer, again, seen)
+            if outcome == "kept":
+                seen.add(identity(question))
+            entries.append({"row": row, "id": passage.id, "question": question, "answer": answer, "outcome": outcome})
+        return entries
+
+    def _write(self, instruction: str, passages: list[Passage], questions: list[str], tokens: int) -> list[str]:
+        builder = replace(self.reader.prompts, instruction=instruction, reserve=tokens)
+        prompts = [
+            builder.build(question or "?", [passage], name=passage.id)
+            for passage, question in zip(passages, questions, strict=True)
+        ]
+        return self.reader.generate(prompts, max_new_tokens=tokens)
+
+    def _found(self, questions: list[str], rows: Sequence[int]) -> list[bool]:
+        if self.retriever is None:
+            return [True] * len(rows)
+        result = self.retriever.search([question or "?" for question in questions], self.options.round_trip_k)
+        return [row in found for row, found in zip(rows, result.rows_QK.tolist(), strict=True)]
+
+    def _outcome(self, question: str, answer: str, found: bool, seen: set[str]) -> str:
+        if word_count(question) < self.options.shortest_question or _POINTS_AT_TEXT.search(question):
+            return "malformed"
+        if identity(question) in seen:
+            return "repeated"
+        if not answer or _NO_ANSWER.match(answer) or answer_key(answer) == answer_key(question):
+            return "unanswered"
+        return "kept" if found else "not found"
+
+    def _open_log(self) -> None:
+        """Make the folder, or see that what it holds was written with the same settings."""
+        settings = {
+            "corpus": self.passages.content_hash,
+            "reader": self.reader.fingerprint(),
+            "retriever": None if self.retriever is None else self.retriever.fingerprint(),
+            "options": {key: value for key, value in asdict(self.options).items() if key != "block"},
+            "prompts": hashlib.sha256(f"{ASK}\n{ANSWER}".encode()).hexdigest()[:16],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / SETTINGS
+        if not file.is_file():
+            atomic_write_json(file, settings)
+            return
+        earlier = _json(file, file.read_bytes())
+        for key, value in settings.items():
+            if earlier.get(key) != value:
+                raise RequestError(
+                    f"{self.folder} was begun with another {key}: name a new folder, or remove this one to begin again"
+                )
+
+
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """What was written down; half a line at the end (the process was killed) is cut off."""
+    if not file.is_file():
+        return []
+    content = file.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with open(file, "r+b") as log:
+            log.truncate(len(whole))
+    return [_json(Where(str(file), number), line) for number, line in enumerate(whole.splitlines(), 1)]
+
+
+def _json(where: object, text: bytes) -> dict[str, Any]:
+    """What this command wrote down. Raises `RequestError` where somebody else wrote."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise RequestError(f"{where} is not as generate wrote it ({error}): name a new folder") from error
+    if not isinstance(value, dict):
+        raise RequestError(f"{where} is not as generate wrote it: name a new folder")
+    return value
+
+
+def append_log(file: Path, entries: Sequence[dict[str, Any]]) -> None:
+    """Append lines, on disk before this returns."""
+    with open(file, "a", encoding="utf-8") as log:
+        log.writelines(json_text(entry) + "\n" for entry in entries)
+        log.flush()
+        os.fsync(log.fileno())
+
+
+def clean_question(text: str) -> str:
+    """The first line that asks something, without a label before it, its question mark at the end."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    line = next((line for line in lines if "?" in line), lines[0] if lines else "")
+    line = re.sub(r"^(question|q)\s*\d*\s*[:.)]\s*", "", line, flags=re.I).strip("\"'*_ ")
+    if "?" in line:
+        return line[: line.index("?") + 1].strip()
+    # Without a question mark it was cut off, or is no question.
+    return ""
+
+
+def clean_answer(text: str) -> str:
+    """The first paragraph, without a label before it."""
+    first = text.strip().split("\n\n")[0]
+    return re.sub(r"^(answer|a)\s*[:.)]\s*", "", " ".join(first.split()), flags=re.I).strip()
+
+
+def as_asked(kept: Sequence[dict[str, Any]]) -> list[Asked]:
+    """Kept pairs as questions, those on one document kept together by a split."""
+    return [
+        Asked(
+            Question(
+                id=f"generated-{row['row']}",
+                question=row["question"],
+                answers=(row["answer"],),
+                positive_ids=(row["id"],),
+            ),
+            Where(LOG, number),
+            row["id"].rpartition("#")[0] or None,
+        )
+        for number, row in enumerate(kept, 1)
+    ]

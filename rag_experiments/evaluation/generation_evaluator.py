@@ -1,0 +1,151 @@
+"""The one generation evaluator: a reader behind a retriever, end to end.
+
+A reader is given the passages its retriever finds, never the gold ones; `evaluation.oracle=true` measures it
+with the gold passages as well (`oracle_…`), an upper bound for any retriever. Retrieval metrics are of the
+same searches, by the retrieval evaluator.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from rag_experiments.config.schema import RunConfig
+from rag_experiments.core import distributed
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.evaluation import metrics as text_metrics
+from rag_experiments.evaluation.results import EvaluationResult, Evaluator
+from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, summarise
+from rag_experiments.models.reader.prompts import TruncationCounts
+from rag_experiments.retrieval.retriever_kinds import Retriever
+
+MAIN = ("exact_match", "f1", "oracle_exact_match", "oracle_f1")
+"""Metrics of answers that carry an interval."""
+
+
+class Answerer(Protocol):
+    """What the evaluator asks of a reader, whichever way it reads."""
+
+    def answer(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]], num_beams: int, progress: bool
+    ) -> tuple[list[str], TruncationCounts]:
+        """An answer a question from the passages given for it, and what had to be cut from the prompts."""
+        ...
+
+
+class GenerationEvaluator(Evaluator):
+    """Retrieves, lets the reader answer, and compares with the references.
+
+    Args:
+        reader: writes the answers, with its current weights.
+        retriever: searched as it stands, over the whole corpus.
+        config: of the run; `retriever.k` passages are given, `evaluation` says what else is measured.
+        progress: show a bar over the answers.
+    """
+
+    def __init__(self, reader: Answerer, retriever: Retriever, config: RunConfig, progress: bool = False):
+        self.reader = reader
+        self.retriever = retriever
+        self.config = config
+        self.progress = progress
+        self.retrieval = RetrievalEvaluator(
+            retriever, config.evaluation, config.data.query_history, seed=0, given=config.retriever.k
+        )
+
+    def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
+        """Metrics of retrieval, answers and time, and a row a question with its answer."""
+        found = self.retrieval.evaluate(questions)
+        rows = found.rows
+        given = self._passages([row["retrieved_ids"][: self.config.retriever.k] for row in rows])
+        started = time.perf_counter()
+        answers, cut = self._answer(questions, given)
+        seconds = time.perf_counter() - started
+        for row, answer, passages in zip(rows, answers, given, strict=True):
+            row["answer"] = answer
+            row["given_ids"] = [passage.id for passage in passages]
+            row["metrics"] |= answer_metrics(answer, row["references"], [passage.full_text for passage in passages])
+        if self.config.evaluation.oracle:
+            self._add_oracle(questions, rows)
+        settings = self.config.evaluation
+        summary = found.metrics | summarise(rows, MAIN, settings.bootstrap, self.retrieval.seed)
+        summary |= {"seconds/generation": seconds, **cut.as_metrics()}
+        if settings.bleu:
+            summary["bleu"] = _corpus_bleu(rows, "answer")
+            if settings.oracle:
+                summary["oracle_bleu"] = _corpus_bleu(rows, "oracle_answer")
+        if self.timed:
+            summary |= self._latency(questions[: settings.latency])
+        return EvaluationResult(summary, rows)
+
+    def _answer(
+        self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
+    ) -> tuple[list[str], TruncationCounts]:
+        """Several processes of a run answer a share each."""
+        asked, given = distributed.own_share(questions), distributed.own_share(passages)
+        own = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
+        shares = distributed.gathered(own)
+        return distributed.in_order([answers for answers, _ in shares]), sum(
+            (cut for _, cut in shares), TruncationCounts()
+        )
+
+    def _passages(self, ids_QK: Sequence[Sequence[str]]) -> list[list[Passage]]:
+        store = self.retriever.passages
+        return [[store[int(row)] for row in store.rows(ids)] if ids else [] for ids in ids_QK]
+
+    def _add_oracle(self, questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> None:
+        """`oracle_answer` and `oracle_…` metrics of the questions whose gold passages are known."""
+        known = [index for index, question in enumerate(questions) if question.positive_ids]
+        gold = self._passages([questions[index].positive_ids for index in known])
+        answers, _ = self._answer([questions[index] for index in known], gold)
+        for index, answer in zip(known, answers, strict=True):
+            measured = answer_metrics(answer, rows[index]["references"], None)
+            rows[index]["oracle_answer"] = answer
+            rows[index]["metrics"] |= {f"oracle_{name}": value for name, value in measured.items()}
+
+    def _latency(self, questions: Sequence[Question]) -> dict[str, float]:
+        """Seconds a question when asked alone, retrieval and generation apart: median and 95th percentile."""
+        k = min(self.config.retriever.k, len(self.retriever.passages))
+        retrieving, generating = [], []
+        for question in questions:
+            started = time.perf_counter()
+            query = retrieval_query(question, self.config.data.query_history)
+            rows = self.retriever.search([query], k).rows_QK[0]
+            passages = [self.retriever.passages[int(row)] for row in rows if row >= 0]
+            between = time.perf_counter()
+            self.reader.answer([question], [passages], self.config.evaluation.num_beams, False)
+            retrieving.append(between - started)
+            generating.append(time.perf_counter() - between)
+        measured = {"retrieval": retrieving, "generation": generating}
+        return {
+            f"seconds/{what}_p{percent}": float(np.percentile(values, percent))
+            for what, values in measured.items()
+            if values
+            for percent in (50, 95)
+        }
+
+
+def answer_metrics(answer: str, references: Sequence[str], passages: Sequence[str] | None) -> dict[str, float]:
+    """Per-question metrics of one answer: against the references, where there are any, and the passages given."""
+    measured: dict[str, float] = {}
+    if references:
+        measured["exact_match"] = text_metrics.exact_match(answer, references)
+        measured["f1"] = text_metrics.f1(answer, references)
+        measured["squad_exact_match"] = text_metrics.squad_exact_match(answer, references)
+        measured["squad_f1"] = text_metrics.squad_f1(answer, references)
+        measured["rouge_l"] = text_metrics.rouge_l(answer, references)
+    if passages is None:
+        return measured
+    if references:
+        measured["answer_in_passages"] = text_metrics.answer_in_passages(references, passages)
+    measured["f1_to_passages"] = text_metrics.f1_to_passages(answer, passages)
+    measured["precision_to_passages"] = text_metrics.precision_to_passages(answer, passages)
+    return measured
+
+
+def _corpus_bleu(rows: Sequence[dict[str, Any]], key: str) -> float:
+    judged = [row for row in rows if row["references"] and row.get(key) is not None]
+    return text_metrics.bleu([row[key] for row in judged], [row["references"] for row in judged])

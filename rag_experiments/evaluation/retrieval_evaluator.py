@@ -1,0 +1,149 @@
+"""The one retrieval evaluator: called before, during and after training, and by `evaluate`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from rag_experiments.config.schema import EvaluationConfig
+from rag_experiments.data.queries import retrieval_query
+from rag_experiments.data.records import Question
+from rag_experiments.evaluation.bootstrap import gold_clusters, intervals
+from rag_experiments.evaluation.ranking import gold_grades, ranking_metrics
+from rag_experiments.evaluation.results import EvaluationResult, Evaluator
+
+if TYPE_CHECKING:
+    from rag_experiments.retrieval.retriever_kinds import Retriever
+
+log = logging.getLogger(__name__)
+
+CONTRACT_CUTOFFS = (1, 4)
+"""Measured whatever `evaluation.cutoffs` says: other tools, and `metric_for_best_model`, rely on these names."""
+MAIN_METRICS = ("recall@1", "recall@4")
+"""The ones that carry `…_ci_low` and `…_ci_high`."""
+_MRR_DEPTH = 10
+LOUD = 0.02
+"""Share of the queries that may lose something before a warning says so."""
+
+
+@runtime_checkable
+class CutsQueries(Protocol):
+    """An encoder that says how many queries are too long for it."""
+
+    def queries_cut(self, texts: Sequence[str]) -> int:
+        """How many of `texts` lose something."""
+        ...
+
+
+class RetrievalEvaluator(Evaluator):
+    """Searches the whole corpus for every question and measures the ranked lists.
+
+    Args:
+        retriever: searched as it stands; whoever changed its encoder's weights refreshes it first.
+        config: `depth` passages are kept a question, more where a cutoff or `mrr@10` needs them, never more than
+            the corpus has. A `recall@k` with k beyond the corpus is the recall of the whole corpus.
+        query_history: which earlier turns stand before a question (`data.query_history`).
+        seed: of the bootstrap.
+        given: passages that a reader gets of each list, which must be that long.
+    """
+
+    def __init__(self, retriever: Retriever, config: EvaluationConfig, query_history: str, seed: int, given: int = 0):
+        self.retriever = retriever
+        self.config = config
+        self.query_history = query_history
+        self.seed = seed
+        self.given = given
+        self._warned = False
+        self.cutoffs = {*CONTRACT_CUTOFFS, *config.cutoffs}
+
+    @property
+    def depth(self) -> int:
+        """Passages searched a question."""
+        return min(max(self.config.depth, _MRR_DEPTH, self.given, *self.cutoffs), len(self.retriever.passages))
+
+    def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
+        """Retrieval metrics, their intervals, and `seconds/retrieval`; a row a question."""
+        queries = [retrieval_query(question, self.query_history) for question in questions]
+        started = time.perf_counter()
+        retrieved, scores = self._search(queries)
+        seconds = time.perf_counter() - started
+        grades = [gold_grades(question) for question in questions]
+        per_question = ranking_metrics(grades, retrieved, self.cutoffs)
+        rows = [
+            retrieval_row(question, query, ids, values, gold, metrics)
+            for question, query, ids, values, gold, metrics in zip(
+                questions, queries, retrieved, scores, grades, per_question, strict=True
+            )
+        ]
+        metrics = summarise(rows, MAIN_METRICS, self.config.bootstrap, self.seed)
+        metrics |= {"questions": float(len(rows)), "seconds/retrieval": seconds}
+        return EvaluationResult({**metrics, "truncation/queries_cut": float(self._queries_cut(queries))}, rows)
+
+    def _queries_cut(self, queries: Sequence[str]) -> int:
+        """Queries that the retriever's encoder reads without their oldest turns, or without the question's end."""
+        encoder = getattr(getattr(self.retriever, "dense", self.retriever), "encoder", None)
+        if not isinstance(encoder, CutsQueries) or not queries:
+            return 0
+        cut = encoder.queries_cut(queries)
+        if cut > LOUD * len(queries) and not self._warned:
+            self._warned = True
+            log.warning(
+                "%d of %d queries are longer than model.max_query_length: the oldest turns are left out, then the "
+                "end of the question",
+                cut,
+                len(queries),
+            )
+        return cut
+
+    def _search(self, queries: list[str]) -> tuple[list[list[str]], list[list[float]]]:
+        if not queries:
+            return [], []
+        found = self.retriever.search(queries, self.depth)
+        retrieved, scores = [], []
+        for rows_K, scores_K in zip(found.rows_QK, found.scores_QK, strict=True):
+            kept = rows_K >= 0
+            retrieved.append(self.retriever.passages.ids(rows_K[kept]))
+            scores.append([float(score) for score in scores_K[kept]])
+        return retrieved, scores
+
+
+def retrieval_row(
+    question: Question,
+    query: str,
+    retrieved_ids: Sequence[str],
+    retrieved_scores: Sequence[float],
+    gold: Mapping[str, int],
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """A line of `predictions/<stage>.jsonl`; `query` is there only where it is not the question itself."""
+    row: dict[str, Any] = {"id": question.id, "question": question.question}
+    if query != question.question:
+        row["query"] = query
+    return row | {
+        "retrieved_ids": list(retrieved_ids),
+        "retrieved_scores": list(retrieved_scores),
+        "gold_ids": list(gold),
+        "answer": None,
+        "references": list(question.answers),
+        "metrics": dict(metrics),
+    }
+
+
+def summarise(rows: Sequence[Mapping[str, Any]], main: Iterable[str], resamples: int, seed: int) -> dict[str, float]:
+    """Each metric's mean over the questions that have it, and `…_ci_low`, `…_ci_high` for those in `main`.
+
+    Shared with the generation evaluator, so that the same rows give the same figures everywhere.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    values = {name: np.array([row["metrics"].get(name, np.nan) for row in rows], dtype=np.float64) for name in names}
+    metrics = {name: float(np.nanmean(values[name])) for name in names}
+    wanted = {name: values[name] for name in main if name in values}
+    if resamples:
+        clusters = gold_clusters([row["gold_ids"] for row in rows])
+        for name, interval in intervals(wanted, clusters, resamples, seed).items():
+            metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"] = interval.low, interval.high
+    return metrics

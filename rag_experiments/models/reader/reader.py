@@ -1,0 +1,280 @@
+"""A reader: a language model that is given passages and a question and writes an answer.
+
+Any Hugging Face causal LM or encoder-decoder, with or without adapters. What it is asked is made in
+`models/reader/prompts.py`; here it is loaded, saved, made to write (`generate`) and to judge (`score`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.models.reader import answer_tokens, reader_files
+from rag_experiments.models.reader.prompts import Prompt, PromptBuilder, TruncationCounts
+from rag_experiments.models.shared.precision import autocast, precision_name, resolve_precision
+
+if TYPE_CHECKING:
+    from rag_experiments.data.records import Passage, Question
+
+LONGEST_DEFAULT = 2048
+"""Tokens a prompt and its answer may have where nothing is said, however long a context the model can take."""
+
+VOLATILE = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
+"""Of a model's Hugging Face config: what may differ between two copies of one model."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerScores:
+    """Log-probabilities of N answers' tokens, each given its prompt."""
+
+    tokens: list[Tensor]
+    """One `[T]` a pair, fp32 on the CPU, in the order asked."""
+
+    @property
+    def sum_N(self) -> Tensor:
+        """`log P(answer | prompt)`."""
+        return torch.stack([row.sum() for row in self.tokens])
+
+    @property
+    def mean_N(self) -> Tensor:
+        """Per token, so that long answers are not punished."""
+        return torch.stack([row.mean() for row in self.tokens])
+
+
+class Reader:
+    """A component: `module`, `tokenizer`, `config` (no `auto` or `None` left where the model's folder knew)."""
+
+    def __init__(self, module: Any, tokenizer: Any, config: ReaderConfig, base: str):
+        self.module = module
+        self.tokenizer = tokenizer
+        self.base = base
+        """Where the weights come from, in the words of `model.path`: adapters are put back onto it."""
+        self.kind = config.kind
+        self.dtype = resolve_precision(config.precision, self.device)
+        limit = config.max_input_length or _own_limit(answer_tokens.base_module(module), tokenizer)
+        self.config = dataclasses.replace(config, precision=precision_name(self.dtype), max_input_length=limit)
+        self.prompts = PromptBuilder(
+            tokenizer,
+            max_length=limit,
+            reserve=config.max_new_tokens,
+            kind=self.kind,
+            chat_template=config.chat_template,
+            instruction=config.instruction,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        config: ReaderConfig,
+        cache: Path | None = None,
+        device: torch.device | str | None = None,
+        frozen: bool = False,
+    ) -> Reader:
+        """Open the reader that `config` names.
+
+        `frozen`: it will not be trained: weights in the precision it computes in, no gradients, eval mode,
+        adapters merged. `cache` is where a GGUF is imported to; by default the configuration's default.
+
+        Raises:
+            RequestError: no such model, a model of another kind, 4-bit without a GPU, …
+        """
+        loaded = reader_files.open_reader(config, device, cache, frozen)
+        return cls(loaded.module, loaded.tokenizer, loaded.config, loaded.base)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.module.parameters()).device
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def save(self, directory: Path) -> None:
+        """Write what `from_pretrained` and `Reader.load` open: a whole model, or adapters alone."""
+        reader_files.save(self.module, self.tokenizer, self.config, self.base, directory)
+
+    def load_weights(self, directory: Path) -> None:
+        """Take the weights (or adapters) of a folder that `save` wrote, in place."""
+        reader_files.load_weights(self.module, directory)
+
+    def fingerprint(self) -> str:
+        """A hash of the weights and of every setting that changes what is written or scored."""
+        settings: dict[str, Any] = {
+            "instruction": self.prompts.instruction,
+            "template": self.tokenizer.chat_template if self.prompts.chat else None,
+            "vocabulary": len(self.tokenizer),
+            # Heads, positions and norms decide what weights of the same shapes make of a text.
+            "architecture": answer_tokens.base_module(self.module).config.to_dict(),
+            "config": {k: getattr(self.config, k) for k in ("kind", "precision", "max_input_length", "max_new_tokens")},
+        }
+        for volatile in VOLATILE:
+            settings["architecture"].pop(volatile, None)
+        digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
+        for name, tensor in sorted(self.module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+        return digest.hexdigest()
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int | None = None,
+        num_beams: int = 1,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> list[str]:
+        """An answer a prompt, in their order; greedy, or by beam search. Batches hold prompts of like length."""
+        settings = self._generation_config(max_new_tokens or self.config.max_new_tokens, num_beams)
+        ids = [prompt.ids for prompt in prompts]
+        written: list[str] = [""] * len(ids)
+        # One autocast around all batches: it keeps the cast weights, which a step a token would else cast anew.
+        with self._evaluating(), autocast(self.device, self.dtype):
+            for rows in batches(ids, batch_size or self.config.batch_size, progress, "generating"):
+                for row, text in zip(rows, self._generate_batch([ids[row] for row in rows], settings), strict=True):
+                    written[row] = text
+        return written
+
+    def _generate_batch(self, ids: list[list[int]], settings: GenerationConfig) -> list[str]:
+        left = self.kind == "decoder"
+        pad = answer_tokens.pad_left if left else answer_tokens.pad_right
+        inputs = {
+            "input_ids": pad(ids, self.pad_id).to(self.device),
+            "attention_mask": answer_tokens.lengths_mask(ids, left=left).to(self.device),
+        }
+        out = self.module.generate(**inputs, generation_config=settings)
+        new = out[:, inputs["input_ids"].shape[1] :] if left else out
+        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+    def _generation_config(self, max_new_tokens: int, num_beams: int) -> GenerationConfig:
+        """Greedy or beams, ending at the template's end token or the model's own; no sampling defaults."""
+        module = answer_tokens.base_module(self.module)
+        own = module.generation_config
+        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+        start = _first(own.decoder_start_token_id, getattr(module.config, "decoder_start_token_id", None))
+        return GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            num_beams=num_beams,
+            # Said one by one: what is left unsaid, generate() takes from the model's own sampling defaults.
+            do_sample=False,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=50,
+            repetition_penalty=1.0,
+            no_repeat_ngram_size=0,
+            length_penalty=1.0,
+            early_stopping=False,
+            eos_token_id=sorted({self.prompts.end_id, *(end for end in ends if end is not None)}),
+            pad_token_id=self.pad_id,
+            bos_token_id=_first(own.bos_token_id, self.tokenizer.bos_token_id),
+            decoder_start_token_id=start,
+            forced_bos_token_id=own.forced_bos_token_id,
+        )
+
+    def answer(
+        self,
+        questions: Sequence[Question],
+        passages: Sequence[Sequence[Passage]],
+        num_beams: int = 1,
+        progress: bool = False,
+    ) -> tuple[list[str], TruncationCounts]:
+        """An answer a question from the passages given for it, and what had to be cut from the prompts."""
+        prompts = [self.prompts.for_question(q, given) for q, given in zip(questions, passages, strict=True)]
+        cut = TruncationCounts()
+        for prompt in prompts:
+            cut.add(prompt)
+        return self.generate(prompts, num_beams=num_beams, progress=progress), cut
+
+    # -- judging ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        texts: Sequence[str],
+        include_end: bool = False,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> AnswerScores:
+        """How likely this model finds each answer after its prompt, token by token.
+
+        Only answer positions go through the last layer; batches hold pairs of like length, and the same
+        pair may come any number of times. `include_end`: with the token that ends the answer (for an
+        encoder-decoder, all its tokenizer's special tokens).
+        """
+        pairs = [(prompt.ids, self.answer_ids(text, include_end)) for prompt, text in zip(prompts, texts, strict=True)]
+        rows_of = [[*prompt, *answer] for prompt, answer in pairs]
+        scored: list[Tensor] = [torch.empty(0)] * len(pairs)
+        with self._evaluating(), autocast(self.device, self.dtype):
+            for rows in batches(rows_of, batch_size or self.config.batch_size, progress, "scoring"):
+                batch = self.batch([pairs[row] for row in rows])
+                found = answer_tokens.answer_log_probs(self.module, batch, self.kind)
+                for row, log_probs_T in zip(rows, found, strict=True):
+                    scored[row] = log_probs_T.cpu()
+        return AnswerScores(scored)
+
+    def answer_ids(self, text: str, include_end: bool = True) -> list[int]:
+        """Tokens of an answer; without the end, what it says and nothing else."""
+        return self.prompts.answer(text, include_end)
+
+    def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[str, Tensor]:
+        """(prompt ids, answer ids) → tensors on the model's device."""
+        make = answer_tokens.encoder_decoder_batch if self.kind == "encoder_decoder" else answer_tokens.decoder_batch
+        made = make([prompt for prompt, _ in pairs], [answer for _, answer in pairs], self.pad_id)
+        return {name: tensor.to(self.device) for name, tensor in made.items()}
+
+    @property
+    def pad_id(self) -> int:
+        """The token that fills up; any will do, since masks go by length."""
+        found = _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return 0 if found is None else found
+
+    def _evaluating(self) -> _EvalMode:
+        return _EvalMode(self.module)
+
+
+class _EvalMode:
+    """Eval mode within, the former mode after."""
+
+    def __init__(self, module: torch.nn.Module):
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.was_training = self.module.training
+        self.module.eval()
+
+    def __exit__(self, *exception: object) -> None:
+        self.module.train(self.was_training)
+
+
+def batches(rows: Sequence[Sequence[Any]], size: int, progress: bool, what: str) -> Iterator[list[int]]:
+    """Positions of `rows`, longest first (the largest batch comes first, and so does running out of memory)."""
+    order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    with tqdm(total=len(order), desc=what, disable=not progress) as bar:
+        for start in range(0, len(order), size):
+            chunk = order[start : start + size]
+            yield chunk
+            bar.update(len(chunk))
+
+
+def _own_limit(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What the model can take, `LONGEST_DEFAULT` at most."""
+    config = module.config
+    said = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    return min(LONGEST_DEFAULT, tokenizer.model_max_length, *(value for value in said if isinstance(value, int)))
+
+
+def _first(*values: Any) -> Any:
+    return next((value for value in values if value is not None), None)

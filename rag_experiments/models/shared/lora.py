@@ -1,0 +1,87 @@
+"""Low-rank adapters (Hu et al. 2021) around a reader, through `peft`: put on, saved alone, put back.
+
+Only adapters are saved: a folder of some megabytes with `adapter_config.json`, beside it the base model's
+`config.json` and the facts that say where the base weights come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig as PeftLoraConfig
+from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training, set_peft_model_state_dict
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from rag_experiments.config.schema import LoraConfig
+from rag_experiments.core.errors import RequestError
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> PeftModel:
+    """`module` frozen, with fresh adapters on it. Raises `RequestError` where no layer is of the names asked for."""
+    if getattr(module, "is_quantized", False):
+        module = prepare_model_for_kbit_training(module)
+    wanted = PeftLoraConfig(
+        task_type="SEQ_2_SEQ_LM" if kind == "encoder_decoder" else "CAUSAL_LM",
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=config.target_modules,
+    )
+    try:
+        with _renamed_attribute():
+            return get_peft_model(module, wanted)
+    except ValueError as error:
+        raise RequestError(f"model.lora.target_modules={config.target_modules}: {error}") from error
+
+
+def open_adapters(module: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel | PreTrainedModel:
+    """`module` with the adapters of `folder`; merged into its weights when they will not be trained."""
+    with _renamed_attribute():
+        with_adapters = PeftModel.from_pretrained(module, str(folder), is_trainable=trainable)
+    return with_adapters if trainable else with_adapters.merge_and_unload()
+
+
+def load_adapter_weights(module: PeftModel, folder: Path) -> None:
+    """Replace the adapters' weights in place by those in `folder`."""
+    file = folder / ADAPTER_WEIGHTS
+    if not file.is_file():
+        raise RequestError(f"{folder}: has no {ADAPTER_WEIGHTS}, so no adapters can be loaded from it.")
+    outcome: Any = set_peft_model_state_dict(module, load_file(file))
+    if outcome.unexpected_keys:
+        raise RequestError(f"{file}: these adapters belong to another model ({outcome.unexpected_keys[0]}).")
+
+
+def settings_of(module: PeftModel) -> dict[str, Any]:
+    """The fields of `LoraConfig` that adapters on a module were made with."""
+    return dataclasses.asdict(_settings(module.peft_config[module.active_adapter]))
+
+
+def settings_in(folder: Path) -> LoraConfig:
+    """What the adapters in `folder` were made with."""
+    return _settings(PeftLoraConfig.from_pretrained(str(folder)))
+
+
+@contextmanager
+def _renamed_attribute() -> Iterator[None]:
+    """peft (0.21) asks for an attribute by the name it had before transformers renamed it, which warns the user."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def _settings(found: Any) -> LoraConfig:
+    targets = found.target_modules
+    return LoraConfig(
+        r=found.r,
+        alpha=found.lora_alpha,
+        dropout=found.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else sorted(targets),
+    )

@@ -1,0 +1,61 @@
+"""Runs: their identity and where to find them.
+
+A run is found by its `config_hash`, never by its name. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+
+NOT_IN_HASH = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
+"""Top-level keys that do not change a run's figures."""
+
+
+def config_hash(resolved: dict[str, Any]) -> str:
+    """16 hexadecimal digits that are equal for two configurations that give the same figures.
+
+    `resolved` is the whole configuration as plain values. `1` and `1.0`, and the order of keys, are the same.
+    """
+    kept = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
+    text = json.dumps(_same_numbers(kept), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def _same_numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _same_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_same_numbers(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def find_runs(root: Path | str) -> Iterator[RunDirectory]:
+    """Every run at or below `root`, in the order of their paths; the inside of a run is not searched."""
+    for folder, names, files in os.walk(root):
+        if "status.json" in files:
+            names.clear()
+            yield RunDirectory(folder)
+        else:
+            names[:] = sorted(name for name in names if not name.startswith("."))
+
+
+def newest_unfinished(outputs: Path | str, hash_: str) -> RunDirectory | None:
+    """The interrupted or failed run below `outputs` with this config hash that started last, or None."""
+    found = []
+    for run in find_runs(outputs):
+        with suppress(RequestError):  # somebody's broken status must not stop this run
+            status = run.read_status()
+            if status.get("config_hash") == hash_ and run.state in ("interrupted", "failed"):
+                found.append((status.get("started") or "", str(run.path), run))
+    return max(found, key=lambda item: item[:2])[2] if found else None

@@ -1,0 +1,74 @@
+"""How a run is called in W&B, and whether it goes online. Does not import `wandb`."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlparse
+
+from rag_experiments.core.files import plain
+
+LOWER_IS_BETTER = re.compile(r"(?:^|/)(?:loss|.*_loss|perplexity)$")
+HIGHER_IS_BETTER = re.compile(
+    r"(?:^|/)(?:recall|hit|mrr|ndcg|exact_match|f1|rouge_l|bleu|answer_in_passages)(?:@\d+)?$"
+)
+HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
+"""W&B's own servers, new name and old: a key in the netrc file may stand under either."""
+
+
+def metric_name(name: str) -> str:
+    """`dev/recall@4` → `dev/recall_at_4`: only what W&B's charts and formulas can read."""
+    return re.sub(r"[^A-Za-z0-9_/]", "_", name.replace("@", "_at_"))
+
+
+def has_key() -> bool:
+    """Whether wandb would find an API key without asking: in the environment, or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")  # as it stands for a user without a home
+    base = os.environ.get("WANDB_BASE_URL")
+    hosts = (urlparse(base).netloc,) if base else HOSTS
+    try:
+        known = netrc.netrc(file).hosts
+        return any(host in known for host in hosts)
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def session_mode(asked: str) -> str:
+    """`tracking.mode` settled to online, offline or disabled. `auto` heeds WANDB_MODE, then looks for a key."""
+    if asked != "auto":
+        return asked
+    wanted = os.environ.get("WANDB_MODE", "").lower()
+    if wanted in ("online", "offline", "disabled"):
+        return wanted
+    return "online" if has_key() else "offline"
+
+
+def tags(resolved: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[str]:
+    """The tags every run has: its algorithm, its data, and whether it is a sweep's job."""
+    algorithm = (resolved.get("algorithm") or {}).get("name")
+    data = (resolved.get("data") or {}).get("format")
+    return [str(tag) for tag in (algorithm, data, "sweep" if sweep else None) if tag]
+
+
+def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of predictions as columns of plain values: W&B shows lists as JSON nobody can sort by."""
+    flat: dict[str, Any] = {}
+    for name, value in plain(dict(row)).items():
+        if isinstance(value, dict):
+            flat |= {metric_name(inner): number for inner, number in value.items()}
+        elif isinstance(value, list):
+            flat[name] = " | ".join(f"{item:.4g}" if isinstance(item, float) else str(item) for item in value)
+        else:
+            flat[name] = value
+    return flat
+
+
+def summary_of(name: str) -> str:
+    """What W&B keeps of a curve: its best, where better has a direction, and its last value."""
+    best = "min" if LOWER_IS_BETTER.search(name) else "max" if HIGHER_IS_BETTER.search(name) else None
+    return f"{best},last" if best else "last"

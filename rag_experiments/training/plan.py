@@ -1,0 +1,85 @@
+"""`plan=true`: what a run would do, from configuration and data alone; no weights are read."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from rag_experiments.core.text import word_count
+from rag_experiments.models.shared.precision import default_device
+from rag_experiments.models.sizes import hidden_size, sizes, token_counts
+from rag_experiments.training.request import Request
+
+TEXTS_SAMPLED = 200
+
+
+def print_plan(request: Request, directory: Path) -> None:
+    """Print the plan."""
+    rows = plan_rows(request, directory)
+    width = max(len(name) for name, _ in rows)
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+
+
+def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
+    """`(what, how much)` pairs, in reading order."""
+    from rag_experiments.training.training_arguments import training_arguments
+
+    config, data = request.config, request.data
+    args = training_arguments(config, directory / "checkpoints")
+    train = data.splits["train"]
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
+    per_epoch = max(1, math.ceil(len(train) / batch))
+    steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
+    rows = [
+        ("run", f"{config.algorithm.name}: {config.model.kind} {config.model.path}"),
+        ("run directory", str(directory)),
+        ("cache", str(request.cache)),
+        ("config hash", request.config_hash),
+        ("data", f"{config.data.format}, content {data.content_hash}"),
+        ("passages", f"{len(data.passages):,} ({_lengths(config.model, data)})"),
+        *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
+        ("batch", f"{batch} questions a step ({per_epoch} steps an epoch)"),
+        ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
+        ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),
+    ]
+    rows += _models(config)
+    if config.model.kind == "encoder":
+        size = hidden_size(config.model)
+        if size:
+            rows.append(("index", f"{len(data.passages) * size * 4 / 2**20:.0f} MiB of vectors"))
+    rows.append(("evaluation", f"{', '.join(config.evaluation.splits)}; zero shot: {config.evaluation.zero_shot}"))
+    rows.append(("trainer", ", ".join(f"{key}={value}" for key, value in sorted(config.trainer.items()))))
+    rows += [("note", note) for note in data.notes]
+    return rows
+
+
+def _models(config: Any) -> list[tuple[str, str]]:
+    """A line for each model that is in memory, and one for all: weights and optimiser."""
+    others = {"teacher": getattr(config.algorithm, "teacher", None), "retriever": config.retriever.encoder}
+    rows, memory = [], 0.0
+    device = default_device()
+    for role, model in {"model": config.model, **others}.items():
+        found = None if model is None else sizes(model, role == "model", device)
+        if found is None:
+            continue
+        memory += found.memory
+        learning = f", {found.trained:,} of them trained" if found.trained else ", frozen"
+        rows.append((f"{role} parameters", f"{found.parameters:,}{learning} ({model.path})"))
+    if rows:
+        rows.append(("memory", f"{memory / 2**30:.2f} GiB for weights and optimiser, plus activations"))
+    return rows
+
+
+def _lengths(model: Any, data: Any) -> str:
+    """How long a passage is, from a sample spread over the corpus; in words where there is no tokenizer to ask."""
+    count = len(data.passages)
+    texts = data.passages.full_texts(list(range(0, count, max(1, count // TEXTS_SAMPLED))))
+    tokens = token_counts(model, texts)
+    if tokens is None:
+        return f"about {sum(map(word_count, texts)) / len(texts):.0f} words each, from a sample"
+    said = f"about {sum(tokens) / len(tokens):.0f} tokens each"
+    limit = getattr(model, "max_passage_length", None)
+    if limit is not None:
+        said += f", {sum(length > limit for length in tokens) / len(tokens):.0%} longer than {limit}"
+    return f"{said}, from a sample"

@@ -1,0 +1,106 @@
+"""A finished run, opened again: its stored command line, what is asked to differ, and its own model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_experiments.config import command_line
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import config_hash
+from rag_experiments.training import resume
+
+if TYPE_CHECKING:
+    from rag_experiments.config.schema import RunConfig
+    from rag_experiments.training.request import Request
+
+_FIXED = ("algorithm", "model", "seed", "trainer")
+"""Keys that made the run's model; another value of theirs would be another run."""
+_READING = ("model.batch_size", "model.max_new_tokens", "model.precision", "model.attn_implementation")
+"""Keys below them that only say how the model is used."""
+
+
+@dataclass
+class Reopened:
+    """A run and the request that its overrides, with `changes` on top, compose to."""
+
+    run: RunDirectory
+    request: Request
+    changes: list[str]
+
+
+def split_run(overrides: list[str], command: str) -> tuple[Path, list[str]]:
+    """`run=<dir>` and the other overrides.
+
+    Raises:
+        RequestError: no run is named, or there is none.
+    """
+    named = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "run"]
+    if not named or not named[-1]:
+        raise RequestError(f"python -m rag_experiments.{command} needs run=<run directory>")
+    directory = Path(named[-1].strip("'\"")).expanduser()
+    if not directory.is_dir():
+        raise RequestError(f"run={directory}: there is no such directory")
+    return directory, [value for value in overrides if value.partition("=")[0] != "run"]
+
+
+def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -> Reopened:
+    """The run in `directory` with `changes` to its data, retriever, evaluation or way of decoding.
+
+    Raises:
+        RequestError: no finished model there, a change to what made the model, data that does not fit, …
+    """
+    run = RunDirectory.open(directory)
+    if not run.model_dir.is_dir():
+        raise RequestError(f"run={directory} has no model/ (its state is {run.state}): only a finished run can be used")
+    for override in changes:
+        _refuse_fixed(override, directory)
+    stored = [value for value in resume.stored_overrides(directory) if not value.startswith("hydra.")]
+    config_dir = config_dir or resume.stored_config_dir(directory)
+    composed = command_line.compose([*stored, *changes, "resume=null"], config_dir)
+    request = _checked(composed)
+    _take_model(request.config, run)
+    return Reopened(run, request, changes)
+
+
+def _refuse_fixed(override: str, directory: Path) -> None:
+    key = override.lstrip("+~").partition("=")[0]
+    group = key.partition("@")[2] or key
+    if group.split(".")[0] in _FIXED and key not in _READING and not group.startswith("retriever"):
+        raise RequestError(
+            f"{key} made the model of run={directory} and cannot be changed; "
+            f"data, retriever, evaluation and {', '.join(_READING)} can"
+        )
+
+
+def _checked(composed: object) -> Request:
+    """As `request.check_request`, for a run that will not be trained: no training questions are needed."""
+    from rag_experiments.data.load import load_data
+    from rag_experiments.training.checks import check_algorithm, check_common
+    from rag_experiments.training.request import Request, cache_dir, check_sources
+
+    config, resolved = check_common(composed)  # type: ignore[arg-type]
+    check_sources(config, {**resolved, "algorithm": {}, "model": {}})
+    data = load_data(config.data, cache_dir(config))
+    if config.retriever.k > len(data.passages):
+        raise RequestError(
+            f"retriever.k={config.retriever.k} is larger than the corpus, which has {len(data.passages)} passages"
+        )
+    trainer_class = check_algorithm(config)
+    return Request(
+        config=config,
+        resolved=resolved,
+        config_hash=config_hash(resolved),
+        trainer_class=trainer_class,
+        data=data,
+    )
+
+
+def _take_model(config: RunConfig, run: RunDirectory) -> None:
+    """The run's own weights in place of those that it began with."""
+    config.model.path = f"run://{run.path.resolve()}"
+    config.model.revision = None
+    config.model.init = "pretrained"
+    config.model.architecture = None

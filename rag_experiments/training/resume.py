@@ -1,0 +1,143 @@
+"""`resume=<run directory>` and `resume=auto`: the command line of the run that is to go on.
+
+`resume=DIR` alone replays the overrides that `.hydra/` stored when the run first started; further
+overrides may only touch what cannot change the result. Hydra's own means would overwrite
+`.hydra/overrides.yaml`, so here it is told to write none.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from rag_experiments.config import command_line
+from rag_experiments.core.errors import RequestError
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.identity import config_hash, newest_unfinished
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class CommandPlan:
+    """The overrides to run with, and the directory that is continued (None: a fresh run)."""
+
+    overrides: list[str]
+    config_dir: str | None
+    directory: Path | None
+
+    @property
+    def arguments(self) -> list[str]:
+        """As Hydra's command line takes them."""
+        return [*(["--config-dir", self.config_dir] if self.config_dir else []), *self.overrides]
+
+
+def asked_for(overrides: list[str]) -> str | None:
+    """The value of `resume=…`, or None."""
+    asked = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "resume"]
+    return unquoted(asked[-1]) if asked else None
+
+
+def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
+    """What to run for these overrides.
+
+    Raises:
+        RequestError: no such run, a finished one, or an override that would change its result.
+    """
+    wanted = asked_for(overrides) or "null"
+    given = [value for value in overrides if value.partition("=")[0] != "resume"]
+    if wanted in ("null", "", "None"):
+        return CommandPlan(given, config_dir, None)
+    if wanted == "auto":
+        return _newest(given, config_dir)
+    return _replayed(Path(wanted), given, config_dir)
+
+
+def _newest(given: list[str], config_dir: str | None) -> CommandPlan:
+    composed = command_line.compose(given, config_dir)
+    outputs = Path(composed.paths.outputs)
+    found = newest_unfinished(outputs, composed_hash(composed))
+    if found is None:
+        log.info("resume=auto: no unfinished run of this configuration under %s; starting a new one", outputs)
+        return CommandPlan(given, config_dir, None)
+    directory = found.path
+    log.info("resume=auto: continuing %s", directory)
+    return CommandPlan(_into(directory, [*given, "resume=auto"]), config_dir, directory)
+
+
+def _replayed(directory: Path, given: list[str], config_dir: str | None) -> CommandPlan:
+    if not (directory / "status.json").is_file():
+        raise RequestError(f"resume={directory}: there is no run there (no status.json)")
+    status = RunDirectory.open(directory).read_status()
+    if status.get("state") == "completed":
+        raise RequestError(
+            f"resume={directory}: that run is completed; evaluate it with python -m rag_experiments.evaluate "
+            f"run={directory}, or start a new one with model=run model.path=run://{directory}"
+        )
+    stored = stored_overrides(directory)
+    config_dir = config_dir or stored_config_dir(directory)
+    first = composed_hash(command_line.compose(stored, config_dir))
+    if status.get("config_hash") not in (None, first):
+        raise RequestError(f"resume={directory}: its overrides no longer compose to the configuration it began with")
+    for override in given:
+        if composed_hash(command_line.compose([*stored, override], config_dir)) != first:
+            key = override.lstrip("+~").partition("=")[0]
+            raise RequestError(
+                f"resume={directory}: {key} would change the result of a run that has begun: leave it out"
+            )
+    return CommandPlan(_into(directory, [*stored, *given, f"resume={directory}"]), config_dir, directory)
+
+
+def _into(directory: Path, overrides: list[str]) -> list[str]:
+    kept = [value for value in overrides if not value.startswith(("hydra.run.dir=", "hydra.sweep.", "hydra/launcher"))]
+    return [*kept, f"hydra.run.dir={quoted(str(directory))}", "hydra.output_subdir=null"]
+
+
+def quoted(value: str) -> str:
+    """`value` as Hydra's override grammar reads it back unchanged."""
+    # A backslash is one, but before a quote, where the grammar takes two for one: inside, and at the end.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    return f"'{escaped}'"
+
+
+def unquoted(text: str) -> str:
+    """What `quoted` was given; a text that is not in quotes is as it is."""
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
+        return text
+    inner = re.sub(rf"((?:\\\\)*)\\{text[0]}", lambda found: found[1][::2] + text[0], text[1:-1])
+    return re.sub(r"\\+$", lambda found: found[0][::2], inner)
+
+
+def composed_hash(composed: Any) -> str:
+    """The hash that says two runs are the same, from a composed configuration."""
+    from rag_experiments.training.checks import check_common
+
+    return config_hash(check_common(composed)[1])
+
+
+def stored_overrides(directory: Path) -> list[str]:
+    """The overrides a run was started with.
+
+    Raises:
+        RequestError: its `.hydra/` is missing.
+    """
+    file = directory / ".hydra" / "overrides.yaml"
+    if not file.is_file():
+        raise RequestError(f"{directory} has no .hydra/overrides.yaml: it is no run directory, or not a whole one")
+    return [str(value) for value in OmegaConf.load(file)]
+
+
+def stored_config_dir(directory: Path) -> str | None:
+    """The `--config-dir` a run was started with."""
+    file = directory / ".hydra" / "hydra.yaml"
+    if not file.is_file():
+        return None
+    sources = OmegaConf.load(file).hydra.runtime.config_sources
+    paths = [entry.path for entry in sources if entry.provider == "command-line"]
+    return paths[0] if paths else None
