@@ -57,8 +57,8 @@ def main() -> None:
         seconds = _race(steps, texts, args)
     figures = {
         "batch": args.batch,
-        "tokens_a_passage": texts.tokens_a_passage(ours["ours auto"].parts.model),
-        "device": str(ours["ours auto"].parts.model.device),
+        "tokens_a_passage": texts.tokens_a_passage(ours["ours auto"].components.model),
+        "device": str(ours["ours auto"].components.model.device),
         "threads": torch.get_num_threads(),
         "loss_without_dropout": losses,
         "seconds": seconds,
@@ -73,8 +73,8 @@ class _Texts:
     """Question and gold passage of each training question."""
 
     def __init__(self, trainer: Any) -> None:
-        store = trainer.parts.data.passages
-        asked = trainer.parts.data.splits["train"]
+        store = trainer.components.data.passages
+        asked = trainer.components.data.splits["train"]
         # A passage once: the peer takes a repeated one for a negative, and the losses would differ.
         once = {int(store.rows(question.positive_ids)[0]): number for number, question in enumerate(asked)}
         self.numbers = sorted(once.values())
@@ -94,19 +94,19 @@ def _trainer(folder: Path, args: argparse.Namespace, precision: str) -> Any:
     if precision == "fp32":
         overrides += ["model.precision=fp32", "trainer.bf16=false"]
     request = check_request(command_line.compose([*overrides, *args.overrides], None))
-    trainer = build.build_trainer(request, build.build_parts(request), folder, [])
+    trainer = build.build_trainer(request, build.build_components(request), folder, [])
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1  # what train() would set
     trainer.accelerator.prepare_model(trainer.model)  # and the autocast it would put around the encoder
-    trainer.parts.model.train()
+    trainer.components.model.train()
     return trainer
 
 
 def _peer(trainer: Any) -> Any:
     from sentence_transformers import SentenceTransformer
 
-    encoder = trainer.parts.model
-    folder = str(fetch(resolve(trainer.parts.config.model.path)))
+    encoder = trainer.components.model
+    folder = str(fetch(resolve(trainer.components.config.model.path)))
     peer = SentenceTransformer(folder, device=str(encoder.device), model_kwargs={"dtype": "float32"})
     peer.max_seq_length = encoder.config.max_passage_length
     return peer.train()
@@ -159,9 +159,9 @@ def _loss_without_dropout(name: str, trainer: Any, peer: Any, texts: _Texts, siz
             loss = _peer_loss(peer, MultipleNegativesRankingLoss(peer, scale=20.0), texts, numbers, False)
             peer.train()
         else:
-            trainer.parts.model.eval()
+            trainer.components.model.eval()
             loss = trainer.compute_loss(trainer.model, trainer.collate([trainer.train_dataset[n] for n in numbers]))
-            trainer.parts.model.train()
+            trainer.components.model.train()
     return float(loss)
 
 

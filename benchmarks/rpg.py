@@ -110,7 +110,7 @@ def _trainer(folder: Path, args: argparse.Namespace) -> RPGTrainer:
         *args.overrides,
     ]
     request = check_request(command_line.compose(overrides, None))
-    return build.build_trainer(request, build.build_parts(request), folder / "checkpoints", [])
+    return build.build_trainer(request, build.build_components(request), folder / "checkpoints", [])
 
 
 def _prepare(trainer: RPGTrainer) -> None:
@@ -119,7 +119,7 @@ def _prepare(trainer: RPGTrainer) -> None:
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1  # what train() would set
     trainer.accelerator.prepare_model(trainer.model)  # and the autocast it would put around the encoder
-    trainer.parts.model.train()
+    trainer.components.model.train()
 
 
 def _ours(trainer: RPGTrainer, numbers: list[int], warm: bool) -> None:
@@ -150,7 +150,7 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
         for k, row in enumerate(rows):
             log_probs_BKT[b, k, : len(row)] = row
             mask_BT[b, : len(row)] = True
-    encoder, store = trainer.parts.model, trainer.parts.data.passages
+    encoder, store = trainer.components.model, trainer.components.data.passages
     with autocast(encoder.device, torch.float32):
         texts = store.full_texts(rows_BK.flatten().tolist())
         # The class's own forward: the instance's is under the autocast of the training.
@@ -158,7 +158,7 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
         queries_BD = Encoder.forward(encoder, **_moved(encoder, queries))
         passages_ND = Encoder.forward(encoder, **_moved(encoder, encoder.tokenize_passages(texts)))
         scores_BK = (queries_BD[:, None] * passages_ND.view(*rows_BK.shape, -1)).sum(-1)
-        hyper = trainer.hyper
+        hyper = trainer.config
         device = scores_BK.device
         loss = rpg_loss(
             scores_BK, log_probs_BKT.to(device), mask_BT.to(device), hyper.objective, hyper.target, hyper.temperature,
@@ -177,8 +177,8 @@ def _plain_reader(trainer: RPGTrainer) -> Reader:
     if "plain" not in _READERS:
         import dataclasses
 
-        config = dataclasses.replace(trainer.hyper.teacher, precision="fp32")
-        _READERS["plain"] = Reader.load(config, cache=trainer.parts.cache, frozen=True)
+        config = dataclasses.replace(trainer.config.teacher, precision="fp32")
+        _READERS["plain"] = Reader.load(config, cache=trainer.components.cache, frozen=True)
     return _READERS["plain"]
 
 
@@ -207,7 +207,7 @@ def _describe(trainer: RPGTrainer, numbers: list[int]) -> dict[str, Any]:
     scorer = trainer.judge.scorer
     return {
         "threads": torch.get_num_threads(),
-        "device": str(trainer.parts.model.device),
+        "device": str(trainer.components.model.device),
         "precision": scorer.reader.config.precision,
         "pairs": scorer.asked,
         "tokens_a_pair": scorer.tokens_asked / scorer.asked,

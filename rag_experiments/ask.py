@@ -10,7 +10,6 @@ another one).
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.training.reopen import reopen, split_run
 
 if TYPE_CHECKING:
-    from rag_experiments.algorithms.base import Parts
+    from rag_experiments.algorithms.base import RunComponents
     from rag_experiments.data.records import Passage, Turn
 
 USAGE = """Ask a finished run a question: the passages it retrieves, their scores, and a reader's answer.
@@ -31,7 +30,6 @@ USAGE = """Ask a finished run a question: the passages it retrieves, their score
 
 Without a question: interactive. Data, retriever and evaluation keys may be overridden, such as retriever.k=8."""
 
-_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
 SHOWN_CHARACTERS = 300
 """Of a passage's text; the whole of it is what the reader gets."""
 
@@ -54,50 +52,51 @@ def start(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE)
         return command_line.DONE
-    words = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("--")]
-    line = command_line.parse([word for word in arguments if word not in words])
+    words, others = command_line.split_words(arguments)
+    line = command_line.parse(others)
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "ask")
     question = " ".join(words).strip()
     if words and not question:
         raise RequestError("the question is empty")
-    parts = open_parts(directory, changes, line.config_dir)
+    components = open_parts(directory, changes, line.config_dir)
     if question:
-        show(reply(parts, question))
+        show(reply(components, question))
     else:
-        converse(parts)
+        converse(components)
     return command_line.DONE
 
 
-def open_parts(directory: Any, changes: list[str], config_dir: str | None = None) -> Parts:
+def open_parts(directory: Any, changes: list[str], config_dir: str | None = None) -> RunComponents:
     """The run's model and retriever, ready to be asked."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     request = reopen(directory, changes, config_dir).request
     from rag_experiments.training import build
 
-    parts = build.build_parts(request)
-    parts.retriever.refresh(persist=True)
-    return parts
+    components = build.build_components(request)
+    components.retriever.refresh(persist=True)
+    return components
 
 
-def reply(parts: Parts, question: str, history: Sequence[Turn] = ()) -> Reply:
+def reply(components: RunComponents, question: str, history: Sequence[Turn] = ()) -> Reply:
     """Retrieve for `question`, and let a reader answer."""
     from rag_experiments.data.queries import retrieval_query
     from rag_experiments.data.records import Question
 
     asked = Question(id="asked", question=question, history=tuple(history))
-    query = retrieval_query(asked, parts.config.data.query_history)
-    found = parts.retriever.search([query], parts.config.retriever.k)
-    store = parts.data.passages
+    query = retrieval_query(asked, components.config.data.query_history)
+    found = components.retriever.search([query], components.config.retriever.k)
+    store = components.data.passages
     passages = [
         (float(score), store[int(row)])
         for row, score in zip(found.rows_QK[0], found.scores_QK[0], strict=True)
         if row >= 0
     ]
-    if parts.config.model.kind == "encoder":
+    reader = components.models.get("reader")
+    if reader is None:
         return Reply(None, passages)
     given = [[passage for _, passage in passages]]
-    (answer,), _ = parts.model.answer([asked], given, parts.config.evaluation.num_beams, False)
+    (answer,), _ = reader.answer([asked], given, components.config.evaluation.num_beams, False)
     return Reply(answer, passages)
 
 
@@ -112,7 +111,7 @@ def show(said: Reply) -> None:
         print(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
 
 
-def converse(parts: Parts) -> None:
+def converse(components: RunComponents) -> None:
     """Questions from the terminal until it ends."""
     from rag_experiments.data.records import Turn
 
@@ -126,7 +125,7 @@ def converse(parts: Parts) -> None:
         if question == "/new":
             history.clear()
         elif question:
-            said = reply(parts, question, history)
+            said = reply(components, question, history)
             show(said)
             if said.answer is not None:
                 history += [Turn("user", question), Turn("assistant", said.answer)]

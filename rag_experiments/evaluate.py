@@ -76,13 +76,13 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
     for split in splits:
         if not request.data.splits.get(split):
             raise RequestError(f"data.path={request.config.data.path}: the {split} split has no questions")
-    parts = build.build_parts(request)
-    parts.evaluator.timed = True
+    components = build.build_components(request)
+    components.evaluator.timed = True
     metrics: dict[str, float] = {}
     predictions: dict[str, list[dict[str, Any]]] = {}
     for split in splits:
         log.info("evaluating %s on %d questions", split, len(request.data.splits[split]))
-        result = parts.evaluate(request.data.splits[split], persist=True)
+        result = components.evaluate(request.data.splits[split], persist=True)
         metrics |= {f"{split}/{name}": value for name, value in result.metrics.items()}
         predictions[split] = result.rows
     if opened.run.writes:

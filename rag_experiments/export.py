@@ -12,7 +12,6 @@ DIR/passages.parquet    id, title, text; row i is the index's row i
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 if TYPE_CHECKING:
     from rag_experiments.data.passage_store import PassageStore
-    from rag_experiments.retrieval.retriever_kinds import Retriever
+    from rag_experiments.retrieval.retriever import Retriever
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ USAGE = """Take a finished run's parts elsewhere: model, index and passages as p
 
 DIR is made; it must not exist or be empty. Data and retriever keys may be overridden, such as retriever=faiss_hnsw."""
 
-_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
 _PARQUET_BLOCK = 10_000
 """Passages in memory at a time."""
 
@@ -83,8 +81,8 @@ def start(arguments: list[str]) -> int:
         print(USAGE)
         return command_line.DONE
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    folders = [word for word in arguments if not _OVERRIDE.match(word) and not word.startswith("-")]
-    line = command_line.parse([word for word in arguments if word not in folders])
+    folders, others = command_line.split_words(arguments)
+    line = command_line.parse(others)
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "export")
     if len(folders) != 1:
@@ -98,22 +96,23 @@ def start(arguments: list[str]) -> int:
 
 def export(opened: Reopened, target: Path) -> None:
     """Write all parts to `target`, whole or not at all. A reader's own weights are copied, never loaded."""
-    from rag_experiments.training.build import make_retriever
+    from rag_experiments.training.build import load_trained, make_retriever
 
     request = opened.request
-    trains_encoder = request.config.model.kind == "encoder"
-    trainer_class: Any = request.trainer_class
-    model = trainer_class.load_model(request.config.model, request.cache) if trains_encoder else None
-    retriever = make_retriever(request, model)
+    # A reader's own weights are copied, never loaded.
+    models = load_trained(request, skip={"reader"})
+    retriever = make_retriever(request, models)
     retriever.refresh(persist=True)
     passages = request.data.passages
     with atomic_directory(target) as folder:
         shutil.copytree(opened.run.model_dir, folder / "model")
-        if not trains_encoder and _encoder(retriever) is not None:
+        if not models and _encoder(retriever) is not None:
             _encoder(retriever).save(folder / "encoder")
         retriever.save(folder / "index")
         write_parquet(passages, folder / "passages.parquet")
-        text = readme(opened, retriever, "model" if trains_encoder else "encoder")
+        several = not (opened.run.model_dir / "config.json").is_file() and (opened.run.model_dir / "encoder").is_dir()
+        place = ("model/encoder" if several else "model") if models else "encoder"
+        text = readme(opened, retriever, place)
         (folder / "README.md").write_text(text, encoding="utf-8")
     log.info("%s: model, index and %d passages of %s", target, len(passages), opened.run.path)
 

@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from rag_experiments.config import command_line
-from rag_experiments.config.groups import OPTION_GROUPS, choices, conf_dir, model_kinds
+from rag_experiments.config.groups import OPTION_GROUPS, choices, conf_dir, preset_kinds
 from rag_experiments.core.errors import RequestError
 from rag_experiments.training.checks import check_algorithm, check_common
 
 OPTIONS = {group: choices(group) for group in OPTION_GROUPS}
 MADE_HERE = ("pydocs", "keyvalue")
 """Data that is made, not read: it takes no path."""
-KINDS = {model: kind for model, kind in model_kinds().items() if kind != "auto"}
+KINDS = {model: kind for model, kind in preset_kinds().items() if kind != "auto"}
 """The kind of `model=run` is read from the run: tests/test_reopen.py has such runs."""
 TRAINED = {
     "ctl": {"encoder"},

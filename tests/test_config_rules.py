@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from rag_experiments import train
 from rag_experiments.config import command_line, schema
-from rag_experiments.config.groups import GROUPS, choices, conf_dir, model_kinds
+from rag_experiments.config.groups import GROUPS, choices, conf_dir, preset_kinds
 from rag_experiments.core import files
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.identity import config_hash
@@ -195,7 +195,7 @@ def test_groups_and_presets():
     assert "ctl" in choices("algorithm")
     assert choices("algorithm") == sorted(choices("algorithm"))
     assert {"launcher", "sweeper"} <= set(choices("hydra", folders=True))
-    kinds = model_kinds()
+    kinds = preset_kinds()
     assert set(kinds) == set(choices("model"))
     assert (kinds["minilm"], kinds["smollm2_135m"], kinds["flan_t5_small"]) == ("encoder", "decoder", "encoder_decoder")
     assert set(kinds.values()) <= {"encoder", "decoder", "encoder_decoder", "auto"}

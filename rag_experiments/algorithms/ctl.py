@@ -105,13 +105,13 @@ class CTLTrainer(AlgorithmTrainer):
     """Contrastive training of an `Encoder` on questions with gold passages."""
 
     Config = CTLConfig
-    trains = "encoder"
-    needs = frozenset({"positives"})
-    hyper: CTLConfig
+    trains = frozenset({"encoder"})
+    required_fields = frozenset({"positive_ids"})
+    config: CTLConfig
 
     def training_examples(self) -> Examples:
-        store = self.parts.data.passages
-        questions = self.parts.data.splits["train"]
+        store = self.components.data.passages
+        questions = self.components.data.splits["train"]
         items = [
             (question, store.rows(question.positive_ids), store.rows(question.negative_ids)) for question in questions
         ]
@@ -120,10 +120,10 @@ class CTLTrainer(AlgorithmTrainer):
     def _draw(self, item: tuple[Question, np.ndarray, np.ndarray], epoch: int) -> dict[str, Any]:
         """One positive and up to `hard_negatives` negatives: a function of seed, question and epoch alone."""
         question, positives, negatives = item
-        drawn = random.Random(f"{self.parts.config.seed}/{epoch}/{question.id}")
-        count = min(self.hyper.hard_negatives, len(negatives))
+        drawn = random.Random(f"{self.components.config.seed}/{epoch}/{question.id}")
+        count = min(self.config.hard_negatives, len(negatives))
         return {
-            "query": retrieval_query(question, self.parts.config.data.query_history),
+            "query": retrieval_query(question, self.components.config.data.query_history),
             "target": int(drawn.choice(list(positives))),
             "negatives": [int(row) for row in drawn.sample(list(negatives), count)],
             "positives": [int(row) for row in positives],
@@ -135,12 +135,12 @@ class CTLTrainer(AlgorithmTrainer):
         rows = list(dict.fromkeys([f["target"] for f in features] + [row for f in features for row in f["negatives"]]))
         column = {row: index for index, row in enumerate(rows)}
         most = max(len(f["positives"]) for f in features)
-        encoder = self.parts.model
-        size = self.hyper.mini_batch_size or self.hyper.sub_batch_size
+        encoder = self.components.model
+        size = self.config.mini_batch_size or self.config.sub_batch_size
         return {
             "queries": length_sorted_chunks(encoder, encoder.tokenize_queries([f["query"] for f in features]), size),
             "passages": length_sorted_chunks(
-                encoder, encoder.tokenize_passages(self.parts.data.passages.full_texts(rows)), size
+                encoder, encoder.tokenize_passages(self.components.data.passages.full_texts(rows)), size
             ),
             "passage_rows_P": torch.tensor(rows),
             "target_B": torch.tensor([column[f["target"]] for f in features]),
@@ -157,18 +157,18 @@ class CTLTrainer(AlgorithmTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """See the module's docstring; the mean over this process's questions."""
-        cached = self.hyper.mini_batch_size is not None
+        cached = self.config.mini_batch_size is not None
         queries_BD = encode_chunks(model, inputs["queries"], recompute=cached)
         own_PD = encode_chunks(model, inputs["passages"], recompute=cached)
         passages_PD, offset = gather_with_gradient(own_PD)
         passage_rows_P = gather_rows(inputs["passage_rows_P"])
         target_B = inputs["target_B"] + offset
         excluded_BP = known_positives(passage_rows_P, inputs["positive_rows_BM"])
-        if not self.hyper.mask_known_positives:
+        if not self.config.mask_known_positives:
             excluded_BP = torch.zeros_like(excluded_BP)
         repeated_BP = repeats(passage_rows_P, target_B)  # several processes may have drawn one passage
 
-        asking = self._questions_of_all(queries_BD, excluded_BP) if self.hyper.symmetric else None
+        asking = self._questions_of_all(queries_BD, excluded_BP) if self.config.symmetric else None
         losses = [
             self._loss_at(dim, queries_BD, passages_PD, target_B, excluded_BP, repeated_BP, asking)
             for dim in self._dimensions(queries_BD.shape[1])
@@ -192,27 +192,27 @@ class CTLTrainer(AlgorithmTrainer):
         repeated_BP: torch.Tensor,
         asking: _Asking | None,
     ) -> torch.Tensor:
-        encoder = self.parts.model
+        encoder = self.components.model
         passages_PD = self._leading(passages_PD, dimension)
         scores_BP = encoder.similarity(self._leading(queries_BD, dimension), passages_PD)
-        loss = ctl_loss(scores_BP, target_B, excluded_BP | repeated_BP, self.hyper.temperature)
+        loss = ctl_loss(scores_BP, target_B, excluded_BP | repeated_BP, self.config.temperature)
         if asking is None:
             return loss
         # From each question's own passage back to all questions, less those it is a known positive of.
         back_BQ = encoder.similarity(self._leading(asking.queries_QD, dimension), passages_PD[target_B]).T
         own_B = torch.arange(len(target_B), device=target_B.device) + asking.offset
         excluded_BQ = asking.excluded_QP[:, target_B].T
-        return (loss + ctl_loss(back_BQ, own_B, excluded_BQ, self.hyper.temperature)) / 2
+        return (loss + ctl_loss(back_BQ, own_B, excluded_BQ, self.config.temperature)) / 2
 
     def _leading(self, vectors_ND: torch.Tensor, dimension: int) -> torch.Tensor:
         """The first `dimension` values of each vector; a part of a unit vector is none, so it is made one."""
         if dimension == vectors_ND.shape[1]:
             return vectors_ND
         part_ND = vectors_ND[:, :dimension]
-        return F.normalize(part_ND, dim=-1) if self.parts.model.config.similarity == "cosine" else part_ND
+        return F.normalize(part_ND, dim=-1) if self.components.model.config.similarity == "cosine" else part_ND
 
     def _dimensions(self, full: int) -> Sequence[int]:
-        return sorted({full, *(dim for dim in self.hyper.matryoshka_dims or [] if dim <= full)}, reverse=True)
+        return sorted({full, *(dim for dim in self.config.matryoshka_dims or [] if dim <= full)}, reverse=True)
 
 
 def _negatives(target_B: torch.Tensor, excluded_BP: torch.Tensor) -> torch.Tensor:

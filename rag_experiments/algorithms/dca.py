@@ -34,28 +34,25 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.base import FirstRun, RunComponents
 from rag_experiments.algorithms.distillation import (
     CandidateCount,
     DistillationTrainer,
-    ScoreAhead,
+    Distributions,
     candidate_log_probs,
     entropy,
 )
 from rag_experiments.algorithms.fid import check_listed, listed_rows
-from rag_experiments.algorithms.fid_teacher import PassageTeacher, TeacherTraining, check_can_be_trained, open_teacher
+from rag_experiments.algorithms.fid_teacher import PassageTeacher, needs_training, open_reader, teacher_run
 from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.data.records import Question
 from rag_experiments.models.fid.fid_attention import TeacherScore
-from rag_experiments.retrieval.candidates import Candidates, RefreshCandidates, add_golds
+from rag_experiments.retrieval.candidates import add_golds
 
 log = logging.getLogger(__name__)
-
-SETS_AT_A_TIME = 1024  # questions whose passages are in memory together when scores are computed ahead
 
 
 def dca_loss(
@@ -140,19 +137,18 @@ class DCATrainer(DistillationTrainer):
     """Distillation of a FiD reader's attention into an `Encoder`."""
 
     Config = DCAConfig
-    needs = frozenset()
-    hyper: DCAConfig
+    config: DCAConfig
 
-    @staticmethod
-    def check_config(config: RunConfig) -> None:
+    @classmethod
+    def check_config(cls, config: RunConfig) -> None:
         """Raises `RequestError` without a teacher, and where refreshing has nothing to search."""
-        hyper = config.algorithm
-        if hyper.teacher is None:
+        own = config.algorithm
+        if own.teacher is None:
             raise RequestError(
                 "algorithm=dca needs a reader that teaches: add model@algorithm.teacher=smollm2_135m, or "
                 "model@algorithm.teacher=run algorithm.teacher.path=run://<a FiD run>"
             )
-        if hyper.passages == "data" and hyper.refresh_every:
+        if own.passages == "data" and own.refresh_every:
             raise RequestError(
                 "algorithm.refresh_every searches for candidates, and algorithm.passages=data lists them"
             )
@@ -161,73 +157,51 @@ class DCATrainer(DistillationTrainer):
     def check_data(cls, config: RunConfig, data: RagData) -> None:
         """Raises `RequestError` where the data lists no candidates, or lacks answers that the teacher needs."""
         super().check_data(config, data)
-        hyper, questions = config.algorithm, data.splits["train"]
-        if hyper.passages == "data":
+        own, questions = config.algorithm, data.splits["train"]
+        if own.passages == "data":
             check_listed(questions)
-        if hyper.teacher_score in ("adist", "adist_peak"):
+        if own.teacher_score in ("adist", "adist_peak"):
             lacking = next((question for question in questions if not question.answers), None)
             if lacking is not None:
                 raise RequestError(
-                    f"algorithm.teacher_score={hyper.teacher_score} needs answers, and question {lacking.id!r} has "
+                    f"algorithm.teacher_score={own.teacher_score} needs answers, and question {lacking.id!r} has "
                     "none: use cross_attention, or leave it to auto"
                 )
-        check_can_be_trained(hyper.teacher, hyper.teacher_steps, questions)
+        if needs_training(own.teacher, own.teacher_steps) and not any(question.answers for question in questions):
+            raise RequestError(
+                "algorithm=dca trains a reader first, and no training question has an answer: give a trained one "
+                "(model@algorithm.teacher=run algorithm.teacher.path=run://…), or algorithm.teacher_steps=0"
+            )
 
-    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
-        self.given_args = args
-        super().__init__(parts, args, callbacks)
-        if isinstance(self.candidates, Candidates):
-            self.add_callback(RefreshCandidates(self.candidates, self.hyper.refresh_every, self.record))
-        self.add_callback(ScoreAhead(self))
+    @classmethod
+    def before_run(cls, config: RunConfig, data: RagData) -> dict[str, FirstRun]:
+        """A FiD run of `teacher_steps` steps, unless the teacher is a FiD reader already."""
+        own = config.algorithm
+        if not needs_training(own.teacher, own.teacher_steps):
+            return {}
+        return {"teacher": teacher_run(config, [question for question in data.splits["train"] if question.answers])}
 
-    def before_training(self) -> None:
-        """Prepare the teacher and the candidates."""
-        super().before_training()
-        hyper, parts = self.hyper, self.parts
-        training = TeacherTraining(
-            steps=hyper.teacher_steps,
-            batch_size=hyper.teacher_batch_size,
-            learning_rate=hyper.teacher_learning_rate,
-            passages=hyper.teacher_passages,
-        )
-        assert hyper.teacher is not None  # `check_config` saw to that
-        reader = open_teacher(hyper.teacher, parts, training, self.given_args)
-        kind = hyper.teacher_score if hyper.teacher_score != "auto" else fitting_score(reader.kind, self.questions)
+    def open_teacher(self) -> None:
+        """The FiD reader behind its score cache."""
+        assert self.config.teacher is not None  # `check_config` saw to that
+        reader = open_reader(self.config.teacher, self.components.cache)
+        kind = self.config.teacher_score
+        if kind == "auto":
+            kind = fitting_score(reader.kind, self.questions)
         log.info("teacher: its passages are scored by %s (algorithm.teacher_score)", kind)
-        self.teacher = PassageTeacher(reader, kind, parts.cache)
-        if hyper.passages == "data":
-            golds = self.golds if hyper.add_gold else None
-            self.candidates = _Listed(parts, self.questions, hyper.candidates, golds)
-        else:
-            self.candidates = self.search_candidates()
+        self.teacher = PassageTeacher(reader, kind, self.components.cache)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """See the module's docstring; the mean over this process's questions."""
-        numbers = inputs["questions_B"].tolist()
-        rows_BK = self.candidates.rows_QK[numbers]
-        teacher_BK = self.judged(numbers, rows_BK)
-        student_BK = self.encoder_scores(model, inputs["queries"], rows_BK)
-        present_BK = torch.from_numpy(rows_BK >= 0).to(student_BK.device)
-        teacher_BK = teacher_BK.to(student_BK.device)
-        if self.hyper.teacher_standardise:
-            teacher_BK = standardised(teacher_BK, present_BK)
-        hyper = self.hyper
-        loss = dca_loss(student_BK, teacher_BK, hyper.temperature, hyper.teacher_temperature, present_BK)
-        self.record("teacher_entropy", entropy(candidate_log_probs(teacher_BK, hyper.teacher_temperature, present_BK)))
-        self.record_agreement(numbers, rows_BK, teacher=teacher_BK, student=student_BK.detach())
-        return (loss, {"scores": student_BK}) if return_outputs else loss
+    def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Any:
+        """Found by the encoder, or listed by the data."""
+        if self.config.passages == "data":
+            return _Listed(self.components, self.questions, self.config.candidates, golds)
+        return super().make_candidates(golds)
 
-    # -- scores ----------------------------------------------------------------------------------
-
-    def judged(self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False) -> Tensor:
-        """The teacher's scores `[B, K]` of the candidates, 0 at empty places."""
-        store = self.parts.data.passages
+    def teacher_scores(
+        self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False
+    ) -> list[dict[str, Tensor]]:
+        """`scores` `[K]` of the candidates, 0 at empty places."""
+        store = self.components.data.passages
         present = [[int(row) for row in rows if row >= 0] for rows in rows_BK]
         found = self.teacher.scores(
             [self.questions[number] for number in numbers],
@@ -237,22 +211,32 @@ class DCATrainer(DistillationTrainer):
         scores_BK = torch.zeros(rows_BK.shape)
         for b, scores_K in enumerate(found):
             scores_BK[b, torch.from_numpy(np.flatnonzero(rows_BK[b] >= 0))] = torch.from_numpy(scores_K)
-        return scores_BK
+        return [{"scores": scores_K} for scores_K in scores_BK]
 
-    def score_ahead(self) -> None:
-        """Score the candidates of this process's share of the training questions, with a progress bar."""
-        rows_QK = self.candidates.rows_QK
-        for numbers in self.own_share(SETS_AT_A_TIME):
-            self.judged(numbers, rows_QK[numbers], progress=True)
-        self.accelerator.wait_for_everyone()
+    def loss(self, scores_BK: Tensor, teacher: dict[str, Tensor], present_BK: Tensor) -> tuple[Tensor, Distributions]:
+        """See the module's docstring. Logs the entropy of the teacher's distribution in nats."""
+        config, teacher_BK = self.config, teacher["scores"]
+        if config.teacher_standardise:
+            teacher_BK = standardised(teacher_BK, present_BK)
+        loss = dca_loss(scores_BK, teacher_BK, config.temperature, config.teacher_temperature, present_BK)
+        log_teacher_BK = candidate_log_probs(teacher_BK, config.teacher_temperature, present_BK)
+        self.record("teacher_entropy", entropy(log_teacher_BK))
+        return loss, {"teacher": log_teacher_BK, "student": scores_BK}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer's; says at the end what the teacher's scores have cost."""
+        result = super().train(*args, **kwargs)
         log.info("teacher: %s", self.teacher.cost())
+        return result
 
 
 class _Listed:
     """The data's own candidates, in the shape of `Candidates`: they never change."""
 
-    def __init__(self, parts: Parts, questions: Sequence[Any], k: int, golds: Sequence[Sequence[int]] | None):
-        store = parts.data.passages
+    def __init__(
+        self, components: RunComponents, questions: Sequence[Any], k: int, golds: Sequence[Sequence[int]] | None
+    ):
+        store = components.data.passages
         lists = [list(dict.fromkeys(listed_rows(store, question)))[:k] for question in questions]
         self.rows_QK = np.full((len(lists), k), -1, dtype=np.int64)
         for place, rows in enumerate(lists):

@@ -18,7 +18,6 @@ Where we deviate, and why:
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -26,9 +25,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, Parts, check_add_gold
-from rag_experiments.algorithms.sft import answer_loss
-from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.algorithms.base import Examples, RunComponents, check_add_gold
+from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
+from rag_experiments.config.schema import FidSettings, PositiveInt, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
@@ -59,21 +58,21 @@ class FiDConfig:
     """Put a known gold passage in the last one's place where it is not among them."""
 
 
-class FiDTrainer(AlgorithmTrainer):
-    """Trains a `FidReader`: an encoder-decoder, or a decoder LM that reads passages apart."""
+class FiDTrainer(SFTTrainer):
+    """Trains a `FidReader`: an encoder-decoder, or a decoder LM that encodes each passage independently.
+
+    The changes from SFT: which passages a question is read with, and how a batch is read.
+    """
 
     Config = FiDConfig
-    trains = ("decoder", "encoder_decoder")
-    needs = frozenset({"answers"})
-    scales_own_loss: ClassVar[bool] = True
-    hyper: FiDConfig
+    required_fields = frozenset({"answers"})
+    groups_by_length: ClassVar[bool] = False
+    config: FiDConfig
 
-    @staticmethod
-    def check_config(config: RunConfig) -> None:
-        """Fill in `model.fid`, and refuse what cannot work before weights are read."""
-        assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
-        if config.model.load_in_4bit and config.model.lora is None:
-            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+    @classmethod
+    def check_config(cls, config: RunConfig) -> None:
+        """As SFT's; fills in `model.fid`."""
+        super().check_config(config)
         config.model.fid = config.model.fid or FidSettings()
 
     @classmethod
@@ -83,81 +82,63 @@ class FiDTrainer(AlgorithmTrainer):
             check_listed(data.splits["train"])
         check_add_gold(config, data)
 
-    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
+    def __init__(
+        self, components: RunComponents, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None
+    ):
         # One setting under its old and its new name.
         names = [name for name in ("gradient_checkpointing", "activation_checkpointing") if hasattr(args, name)]
         self.recompute = any(getattr(args, name) for name in names)
         for name in names:
             setattr(args, name, False)
-        super().__init__(parts, args, callbacks)
-        # Trainer counts the step's supervised tokens only for models whose forward takes loss arguments.
-        self.model_accepts_loss_kwargs = True
+        super().__init__(components, args, callbacks)
 
-    def before_training(self) -> None:
-        """Find the passages of every training question, once, and count what their prompts lose."""
-        self.questions = self.parts.data.splits["train"]
-        self.rows = self._passage_rows()
-        cut = TruncationCounts()
-        for number in range(len(self.questions)):
-            cut.add(self._prompt(number, self.questions[number].answers[0]))
-        if cut.prompts_truncated:
-            log.warning("training: %s", cut.sentence())
+    def prepare(self) -> None:
+        """Find the passages of every training question, once."""
+        questions = self.components.data.splits["train"]
+        rows = passage_rows(self.components, questions, self.config)
+        self.rows = {question.id: found for question, found in zip(questions, rows, strict=True)}
+        super().prepare()
 
     def training_examples(self) -> Examples:
-        """Numbers of questions."""
-        return Examples(range(len(self.questions)), self._example)
+        """One example per question; what the prompts lose is counted."""
+        questions = self.components.data.splits["train"]
+        cut = TruncationCounts()
+        for question in questions:
+            cut.add(self.reader.prompts.for_question(question, self.passages_for(question, 0), question.answers[0]))
+        if cut.prompts_truncated:
+            log.warning("training: %s", cut.sentence())
+        return Examples(questions, self._example)
+
+    def passages_for(self, question: Question, epoch: int) -> list[Passage]:
+        """The retriever's passages, or the data's own."""
+        store = self.components.data.passages
+        return [store[row] for row in self.rows[question.id]]
+
+    def _example(self, question: Question, epoch: int) -> dict[str, Any]:
+        prompt, answer = self._prompt_and_answer(question, epoch)
+        return {"prompt": prompt, "answer": answer}
 
     def collate(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The batch of `fid_batch.training_batch`."""
-        return self.parts.model.training_batch([f["prompt"] for f in features], [f["answer"] for f in features])
+        return self.reader.training_batch([f["prompt"] for f in features], [f["answer"] for f in features])
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
-        """The loss of a micro-batch, as its share of the optimiser step's."""
+    def answer_logits(self, model: nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """The answer is written over the states of all passages."""
         with self.accelerator.autocast():
-            logits_NV, targets_N = self.parts.model.answer_logits(inputs, model, self.recompute)
-        items = targets_N.numel() if num_items_in_batch is None else num_items_in_batch
-        loss = fid_loss(logits_NV, targets_N, items)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            # `items` counts every process's tokens, and the gradients of the processes are averaged, not summed.
-            loss = loss * self.accelerator.num_processes
-        return (loss, {"logits": logits_NV}) if return_outputs else loss
-
-    # -- examples --------------------------------------------------------------------------------
-
-    def _example(self, number: int, epoch: int) -> dict[str, Any]:
-        question = self.questions[number]
-        text = question.answers[0]
-        if self.hyper.answer == "random":
-            text = random.Random(f"{self.parts.config.seed}/{epoch}/{question.id}").choice(question.answers)
-        return {"prompt": self._prompt(number, text), "answer": self.parts.model.answer_ids(text)}
-
-    def _prompt(self, number: int, answer: str) -> Any:
-        store = self.parts.data.passages
-        passages: list[Passage] = [store[row] for row in self.rows[number]]
-        return self.parts.model.prompts.for_question(self.questions[number], passages, answer)
-
-    def _passage_rows(self) -> list[list[int]]:
-        """Rows of each training question's passages, best first."""
-        return passage_rows(self.parts, self.questions, self.hyper)
+            return self.reader.answer_logits(inputs, model, self.recompute)
 
 
-def passage_rows(parts: Parts, questions: Sequence[Question], hyper: FiDConfig) -> list[list[int]]:
-    """Rows of the passages that each question is read with."""
-    store = parts.data.passages
-    k = min(hyper.train_k or parts.config.retriever.k, len(store))
-    if hyper.passages == "data":
+def passage_rows(components: RunComponents, questions: Sequence[Question], config: FiDConfig) -> list[list[int]]:
+    """Rows of the passages that each question is read with, best first."""
+    store = components.data.passages
+    k = min(config.train_k or components.config.retriever.k, len(store))
+    if config.passages == "data":
         found = [listed_rows(store, question)[:k] for question in questions]
     else:
-        queries = [retrieval_query(question, parts.config.data.query_history) for question in questions]
-        result = cached_search(parts.retriever, queries, k, parts.cache)
+        queries = [retrieval_query(question, components.config.data.query_history) for question in questions]
+        result = cached_search(components.retriever, queries, k, components.cache)
         found = [[row for row in rows if row >= 0] for rows in result.rows_QK.tolist()]
-    if not hyper.add_gold:
+    if not config.add_gold:
         return found
     return [with_gold(rows, store.rows(q.positive_ids).tolist(), k) for rows, q in zip(found, questions, strict=True)]
 

@@ -7,29 +7,22 @@ is no part of the content, since a reader that reads passages apart does not see
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from accelerate.utils import broadcast_object_list
-from filelock import FileLock
 from tqdm.auto import tqdm
-from transformers import TrainingArguments
 
-from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.base import SAME_FIGURES, FirstRun
 from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer
-from rag_experiments.algorithms.shared.gathering import on_one_device
 from rag_experiments.algorithms.shared.lm_scoring import ScoreCache
-from rag_experiments.config.schema import FidSettings, ReaderConfig
+from rag_experiments.config.schema import FidSettings, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
-from rag_experiments.core.files import atomic_directory
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.fid.fid_attention import TeacherScore, passage_scores
 from rag_experiments.models.fid.fid_reader import FidReader, saved_settings
@@ -39,6 +32,8 @@ from rag_experiments.models.shared.precision import autocast
 log = logging.getLogger(__name__)
 
 SETS_A_COMMIT = 64
+CHECKPOINT_STEPS = 100
+"""Between two checkpoints of the teacher's own run."""
 
 
 class PassageTeacher:
@@ -146,107 +141,45 @@ def _by_id(passages: Sequence[Passage]) -> list[int]:
 # -- a teacher of one's own -------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(kw_only=True)
-class TeacherTraining:
-    """How a reader that was not trained to read passages apart is prepared before it teaches."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float
-    passages: int
-    seed: int = 0
-    """Not the run's: runs with other seeds share one teacher."""
+def needs_training(config: ReaderConfig, steps: int) -> bool:
+    """Whether a reader is trained before it teaches: unless it reads passages one by one already, or `steps` is 0."""
+    return steps > 0 and (config.init == "random" or saved_settings(config.path, config.revision) is None)
 
 
-def check_can_be_trained(config: ReaderConfig, steps: int, questions: Sequence[Question]) -> None:
-    """Raise `RequestError` where a teacher has to be trained first and no question has an answer to learn from."""
-    if steps == 0 or any(question.answers for question in questions):
-        return
-    if config.init == "random" or saved_settings(config.path, config.revision) is None:
-        raise RequestError(
-            "algorithm=dca trains a reader first, and no training question has an answer: give a trained one "
-            "(model@algorithm.teacher=run algorithm.teacher.path=run://…), or algorithm.teacher_steps=0"
-        )
+def teacher_run(config: RunConfig, questions: list[Question]) -> FirstRun:
+    """The short FiD run that makes DCA's teacher, on the passages that the untrained encoder finds.
 
-
-def open_teacher(config: ReaderConfig, parts: Parts, training: TeacherTraining, args: TrainingArguments) -> FidReader:
-    """The frozen reader that teaches: as it is where it is a FiD run's or `steps` is 0, else trained first, once.
-
-    A trained teacher is kept in the cache under what it was made from: model, data, retriever, training.
+    Its seed is not the run's: runs with other seeds share one teacher.
     """
-    saved = None if config.init == "random" else saved_settings(config.path, config.revision)
-    settings = config.fid or saved or FidSettings()
-    config = dataclasses.replace(config, fid=settings)
-    if saved is not None or training.steps == 0:
-        return FidReader.load(config, parts.cache, frozen=True)
-    folder = parts.cache / "fid_teachers" / _teacher_key(config, parts, training)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # All processes of this run train together, so only the first may hold back other runs: the second would wait for
-    # the lock, and the first for the second's gradients.
-    with FileLock(f"{folder}.lock") if args.process_index == 0 else contextlib.nullcontext():
-        (known,) = broadcast_object_list([(folder / "config.json").is_file()])
-        if not known:
-            _train(config, parts, training, args, folder)
-        else:
-            log.info("teacher: %s, trained before", folder)
-    trained = dataclasses.replace(config, path=str(folder), init="pretrained", architecture=None, lora=None)
-    return FidReader.load(trained, parts.cache, frozen=True)
-
-
-def _teacher_key(config: ReaderConfig, parts: Parts, training: TeacherTraining) -> str:
-    content = {
-        "model": dataclasses.asdict(config),
-        "data": parts.data.content_hash,
-        "train": [question.id for question in parts.data.splits["train"]],
-        "retriever": parts.retriever.fingerprint(),
-        "queries": parts.config.data.query_history,
-        "training": dataclasses.asdict(training),
+    own, model = config.algorithm, config.algorithm.teacher
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = {name: config.trainer[name] for name in SAME_FIGURES if name in config.trainer}
+    trainer |= {
+        "max_steps": own.teacher_steps,
+        "per_device_train_batch_size": max(1, own.teacher_batch_size // processes),
+        "learning_rate": own.teacher_learning_rate,
+        "warmup_steps": 0.1,
+        "weight_decay": 0.01,
+        "lr_scheduler_type": "linear",
+        "eval_strategy": "no",
+        "save_strategy": "steps",
+        "save_steps": CHECKPOINT_STEPS,
+        "save_total_limit": 1,
+        "logging_steps": 10,
     }
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-
-
-def _train(config: ReaderConfig, parts: Parts, training: TeacherTraining, args: TrainingArguments, to: Path) -> None:
-    """A short FiD run on the current retriever's passages, without evaluation, into folder `to`."""
-    questions = [question for question in parts.data.splits["train"] if question.answers]
-    log.info("teacher: training a FiD reader for %d steps, once", training.steps)
-    reader = FidReader.load(config, parts.cache)
     run = dataclasses.replace(
-        parts.config, seed=training.seed, model=config, algorithm=FiDConfig(train_k=training.passages)
+        config,
+        seed=0,
+        name=f"{config.name}-teacher",
+        model=dataclasses.replace(model, fid=model.fid or FidSettings()),
+        algorithm=FiDConfig(train_k=own.teacher_passages),
+        trainer=trainer,
     )
-    data = dataclasses.replace(parts.data, splits={**parts.data.splits, "train": questions})
-    own = dataclasses.replace(parts, config=run, data=data, model=reader)
-    trainer = FiDTrainer(own, _arguments(training, args, to.parent), [])
-    trainer.train()
-    if args.process_index == 0:
-        with atomic_directory(to) as folder:
-            reader.save(folder)
-    trainer.accelerator.wait_for_everyone()
+    return FirstRun(trainer_class=FiDTrainer, role="reader", config=run, questions=questions)
 
 
-def _arguments(training: TeacherTraining, args: TrainingArguments, folder: Path) -> Any:
-    own = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=training.steps,
-        per_device_train_batch_size=max(1, training.batch_size // args.world_size),
-        learning_rate=training.learning_rate,
-        warmup_steps=0.1,
-        weight_decay=0.01,
-        lr_scheduler_type="linear",
-        eval_strategy="no",
-        save_strategy="no",
-        logging_steps=10,
-        seed=training.seed,
-        report_to=[],
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-        bf16=args.bf16,
-        fp16=args.fp16,
-        use_cpu=args.use_cpu,
-        disable_tqdm=args.disable_tqdm,
-        ddp_broadcast_buffers=args.ddp_broadcast_buffers,
-        ddp_find_unused_parameters=args.ddp_find_unused_parameters,
-        ddp_backend=args.ddp_backend,
-        ddp_timeout=args.ddp_timeout,
-    )
-    return on_one_device(own)
+def open_reader(config: ReaderConfig, cache: Path | None) -> FidReader:
+    """The frozen reader that teaches, reading passages one by one with its own settings or the published ones."""
+    saved = None if config.init == "random" else saved_settings(config.path, config.revision)
+    config = dataclasses.replace(config, fid=config.fid or saved or FidSettings())
+    return FidReader.load(config, cache, frozen=True)

@@ -30,13 +30,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import Parts
 from rag_experiments.algorithms.distillation import (
     CandidateCount,
     DistillationTrainer,
-    ScoreAhead,
+    Distributions,
     candidate_log_probs,
     entropy,
 )
@@ -44,13 +42,12 @@ from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer, Candidate
 from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.models.reader.reader import Reader
-from rag_experiments.retrieval.candidates import RefreshCandidates
+from rag_experiments.retrieval.candidates import Candidates
 
 log = logging.getLogger(__name__)
 
 Objective = Literal["replug", "pdist", "loop", "emdr2"]
 Target = Literal["mean", "sum", "probability"]
-PRESCORED_AT_A_TIME = 4096  # questions whose prompts are in memory together
 
 
 def replug_loss(log_retriever_BK: torch.Tensor, log_target_BK: torch.Tensor) -> torch.Tensor:
@@ -136,7 +133,7 @@ class RPGConfig:
     refresh: Literal["corpus", "questions"] = "corpus"
     """`questions`: search the passage vectors of the start with the current encoder's questions."""
     prescore: bool = False
-    """Score all candidates of all training questions in a pass of its own, before training and after each refresh."""
+    """Prepare the scores of all training questions each time, not only of those that the coming steps will meet."""
     mini_batch_size: PositiveInt | None = None
     """Texts encoded at a time and once more during backward, for batches larger than memory."""
     sub_batch_size: PositiveInt = 32
@@ -147,107 +144,71 @@ class RPGTrainer(DistillationTrainer):
     """Distillation of a language model's scores into an `Encoder`, on questions with answers."""
 
     Config = RPGConfig
-    needs = frozenset({"answers"})
-    hyper: RPGConfig
+    required_fields = frozenset({"answers"})
+    config: RPGConfig
 
-    def __init__(self, parts: Parts, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None):
-        super().__init__(parts, args, callbacks)
-        self.add_callback(RefreshCandidates(self.candidates, self.hyper.refresh_every, self.record))
-        if self.hyper.prescore:
-            self.add_callback(ScoreAhead(self, partly=True))
-
-    @staticmethod
-    def check_config(config: RunConfig) -> None:
+    @classmethod
+    def check_config(cls, config: RunConfig) -> None:
         """Raises `RequestError` without a teacher."""
         if config.algorithm.teacher is None:
             raise RequestError(
                 "algorithm=rpg needs a language model that judges: add model@algorithm.teacher=smollm2_135m"
             )
 
-    def before_training(self) -> None:
-        """Open the teacher and the score cache; refuse questions that do not fit; prepare the candidates."""
-        super().before_training()
-        assert self.hyper.teacher is not None  # `check_config` saw to that
-        teacher = Reader.load(self.hyper.teacher, cache=self.parts.cache, frozen=True)
-        store, leave_one_out = self.parts.data.passages, self.hyper.objective == "loop"
-        self.judge = CandidateJudge(AnswerScorer(teacher, self.parts.cache), self.questions, store, leave_one_out)
-        self.candidates = self.search_candidates(mode=self.hyper.refresh)
+    def open_teacher(self) -> None:
+        """The language model behind its score cache; refuses questions that do not fit its prompt."""
+        assert self.config.teacher is not None  # `check_config` saw to that
+        reader = Reader.load(self.config.teacher, cache=self.components.cache, frozen=True)
+        scorer = AnswerScorer(reader, self.components.cache)
+        leave_one_out = self.config.objective == "loop"
+        self.judge = CandidateJudge(scorer, self.questions, self.components.data.passages, leave_one_out)
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """See the module's docstring; the mean over this process's questions."""
-        numbers = inputs["questions_B"].tolist()
-        rows_BK = self.candidates.rows_QK[numbers]
-        token_log_probs_BKT, token_mask_BT = self.judged(numbers, rows_BK)
-        scores_BK = self.encoder_scores(model, inputs["queries"], rows_BK)
-        present_BK = torch.from_numpy(rows_BK >= 0).to(scores_BK.device)
-        hyper = self.hyper
+    def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Candidates:
+        """As all distillation; `refresh: questions` keeps the passage vectors of the start."""
+        config = self.config
+        return Candidates(self.components.retriever, self.queries, config.candidates, golds=golds, mode=config.refresh)
+
+    def teacher_scores(
+        self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False
+    ) -> list[dict[str, torch.Tensor]]:
+        """`token_log_probs` `[K, T]` and `token_mask` `[T]` of the question's first answer."""
+        with self.judge.scorer.counted(self.record):
+            log_probs_BKT, mask_BT = self.judge.log_probs(numbers, rows_BK, progress)
+        lengths_B = mask_BT.sum(1)
+        return [
+            {
+                "token_log_probs": torch.from_numpy(log_probs_KT[:, :length].copy()),
+                "token_mask": torch.ones(int(length), dtype=torch.bool),
+            }
+            for log_probs_KT, length in zip(log_probs_BKT, lengths_B, strict=True)
+        ]
+
+    def loss(
+        self, scores_BK: torch.Tensor, teacher: dict[str, torch.Tensor], present_BK: torch.Tensor
+    ) -> tuple[torch.Tensor, Distributions]:
+        """See the module's docstring. Logs KL(P_R ‖ Q) and Q's entropy in nats."""
+        config = self.config
+        token_log_probs_BKT, token_mask_BT = teacher["token_log_probs"], teacher["token_mask"]
         loss = rpg_loss(
             scores_BK,
             token_log_probs_BKT,
             token_mask_BT,
-            hyper.objective,
-            hyper.target,
-            hyper.temperature,
-            hyper.target_temperature,
+            config.objective,
+            config.target,
+            config.temperature,
+            config.target_temperature,
             present_BK,
         )
-        self._record_judgement(numbers, rows_BK, scores_BK.detach(), token_log_probs_BKT, token_mask_BT, present_BK)
-        return (loss, {"scores": scores_BK}) if return_outputs else loss
-
-    # -- the teacher -----------------------------------------------------------------------------
-
-    def judged(
-        self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """`token_log_probs_BKT` and `token_mask_BT` of `rpg_loss`, from the cache or from the teacher."""
-        scorer = self.judge.scorer
-        before = (scorer.asked, scorer.hits, scorer.seconds, scorer.tokens_asked, scorer.tokens_computed)
-        log_probs_BKT, mask_BT = self.judge.log_probs(numbers, rows_BK, progress)
-        after = (scorer.asked, scorer.hits, scorer.seconds, scorer.tokens_asked, scorer.tokens_computed)
-        asked, hits, seconds, tokens_asked, tokens_computed = (b - a for a, b in zip(before, after, strict=True))
-        self.record("cache_hit_rate", hits / max(1, asked))
-        self.record("lm_seconds", seconds)
-        self.record("lm_tokens_asked", tokens_asked)
-        self.record("lm_tokens_computed", tokens_computed)
-        device = self.parts.model.device
-        return torch.from_numpy(log_probs_BKT).to(device), torch.from_numpy(mask_BT).to(device)
-
-    def score_ahead(self) -> None:
-        """Score the candidates of this process's share of the training questions, with a progress bar."""
-        rows_QK = self.candidates.rows_QK
-        for numbers in self.own_share(PRESCORED_AT_A_TIME):
-            self.judge.log_probs(numbers, rows_QK[numbers], progress=True)
-        self.accelerator.wait_for_everyone()
-        log.info("scored ahead: %s", self.judge.scorer.cost())
+        values_BK = target_values(token_log_probs_BKT, token_mask_BT, config.target)
+        values_BK = -values_BK if config.objective == "loop" else values_BK
+        log_target_BK = candidate_log_probs(values_BK, config.target_temperature, present_BK)
+        log_retriever_BK = candidate_log_probs(scores_BK.detach(), config.temperature, present_BK)
+        self.record("kl", replug_loss(log_retriever_BK, log_target_BK))
+        self.record("target_entropy", entropy(log_target_BK))
+        return loss, {"target": log_target_BK, "retriever": log_retriever_BK}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer's; says at the end what the language model has cost."""
         result = super().train(*args, **kwargs)
         log.info("language model: %s", self.judge.scorer.cost())
         return result
-
-    # -- logging ---------------------------------------------------------------------------------
-
-    def _record_judgement(
-        self,
-        numbers: Sequence[int],
-        rows_BK: np.ndarray,
-        scores_BK: torch.Tensor,
-        token_log_probs_BKT: torch.Tensor,
-        token_mask_BT: torch.Tensor,
-        present_BK: torch.Tensor,
-    ) -> None:
-        """KL(P_R ‖ Q), Q's entropy in nats, and how often Q and P_R put a known gold passage first."""
-        values_BK = target_values(token_log_probs_BKT, token_mask_BT, self.hyper.target)
-        values_BK = -values_BK if self.hyper.objective == "loop" else values_BK
-        log_target_BK = candidate_log_probs(values_BK, self.hyper.target_temperature, present_BK)
-        log_retriever_BK = candidate_log_probs(scores_BK, self.hyper.temperature, present_BK)
-        self.record("kl", replug_loss(log_retriever_BK, log_target_BK))
-        self.record("target_entropy", entropy(log_target_BK))
-        self.record_agreement(numbers, rows_BK, target=log_target_BK, retriever=log_retriever_BK)

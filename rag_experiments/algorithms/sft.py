@@ -79,17 +79,17 @@ class SFTConfig:
 class SFTTrainer(AlgorithmTrainer):
     """Trainer with the loss above, on answer positions only, in batches of like length."""
 
-    Config = SFTConfig
-    trains = ("decoder", "encoder_decoder")
-    needs = frozenset({"positives", "answers"})
+    Config: ClassVar[type] = SFTConfig
+    trains = frozenset({"reader"})
+    required_fields = frozenset({"positive_ids", "answers"})
     scales_own_loss: ClassVar[bool] = True
     groups_by_length: ClassVar[bool] = True
 
-    @staticmethod
-    def check_config(config: RunConfig) -> None:
+    @classmethod
+    def check_config(cls, config: RunConfig) -> None:
         """What cannot work, before weights are read."""
         assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
-        if config.algorithm.packing and config.model.kind == "encoder_decoder":
+        if getattr(config.algorithm, "packing", False) and config.model.kind == "encoder_decoder":
             raise RequestError(
                 "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."
             )
@@ -106,10 +106,10 @@ class SFTTrainer(AlgorithmTrainer):
     # -- examples --------------------------------------------------------------------------------
 
     def training_examples(self) -> Examples:
-        """One example a question. What truncation takes from the first epoch's prompts is counted, logged and said."""
+        """One example per question. What truncation takes from the first epoch's prompts is counted and logged."""
         self.truncation = TruncationCounts()
         self.lengths = []
-        questions = self.parts.data.splits["train"]
+        questions = self.components.data.splits["train"]
         for question in questions:
             prompt, answer = self._prompt_and_answer(question, epoch=0)
             self.truncation.add(prompt)
@@ -126,18 +126,22 @@ class SFTTrainer(AlgorithmTrainer):
 
     def gold(self, question: Question) -> list[Passage]:
         """Its gold passages, `max_gold` at most."""
-        store = self.parts.data.passages
-        return [store[int(row)] for row in store.rows(question.positive_ids[: self.hyper.max_gold])]
+        store = self.components.data.passages
+        return [store[int(row)] for row in store.rows(question.positive_ids[: self.config.max_gold])]
 
     def draws(self, question: Question, epoch: int) -> random.Random:
         """Random choices for a question in an epoch: the same in a resumed run, whatever came before."""
-        return random.Random(f"{self.parts.config.seed}/{epoch}/{question.id}")
+        return random.Random(f"{self.components.config.seed}/{epoch}/{question.id}")
 
     def _prompt_and_answer(self, question: Question, epoch: int) -> tuple[Any, list[int]]:
+        text = self.answer_of(question, epoch)
+        reader = self.reader
+        return reader.prompts.for_question(question, self.passages_for(question, epoch), text), reader.answer_ids(text)
+
+    def answer_of(self, question: Question, epoch: int) -> str:
+        """The answer that is learnt in an epoch."""
         given = question.answers
-        text = given[0] if self.hyper.answer == "first" else self.draws(question, epoch).choice(given)
-        prompts = self.parts.model.prompts
-        return prompts.for_question(question, self.passages_for(question, epoch), text), prompts.answer(text)
+        return given[0] if self.config.answer == "first" else self.draws(question, epoch).choice(given)
 
     def _example(self, question: Question, epoch: int) -> dict[str, list[int]]:
         prompt, answer = self._prompt_and_answer(question, epoch)
@@ -152,16 +156,21 @@ class SFTTrainer(AlgorithmTrainer):
 
     # -- batches ---------------------------------------------------------------------------------
 
+    @property
+    def reader(self) -> Any:
+        """The reader that trains."""
+        return self.components.models["reader"]
+
     def collate(self, features: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
         """Tensors of a batch, padded to its longest. Raises `RequestError` where a row has nothing to learn."""
         prompts = [feature["input_ids"] for feature in features]
         targets = [feature["answer_ids"] for feature in features]
         if not features or not all(targets):
             raise RequestError("a training batch has an example without any answer token: there is nothing to learn.")
-        reader = self.parts.model
+        reader = self.reader
         if reader.kind == "encoder_decoder":
             return answer_tokens.encoder_decoder_batch(prompts, targets, reader.pad_id)
-        if self.hyper.packing:
+        if self.config.packing:
             room = reader.config.max_input_length
             eager = answer_tokens.base_module(reader.module).config._attn_implementation == "eager"
             return packed_batch(prompts, targets, reader.pad_id, room, additive=eager)
@@ -175,10 +184,14 @@ class SFTTrainer(AlgorithmTrainer):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The loss of a micro-batch, as its share of the optimiser step's."""
-        logits_NV, targets_N = answer_tokens.answer_logits(model, inputs, self.parts.model.kind)
+        logits_NV, targets_N = self.answer_logits(model, inputs)
         items = targets_N.numel() if num_items_in_batch is None else num_items_in_batch
         loss = answer_loss(logits_NV, targets_N, items)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             # `items` counts every process's tokens, and the gradients of the processes are averaged, not summed.
             loss = loss * self.accelerator.num_processes
         return (loss, {"logits": logits_NV}) if return_outputs else loss
+
+    def answer_logits(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits `[N, V]` at the N supervised positions of a batch, and their tokens `[N]`."""
+        return answer_tokens.answer_logits(model, inputs, self.reader.kind)

@@ -67,40 +67,41 @@ class SwRTrainer(SFTTrainer):
 
     Config = SwRConfig
 
-    def before_training(self) -> None:
+    def prepare(self) -> None:
         """Search the whole corpus for every training question, once."""
-        questions = self.parts.data.splits["train"]
-        mode = self.parts.config.data.query_history
+        questions = self.components.data.splits["train"]
+        mode = self.components.config.data.query_history
         depth = self.distractors + max((len(set(question.positive_ids)) for question in questions), default=0)
-        store = self.parts.data.passages
+        store = self.components.data.passages
         result = cached_search(
-            self.parts.retriever,
+            self.components.retriever,
             [retrieval_query(question, mode) for question in questions],
             min(depth, len(store)),
-            self.parts.cache,
+            self.components.cache,
         )
         self.found = {
             question.id: store.ids([row for row in rows.tolist() if row >= 0])
             for question, rows in zip(questions, result.rows_QK, strict=True)
         }
+        super().prepare()
 
     @property
     def distractors(self) -> int:
         """Retrieved passages beside the gold."""
-        asked = self.hyper.distractors
-        return self.parts.config.retriever.k if asked is None else asked
+        asked = self.config.distractors
+        return self.components.config.retriever.k if asked is None else asked
 
     def passages_for(self, question: Question, epoch: int) -> list[Passage]:
         """Gold and retrieved, in the order asked for."""
         draws = self.draws(question, epoch)
-        gold = question.positive_ids[: self.hyper.max_gold]
+        gold = question.positive_ids[: self.config.max_gold]
         # Gold that is left out is out of the retrieved ones as well.
         found = [
             passage for passage in self.found[question.id] if passage not in set(question.positive_ids) - set(gold)
         ]
-        if draws.random() < self.hyper.gold_dropout:
+        if draws.random() < self.config.gold_dropout:
             found = [passage for passage in found if passage not in set(gold)]
             gold = ()
-        pool = order_pool(gold, found, self.distractors, self.hyper.gold_position, draws)
-        store = self.parts.data.passages
+        pool = order_pool(gold, found, self.distractors, self.config.gold_position, draws)
+        store = self.components.data.passages
         return [store[int(row)] for row in store.rows(pool)] if pool else []

@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the run failed, 2 the request was wrong, 130 interrupted.
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import locale
 import logging
@@ -79,6 +80,23 @@ def say_wrong_request(error: RequestError) -> int:
     return WRONG_REQUEST
 
 
+_OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
+
+
+def split_words(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Plain words (a question, a folder), and what `parse` reads: overrides, options and their values."""
+    words, others = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument in ("--config-dir", "-cd"):
+            others += [argument, *([value] if (value := next(waiting, None)) is not None else [])]
+        elif argument.startswith("-") or _OVERRIDE.match(argument):
+            others.append(argument)
+        else:
+            words.append(argument)
+    return words, others
+
+
 def parse(arguments: list[str]) -> CommandLine:
     """Split off Hydra's options.
 
@@ -94,7 +112,10 @@ def parse(arguments: list[str]) -> CommandLine:
         raise RequestError(f"{message}; `--help` shows the options")
 
     parser.error = refuse  # type: ignore[method-assign]
-    args = parser.parse_args(arguments)
+    try:
+        args = parser.parse_args(arguments)
+    except argparse.ArgumentError as error:
+        refuse(str(error))
     shows_only = bool(args.cfg or args.info or args.hydra_help or args.shell_completion)
     for override in args.overrides:
         if override.startswith("-"):
@@ -252,7 +273,7 @@ def _offered(text: str) -> list[str]:
 
 def help_page(program: str, purpose: str) -> str:
     """Usage, the config groups with a line on each option, and the keys people type. Needs no torch."""
-    from rag_experiments.config.groups import OPTION_GROUPS, conf_dir
+    from rag_experiments.config.groups import OPTION_GROUPS, conf_dir, role_places
 
     lines = [purpose, "", f"    {program} [group=option …] [key=value …]", ""]
     for group in OPTION_GROUPS:
@@ -266,7 +287,7 @@ def help_page(program: str, purpose: str) -> str:
     lines += [
         "Keys: seed name resume plan early_stopping  model.path data.path retriever.k  algorithm.<hyper-parameter>",
         "      trainer.<any transformers.TrainingArguments field>  evaluation.… tracking.… sweep.… paths.…",
-        "      model@retriever.encoder=…  model@algorithm.teacher=…  hydra.run.dir=…",
+        f"      {'  '.join(f'model@{place}=…' for place in role_places())}  hydra.run.dir=…",
         "",
         "Options: -m (sweep)  --config-dir DIR (your own groups)  --cfg job (print the configuration)  --hydra-help",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
@@ -20,6 +21,9 @@ OPTION_GROUPS = (
 """Folders of `conf/`, of which an option is chosen with `group=option`; `--help` shows them in this order."""
 
 
+_PLACE = re.compile(r"^ *- (?:override )?/?model@(?:_global_\.)?([\w.]+):", re.MULTILINE)
+
+
 def conf_dir() -> Path:
     """The configuration tree: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
@@ -34,7 +38,14 @@ def choices(group: str, folders: bool = False) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
 
 
-def model_kinds() -> dict[str, str]:
+def role_places() -> list[str]:
+    """Places besides `model` where the presets choose a model: `retriever.encoder`, `algorithm.teacher`, …"""
+    files = [conf_dir() / "config.yaml", *sorted((conf_dir() / "algorithm").glob("*.yaml"))]
+    found = [_PLACE.findall(file.read_text(encoding="utf-8")) for file in files]
+    return list(dict.fromkeys(place for places in found for place in places if place != "model"))
+
+
+def preset_kinds() -> dict[str, str]:
     """Preset name to the kind of model it is, read from `conf/model/` without composing."""
     kinds = {}
     for file in sorted((conf_dir() / "model").glob("*.yaml")):

@@ -18,7 +18,6 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-ModelKind = Literal["encoder", "decoder", "encoder_decoder"]
 
 
 @dataclass(kw_only=True)
@@ -27,7 +26,8 @@ class ModelConfig:
 
     path: Annotated[str, Field(min_length=1)]
     """A hub id, a local folder, `package://<package>/<file>`, or `run://<run directory>`."""
-    kind: ModelKind
+    kind: str
+    """A name of `config.kinds.MODEL_KINDS`."""
     revision: str | None = None
     precision: Precision = "auto"
     """Computation under autocast; weights being trained stay fp32. `auto`: bf16 where the hardware has it."""
@@ -107,7 +107,8 @@ class ReaderConfig(ModelConfig):
 class RetrieverConfig:
     """How passages are found."""
 
-    type: Literal["faiss", "bm25", "hybrid"] = "faiss"
+    type: str = "faiss"
+    """A name of `config.kinds.RETRIEVER_KINDS`."""
     k: PositiveInt = 4
     """Passages a reader gets. How deep retrieval is evaluated is `evaluation.depth`."""
     encoder: EncoderConfig | None = None
@@ -221,7 +222,8 @@ class RunConfig:
     plan: bool
     early_stopping: PositiveInt | None
     """Evaluations without a better `trainer.metric_for_best_model` after which training ends."""
-    model: EncoderConfig | ReaderConfig
+    model: Any
+    """A `ModelConfig`: of the kind that `model.kind` names."""
     algorithm: Any
     data: DataConfig
     retriever: RetrieverConfig

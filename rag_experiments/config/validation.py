@@ -14,14 +14,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments.config import schema
-from rag_experiments.config.groups import model_kinds
+from rag_experiments.config.groups import preset_kinds
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.errors import RequestError, did_you_mean, with_article
-
-MODEL_CLASSES = {
-    "encoder": schema.EncoderConfig,
-    "decoder": schema.ReaderConfig,
-    "encoder_decoder": schema.ReaderConfig,
-}
 
 
 def check_values(cls: type, values: Any, key: str, already: dict[str, Any] | None = None) -> Any:
@@ -62,21 +57,13 @@ def refuse_unknown(cls: type, values: Any, key: str) -> None:
             refuse_unknown(inner[0], value, full)
 
 
-def model_class(node: dict[str, Any], key: str) -> type:
-    """The dataclass of a model's kind. Raises `RequestError` for a kind that there is not."""
-    kind = node.get("kind")
-    if kind not in MODEL_CLASSES:
-        raise RequestError(f"{key}.kind={kind!r} is not a kind of model{did_you_mean(str(kind), MODEL_CLASSES)}")
-    return MODEL_CLASSES[kind]
-
-
 def refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
     """Raise `RequestError` where the model has a key that only models of another kind have."""
-    own = model_class(node, "model")
+    own = MODEL_KINDS[node["kind"]].config
     for name in node:
-        owners = [kind for kind, cls in MODEL_CLASSES.items() if name in _field_names(cls)]
+        owners = [kind.name for kind in MODEL_KINDS.values() if name in _field_names(kind.config)]
         if owners and name not in _field_names(own):
-            fitting = [preset for preset, kind in model_kinds().items() if kind in owners]
+            fitting = [preset for preset, kind in preset_kinds().items() if kind in owners]
             raise RequestError(
                 f"model.{name} is a key of {with_article(' or '.join(owners))}, but model.path={node.get('path')} is "
                 f"{with_article(node['kind'])}: choose model={'|'.join(fitting)}"
@@ -89,11 +76,11 @@ def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
         return
     if isinstance(value, str):
         raise RequestError(f"{key}={value!r}: a model is chosen with model@{key}={value}, its keys are {key}.<key>=…")
-    if not (isinstance(value, dict) and value.get("kind") in MODEL_CLASSES):
+    if not (isinstance(value, dict) and value.get("kind") in MODEL_KINDS):
         return
-    if MODEL_CLASSES[value["kind"]] is not cls:
-        kinds = [kind for kind, known in MODEL_CLASSES.items() if known is cls]
-        fitting = [name for name, kind in model_kinds().items() if kind in kinds]
+    if not issubclass(MODEL_KINDS[value["kind"]].config, cls):
+        kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, cls)]
+        fitting = [name for name, kind in preset_kinds().items() if kind in kinds]
         raise RequestError(
             f"{key} must be {with_article(' or '.join(kinds))}, but {value.get('path')} is "
             f"{with_article(value['kind'])}: choose model@{key}={'|'.join(fitting)}"

@@ -1,7 +1,8 @@
 """Which formats there are, and how one plugs in.
 
 A format is a module with three things, found through `FORMATS`; a new one is such a module, a line
-here, and a YAML in `conf/data/`:
+here, and a YAML in `conf/data/`. One from outside the package is such a module and a YAML that names its class:
+`_target_: my_package.my_format.XConfig`.
 
     class XConfig(DataConfig)                       its keys
     fingerprint(config) -> str                      changes whenever what it reads changes
@@ -15,7 +16,9 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
+from rag_experiments.config.kinds import import_target
 from rag_experiments.config.schema import DataConfig
 from rag_experiments.core.errors import RequestError, did_you_mean
 
@@ -30,6 +33,28 @@ FORMATS = {
     "pydocs": "rag_experiments.data.formats.pydocs:PydocsConfig",
     "tevatron": "rag_experiments.data.formats.tevatron:TevatronConfig",
 }
+
+
+def registered_format(node: dict[str, Any]) -> str:
+    """The name of the format whose keys are `node`; one named by `_target_` is taken into `FORMATS` first.
+
+    Raises:
+        RequestError: there is no such format, or `_target_` names something else.
+    """
+    if "_target_" in node:
+        target = str(node.pop("_target_"))
+        found = import_target(target, "data._target_", "the configuration class of a format, such as my_format.XConfig")
+        if not (isinstance(found, type) and issubclass(found, DataConfig)):
+            raise RequestError(f"data._target_={target} is no subclass of rag_experiments.config.schema.DataConfig")
+        name = str(getattr(found, "format", ""))
+        place = f"{found.__module__}:{found.__name__}"
+        if FORMATS.setdefault(name, place) != place:
+            raise RequestError(f"data._target_={target}: there is another format of the name {name!r}")
+        node.setdefault("format", name)
+    name = str(node.get("format"))
+    if name not in FORMATS:
+        raise RequestError(f"data.format={name!r} is unknown{did_you_mean(name, FORMATS)}")
+    return name
 
 
 def config_class(name: str) -> type[DataConfig]:

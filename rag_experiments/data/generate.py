@@ -95,9 +95,9 @@ def open_folder(words: list[str]) -> Path:
 def make_generator(command: Command, passages: PassageStore, folder: Path) -> Generator:
     """Load the reader and the retriever."""
     from rag_experiments.data.tools.question_generation import Generator
-    from rag_experiments.models.model_kinds import load_model
+    from rag_experiments.models.component import load_model
     from rag_experiments.models.reader.reader import Reader
-    from rag_experiments.retrieval.retriever_kinds import build_retriever
+    from rag_experiments.retrieval.factory import build_retriever
 
     config = command.config
     assert not isinstance(config.model, EncoderConfig)

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 IMPORT_VERSION = 4
 """Part of the cache's key: raised when the same files would be imported differently."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
+"""What `check.needs` calls the fields of a question."""
 
 
 @dataclass
@@ -81,10 +82,11 @@ def assemble(store: PassageStore, asked: dict[str, list[Asked]], config: DataCon
     )
 
 
-def check_needs(data: RagData, needs: Collection[str], algorithm: str) -> None:
-    """Raise `RequestError` where a question lacks what `algorithm` needs, with the place of the first."""
-    for need in sorted(needs):
-        name = NEEDS[need]
+def check_required_fields(data: RagData, names: Collection[str], algorithm: str) -> None:
+    """Raise `RequestError` where a question lacks a field that `algorithm` needs, with the place of the first."""
+    words = {name: word for word, name in NEEDS.items()}
+    for name in sorted(names):
+        need = words.get(name, name)
         for split, questions in data.splits.items():
             lacking = [question for question in questions if not getattr(question, name)]
             if not lacking:

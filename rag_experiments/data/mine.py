@@ -39,7 +39,7 @@ def start(arguments: list[str]) -> int:
     model = encoder_config(command)
 
     from rag_experiments.data.tools.mining import CrossEncoderJudge, Miner
-    from rag_experiments.models.model_kinds import load_model
+    from rag_experiments.models.component import load_model
 
     options = command.options
     miner = Miner(

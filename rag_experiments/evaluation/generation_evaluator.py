@@ -19,9 +19,9 @@ from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.evaluation import metrics as text_metrics
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
-from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, summarise
+from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, ranking_names, summarise
 from rag_experiments.models.reader.prompts import TruncationCounts
-from rag_experiments.retrieval.retriever_kinds import Retriever
+from rag_experiments.retrieval.retriever import Retriever
 
 MAIN = ("exact_match", "f1", "oracle_exact_match", "oracle_f1")
 """Metrics of answers that carry an interval."""
@@ -55,6 +55,24 @@ class GenerationEvaluator(Evaluator):
         self.retrieval = RetrievalEvaluator(
             retriever, config.evaluation, config.data.query_history, seed=0, given=config.retriever.k
         )
+
+    @classmethod
+    def for_run(cls, config: Any, data: Any, models: dict[str, Any], retriever: Retriever) -> GenerationEvaluator:
+        """The run's reader behind its retriever."""
+        return cls(models["reader"], retriever, config)
+
+    @classmethod
+    def metric_names(cls, config: Any) -> dict[str, list[str]]:
+        """Ranking metrics for questions with gold passages, answer metrics for those with references."""
+        settings = config.evaluation
+        compared = ["exact_match", "f1", "rouge_l"]
+        answers = [*compared, "answer_in_passages", *(["bleu"] if settings.bleu else [])]
+        oracle = [f"oracle_{name}" for name in compared] + (["oracle_bleu"] if settings.bleu else [])
+        return {
+            "positive_ids": ranking_names(settings) + (oracle if settings.oracle else []),
+            "answers": answers,
+            "": ["questions", "f1_to_passages", "precision_to_passages"],
+        }
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
         """Metrics of retrieval, answers and time, and a row a question with its answer."""

@@ -29,6 +29,19 @@ class Evaluator(ABC):
     timed: bool = False
     """Set for the final evaluation: measure how long one question takes, too."""
 
+    @classmethod
+    def for_run(cls, config: Any, data: Any, models: dict[str, Any], retriever: Any) -> Evaluator:
+        """The evaluator of a run; `models` are its trained components by role."""
+        raise TypeError(f"{cls.__name__} must implement for_run()")
+
+    @classmethod
+    def metric_names(cls, config: Any) -> dict[str, list[str]]:
+        """What is measured on dev, by the field that a question needs for it; nothing under the empty name.
+
+        An empty dict: not known before the first evaluation.
+        """
+        return {}
+
     @abstractmethod
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
         """Figures and rows for these questions, in their order."""

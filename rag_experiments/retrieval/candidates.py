@@ -15,6 +15,7 @@ import io
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,13 +125,20 @@ class RefreshCandidates(TrainerCallback):
     The trainer writes them there (`save_more`) before the checkpoint's last file: on_save comes after it, and a run
     killed between the two would go on from a checkpoint without.
 
-    `record` gets each figure by name: `AlgorithmTrainer.record`.
+    `record` gets each figure by name: `AlgorithmTrainer.record`. `preparing` is entered around the work.
     """
 
-    def __init__(self, candidates: Candidates, every: int, record: Callable[[str, float], None]) -> None:
+    def __init__(
+        self,
+        candidates: Candidates,
+        every: int,
+        record: Callable[[str, float], None],
+        preparing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.candidates = candidates
         self.every = every
         self.record = record
+        self.preparing = preparing
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -143,7 +151,8 @@ class RefreshCandidates(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Nothing after the last step: nobody would read them."""
         if self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps:
-            figures = self.candidates.refresh()
+            with self.preparing():
+                figures = self.candidates.refresh()
             log.info("step %d: candidates refreshed in %.1f s", state.global_step, figures["refresh_seconds"])
             for name, value in figures.items():
                 self.record(name, value)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rag_experiments.core.files import atomic_write_bytes
-from rag_experiments.retrieval.retriever_kinds import Retriever, SearchResult
+from rag_experiments.retrieval.retriever import Retriever, SearchResult
 
 
 def cached_search(retriever: Retriever, queries: Sequence[str], k: int, cache: Path) -> SearchResult:

@@ -62,7 +62,7 @@ def short_key(key: str, keys: Sequence[str]) -> str:
 
 
 def _last(key: str) -> str:
-    # `model@algorithm.teacher` is the teacher.
+    # `model@algorithm.teacher` is named by its role.
     return re.split(r"[.@/]", key)[-1]
 
 

@@ -8,18 +8,26 @@ keys and what it needs of the others. Both end in a `RequestError` that names th
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rag_experiments.config import schema
-from rag_experiments.config.groups import GROUPS, choices, model_kinds
+from rag_experiments.config import roles, schema
+from rag_experiments.config.groups import GROUPS, choices, preset_kinds
+from rag_experiments.config.kinds import (
+    MODEL_KINDS,
+    RETRIEVER_KINDS,
+    import_target,
+    imported,
+    kinds_of_role,
+    model_kind,
+    retriever_kind,
+)
 from rag_experiments.config.trainer_keys import check_trainer_arguments
-from rag_experiments.config.validation import check_values, model_class, refuse_keys_of_other_kinds
-from rag_experiments.core.errors import RequestError, did_you_mean, with_article
-from rag_experiments.data.data_formats import FORMATS, config_class
+from rag_experiments.config.validation import check_values, refuse_keys_of_other_kinds
+from rag_experiments.core.errors import RequestError, with_article
+from rag_experiments.data.data_formats import config_class, registered_format
 from rag_experiments.model_files import sources
 
 
@@ -35,17 +43,16 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
         RequestError: an unresolved or missing value, an unknown key, a wrong type, a value out of range.
     """
     plain = _resolved(composed)
-    models = [plain, plain["retriever"], plain["algorithm"]]
-    for holder in models:
-        _settle_kinds(holder)
-    data_format = plain["data"].get("format")
-    if data_format not in FORMATS:
-        raise RequestError(f"data.format={data_format!r} is unknown{did_you_mean(str(data_format), FORMATS)}")
+    for key, node in roles.model_nodes(plain):
+        _settle_kind(node, key)
+        model_kind(node, key)
+    retriever = retriever_kind(plain["retriever"])
+    data_format = registered_format(plain["data"])
     refuse_keys_of_other_kinds(plain["model"])
     parts = {
-        "model": check_values(model_class(plain["model"], "model"), plain["model"], "model"),
+        "model": check_values(model_kind(plain["model"], "model").config, plain["model"], "model"),
         "data": check_values(config_class(data_format), plain["data"], "data"),
-        "retriever": check_values(schema.RetrieverConfig, plain["retriever"], "retriever"),
+        "retriever": check_values(retriever.config, plain["retriever"], "retriever"),
         "trainer": check_trainer_arguments(plain["trainer"]),
         "evaluation": check_values(schema.EvaluationConfig, plain["evaluation"], "evaluation"),
         "tracking": check_values(schema.TrackingConfig, plain["tracking"], "tracking"),
@@ -68,19 +75,19 @@ def check_algorithm(config: schema.RunConfig) -> Any:
     """
     given = dict(config.algorithm)
     trainer_class = import_algorithm(given.pop("_target_", None))
+    _check_roles_given(trainer_class.Config, given)
     config.algorithm = check_values(trainer_class.Config, given, "algorithm")
-    trains = trainer_class.trains if isinstance(trainer_class.trains, tuple) else (trainer_class.trains,)
-    if config.model.kind not in trains:
-        fitting = [name for name, kind in model_kinds().items() if kind in trains]
+    role = roles.primary_role(trainer_class)
+    kinds = kinds_of_role(role)
+    if config.model.kind not in kinds:
+        presets = [name for name, kind in preset_kinds().items() if kind in kinds]
+        right = f"choose model={'|'.join(presets)}, or model=run with the path of such a run" if presets else "see docs"
         raise RequestError(
-            f"algorithm={given.get('name')} trains {with_article(' or '.join(trains))}, but model.path="
-            f"{config.model.path} is {with_article(config.model.kind)}: choose model={'|'.join(fitting)}, "
-            "or model=run with the path of such a run"
+            f"algorithm={given.get('name')} trains {with_article(' or '.join(kinds) or role)}, but model.path="
+            f"{config.model.path} is {with_article(config.model.kind)}: {right}"
         )
     _check_retriever(config, trainer_class)
-    check = getattr(trainer_class, "check_config", None)
-    if check is not None:
-        check(config)
+    trainer_class.check_config(config)
     return trainer_class
 
 
@@ -90,27 +97,30 @@ def import_algorithm(target: str | None) -> Any:
     Raises:
         RequestError: no name, no such module or class, or a class that is no `AlgorithmTrainer`.
     """
-    if not target or "." not in target:
-        raise RequestError(
-            f"algorithm._target_={target!r} must name a class, such as rag_experiments.algorithms.ctl.CTLTrainer"
-        )
-    module_name, class_name = target.rsplit(".", 1)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise
-        raise RequestError(
-            f"algorithm._target_={target}: there is no module {error.name} on the Python path"
-        ) from error
-    found = getattr(module, class_name, None)
-    base = importlib.import_module("rag_experiments.algorithms.base").AlgorithmTrainer
+    found = import_target(target, "algorithm._target_", "a class, such as rag_experiments.algorithms.ctl.CTLTrainer")
+    base = imported("rag_experiments.algorithms.base:AlgorithmTrainer")
     if not (isinstance(found, type) and issubclass(found, base)):
+        module, _, name = str(target).rpartition(".")
         raise RequestError(
-            f"algorithm._target_={target}: {class_name} in {module_name} is no subclass of "
+            f"algorithm._target_={target}: {name} in {module} is no subclass of "
             "rag_experiments.algorithms.base.AlgorithmTrainer"
         )
     return found
+
+
+def _check_roles_given(config_class: type, given: dict[str, Any]) -> None:
+    """Raise `RequestError` for a further model that the algorithm cannot do without."""
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    for role, types in roles.config_roles(config_class).items():
+        field = fields[role]
+        optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if optional or given.get(role) is not None:
+            continue
+        kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, tuple(types))]
+        presets = [name for name, kind in preset_kinds().items() if kind in kinds]
+        raise RequestError(
+            f"algorithm={given.get('name')} needs a model as its {role}: add model@algorithm.{role}={'|'.join(presets)}"
+        )
 
 
 def _resolved(composed: DictConfig) -> dict[str, Any]:
@@ -131,11 +141,11 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
     return plain
 
 
-def _settle_kinds(holder: dict[str, Any]) -> None:
+def _settle_kind(node: dict[str, Any], key: str) -> None:
     """`kind: auto` (model=run) becomes what the run's model is."""
-    for value in holder.values():
-        if isinstance(value, dict) and value.get("kind") == "auto":
-            value["kind"] = sources.kind_of(value["path"])
+    if node.get("kind") == "auto":
+        with roles.under_key(key):
+            node["kind"] = sources.kind_of(node["path"])
 
 
 def _check_metric_name(config: schema.RunConfig) -> None:
@@ -147,17 +157,27 @@ def _check_metric_name(config: schema.RunConfig) -> None:
         )
 
 
-def _check_retriever(config: schema.RunConfig, trainer_class: type) -> None:
-    retriever = config.retriever
-    if config.model.kind == "encoder":
-        if retriever.encoder is not None:
+def _check_retriever(config: schema.RunConfig, trainer_class: Any) -> None:
+    """Raise `RequestError` where retriever and trained models do not go together; an own `make_retriever` decides."""
+    if (
+        trainer_class.make_retriever.__func__
+        is not imported("rag_experiments.algorithms.base:AlgorithmTrainer").make_retriever.__func__
+    ):
+        return
+    retriever, kind = config.retriever, RETRIEVER_KINDS[config.retriever.type]
+    trained = roles.trained_roles(trainer_class)
+    if not trained & {known.encoder_role for known in RETRIEVER_KINDS.values()}:
+        if kind.needs_encoder and retriever.encoder is None:
             raise RequestError(
-                "retriever.encoder is set, but this algorithm trains the retriever's encoder: choose it with model=…"
+                "the retriever has no encoder: add model@retriever.encoder=minilm, or use retriever=bm25"
             )
-        if retriever.type == "bm25":
-            raise RequestError(
-                "retriever=bm25 has no encoder, and this algorithm trains one: use retriever=faiss_flat, faiss_ivf, "
-                "faiss_hnsw or hybrid"
-            )
-    elif retriever.type != "bm25" and retriever.encoder is None:
-        raise RequestError("the retriever has no encoder: add model@retriever.encoder=minilm, or use retriever=bm25")
+        return
+    if retriever.encoder is not None:
+        raise RequestError(
+            "retriever.encoder is set, but this algorithm trains the retriever's encoder: choose it with model=…"
+        )
+    if not kind.needs_encoder or kind.encoder_role not in trained:
+        raise RequestError(
+            f"retriever={kind.name} has no encoder, and this algorithm trains one: use retriever=faiss_flat, "
+            "faiss_ivf, faiss_hnsw or hybrid"
+        )

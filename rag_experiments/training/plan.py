@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.config import roles
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.text import word_count
 from rag_experiments.models.shared.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
@@ -43,8 +45,8 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
         ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
         ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),
     ]
-    rows += _models(config)
-    if config.model.kind == "encoder":
+    rows += _models(request)
+    if MODEL_KINDS[config.model.kind].role == "encoder":
         size = hidden_size(config.model)
         if size:
             rows.append(("index", f"{len(data.passages) * size * 4 / 2**20:.0f} MiB of vectors"))
@@ -54,18 +56,17 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _models(config: Any) -> list[tuple[str, str]]:
+def _models(request: Request) -> list[tuple[str, str]]:
     """A line for each model that is in memory, and one for all: weights and optimiser."""
-    others = {"teacher": getattr(config.algorithm, "teacher", None), "retriever": config.retriever.encoder}
     rows, memory = [], 0.0
     device = default_device()
-    for role, model in {"model": config.model, **others}.items():
-        found = None if model is None else sizes(model, role == "model", device)
+    for model in roles.models_of(request.config, request.trainer_class):
+        found = sizes(model.config, model.trained, device)
         if found is None:
             continue
         memory += found.memory
         learning = f", {found.trained:,} of them trained" if found.trained else ", frozen"
-        rows.append((f"{role} parameters", f"{found.parameters:,}{learning} ({model.path})"))
+        rows.append((f"{model.role} parameters", f"{found.parameters:,}{learning} ({model.config.path})"))
     if rows:
         rows.append(("memory", f"{memory / 2**30:.2f} GiB for weights and optimiser, plus activations"))
     return rows

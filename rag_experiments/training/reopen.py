@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rag_experiments.config import command_line
+from rag_experiments.config import command_line, roles
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import config_hash
@@ -61,7 +61,7 @@ def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -
     config_dir = config_dir or resume.stored_config_dir(directory)
     composed = command_line.compose([*stored, *changes, "resume=null"], config_dir)
     request = _checked(composed)
-    _take_model(request.config, run)
+    _take_models(request.config, run, request.trainer_class)
     return Reopened(run, request, changes)
 
 
@@ -82,7 +82,7 @@ def _checked(composed: object) -> Request:
     from rag_experiments.training.request import Request, cache_dir, check_sources
 
     config, resolved = check_common(composed)  # type: ignore[arg-type]
-    check_sources(config, {**resolved, "algorithm": {}, "model": {}})
+    check_sources(config, {"model": {}, "retriever": resolved["retriever"]})
     data = load_data(config.data, cache_dir(config))
     if config.retriever.k > len(data.passages):
         raise RequestError(
@@ -98,9 +98,12 @@ def _checked(composed: object) -> Request:
     )
 
 
-def _take_model(config: RunConfig, run: RunDirectory) -> None:
-    """The run's own weights in place of those that it began with."""
-    config.model.path = f"run://{run.path.resolve()}"
-    config.model.revision = None
-    config.model.init = "pretrained"
-    config.model.architecture = None
+def _take_models(config: RunConfig, run: RunDirectory, trainer_class: Any) -> None:
+    """The run's own weights in place of those that it began with, role by role."""
+    trained = [model for model in roles.models_of(config, trainer_class) if model.trained]
+    for model in trained:
+        at = f"run://{run.path.resolve()}"
+        model.config.path = f"{at}#{model.role}" if len(trained) > 1 else at
+        model.config.revision = None
+        model.config.init = "pretrained"
+        model.config.architecture = None

@@ -12,12 +12,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from rag_experiments.config import roles
 from rag_experiments.config.extra_packages import check_packages
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.config.schema import RunConfig
 from rag_experiments.config.trainer_keys import REFUSED
 from rag_experiments.core import distributed
 from rag_experiments.core.errors import RequestError, did_you_mean
-from rag_experiments.data.load import RagData, check_needs, load_data
+from rag_experiments.data.load import RagData, check_required_fields, load_data
 from rag_experiments.model_files import sources
 from rag_experiments.runs.identity import config_hash
 from rag_experiments.training.checks import check_algorithm, check_common
@@ -75,7 +77,7 @@ def check_with_data(config: RunConfig, data: RagData) -> Any:
     """
     check_sizes(config, data)
     trainer_class = check_algorithm(config)
-    check_needs(data, trainer_class.needs, config.algorithm.name)
+    check_required_fields(data, trainer_class.required_fields, config.algorithm.name)
     trainer_class.check_data(config, data)
     check_best_metric(config, data, trainer_class)
     check_batch(config, len(data.splits["train"]))
@@ -127,7 +129,9 @@ def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> N
     if trainer_class.make_evaluator.__func__ is not shared.make_evaluator.__func__:
         return
     dev = sample_questions(data.splits.get("dev", []), config.evaluation)
-    by_need = measured(config)
+    by_need = trainer_class.evaluator_class(config).metric_names(config)
+    if not by_need:
+        return
     name = metric.removeprefix("dev/").removesuffix("_ci_low").removesuffix("_ci_high")
     known = [one for names in by_need.values() for one in names]
     if name not in known and not name.startswith(("seconds/", "truncation/")):
@@ -161,25 +165,6 @@ def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
         )
 
 
-def measured(config: RunConfig) -> dict[str, list[str]]:
-    """What the evaluators measure on dev, by the field that a question needs for it; nothing under the empty name."""
-    from rag_experiments.evaluation.retrieval_evaluator import CONTRACT_CUTOFFS
-
-    settings = config.evaluation
-    cutoffs = sorted({*CONTRACT_CUTOFFS, *settings.cutoffs})
-    ranking = [f"{name}@{k}" for name in ("recall", "hit") for k in cutoffs] + ["mrr@10", "ndcg@10"]
-    if config.model.kind == "encoder":
-        return {"positive_ids": ranking, "": ["questions"]}
-    compared = ["exact_match", "f1", "rouge_l"]
-    answers = [*compared, "answer_in_passages", *(["bleu"] if settings.bleu else [])]
-    oracle = [f"oracle_{name}" for name in compared] + (["oracle_bleu"] if settings.bleu else [])
-    return {
-        "positive_ids": ranking + (oracle if settings.oracle else []),
-        "answers": answers,
-        "": ["questions", "f1_to_passages", "precision_to_passages"],
-    }
-
-
 def check_training_arguments(config: RunConfig) -> None:
     """Let `TrainingArguments` refuse what contradicts itself, as a `RequestError`."""
     from rag_experiments.training.training_arguments import training_arguments
@@ -199,30 +184,18 @@ def check_launch(config: RunConfig, resolved: dict[str, Any]) -> None:
         raise RequestError(
             "trainer.ddp_backend is for several processes and this run has one: leave it out, or torchrun"
         )
-    if config.trainer.get("use_liger_kernel") and config.model.kind == "encoder":
+    if config.trainer.get("use_liger_kernel") and MODEL_KINDS[config.model.kind].role != "reader":
         raise RequestError("trainer.use_liger_kernel=true: Liger has kernels for language models, not for an encoder")
-    check_packages(config.trainer, _models(resolved))
-
-
-def _models(resolved: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The models that a run may read, by their keys."""
-    found = {
-        "model": resolved["model"],
-        "retriever.encoder": resolved["retriever"].get("encoder"),
-        "algorithm.teacher": resolved["algorithm"].get("teacher"),
-    }
-    return {key: model for key, model in found.items() if model is not None}
+    check_packages(config.trainer, dict(roles.model_nodes(resolved)))
 
 
 def check_sources(config: RunConfig, resolved: dict[str, Any]) -> None:
     """Raise `RequestError` where a model that the run reads is not there, or is of another kind."""
-    for key, model in _models(resolved).items():
+    for key, model in roles.model_nodes(resolved):
         if model.get("path") is None:
             continue
-        try:
+        with roles.under_key(key):
             pretrained = model.get("init") != "random"
             found = sources.resolve(model["path"], model.get("revision"), weights=pretrained)
-            if pretrained and model["kind"] != "encoder":
+            if pretrained and not MODEL_KINDS[model["kind"]].any_architecture:
                 sources.check_reads(found, model["kind"])
-        except RequestError as error:
-            raise RequestError(str(error).replace("model.path", f"{key}.path", 1)) from error

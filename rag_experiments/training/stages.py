@@ -10,50 +10,55 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import TrainerState
+from transformers import TrainerState, set_seed
 
-from rag_experiments.algorithms.base import AlgorithmTrainer, Parts, sample_questions
+from rag_experiments.algorithms.base import AlgorithmTrainer, RunComponents, sample_questions
 from rag_experiments.config.schema import TrackingConfig
 from rag_experiments.core.files import atomic_directory
 from rag_experiments.data.records import Question
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.tracking import Tracker
 from rag_experiments.training.callbacks import RunLog
+from rag_experiments.training.cost_clock import CostClock
 
 log = logging.getLogger(__name__)
 
 
-def zero_shot(parts: Parts, run: RunDirectory, run_log: RunLog) -> dict[str, float]:
+def zero_shot(components: RunComponents, run: RunDirectory, run_log: RunLog) -> dict[str, float]:
     """Evaluate before training; a resumed run reads what it measured the first time."""
-    if not parts.config.evaluation.zero_shot:
+    if not components.config.evaluation.zero_shot:
         return {}
     metrics: dict[str, float] = {}
-    for split in parts.config.evaluation.splits:
+    for split in components.config.evaluation.splits:
         stage = f"zero_shot/{split}"
         found = _measured(run, stage)
         if not found:
-            found = evaluate(parts, run, stage, sample_questions(parts.data.splits[split], parts.config.evaluation))
+            found = evaluate(
+                components, run, stage, sample_questions(components.data.splits[split], components.config.evaluation)
+            )
             run_log.write(0, 0.0, found)
         metrics |= found
     return metrics
 
 
-def final(parts: Parts, run: RunDirectory, run_log: RunLog, state: TrainerState) -> dict[str, float]:
+def final(components: RunComponents, run: RunDirectory, run_log: RunLog, state: TrainerState) -> dict[str, float]:
     """Evaluate the model that is kept, on every question."""
-    parts.evaluator.timed = True
+    components.evaluator.timed = True
     metrics: dict[str, float] = {}
-    for split in parts.config.evaluation.splits:
-        found = evaluate(parts, run, split, parts.data.splits[split])
+    for split in components.config.evaluation.splits:
+        found = evaluate(components, run, split, components.data.splits[split])
         run_log.write(state.global_step, state.epoch or 0.0, found)
         metrics |= found
     return metrics
 
 
-def evaluate(parts: Parts, run: RunDirectory, stage: str, questions: Sequence[Question]) -> dict[str, float]:
+def evaluate(
+    components: RunComponents, run: RunDirectory, stage: str, questions: Sequence[Question]
+) -> dict[str, float]:
     """One stage: predictions written, figures returned under the stage's name."""
     log.info("evaluating %s on %d questions", stage, len(questions))
     started = time.perf_counter()
-    result = parts.evaluate(questions, persist=True)
+    result = components.evaluate(questions, persist=True)
     run.write_predictions(stage, result.rows)
     metrics = {f"{stage}/{name}": value for name, value in result.metrics.items()}
     return metrics | {f"{stage}/seconds/evaluation": time.perf_counter() - started}
@@ -69,13 +74,19 @@ def _measured(run: RunDirectory, stage: str) -> dict[str, float] | None:
     return None
 
 
-def fit(trainer: AlgorithmTrainer, checkpoint: Path | None) -> dict[str, float]:
-    """Train, from a checkpoint where there is one. Returns what it cost, every segment of a resumed run counted."""
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    seconds, tokens = trainer.total_seconds(), trainer.total_tokens()
-    cost = {"seconds/train": seconds, "peak_memory_mb": peak_memory_mb()}
+def fit(trainer: AlgorithmTrainer, clock: CostClock, checkpoint: Path | None) -> dict[str, float]:
+    """Prepare, then train, from a checkpoint where there is one. Returns what it cost, all segments together."""
+    clock.trainer = trainer
+    with trainer.preparing():
+        trainer.prepare()
+    set_seed(trainer.args.seed)  # what was drawn while preparing must not change the training
+    with clock.training():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    cost = {f"seconds/{name}": seconds for name, seconds in clock.totals.items()}
+    cost["peak_memory_mb"] = peak_memory_mb()
+    tokens = trainer.total_tokens()
     if tokens:
-        cost["tokens_per_second"] = tokens / seconds
+        cost["tokens_per_second"] = tokens / max(trainer.total_seconds(), 1e-9)
     return cost
 
 
@@ -87,12 +98,12 @@ def peak_memory_mb() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def save_model(parts: Parts, run: RunDirectory) -> None:
+def save_model(components: RunComponents, run: RunDirectory) -> None:
     """`model/`: the best weights, whole or not at all."""
     if not run.writes:  # every process holds the same weights
         return
     with atomic_directory(run.model_dir) as folder:
-        parts.model.save(folder)
+        components.save(folder)
 
 
 def report(run: RunDirectory, tracker: Tracker, metrics: dict[str, float], config: TrackingConfig) -> None:

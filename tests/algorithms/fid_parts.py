@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from transformers import TrainingArguments
 
-from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.base import RunComponents
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer
 from rag_experiments.config.schema import (
     EncoderConfig,
@@ -70,7 +70,9 @@ def make_dca_trainer(
     retriever.progress = False
     splits = {"train": questions, "dev": questions[:2], "test": questions[2:4]}
     data = Data(passages=store, splits=splits)
-    parts = Parts(config=config, data=data, model=model, retriever=retriever, evaluator=None, cache=root / "cache")
+    parts = RunComponents(
+        config=config, data=data, models={"encoder": model}, retriever=retriever, evaluator=None, cache=root / "cache"
+    )
     defaults = {
         "output_dir": str(root / "checkpoints"),
         "per_device_train_batch_size": 4,
@@ -86,6 +88,7 @@ def make_dca_trainer(
         "seed": 0,
     }
     trainer = DCATrainer(parts, TrainingArguments(**{**defaults, **arguments}))
+    trainer.prepare()
     trainer.candidates.progress = False
     return trainer
 

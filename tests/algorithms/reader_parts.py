@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 from transformers import TrainingArguments
 
-from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.base import RunComponents
 from rag_experiments.config.schema import EvaluationConfig, ReaderConfig
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.fid.fid_reader import FidReader
@@ -59,12 +59,12 @@ def make_trainer(trainer_class, folder: Path, tmp_path: Path, model=None, questi
         retriever=SimpleNamespace(k=2),
         evaluation=EvaluationConfig(bootstrap=0),
     )
-    parts = Parts(
+    parts = RunComponents(
         config=config,
         data=SimpleNamespace(
             passages=store, splits={"train": questions or asked, "dev": asked[:2], "test": asked[2:4]}
         ),
-        model=(FidReader if reader_config.fid else Reader).load(reader_config, device="cpu"),
+        models={"reader": (FidReader if reader_config.fid else Reader).load(reader_config, device="cpu")},
         retriever=WordRetriever(store),
         evaluator=None,
         cache=tmp_path / "cache",
@@ -83,7 +83,9 @@ def make_trainer(trainer_class, folder: Path, tmp_path: Path, model=None, questi
         "lr_scheduler_type": "constant",
         "disable_tqdm": True,
     }
-    return trainer_class(parts, TrainingArguments(**{**defaults, **arguments}))
+    trainer = trainer_class(parts, TrainingArguments(**{**defaults, **arguments}))
+    trainer.prepare()
+    return trainer
 
 
 def losses(trainer) -> list[float]:

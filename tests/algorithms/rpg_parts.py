@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 from transformers import TrainingArguments
 
-from rag_experiments.algorithms.base import Parts
+from rag_experiments.algorithms.base import RunComponents
 from rag_experiments.algorithms.rpg import RPGConfig, RPGTrainer
 from rag_experiments.config.schema import EncoderConfig, EvaluationConfig, ReaderConfig, RetrieverConfig
 from rag_experiments.data.records import Passage, Question
@@ -73,10 +73,10 @@ def make_trainer(encoder: Path, teacher: Path, root: Path, kind: str = "decoder"
     model = Encoder.load(EncoderConfig(path=str(encoder), precision="fp32", pooling="mean", similarity="cosine"))
     retriever = DenseRetriever(RetrieverConfig(), store, model, None)
     retriever.progress = False
-    parts = Parts(
+    parts = RunComponents(
         config=config,
         data=SimpleNamespace(passages=store, splits={"train": questions, "dev": questions[:2], "test": questions[2:4]}),
-        model=model,
+        models={"encoder": model},
         retriever=retriever,
         evaluator=None,
         cache=cache,
@@ -96,6 +96,7 @@ def make_trainer(encoder: Path, teacher: Path, root: Path, kind: str = "decoder"
         "seed": 0,
     }
     trainer = RPGTrainer(parts, TrainingArguments(**{**defaults, **arguments}))
+    trainer.prepare()
     trainer.candidates.progress = False
     return trainer
 

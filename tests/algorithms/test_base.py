@@ -23,7 +23,7 @@ def bare(**parts) -> AlgorithmTrainer:
     trainer = AlgorithmTrainer.__new__(AlgorithmTrainer)
     trainer._recorded = base.defaultdict(list)
     trainer.tokens_seen = 0
-    trainer.parts = SimpleNamespace(**parts)
+    trainer.components = SimpleNamespace(**parts)
     return trainer
 
 
@@ -144,7 +144,7 @@ def test_add_gold_needs_one_question_with_gold():
 def test_evaluating_takes_up_the_current_weights():
     refreshed, questions = [], [Question("q", "?")]
     for persist in (False, True):
-        parts = base.Parts(
+        parts = base.RunComponents(
             config=None,
             data=None,
             model=None,

@@ -86,8 +86,8 @@ def loss_of(encoder: Encoder, features: list[dict], config: CTLConfig, texts=TEX
     """A trainer's own collate and compute_loss without the rest of a Trainer."""
     store = SimpleNamespace(full_texts=lambda rows: [texts[row] for row in rows])
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = config
-    trainer.parts = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
+    trainer.config = config
+    trainer.components = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
     trainer.record = lambda name, value: None
     return trainer.compute_loss(encoder, trainer.collate(features))
 
@@ -205,8 +205,8 @@ def test_matryoshka_is_the_mean_over_dimensions(tiny_bert):
 
 def test_draws_depend_on_seed_question_and_epoch_alone():
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = CTLConfig(hard_negatives=2)
-    trainer.parts = SimpleNamespace(config=SimpleNamespace(seed=3, data=SimpleNamespace(query_history="none")))
+    trainer.config = CTLConfig(hard_negatives=2)
+    trainer.components = SimpleNamespace(config=SimpleNamespace(seed=3, data=SimpleNamespace(query_history="none")))
     question = Question(id="q", question="who")
     item = (question, np.array([1, 2, 3]), np.arange(10, 30))
     examples = Examples([item], trainer._draw)

@@ -23,9 +23,9 @@ PASSAGES = [" ".join([str(row)] * (1 + row % 4)) for row in range(12)]
 def trainer_of(encoder: TableEncoder, **options) -> CTLTrainer:
     """A trainer's collate and compute_loss without the rest of a Trainer; what it records is in `recorded`."""
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = CTLConfig(**options)
+    trainer.config = CTLConfig(**options)
     store = SimpleNamespace(full_texts=lambda rows: [PASSAGES[row] for row in rows])
-    trainer.parts = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
+    trainer.components = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
     trainer.recorded = {}
     trainer.record = lambda name, value: trainer.recorded.update({name: float(value)})
     return trainer
@@ -169,7 +169,7 @@ def test_negatives_are_counted_without_known_and_repeated_ones():
     """Passages 0, 1, 2, 3: question 0 knows 1, so it meets 2 and 3; question 1 meets 0, 2 and 3."""
     trainer = trainer_of(TableEncoder())
     trainer.compute_loss(
-        trainer.parts.model, trainer.collate([feature(0, 0, [0, 1], [2]), feature(1, 1, negatives=[3])])
+        trainer.components.model, trainer.collate([feature(0, 0, [0, 1], [2]), feature(1, 1, negatives=[3])])
     )
     assert trainer.recorded == {"negatives_per_question": 2.5}
 
@@ -219,9 +219,9 @@ def test_examples_hold_each_questions_own_positives_and_negatives():
         Question("b", "2", positive_ids=("p2",)),
     ]
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = CTLConfig(hard_negatives=2)
+    trainer.config = CTLConfig(hard_negatives=2)
     data = SimpleNamespace(passages=store, splits={"train": train, "dev": [Question("c", "3", positive_ids=("p5",))]})
-    trainer.parts = SimpleNamespace(
+    trainer.components = SimpleNamespace(
         data=data, config=SimpleNamespace(seed=0, data=SimpleNamespace(query_history="none"))
     )
     examples = trainer.training_examples()
@@ -241,8 +241,8 @@ def test_examples_hold_each_questions_own_positives_and_negatives():
 
 def drawn(seed: int = 0, epoch: int = 0, identity: str = "q", history: str = "none", **options) -> dict:
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = CTLConfig(**options)
-    trainer.parts = SimpleNamespace(config=SimpleNamespace(seed=seed, data=SimpleNamespace(query_history=history)))
+    trainer.config = CTLConfig(**options)
+    trainer.components = SimpleNamespace(config=SimpleNamespace(seed=seed, data=SimpleNamespace(query_history=history)))
     question = Question(id=identity, question="And who?", history=(Turn("user", "What?"), Turn("assistant", "So.")))
     return trainer._draw((question, np.array([1, 2, 3]), np.arange(10, 30)), epoch)
 

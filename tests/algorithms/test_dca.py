@@ -110,7 +110,7 @@ def test_candidates_and_scores_stand_in_one_order(tiny_bert, reader, tmp_path):
     scores = trainer.judged([0, 1], rows)
     turned = trainer.judged([0, 1], rows[:, ::-1].copy())
     assert_near(turned, scores.flip(1))
-    store = trainer.parts.data.passages
+    store = trainer.components.data.passages
     best = int(scores[0].argmax())
     alone = PassageTeacher(trainer.teacher.reader, trainer.teacher.kind, None)
     found = alone.scores([trainer.questions[0]], [[store[int(row)] for row in rows[0]]])[0]
@@ -119,7 +119,7 @@ def test_candidates_and_scores_stand_in_one_order(tiny_bert, reader, tmp_path):
 
 def test_scores_are_computed_once(tiny_bert, reader, tmp_path, monkeypatch):
     trainer = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=0)
-    trainer.score_ahead()
+    trainer.prepare_scores(range(8))
     assert (trainer.teacher.asked, trainer.teacher.hits) == (8, 0)
     again = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=0)
 
@@ -127,10 +127,10 @@ def test_scores_are_computed_once(tiny_bert, reader, tmp_path, monkeypatch):
         raise AssertionError("a score that is known was computed again")
 
     monkeypatch.setattr(teachers, "passage_scores", fails)
-    again.score_ahead()
+    again.prepare_scores(range(8))
     assert again.teacher.hits == 8
     rows = again.candidates.rows_QK
-    assert torch.equal(trainer.judged(range(8), rows), again.judged(range(8), rows))
+    assert torch.equal(trainer.scores_of(range(8), rows)["scores"], again.scores_of(range(8), rows)["scores"])
 
 
 def test_another_reader_or_score_is_another_cache(tiny_llama, tmp_path):

@@ -31,7 +31,7 @@ class Trainer:
         encoder = TableEncoder(similarity=similarity)
         store = SimpleNamespace(full_texts=lambda rows: [str(row) for row in rows])
         made.hyper, made.tokens_seen, self.recorded = hyper, 0, {}
-        made.parts = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
+        made.components = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
         made.candidates = SimpleNamespace(rows_QK=np.array(ROWS))
         made.queries = [str(number) for number in range(QUESTIONS)]
         made.questions = list(range(QUESTIONS))
@@ -128,7 +128,7 @@ def test_teacher_scores_go_to_the_places_of_their_candidates():
     """Only the passages present are judged, each with its question; empty places get 0."""
     trainer = dca().made
     del trainer.judged
-    trainer.parts.data.passages = [f"passage {row}" for row in range(10)]
+    trainer.components.data.passages = [f"passage {row}" for row in range(10)]
     asked = []
 
     def scores(questions, passages, progress):

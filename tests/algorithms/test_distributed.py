@@ -64,9 +64,9 @@ def symmetric_loss(part: slice, passages_of: slice) -> tuple[torch.Tensor, torch
     positives = torch.tensor([[0, 5], [1, -1], [2, -1], [3, -1], [4, 0], [5, -1]])
     weight = torch.eye(DIM, requires_grad=True)
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = CTLConfig(symmetric=True, temperature=0.5, matryoshka_dims=[3])
+    trainer.config = CTLConfig(symmetric=True, temperature=0.5, matryoshka_dims=[3])
     encoder = SimpleNamespace(similarity=lambda q, p: q @ p.T, config=SimpleNamespace(similarity="cosine"))
-    trainer.parts = SimpleNamespace(model=encoder)
+    trainer.components = SimpleNamespace(model=encoder)
     trainer.record = lambda *_: None
     inputs = {
         "queries": queries[part],

@@ -87,7 +87,7 @@ def test_batch_of_eight_equals(model, tmp_path, other):
 def test_it_reads_what_the_retriever_finds_over_the_whole_corpus(model, tmp_path):
     """`retriever.k` passages, and among them ones that are nobody's gold."""
     trainer = trainer_of(model, tmp_path)
-    store = trainer.parts.data.passages
+    store = trainer.components.data.passages
     read = [store.ids(rows) for rows in trainer.rows]
     assert {len(ids) for ids in read} == {2}
     assert any(passage.startswith("x") for ids in read for passage in ids)
@@ -98,7 +98,7 @@ def test_gold_is_added_only_where_asked(model, tmp_path):
     _, questions = small_set()
     hidden = [dataclasses.replace(question, question="Is it raining?") for question in questions]
     trainer = trainer_of(model, tmp_path, questions=hidden)
-    store = trainer.parts.data.passages
+    store = trainer.components.data.passages
     assert not all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows, strict=True))
     trainer = trainer_of(model, tmp_path, questions=hidden, algorithm_add_gold=True)
     assert all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows, strict=True))
@@ -118,7 +118,7 @@ def test_the_datas_own_passages(model, tmp_path):
     _, questions = small_set()
     listed = [dataclasses.replace(question, candidate_ids=("x1", "p3", "x0")) for question in questions]
     trainer = trainer_of(model, tmp_path, questions=listed, algorithm_passages="data")
-    assert trainer.parts.data.passages.ids(trainer.rows[0]) == ["x1", "p3"]
+    assert trainer.components.data.passages.ids(trainer.rows[0]) == ["x1", "p3"]
 
 
 def test_what_the_data_lacks_is_refused_before_weights_are_read():
@@ -137,7 +137,7 @@ def test_what_the_data_lacks_is_refused_before_weights_are_read():
 def test_labels_are_the_answer_only(model, tmp_path):
     trainer = trainer_of(model, tmp_path, algorithm_answer="first")
     batch = trainer.collate([trainer.train_dataset[0], trainer.train_dataset[1]])
-    reader: FidReader = trainer.parts.model
+    reader: FidReader = trainer.components.model
     for row, question in zip(batch["labels"], trainer.questions, strict=False):
         assert row[row != -100].tolist() == reader.answer_ids(question.answers[0])
 
@@ -178,7 +178,7 @@ def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes,
         return logits, targets
 
     trainer = FiDTrainer.__new__(FiDTrainer)
-    trainer.parts = SimpleNamespace(model=SimpleNamespace(answer_logits=answer_logits))
+    trainer.components = SimpleNamespace(model=SimpleNamespace(answer_logits=answer_logits))
     trainer.args = SimpleNamespace(average_tokens_across_devices=across)
     trainer.accelerator = SimpleNamespace(num_processes=processes, autocast=contextlib.nullcontext)
     trainer.recompute = True
@@ -206,10 +206,10 @@ def test_answers_are_drawn_from_seed_epoch_and_question(model, tmp_path):
 
     first = [drawn(epoch) for epoch in range(4)]
     assert len({str(row) for row in first}) > 1, "another epoch, other answers"
-    trainer.parts.config.seed = 1
+    trainer.components.config.seed = 1
     assert [drawn(epoch) for epoch in range(4)] != first
-    trainer.hyper.answer = "first"
-    assert drawn(0) == drawn(1) == [trainer.parts.model.answer_ids(q.answers[0]) for q in trainer.questions]
+    trainer.config.answer = "first"
+    assert drawn(0) == drawn(1) == [trainer.components.model.answer_ids(q.answers[0]) for q in trainer.questions]
 
 
 def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
@@ -273,6 +273,6 @@ def test_answers_come_end_to_end_from_the_retrieved_passages(model, tmp_path):
     """The evaluator's own call: an answer a question, and counts of what was cut."""
     trainer = trainer_of(model, tmp_path)
     passages, questions = small_set()
-    answers, cut = trainer.parts.model.answer(questions[:2], [passages[:2], []], num_beams=1)
+    answers, cut = trainer.components.model.answer(questions[:2], [passages[:2], []], num_beams=1)
     assert len(answers) == 2
     assert cut.prompts == 2

@@ -38,9 +38,9 @@ def ctl(negatives: bool, **options) -> float:
         encoder.table[:4] = exactly(given["queries"])
         encoder.table[TableEncoder.SHIFT : TableEncoder.SHIFT + 8] = exactly(given["passages"] + given["negatives"])
     trainer = CTLTrainer.__new__(CTLTrainer)
-    trainer.hyper = CTLConfig(**options)
+    trainer.config = CTLConfig(**options)
     store = SimpleNamespace(full_texts=lambda rows: [str(row) for row in rows])
-    trainer.parts = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
+    trainer.components = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
     trainer.record = lambda name, value: None
     features = [
         {"query": str(i), "target": i, "positives": [i], "negatives": [4 + i] if negatives else []} for i in range(4)

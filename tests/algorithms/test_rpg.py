@@ -20,14 +20,15 @@ from tests.tiny_readers import tiny_llama, tiny_t5  # noqa: F401 - fixtures
 @pytest.mark.parametrize("objective", ["pdist", "loop"])
 def test_column_k_of_both_matrices_is_candidate_k(tiny_bert, tiny_llama, tmp_path, objective):  # noqa: F811
     trainer = make_trainer(tiny_bert, tiny_llama, tmp_path, algorithm_objective=objective)
-    model, reader = trainer.parts.model, trainer.judge.scorer.reader
+    model, reader = trainer.components.model, trainer.judge.scorer.reader
     model.eval()
     numbers = [5, 0, 3]
     rows_BK = trainer.candidates.rows_QK[numbers]
-    log_probs_BKT, mask_BT = trainer.judged(numbers, rows_BK)
+    scores = trainer.scores_of(numbers, rows_BK)
+    log_probs_BKT, mask_BT = scores["token_log_probs"], scores["token_mask"]
     with torch.no_grad():
         scores_BK = trainer.encoder_scores(model, trainer.collate(list(numbers))["queries"], rows_BK)
-    store = trainer.parts.data.passages
+    store = trainer.components.data.passages
     for b, number in enumerate(numbers):
         question = trainer.questions[number]
         for k, row in enumerate(rows_BK[b].tolist()):
@@ -42,7 +43,7 @@ def test_column_k_of_both_matrices_is_candidate_k(tiny_bert, tiny_llama, tmp_pat
 
 def test_scores_keep_full_precision_under_autocast(tiny_bert, tiny_llama, tmp_path):  # noqa: F811
     trainer = make_trainer(tiny_bert, tiny_llama, tmp_path)
-    encoder = trainer.parts.model.eval()
+    encoder = trainer.components.model.eval()
     rows_BK = trainer.candidates.rows_QK[:2]
     queries = trainer.collate([0, 1])["queries"]
     vectors = []
@@ -89,7 +90,7 @@ def test_refresh_at_every_step_equals_a_fresh_index_each_step(tiny_bert, tiny_ll
     original = trainer.compute_loss
 
     def watched(model, inputs, *rest, **named):
-        encoder, store = trainer.parts.model, trainer.parts.data.passages
+        encoder, store = trainer.components.model, trainer.components.data.passages
         vectors = encoder.embed_passages(store.full_texts(slice(None)))
         scores = encoder.embed_queries(trainer.candidates.queries) @ vectors.T
         # Their scores, not their names: two passages may lie equally near.
@@ -108,7 +109,7 @@ def test_refresh_at_every_step_equals_a_fresh_index_each_step(tiny_bert, tiny_ll
 
 
 def weights(trainer: RPGTrainer) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in trainer.parts.model.state_dict().items()}
+    return {name: value.clone() for name, value in trainer.components.model.state_dict().items()}
 
 
 def test_resume_in_the_middle_gives_the_uninterrupted_result(tiny_bert, tiny_llama, tmp_path):  # noqa: F811

@@ -40,7 +40,7 @@ def test_labels_are_the_answer_and_the_end_token_only(chat, tiny_llama, tiny_pla
     else:
         before = f"{DEFAULT_INSTRUCTION}\n\n{BODY}{HISTORY}\nQuestion: Where does it sleep?\nAnswer:"
         answer = " in the house<|im_end|>"
-    tokenizer = trainer.parts.model.tokenizer
+    tokenizer = trainer.components.model.tokenizer
     assert tokenizer.decode(batch["input_ids"][0]) == before + answer
     wanted = tokenizer(answer, add_special_tokens=False)["input_ids"]
     assert batch["labels"][0].tolist() == [-100] * (batch["labels"].shape[1] - len(wanted)) + wanted
@@ -52,10 +52,10 @@ def test_labels_of_several_rows_leave_out_padding(tiny_llama, tmp_path):
     lengths = batch["attention_mask"].sum(1)
     assert len(set(lengths.tolist())) > 1
     for row, length in enumerate(lengths):
-        text = trainer.parts.data.splits["train"][row].answers[0] + "<|im_end|>"
+        text = trainer.components.data.splits["train"][row].answers[0] + "<|im_end|>"
         supervised = batch["labels"][row] != -100
         assert not supervised[length:].any()
-        assert trainer.parts.model.tokenizer.decode(batch["labels"][row][supervised]) == text
+        assert trainer.components.model.tokenizer.decode(batch["labels"][row][supervised]) == text
         assert torch.equal(batch["input_ids"][row][supervised], batch["labels"][row][supervised])
 
 
@@ -64,7 +64,7 @@ def test_an_encoder_decoders_labels_are_the_answer(tiny_t5, tmp_path):
     trainer = make_trainer(SFTTrainer, tiny_t5, tmp_path, model=model)
     batch = trainer.collate([trainer.train_dataset[0], trainer.train_dataset[1]])
     row = batch["labels"][0]
-    assert trainer.parts.model.tokenizer.decode(row[row != -100]) == "house<|im_end|>"
+    assert trainer.components.model.tokenizer.decode(row[row != -100]) == "house<|im_end|>"
     trainer.train()
     assert losses(trainer)[0] > 0
 
@@ -79,7 +79,7 @@ def test_a_batch_with_nothing_to_learn_is_refused(tiny_llama, tmp_path):
 
 def test_another_answer_each_epoch(tiny_llama, tmp_path):
     trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_answer="random")
-    question = trainer.parts.data.splits["train"][0]
+    question = trainer.components.data.splits["train"][0]
     seen = {tuple(trainer._example(question, epoch)["answer_ids"]) for epoch in range(12)}
     assert len(seen) == 2
     assert trainer._example(question, 3) == trainer._example(question, 3)
@@ -90,24 +90,24 @@ def test_a_prompt_has_the_first_max_gold_gold_passages(tiny_llama, tmp_path):
     for most, wanted in ((None, ["p3", "p0", "p2"]), (2, ["p3", "p0"]), (1, ["p3"])):
         trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, questions=asked, algorithm_max_gold=most)
         assert [passage.id for passage in trainer.passages_for(asked[0], 0)] == wanted
-        text = trainer.parts.model.tokenizer.decode(trainer.train_dataset[0]["input_ids"])
-        found = [text.find(passage.text) for passage in trainer.parts.data.passages.passages]
+        text = trainer.components.model.tokenizer.decode(trainer.train_dataset[0]["input_ids"])
+        found = [text.find(passage.text) for passage in trainer.components.data.passages.passages]
         assert [f"p{row}" for row in sorted(range(8), key=lambda row: found[row]) if found[row] >= 0] == wanted
 
 
 def test_answers_are_drawn_from_seed_epoch_and_question(tiny_llama, tmp_path):
     trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, algorithm_answer="random")
-    questions = trainer.parts.data.splits["train"]
+    questions = trainer.components.data.splits["train"]
 
     def drawn(epoch: int) -> list[list[int]]:
         return [trainer._example(question, epoch)["answer_ids"] for question in questions]
 
     first = [drawn(epoch) for epoch in range(4)]
     assert len({str(row) for row in first}) > 1, "another epoch, other answers"
-    trainer.parts.config.seed = 1
+    trainer.components.config.seed = 1
     assert [drawn(epoch) for epoch in range(4)] != first
-    trainer.hyper.answer = "first"
-    assert drawn(0) == drawn(1) == [trainer.parts.model.answer_ids(question.answers[0]) for question in questions]
+    trainer.config.answer = "first"
+    assert drawn(0) == drawn(1) == [trainer.components.model.answer_ids(question.answers[0]) for question in questions]
 
 
 def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
@@ -166,7 +166,7 @@ def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes,
     logits, targets = torch.tensor([[0.3, 1.0], [2.0, -1.0]], dtype=torch.float64), torch.tensor([0, 1])
     monkeypatch.setattr("rag_experiments.models.reader.answer_tokens.answer_logits", lambda *_: (logits, targets))
     trainer = SFTTrainer.__new__(SFTTrainer)
-    trainer.parts = SimpleNamespace(model=SimpleNamespace(kind="decoder"))
+    trainer.components = SimpleNamespace(model=SimpleNamespace(kind="decoder"))
     trainer.args = SimpleNamespace(average_tokens_across_devices=across)
     trainer.accelerator = SimpleNamespace(num_processes=processes)
     summed = -logits.log_softmax(-1)[[0, 1], [0, 1]].sum().item()
@@ -192,9 +192,9 @@ def test_accumulating_8_times_1_is_8_at_once(kind, tiny_llama, tiny_t5, tmp_path
             SFTTrainer, folder, tmp_path, model=model, optim="sgd", learning_rate=0.1,
             per_device_train_batch_size=size, gradient_accumulation_steps=steps,
         )  # fmt: skip
-        before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+        before = {name: p.detach().clone() for name, p in trainer.components.model.module.named_parameters()}
         trainer.train()
-        after = dict(trainer.parts.model.module.named_parameters())
+        after = dict(trainer.components.model.module.named_parameters())
         results.append((losses(trainer)[0], {name: after[name].detach() - before[name] for name in before}))
     (first_loss, first), (second_loss, second) = results
     assert_near(second_loss, first_loss)
@@ -204,9 +204,9 @@ def test_accumulating_8_times_1_is_8_at_once(kind, tiny_llama, tiny_t5, tmp_path
 
 def test_every_parameter_moves(tiny_llama, tmp_path):
     trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, max_steps=2)
-    before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+    before = {name: p.detach().clone() for name, p in trainer.components.model.module.named_parameters()}
     trainer.train()
-    for name, parameter in trainer.parts.model.module.named_parameters():
+    for name, parameter in trainer.components.model.module.named_parameters():
         assert not torch.equal(parameter, before[name]), name
 
 
@@ -215,16 +215,16 @@ def test_only_adapters_move(tiny_llama, tmp_path):
         path=str(tiny_llama), precision="fp32", lora=LoraConfig(r=4, dropout=0.0), max_input_length=700
     )
     trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, model=model, max_steps=2)
-    before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+    before = {name: p.detach().clone() for name, p in trainer.components.model.module.named_parameters()}
     trainer.train()
-    for name, parameter in trainer.parts.model.module.named_parameters():
+    for name, parameter in trainer.components.model.module.named_parameters():
         assert torch.equal(parameter, before[name]) == ("lora" not in name), name
 
 
 def test_it_learns_the_answers_by_heart(tiny_llama, tmp_path):
     trainer = make_trainer(SFTTrainer, tiny_llama, tmp_path, max_steps=150, learning_rate=3e-3)
     trainer.train()
-    reader, questions = trainer.parts.model, trainer.parts.data.splits["train"]
+    reader, questions = trainer.components.model, trainer.components.data.splits["train"]
     written, _ = reader.answer(questions, [trainer.gold(question) for question in questions])
     assert written == [question.answers[0] for question in questions]
 
@@ -273,7 +273,7 @@ def test_every_epochs_rows_are_right_labels_by_loop(tiny_llama, tmp_path):
         whole, start = feature["input_ids"] + feature["answer_ids"], len(feature["input_ids"])
         for place in range(batch["input_ids"].shape[1]):
             inside = place < len(whole)
-            assert batch["input_ids"][row, place] == (whole[place] if inside else trainer.parts.model.pad_id)
+            assert batch["input_ids"][row, place] == (whole[place] if inside else trainer.components.model.pad_id)
             assert batch["attention_mask"][row, place] == int(inside)
             assert batch["labels"][row, place] == (whole[place] if inside and place >= start else -100)
 

@@ -35,7 +35,7 @@ def compare_with_trl(folder, model, tmp_path):
         "train_sampling_strategy": "sequential",
     }  # fmt: skip
     ours = make_trainer(SFTTrainer, folder, tmp_path, model=model, **shared)
-    reader, questions = ours.parts.model, ours.parts.data.splits["train"]
+    reader, questions = ours.components.model, ours.components.data.splits["train"]
     seen_by_us = spy(ours)
     ours.train()
     pairs = [

@@ -56,21 +56,23 @@ def test_whatever_is_asked(gold, found, distractors, place):
 def test_the_pool_is_the_whole_corpus(tiny_llama, tmp_path):
     """Passages that are nobody's gold are found; they share more words with the questions than other golds do."""
     trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path, algorithm_distractors=None)
-    pools = [[passage.id for passage in trainer.passages_for(q, 0)] for q in trainer.parts.data.splits["train"]]
+    pools = [[passage.id for passage in trainer.passages_for(q, 0)] for q in trainer.components.data.splits["train"]]
     assert all(len(pool) == len(set(pool)) == 3 for pool in pools), "gold and retriever.k = 2 others"
-    assert all(q.positive_ids[0] in pool for q, pool in zip(trainer.parts.data.splits["train"], pools, strict=True))
+    assert all(
+        q.positive_ids[0] in pool for q, pool in zip(trainer.components.data.splits["train"], pools, strict=True)
+    )
     assert "x0" in pools[0]
 
 
 def test_one_search_for_the_whole_set_and_none_the_second_time(tiny_llama, tmp_path):
     first = make_trainer(SwRTrainer, tiny_llama, tmp_path)
-    assert first.parts.retriever.searches == 1
+    assert first.components.retriever.searches == 1
     again = make_trainer(SwRTrainer, tiny_llama, tmp_path)
-    assert again.parts.retriever.searches == 0
+    assert again.components.retriever.searches == 0
     assert again.found == first.found
     other = make_trainer(SwRTrainer, tiny_llama, tmp_path, algorithm_distractors=1)
-    assert other.parts.retriever.searches == 1
-    assert {len(other.passages_for(question, 0)) for question in other.parts.data.splits["train"]} == {2}
+    assert other.components.retriever.searches == 1
+    assert {len(other.passages_for(question, 0)) for question in other.components.data.splits["train"]} == {2}
 
 
 def easy_questions(golds: int = 1) -> list[Question]:
@@ -98,7 +100,7 @@ def test_gold_is_left_out_as_often_as_asked(dropout, with_gold, position, tiny_l
         algorithm_gold_dropout=dropout,
         algorithm_gold_position=position,
     )
-    questions = trainer.parts.data.splits["train"]
+    questions = trainer.components.data.splits["train"]
     assert all(trainer.found[question.id][0] == question.positive_ids[0] for question in questions)
     there = []
     for question in questions:
@@ -115,7 +117,7 @@ def test_gold_beyond_max_gold_is_no_distractor(tiny_llama, tmp_path):
         trainer = make_trainer(
             SwRTrainer, tiny_llama, tmp_path, questions=easy_questions(golds=2), algorithm_max_gold=most
         )
-        for question in trainer.parts.data.splits["train"]:
+        for question in trainer.components.data.splits["train"]:
             assert set(question.positive_ids) <= {*trainer.found[question.id], *question.positive_ids[1:]}
             pool = [passage.id for passage in trainer.passages_for(question, 0)]
             assert [passage for passage in question.positive_ids if passage in pool] == [*question.positive_ids[:kept]]
@@ -131,7 +133,7 @@ def test_no_passage_is_left_where_all_are_gold_and_gold_is_left_out(tiny_llama, 
         algorithm_gold_dropout=1.0,
         algorithm_distractors=0,
     )
-    assert trainer.passages_for(trainer.parts.data.splits["train"][0], 0) == []
+    assert trainer.passages_for(trainer.components.data.splits["train"][0], 0) == []
 
 
 def test_search_is_deep_enough_for_the_distractors_beside_all_golds(tiny_llama, tmp_path):
@@ -147,9 +149,9 @@ def test_search_is_deep_enough_for_the_distractors_beside_all_golds(tiny_llama, 
 
     trainer = make_trainer(SwRTrainer, tiny_llama, tmp_path, questions=easy_questions(golds=2))
     for distractors, depth in ((3, 5), (99, 12)):
-        trainer.hyper.distractors = distractors
-        trainer.parts.retriever = Spying(trainer.parts.data.passages)
-        trainer.parts.cache = tmp_path / f"cache{distractors}"
+        trainer.config.distractors = distractors
+        trainer.components.retriever = Spying(trainer.components.data.passages)
+        trainer.components.cache = tmp_path / f"cache{distractors}"
         trainer.before_training()
         assert asked.pop() == depth
         first, *others = [len(found) for found in trainer.found.values()]
@@ -161,7 +163,7 @@ def test_an_epochs_draws_are_the_same_again(tiny_llama, tmp_path):
         make_trainer(SwRTrainer, tiny_llama, tmp_path, algorithm_gold_position="random", algorithm_gold_dropout=0.3)
         for _ in range(2)
     ]
-    question = made[0].parts.data.splits["train"][0]
+    question = made[0].components.data.splits["train"][0]
     pools = [[made[run].passages_for(question, epoch) for epoch in range(20)] for run in (0, 1)]
     assert pools[0] == pools[1]
     assert len({tuple(passage.id for passage in pool) for pool in pools[0]}) > 2

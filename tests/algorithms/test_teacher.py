@@ -215,7 +215,7 @@ def test_a_teacher_learns_from_answered_questions_with_its_own_seed_and_passages
         cache: object
 
     questions = [Question("a", "?", answers=("x",)), Question("b", "?"), Question("c", "?", answers=("y",))]
-    parts = Parts(Config(), Data({"train": questions, "dev": questions}), "encoder", tmp_path)
+    parts = RunComponents(Config(), Data({"train": questions, "dev": questions}), "encoder", tmp_path)
     arguments = TrainingArguments(output_dir=str(tmp_path / "x"), use_cpu=True, report_to=[])
     fid_teacher._train(ReaderConfig(path="m"), parts, TRAINING, arguments, tmp_path / "made")
     assert trained["done"]

@@ -14,7 +14,7 @@ import pytest
 from rag_experiments.config import command_line
 from rag_experiments.data import check, convert, generate, mine
 from rag_experiments.data.formats.jsonl import JsonlConfig
-from rag_experiments.data.load import check_needs, load_data
+from rag_experiments.data.load import check_required_fields, load_data
 from rag_experiments.data.tools.data_command import leave_with
 
 PASSAGES = [{"id": f"p{n}", "text": f"This is the text of number {n}."} for n in range(12)]
@@ -95,7 +95,7 @@ def test_fix_leaves_out_what_an_algorithm_cannot_use(native, tmp_path, capsys):
     assert run(check, [*arguments, "--fix", str(tmp_path / "fixed")], tmp_path) == 0
     data = load_data(JsonlConfig(path=str(tmp_path / "fixed")), tmp_path / "cache")
     assert {name: len(asked) for name, asked in data.splits.items()} == {"train": 4, "dev": 2, "test": 2}
-    check_needs(data, {"positives"}, "ctl")
+    check_required_fields(data, {"positive_ids"}, "ctl")
 
 
 def test_check_of_good_data(native, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.formats.jsonl import JsonlConfig
-from rag_experiments.data.load import RagData, check_needs, load_data
+from rag_experiments.data.load import RagData, check_required_fields, load_data
 from rag_experiments.data.records import Turn
 
 
@@ -176,7 +176,7 @@ def test_pickle_is_refused_and_not_run(native, tmp_path):
 def test_needs(native, tmp_path):
     data = load(native(train=[{"question": "a", "answers": ["b"]}, {"question": "c"}]), tmp_path)
     with pytest.raises(RequestError, match=r"train\.jsonl:2: no answers, and algorithm=fid needs answers"):
-        check_needs(data, {"answers"}, "fid")
+        check_required_fields(data, {"answers"}, "fid")
     with pytest.raises(RequestError, match=r"train\.jsonl:1: no positive_ids, and algorithm=ctl needs positives"):
-        check_needs(data, {"positives"}, "ctl")
-    check_needs(data, (), "dca")
+        check_required_fields(data, {"positive_ids"}, "ctl")
+    check_required_fields(data, (), "dca")

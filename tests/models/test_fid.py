@@ -14,10 +14,10 @@ from transformers.modeling_outputs import BaseModelOutput
 from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Passage
+from rag_experiments.models.component import load_model
 from rag_experiments.models.fid import fid_states
 from rag_experiments.models.fid.fid_batch import state_batch, to_device
 from rag_experiments.models.fid.fid_reader import FidReader, KeptStates, saved_settings
-from rag_experiments.models.model_kinds import load_model
 from rag_experiments.models.reader.answer_tokens import answer_logits, decoder_batch, encoder_decoder_batch
 from rag_experiments.models.reader.prompts import Prompt
 from rag_experiments.models.reader.reader import Reader

@@ -13,8 +13,9 @@ from rag_experiments.config.schema import RetrieverConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.retrieval.bm25 import BM25Retriever
 from rag_experiments.retrieval.dense import DenseRetriever
+from rag_experiments.retrieval.factory import build_retriever
 from rag_experiments.retrieval.hybrid import HybridRetriever
-from rag_experiments.retrieval.retriever_kinds import SearchResult, build_retriever
+from rag_experiments.retrieval.retriever import SearchResult
 from tests.retrieval.fakes import ListPassages, WordEncoder
 
 

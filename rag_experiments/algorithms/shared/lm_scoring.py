@@ -7,7 +7,8 @@ every kind of target is made. `CandidateJudge` asks it about questions and their
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,18 @@ class AnswerScorer:
         self.tokens_computed = 0
         """Tokens that went through the model."""
         self.seconds = 0.0
+
+    @contextmanager
+    def counted(self, record: Callable[[str, float], None]) -> Iterator[None]:
+        """Record what the scores asked for within have cost."""
+        before = (self.asked, self.hits, self.seconds, self.tokens_asked, self.tokens_computed)
+        yield
+        after = (self.asked, self.hits, self.seconds, self.tokens_asked, self.tokens_computed)
+        asked, hits, seconds, tokens_asked, tokens_computed = (b - a for a, b in zip(before, after, strict=True))
+        record("cache_hit_rate", hits / max(1, asked))
+        record("lm_seconds", seconds)
+        record("lm_tokens_asked", tokens_asked)
+        record("lm_tokens_computed", tokens_computed)
 
     def token_log_probs(
         self, prompts: Sequence[Prompt], answers: Sequence[str], progress: bool = False

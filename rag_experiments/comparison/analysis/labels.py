@@ -5,26 +5,22 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from rag_experiments.comparison.analysis.table_columns import SELECTORS, config_columns, group_key
+from rag_experiments.comparison.analysis.table_columns import config_columns, group_key, role_places, selectors
 from rag_experiments.comparison.records.metric_fields import short_labels, short_value
 from rag_experiments.comparison.records.run_records import RunRecord
 
 LENGTH = 60
 """A longer label is no better than the run's name."""
-_OPTIONS = {
-    "model.path": "model",
-    "retriever.encoder.path": "model@retriever.encoder",
-    "algorithm.teacher.path": "model@algorithm.teacher",
-}
-"""Keys that a config group sets, and that group as Hydra records its choice."""
-
 Options = Mapping[str, Mapping[str, str]]
 
 
 def option_names(runs: Iterable[RunRecord]) -> Options:
     """Key → value → the option's name; of several values under one option (`model.path=…`) the one most runs have."""
     runs, found = list(runs), dict[str, dict[str, str]]()
-    for key, group in _OPTIONS.items():
+    # Keys that a config group sets, and that group as Hydra records its choice.
+    places = role_places({key for run in runs for key in run.flat})
+    groups = {"model.path": "model", **{f"{place}.path": f"model@{place}" for place in places}}
+    for key, group in groups.items():
         values: dict[str, Counter[str]] = defaultdict(Counter)
         for run in runs:
             if run.flat.get(key) is not None and run.choices.get(group, "null") != "null":
@@ -50,9 +46,10 @@ def labels_of(groups: Sequence[Sequence[RunRecord]], options: Options | None = N
     parts: list[list[str]] = [[] for _ in groups]
     told, alike = _told_apart([group[0] for group in groups], options)
     short = short_labels(dict.fromkeys(key for key, _, _ in told))
+    chosen = selectors(short).values()
     for key, index, value in told:
         if value != "–":
-            parts[index].append(value if key in SELECTORS.values() else f"{short[key]}={value}")
+            parts[index].append(value if key in chosen else f"{short[key]}={value}")
     for cell in alike:
         if len({groups[index][0].seed for index in cell}) == len(cell):
             for index in cell:

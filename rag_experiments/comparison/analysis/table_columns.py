@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,16 +14,14 @@ from rag_experiments.comparison.records.run_records import RunRecord
 
 NOT_COMPARED = ("name", "paths", "tracking", "plan", "resume", "sweep", "hydra")
 """Top-level keys that do not change a figure. `seed` is handled apart: seeds of one config are a group."""
-SELECTORS = {
-    "algorithm.teacher.": "algorithm.teacher.path",
-    "retriever.encoder.": "retriever.encoder.path",
+_SELECTORS = {
     "algorithm.": "algorithm.name",
     "model.fid.": "algorithm.name",
     "model.": "model.path",
     "retriever.": "retriever.type",
     "data.": "data.format",
 }
-"""Keys below a prefix usually come with what the selector names: they are hidden where they do."""
+_ROLE_PATH = re.compile(r"((?:algorithm|retriever)\.\w+)\.path")
 BOOKKEEPING = (
     "eval_",
     "save_",
@@ -62,12 +61,24 @@ def config_columns(runs: Sequence[RunRecord]) -> ConfigColumns:
     hidden = {key: selector for key in values if (selector := _follows(key, values))}
     order = {"algorithm": 0, "model": 1, "retriever": 2, "data": 3}
     shown = [key for key in values if key not in hidden]
-    shown.sort(key=lambda key: (key not in SELECTORS.values(), order.get(key.split(".")[0], 4)))
+    chosen = selectors(values).values()
+    shown.sort(key=lambda key: (key not in chosen, order.get(key.split(".")[0], 4)))
     return ConfigColumns(tuple(shown), hidden)
 
 
+def selectors(keys: Iterable[str]) -> dict[str, str]:
+    """Prefix → the key that usually decides all below it, which are hidden where it does; the longest first."""
+    found = {f"{holder}.": f"{holder}.path" for holder in role_places(keys)}
+    return {**found, **_SELECTORS}
+
+
+def role_places(keys: Iterable[str]) -> list[str]:
+    """Where further models stand among the keys of a configuration: `algorithm.teacher`, `retriever.encoder`."""
+    return sorted(found.group(1) for key in keys if (found := _ROLE_PATH.fullmatch(key)))
+
+
 def _follows(key: str, values: dict[str, list[str]]) -> str | None:
-    for prefix, selector in SELECTORS.items():
+    for prefix, selector in selectors(values).items():
         if key.startswith(prefix) and key != selector and selector in values:
             return selector if _determined(values[key], values[selector]) else None
     name = key.removeprefix("trainer.")
@@ -113,13 +124,13 @@ def default_metric(runs: Sequence[RunRecord]) -> str | None:
 
 
 def default_metrics(runs: Sequence[RunRecord], primary: str) -> list[str]:
-    """The primary metric, then its fellows on the same stage, then the seconds of training."""
+    """The primary metric, then its fellows on the same stage, then the seconds of preparing and of training."""
     stage = split_metric(primary)[0]
     have = {name for run in runs for name in run.metrics}
     answers = [name for name in ANSWERS if f"{stage}/{name}" in have]
     rankings = RANKINGS[:2] if answers else RANKINGS
     fellows = [f"{stage}/{name}" for name in (*answers, *rankings) if f"{stage}/{name}" in have]
-    extra = [name for name in ("seconds/train",) if name in have and name != primary]
+    extra = [name for name in ("seconds/prepare", "seconds/train") if name in have and name != primary]
     return [primary, *(name for name in fellows if name != primary), *extra]
 
 

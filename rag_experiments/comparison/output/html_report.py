@@ -100,7 +100,7 @@ def costs(table: RunTable) -> list[str]:
     """What quality is held against: training, and the latency of a question where it was measured."""
     have = {name for run in table.runs for name in run.metrics}
     latency = [f"{table.stage}/seconds/{what}_p50" for what in ("generation", "retrieval")]
-    wanted = ["seconds/train", *latency, f"{table.stage}/seconds/retrieval"]
+    wanted = ["seconds/train", "seconds/prepare", *latency, f"{table.stage}/seconds/retrieval"]
     return [name for name in wanted if name in have][:3]
 
 

@@ -16,7 +16,7 @@ from rag_experiments.dashboard.shared.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"metric": "", "cost": "", "log": ""}
 COST_WORDS = ("seconds", "latency", "memory")
-FIRST_COST = "seconds/train"
+FIRST_COSTS = ("seconds/train", "seconds/prepare")
 ROWS = 100
 
 
@@ -26,7 +26,10 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     done = [run for run in scope.shown if run.completed and run.metrics]
     names = metric_names(done)
     qualities = [name for name in names if not is_cost(name) and higher_is_better(name) and "tokens" not in name]
-    costs = sorted((name for name in names if is_cost(name)), key=lambda name: name != FIRST_COST)
+    costs = sorted(
+        (name for name in names if is_cost(name)),
+        key=lambda name: -FIRST_COSTS.index(name) if name in FIRST_COSTS else 1,
+    )
     metric, cost = _choice(view, "metric", qualities, default_metric(done)), _choice(view, "cost", costs, None)
     found: dict[str, Any] = {
         "scope": scope,
@@ -80,7 +83,7 @@ def front_of(groups: Sequence[Group], metric: str, cost: str) -> list[Group]:
 
 def table_columns(names: Sequence[str]) -> list[str]:
     """The costs and rates that people look at, of those that the runs recorded."""
-    wanted = [name for name in (FIRST_COST, "tokens_per_second", "peak_memory_mb") if name in names]
+    wanted = [name for name in (*FIRST_COSTS, "tokens_per_second", "peak_memory_mb") if name in names]
     return wanted + [name for name in names if name.startswith("test/seconds/") and name.endswith("p50")][:2]
 
 

@@ -1,0 +1,65 @@
+"""What a run asks of a model, of whatever kind, and how one is opened from its configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from rag_experiments.config.kinds import MODEL_KINDS, imported
+from rag_experiments.config.schema import EncoderConfig, ModelConfig, ReaderConfig
+
+
+class Component(Protocol):
+    """A model in memory, with everything that decides what it computes.
+
+    Whoever adds a kind of model implements this. An encoder has `embed_passages`, `embed_queries` and `similarity`
+    besides (`Encoder`), a reader `answer` (`Reader`).
+    """
+
+    config: Any
+
+    @property
+    def module(self) -> nn.Module:
+        """What the optimiser trains."""
+
+    def save(self, folder: Path) -> None:
+        """Write the model into `folder` so that its kind opens it again."""
+
+    def load_weights(self, folder: Path) -> None:
+        """Take the weights of a folder that `save` wrote, in place."""
+
+    def fingerprint(self) -> str:
+        """A hash of the weights and of all else that decides what the model computes."""
+
+
+def load_model(config: ModelConfig, cache: Path | None, frozen: bool = False) -> Any:
+    """The `Component` that `config` describes.
+
+    Args:
+        cache: the folder of all runs' caches, for weights that are converted once.
+        frozen: nothing will be trained: weights may be kept in the precision they compute in.
+
+    Raises:
+        RequestError: a source that is missing, unreadable, or of another kind.
+    """
+    return imported(MODEL_KINDS[config.kind].load)(config, cache, frozen)
+
+
+def load_encoder(config: EncoderConfig, cache: Path | None, frozen: bool = False) -> Any:
+    """An `Encoder`, on accelerate's device."""
+    from rag_experiments.models.encoder.encoder import Encoder
+
+    return Encoder.load(config)
+
+
+def load_reader(config: ReaderConfig, cache: Path | None, frozen: bool = False) -> Any:
+    """A `Reader`, or a `FidReader` where `config.fid` is set."""
+    if config.fid is not None:
+        from rag_experiments.models.fid.fid_reader import FidReader
+
+        return FidReader.load(config, cache, frozen=frozen)
+    from rag_experiments.models.reader.reader import Reader
+
+    return Reader.load(config, cache, frozen=frozen)

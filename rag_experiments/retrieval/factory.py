@@ -1,0 +1,56 @@
+"""From the configuration to a retriever: the one place the rest of the program gets one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_experiments.config.kinds import RETRIEVER_KINDS, imported
+from rag_experiments.core.errors import RequestError
+from rag_experiments.retrieval.retriever import Retriever
+
+if TYPE_CHECKING:
+    from rag_experiments.config.schema import RetrieverConfig
+    from rag_experiments.data.passage_store import PassageStore
+    from rag_experiments.models.encoder.encoder import Encoder
+
+
+def build_retriever(
+    config: RetrieverConfig, passages: PassageStore, encoder: Encoder | None, cache: Path | None
+) -> Retriever:
+    """The retriever that `config` describes. Nothing is embedded or indexed before the first search.
+
+    Raises:
+        RequestError: an encoder is needed and there is none.
+    """
+    kind = RETRIEVER_KINDS[config.type]
+    if kind.needs_encoder and encoder is None:
+        raise RequestError(
+            f"retriever.encoder: a {config.type} retriever needs an encoder; give model@retriever.encoder=minilm, "
+            "or use retriever=bm25."
+        )
+    return imported(kind.build)(config, passages, encoder, cache)
+
+
+def build_bm25(config: RetrieverConfig, passages: PassageStore, encoder: Any, cache: Path | None) -> Retriever:
+    """A `BM25Retriever`."""
+    from rag_experiments.retrieval.bm25 import BM25Retriever
+
+    return BM25Retriever(config, passages, cache)
+
+
+def build_dense(config: RetrieverConfig, passages: PassageStore, encoder: Encoder, cache: Path | None) -> Retriever:
+    """A `DenseRetriever`."""
+    from rag_experiments.retrieval.dense import DenseRetriever
+
+    return DenseRetriever(config, passages, encoder, cache)
+
+
+def build_hybrid(config: RetrieverConfig, passages: PassageStore, encoder: Encoder, cache: Path | None) -> Retriever:
+    """A `HybridRetriever` of both."""
+    from rag_experiments.retrieval.bm25 import BM25Retriever
+    from rag_experiments.retrieval.dense import DenseRetriever
+    from rag_experiments.retrieval.hybrid import HybridRetriever
+
+    dense = DenseRetriever(config, passages, encoder, cache)
+    return HybridRetriever(config, dense, BM25Retriever(config, passages, cache))

@@ -1,0 +1,89 @@
+"""What a run has cost so far, interruptions and repeated steps included: seconds of preparing and of training.
+
+Kept in the run directory as `cost.json` and written at every logging step, so that a run that was killed and resumed
+counts all of its segments. A killed segment counts up to its last logging step.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from rag_experiments.core.files import atomic_write_json
+from rag_experiments.runs.directory import RunDirectory
+
+FILE = "cost.json"
+
+
+class CostClock(TrainerCallback):
+    """`prepare` and `train` seconds of a run. `trainer` is set before it trains: its own preparing counts as such."""
+
+    def __init__(self, run: RunDirectory):
+        self.run = run
+        self.earlier = read_cost(run.path)
+        self.trainer: Any = None
+        self.prepared = 0.0
+        """Seconds of this segment before the trainer was there."""
+        self.started: float | None = None
+        self.ended: float | None = None
+        self.prepared_before = 0.0
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Count the time within as preparing."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.prepared += time.perf_counter() - started
+            self.write()
+
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Count the time within as training, less what the trainer itself counts as preparing."""
+        self.prepared_before = self.trainer.seconds_preparing
+        self.started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.ended = time.perf_counter()
+            self.write()
+
+    @property
+    def segment(self) -> dict[str, float]:
+        """Seconds of this segment alone."""
+        own = self.trainer.seconds_preparing if self.trainer is not None else 0.0
+        train = 0.0
+        if self.started is not None:
+            train = (self.ended or time.perf_counter()) - self.started - (own - self.prepared_before)
+        return {"prepare": self.prepared + own, "train": train}
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """Seconds of all segments."""
+        return {name: seconds + self.earlier.get(name, 0.0) for name, seconds in self.segment.items()}
+
+    def write(self) -> None:
+        """Put the totals on disk."""
+        if self.run.writes:
+            atomic_write_json(self.run.path / FILE, {name: round(seconds, 3) for name, seconds in self.totals.items()})
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Every logging step."""
+        self.write()
+
+
+def read_cost(run: Path) -> dict[str, float]:
+    """What `CostClock` wrote; empty where there is nothing that can be read."""
+    try:
+        found = json.loads((run / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    kept = found.items() if isinstance(found, dict) else ()
+    return {name: float(seconds) for name, seconds in kept if isinstance(seconds, int | float)}
