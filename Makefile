@@ -53,7 +53,7 @@ mutants: install-test
 		$(if $(AREAS),--areas $(AREAS)) $(if $(TESTS),--tests $(TESTS)) $(if $(JOBS),--jobs $(JOBS)) \
 		$(if $(WHOLE),--whole) $(if $(FRESH),--fresh) $(if $(REPORT),--report $(REPORT))
 
-# The tests of tests/numeric.py once for each instruction set that this machine has, and with two threads.
+# The tests that tests/tiers.py lists, once for each instruction set that this machine has, and with two threads.
 .PHONY: test-numeric
 test-numeric: install-test
 	$(BIN)/python -m tests.numeric

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 from hypothesis import settings
 
-from tests.numeric import is_numeric
-from tests.tiers import tiers
+from tests.tiers import is_numeric, tiers
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -18,6 +19,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported: tiny models gain nothing from more threads, and figures are equal on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# absl, which rouge-score brings, keeps what standard error is when it is imported, and closes that whenever logging is
+# configured anew, as Hydra does for each job: pytest's own capture, where a test's file imports rouge-score.
+if sys.__stderr__ is not None:
+    absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 # More examples where there is time: pytest --hypothesis-profile=long (the long tier).
 settings.register_profile("long", max_examples=1000, deadline=None)

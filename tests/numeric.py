@@ -18,17 +18,8 @@ import torch
 
 HERE = Path(__file__).resolve().parent
 
-# Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
-NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_export.py",
-           "test_reopen.py", "test_run.py")  # fmt: skip
-
 # float64: transformers rounds inside to float32 (norms, rotations), so models are no nearer than that allows.
 SHARE = {torch.float64: 1e-6, torch.float32: 1e-4}
-
-
-def is_numeric(file: str) -> bool:
-    """Whether `file`, relative to tests/, is one of them."""
-    return any(file == name or (name.endswith("/") and file.startswith(name)) for name in NUMERIC)
 
 
 def assert_near(got: Any, wanted: Any, share: float | None = None, what: str = "") -> None:

@@ -69,7 +69,7 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         ("max_steps", -1, -1),
         ("max_steps", 1, 1),
         ("num_train_epochs", 0.5, 0.5),
-        ("gradient_checkpointing", "true", True),
+        ("dataloader_pin_memory", "true", True),
         ("eval_strategy", False, "no"),  # a bare `no` is False in YAML
         ("save_strategy", "best", "best"),
         ("lr_scheduler_type", "cosine", "cosine"),

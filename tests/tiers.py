@@ -24,6 +24,15 @@ COMMANDS = {
 """Files whose tests run whole commands, or import what is heavy inside functions."""
 STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes"}
 
+# Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
+NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_export.py",
+           "test_reopen.py", "test_run.py")  # fmt: skip
+
+
+def is_numeric(file: str) -> bool:
+    """Whether `file`, relative to tests/, is one of them."""
+    return any(file == name or (name.endswith("/") and file.startswith(name)) for name in NUMERIC)
+
 
 def tiers(path: Path, names: tuple[str, ...] = ()) -> set[str]:
     """The markers of a test: `torch`, `process`, `browser`; `unit` where none of them fits.
