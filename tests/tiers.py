@@ -18,7 +18,7 @@ COMMANDS = {
         "test_processes.py",
         "test_run.py",
     ),
-    *("test_reopen.py", "test_tracking.py", "test_wheel.py", "test_wrong_requests.py"),
+    *("test_reopen.py", "test_tracking.py", "test_extending.py", "test_wrong_requests.py"),
     *("sweeps/test_grid.py", "sweeps/test_real.py", "data/test_pydocs.py"),
 }
 """Files whose tests run whole commands, or import what is heavy inside functions."""

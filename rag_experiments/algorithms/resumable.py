@@ -85,8 +85,8 @@ class ResumableTrainer(Trainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
     # -- checkpoints -----------------------------------------------------------------------------
-    # No pickled arguments lie beside the weights. Trainer writes `trainer_state.json` last: a checkpoint that holds it is
-    # whole.
+    # No pickled arguments lie beside the weights. Trainer writes `trainer_state.json` last: a checkpoint that holds it
+    # is whole.
 
     def save_more(self, folder: Path) -> None:
         """What an algorithm adds to a checkpoint, on rank 0. Nothing by default."""
