@@ -41,6 +41,21 @@ def assert_near(got: Any, wanted: Any, share: float | None = None, what: str = "
     assert difference <= share * size, f"{what}: {difference:.2e} apart, where the values are up to {size:.2e}"
 
 
+def assert_all_near(got: dict[str, Any], wanted: dict[str, Any], share: float | None = None) -> None:
+    """As `assert_near` for tensors of one kind (the weights or gradients of a model), relative to the largest of all.
+
+    Some are zero by mathematics (attention's softmax does not see a key's bias): relative to themselves they are noise.
+    """
+    assert got.keys() == wanted.keys()
+    whole = {
+        name: torch.cat([tensor.detach().flatten().double() for _, tensor in sorted(given.items())])
+        for name, given in (("got", got), ("wanted", wanted))
+    }
+    if share is None:
+        share = max(SHARE.get(tensor.dtype, SHARE[torch.float32]) for tensor in (*got.values(), *wanted.values()))
+    assert_near(whole["got"], whole["wanted"], share=share)
+
+
 def surroundings() -> dict[str, dict[str, str]]:
     """What to run under, by name: each instruction set up to the machine's own, then two threads.
 
