@@ -11,7 +11,7 @@ from rag_experiments.config.schema import EvaluationConfig, SweepConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Question
 from rag_experiments.train import objective
-from rag_experiments.training.request import check_batch, check_best_metric, check_launch, check_trainer_fits, measured
+from rag_experiments.training.request import check_batch, check_best_metric, check_launch, check_trainer_fits
 
 BARE = Question("q", "Why?")
 KNOWN = Question("q", "Why?", answers=("because",), positive_ids=("p",))
@@ -108,6 +108,7 @@ def test_an_evaluator_of_its_own_names_its_metrics():
 def test_the_names_are_those_of_the_evaluators():
     """Held against what the two evaluators report, so that neither list grows alone."""
     from rag_experiments.evaluation.generation_evaluator import GenerationEvaluator
+    from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
     from tests.evaluation.test_generation import PASSAGES, QUESTIONS, ListStore, Parrot, WordRetriever, run_config
 
     config = run_config(oracle=True, bleu=True)
@@ -115,7 +116,7 @@ def test_the_names_are_those_of_the_evaluators():
     reported = {name for name in made.evaluate(QUESTIONS).metrics if "_ci_" not in name and "/" not in name}
     assert reported == {name for names in GenerationEvaluator.metric_names(config).values() for name in names}
     retrieval = {name for name in made.retrieval.evaluate(QUESTIONS).metrics if "_ci_" not in name and "/" not in name}
-    assert retrieval == {name for names in measured(config).values() for name in names}
+    assert retrieval == {name for names in RetrievalEvaluator.metric_names(config).values() for name in names}
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class GenerationEvaluator(Evaluator):
     def metric_names(cls, config: Any) -> dict[str, list[str]]:
         """Ranking metrics for questions with gold passages, answer metrics for those with references."""
         settings = config.evaluation
-        compared = ["exact_match", "f1", "rouge_l"]
+        compared = ["exact_match", "f1", "squad_exact_match", "squad_f1", "rouge_l"]
         answers = [*compared, "answer_in_passages", *(["bleu"] if settings.bleu else [])]
         oracle = [f"oracle_{name}" for name in compared] + (["oracle_bleu"] if settings.bleu else [])
         return {

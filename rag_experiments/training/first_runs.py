@@ -43,20 +43,26 @@ def make_first_runs(request: Request, components: RunComponents) -> None:
         log.info("%s: %s, from %s", role, folder, model.path)
 
 
+def key_of(first: FirstRun, data: Any, retriever: Any) -> str:
+    """What the run is kept under: all that decides what it learns."""
+    config = first.config
+    return digest(
+        dataclasses.asdict(config.model),
+        dataclasses.asdict(config.algorithm),
+        {name: value for name, value in config.trainer.items() if name not in SAME_FIGURES},
+        config.seed,
+        config.data.query_history,
+        data.content_hash,
+        [question.id for question in first.questions],
+        retriever.fingerprint(),
+    )
+
+
 def _made(first: FirstRun, components: RunComponents) -> Path:
     """The `model/` of the run, found in the cache or made now."""
     state = PartialState()
     data = dataclasses.replace(components.data, splits={**components.data.splits, "train": first.questions})
-    key = digest(
-        dataclasses.asdict(first.config.model),
-        dataclasses.asdict(first.config.algorithm),
-        {name: value for name, value in first.config.trainer.items() if name not in SAME_FIGURES},
-        first.config.seed,
-        first.config.data.query_history,
-        data.content_hash,
-        [question.id for question in first.questions],
-        components.retriever.fingerprint(),
-    )
+    key = key_of(first, data, components.retriever)
     run = RunDirectory(components.cache / "first_runs" / first.config.algorithm.name / key)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     # All processes of this run train together, so only the first may hold back other runs: the second would wait for

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -21,8 +22,9 @@ from tests.algorithms.plain_encoder import TableEncoder
 
 def bare(**parts) -> AlgorithmTrainer:
     trainer = AlgorithmTrainer.__new__(AlgorithmTrainer)
-    trainer._recorded = base.defaultdict(list)
+    trainer._recorded = defaultdict(list)
     trainer.tokens_seen = 0
+    trainer._total_loss_scalar, trainer.state = 0.0, SimpleNamespace(global_step=0)
     trainer.components = SimpleNamespace(**parts)
     return trainer
 
@@ -37,7 +39,8 @@ def test_a_recorded_figure_is_the_mean_since_the_last_line(monkeypatch):
     trainer.log({"loss": 2.0, "learning_rate": 0.1, "epoch": 1.5})
     trainer.record("kl", 7)
     trainer.log({"loss": 1.0})
-    trainer.log({"train_loss": 1.5, "train_runtime": 9.0})
+    trainer._total_loss_scalar, trainer.state = 6.0, SimpleNamespace(global_step=4)
+    trainer.log({"train_loss": 9.5, "train_runtime": 9.0})  # of the last segment alone
     assert lines == [
         {"dev/recall@1": 0.5},
         {"train/loss": 2.0, "train/learning_rate": 0.1, "train/kl": 2.5},
@@ -102,16 +105,18 @@ def test_tokens_are_counted_without_padding_wherever_they_stand(monkeypatch):
 
 def test_checkpoints_are_written_by_the_component_on_one_process_and_read_by_it(tmp_path):
     calls = []
-    component = SimpleNamespace(
-        save=lambda folder: calls.append(("save", folder)), load_weights=lambda folder: calls.append(("load", folder))
+    trainer = bare(
+        save=lambda folder: calls.append(("save", folder)) or folder.mkdir(),
+        load_weights=lambda folder: calls.append(("load", folder)),
     )
-    trainer = bare(model=component)
+    trainer._totals = {"tokens": 3}
     trainer.args = SimpleNamespace(should_save=False, output_dir=str(tmp_path / "out"))
     trainer._save()
     assert calls == []
     trainer.args.should_save = True
     trainer._save()
     trainer._save(str(tmp_path / "given"))
+    assert (tmp_path / "given" / "totals.json").is_file()
     trainer._load_from_checkpoint(str(tmp_path / "checkpoint"))
     trainer.state = SimpleNamespace(best_model_checkpoint=str(tmp_path / "best"))
     trainer._load_best_model()
@@ -147,7 +152,7 @@ def test_evaluating_takes_up_the_current_weights():
         parts = base.RunComponents(
             config=None,
             data=None,
-            model=None,
+            models={},
             retriever=SimpleNamespace(refresh=lambda persist: refreshed.append(persist)),
             evaluator=SimpleNamespace(evaluate=lambda given: ("figures", given, len(refreshed))),
             cache=None,

@@ -9,17 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from rag_experiments.algorithms import dca, fid_teacher
-from rag_experiments.algorithms.base import EpochsOrder
-from rag_experiments.algorithms.dca import _Listed
+from rag_experiments.algorithms.base import SAME_FIGURES, EpochsOrder, FirstRun
+from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, _Listed
 from rag_experiments.algorithms.fid import FiDTrainer
-from rag_experiments.algorithms.fid_teacher import PassageTeacher, TeacherTraining
+from rag_experiments.algorithms.fid_teacher import PassageTeacher
 from rag_experiments.algorithms.sft import SFTTrainer
-from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
+from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig, RunConfig
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.reader.prompts import Prompt
+from rag_experiments.training import first_runs
 from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
 from tests.algorithms.reader_parts import make_trainer as make_reader_trainer
 from tests.algorithms.rpg_parts import corpus
@@ -120,7 +121,6 @@ def test_the_key_of_a_set_changes_with_all_that_the_reader_sees():
 
 # -- a teacher that is trained ---------------------------------------------------------------------
 
-TRAINING = TeacherTraining(steps=7, batch_size=6, learning_rate=3e-4, passages=3)
 OTHER = {
     "path": "other", "revision": "r", "precision": "bf16", "attn_implementation": "eager", "init": "random",
     "architecture": {"model_type": "llama"}, "kind": "encoder_decoder", "max_input_length": 9, "max_new_tokens": 9,
@@ -129,105 +129,87 @@ OTHER = {
 }  # fmt: skip
 
 
-def parts_with(**changes):
-    parts = {"content_hash": "hash", "train": ("q1", "q2"), "retriever": "words", **changes}
-    return SimpleNamespace(
-        data=SimpleNamespace(
-            content_hash=parts["content_hash"], splits={"train": [Question(i, "?") for i in parts["train"]]}
-        ),
-        retriever=SimpleNamespace(fingerprint=lambda: parts["retriever"]),
+def run_config(**algorithm) -> RunConfig:
+    values = dict.fromkeys((field.name for field in dataclasses.fields(RunConfig)), None)
+    own = {"teacher": ReaderConfig(path="model"), "teacher_steps": 7, "teacher_batch_size": 6, **algorithm}
+    return RunConfig(
+        **{
+            **values,
+            "seed": 9,
+            "name": "mine",
+            "algorithm": DCAConfig(**own),
+            "data": SimpleNamespace(query_history="user"),
+            "trainer": {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1.0, "ddp_timeout": 77},
+        }
     )
 
 
-def test_a_trained_teacher_is_kept_under_all_that_it_was_made_from():
-    """Every field of the model and of its training, walked through; the data, its questions, and the retriever."""
-    config = ReaderConfig(path="model")
-    keys = [fid_teacher._teacher_key(config, parts_with(), TRAINING)]
-    assert fid_teacher._teacher_key(dataclasses.replace(config), parts_with(), dataclasses.replace(TRAINING)) == keys[0]
-    for field in dataclasses.fields(config):
+def first_run(config: RunConfig | None = None, ids=("q1", "q2")) -> FirstRun:
+    return fid_teacher.teacher_run(config or run_config(), [Question(i, "?", answers=("x",)) for i in ids])
+
+
+def key_of(first: FirstRun, content_hash="hash", retriever="words") -> str:
+    return first_runs.key_of(
+        first, SimpleNamespace(content_hash=content_hash), SimpleNamespace(fingerprint=lambda: retriever)
+    )
+
+
+def test_a_first_run_is_kept_under_all_that_it_was_made_from():
+    """Every field of its model, its algorithm and its training, walked through; data, questions, queries, retriever."""
+    base = first_run()
+    keys = [key_of(base)]
+    assert key_of(first_run()) == keys[0]
+    for field in dataclasses.fields(ReaderConfig):
         assert field.name in OTHER, f"{field.name}: give it another value here"
-        keys.append(
-            fid_teacher._teacher_key(
-                dataclasses.replace(config, **{field.name: OTHER[field.name]}), parts_with(), TRAINING
-            )
-        )
-    for field in dataclasses.fields(TRAINING):
-        changed = dataclasses.replace(TRAINING, **{field.name: getattr(TRAINING, field.name) + 1})
-        keys.append(fid_teacher._teacher_key(config, parts_with(), changed))
-    for change in ({"content_hash": "other"}, {"train": ("q1", "q3")}, {"retriever": "others"}):
-        keys.append(fid_teacher._teacher_key(config, parts_with(**change), TRAINING))
+        model = dataclasses.replace(base.config.model, **{field.name: OTHER[field.name]})
+        keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, model=model))))
+    for change in ({"train_k": 9}, {"answer": "first"}, {"passages": "data"}, {"add_gold": True}):
+        algorithm = dataclasses.replace(base.config.algorithm, **change)
+        keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, algorithm=algorithm))))
+    for name in base.config.trainer:
+        if name not in SAME_FIGURES:
+            trainer = {**base.config.trainer, name: "other"}
+            keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, trainer=trainer))))
+    for change in ({"seed": 1}, {"data": SimpleNamespace(query_history="all")}):
+        keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, **change))))
+    keys += [key_of(base, content_hash="other"), key_of(base, retriever="others"), key_of(first_run(ids=("q1", "q3")))]
     assert len(set(keys)) == len(keys)
 
 
+def test_how_a_first_run_is_computed_is_no_part_of_its_key():
+    config = run_config()
+    config.trainer |= {"ddp_timeout": 5, "disable_tqdm": False}
+    assert key_of(first_run(config)) == key_of(first_run())
+    config = run_config()
+    config.seed, config.name = 4, "other"
+    assert key_of(first_run(config)) == key_of(first_run()), "runs with other seeds share one teacher"
+
+
 @pytest.mark.parametrize(("processes", "each"), [(1, 6), (2, 3), (9, 1)])
-def test_training_arguments_of_a_teacher(processes, each, tmp_path):
-    for flags in ({"bf16": True, "fp16": False}, {"bf16": False, "fp16": True}, {"bf16": False, "fp16": False}):
-        given = SimpleNamespace(world_size=processes, use_cpu=True, disable_tqdm=True, **flags)
-        if flags["fp16"]:
-            continue  # transformers refuses it on a CPU
-        made = fid_teacher._arguments(TRAINING, given, tmp_path)
-        wanted = {
-            "max_steps": 7, "per_device_train_batch_size": each, "learning_rate": 3e-4, "seed": 0,
-            "bf16": flags["bf16"],
-            "fp16": False, "use_cpu": True, "disable_tqdm": True, "output_dir": str(tmp_path), "warmup_steps": 0.1,
-            "weight_decay": 0.01, "save_strategy": "no", "eval_strategy": "no", "report_to": [],
-            "remove_unused_columns": False,
-        }  # fmt: skip
-        assert {name: getattr(made, name) for name in wanted} == wanted
-        assert made.lr_scheduler_type == "linear"
+def test_keys_of_dca_reach_the_teachers_run(processes, each, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    first = first_run(run_config(teacher_learning_rate=3e-4, teacher_passages=3))
+    wanted = {
+        "max_steps": 7, "per_device_train_batch_size": each, "learning_rate": 3e-4, "use_cpu": True,
+        "disable_tqdm": True, "ddp_timeout": 77, "warmup_steps": 0.1, "weight_decay": 0.01, "eval_strategy": "no",
+        "lr_scheduler_type": "linear",
+    }  # fmt: skip
+    assert {name: first.config.trainer[name] for name in wanted} == wanted
+    assert (first.config.seed, first.config.algorithm.train_k, first.config.model.path) == (0, 3, "model")
+    assert first.config.model.fid == FidSettings()
+    assert (first.trainer_class, first.role) == (FiDTrainer, "reader")
 
 
-def test_a_teacher_learns_from_answered_questions_with_its_own_seed_and_passages(monkeypatch, tmp_path):
-    trained = {}
-
-    class Trainer:
-        accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
-
-        def __init__(self, parts, args, callbacks):
-            trained.update(parts=parts, args=args)
-
-        def train(self):
-            trained["done"] = True
-
-    class Loaded:
-        @staticmethod
-        def load(config, cache=None, **_):
-            return SimpleNamespace(save=lambda folder: (folder / "config.json").write_text("{}"), config=config)
-
-    monkeypatch.setattr(fid_teacher, "FiDTrainer", Trainer)
-    monkeypatch.setattr(fid_teacher, "FidReader", Loaded)
-
-    @dataclasses.dataclass
-    class Config:
-        seed: int = 9
-        model: object = None
-        algorithm: object = None
-
-    @dataclasses.dataclass
-    class Data:
-        splits: dict
-
-    @dataclasses.dataclass
-    class Parts:
-        config: Config
-        data: Data
-        model: object
-        cache: object
-
+def test_a_teacher_learns_from_answered_questions_alone(monkeypatch):
+    monkeypatch.setattr(fid_teacher, "saved_settings", lambda *_: None)
+    monkeypatch.setattr(dca, "needs_training", fid_teacher.needs_training)
     questions = [Question("a", "?", answers=("x",)), Question("b", "?"), Question("c", "?", answers=("y",))]
-    parts = RunComponents(Config(), Data({"train": questions, "dev": questions}), "encoder", tmp_path)
-    arguments = TrainingArguments(output_dir=str(tmp_path / "x"), use_cpu=True, report_to=[])
-    fid_teacher._train(ReaderConfig(path="m"), parts, TRAINING, arguments, tmp_path / "made")
-    assert trained["done"]
-    assert (tmp_path / "made" / "config.json").is_file()
-    own = trained["parts"]
-    assert [question.id for question in own.data.splits["train"]] == ["a", "c"]
-    assert len(own.data.splits["dev"]) == 3
-    assert (own.config.seed, own.config.algorithm.train_k, own.config.model.path) == (0, 3, "m")
-    assert own.model.config.path == "m"
-    assert trained["args"].max_steps == 7
-    assert parts.model == "encoder"
-    assert parts.config.seed == 9
+    data = SimpleNamespace(splits={"train": questions})
+    made = DCATrainer.before_run(run_config(), data)
+    assert [question.id for question in made["teacher"].questions] == ["a", "c"]
+    assert DCATrainer.before_run(run_config(teacher_steps=0), data) == {}
+    monkeypatch.setattr(fid_teacher, "saved_settings", lambda *_: FidSettings())
+    assert DCATrainer.before_run(run_config(), data) == {}, "a FiD run teaches as it is"
 
 
 # -- keys of the request that reach trainers --------------------------------------------------------
@@ -236,24 +218,22 @@ def test_a_teacher_learns_from_answered_questions_with_its_own_seed_and_passages
 def test_dca_keys_reach_the_teachers_training_and_the_candidates(tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
     seen = {}
 
-    def open_teacher(config, parts, training, args):
-        seen.update(config=config, training=training)
+    def open_reader(config, cache):
+        seen.update(config=config)
         return SimpleNamespace(kind="decoder", fingerprint=lambda: "f")
 
-    monkeypatch.setattr(dca, "open_teacher", open_teacher)
+    monkeypatch.setattr(dca, "open_reader", open_reader)
     config = teacher_config(tiny_llama, "llama")
     trainer = make_dca_trainer(
-        tiny_bert, config, tmp_path, algorithm_teacher_steps=5, algorithm_teacher_batch_size=6,
-        algorithm_teacher_learning_rate=7e-4, algorithm_teacher_passages=8, algorithm_candidates=5,
-        algorithm_refresh_every=9, algorithm_teacher_score="adist",
+        tiny_bert, config, tmp_path, algorithm_candidates=5, algorithm_refresh_every=9,
+        algorithm_teacher_score="adist",
     )  # fmt: skip
-    assert seen["training"] == TeacherTraining(steps=5, batch_size=6, learning_rate=7e-4, passages=8)
     assert seen["config"] is config
     assert trainer.teacher.kind == "adist"
     assert trainer.candidates.rows_QK.shape == (8, 5)
     kinds = {type(callback).__name__: callback for callback in trainer.callback_handler.callbacks}
     assert kinds["RefreshCandidates"].every == 9
-    assert kinds["ScoreAhead"].partly is False
+    assert "PrepareScores" in kinds
     assert make_dca_trainer(tiny_bert, config, tmp_path).teacher.kind == "adist_peak"
 
 
@@ -270,15 +250,14 @@ def test_rpg_keys_reach_the_judge_and_the_candidates(tiny_bert, tiny_llama, tmp_
         assert (trainer.candidates.golds is not None) is prescore
         kinds = {type(callback).__name__: callback for callback in trainer.callback_handler.callbacks}
         assert kinds["RefreshCandidates"].every == 3
-        assert ("ScoreAhead" in kinds) is prescore
-        assert not prescore or kinds["ScoreAhead"].partly
+        assert "PrepareScores" in kinds
         assert not any(parameter.requires_grad for parameter in trainer.judge.scorer.reader.module.parameters())
 
 
 @pytest.mark.parametrize("add_gold", [False, True])
 def test_listed_candidates_get_gold_only_where_asked(add_gold, tiny_bert, tiny_llama, tmp_path, monkeypatch):  # noqa: F811
     reader = SimpleNamespace(kind="decoder", fingerprint=lambda: "f")
-    monkeypatch.setattr(dca, "open_teacher", lambda *_: reader)
+    monkeypatch.setattr(dca, "open_reader", lambda *_: reader)
     trainer = make_dca_trainer(
         tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path, candidate_ids=[("p8", "p9", "p10", "p11")] * 8,
         algorithm_passages="data", algorithm_add_gold=add_gold,
@@ -291,7 +270,7 @@ def test_callbacks_that_are_given_are_called(tiny_bert, tiny_llama, tmp_path, mo
     class Mine(TrainerCallback):
         pass
 
-    monkeypatch.setattr(dca, "open_teacher", lambda *_: SimpleNamespace(kind="decoder", fingerprint=lambda: "f"))
+    monkeypatch.setattr(dca, "open_reader", lambda *_: SimpleNamespace(kind="decoder", fingerprint=lambda: "f"))
     makers = (
         lambda: make_dca_trainer(tiny_bert, teacher_config(tiny_llama, "llama"), tmp_path),
         lambda: make_rpg_trainer(tiny_bert, tiny_llama, tmp_path),
@@ -300,7 +279,7 @@ def test_callbacks_that_are_given_are_called(tiny_bert, tiny_llama, tmp_path, mo
     )
     for make in makers:
         made = make()
-        again = type(made)(made.parts, made.args, [Mine()])
+        again = type(made)(made.components, made.args, [Mine()])
         kinds = [type(callback) for callback in again.callback_handler.callbacks]
         assert Mine in kinds, type(made)
         assert EpochsOrder in kinds, type(made)
