@@ -15,9 +15,16 @@ from hypothesis import strategies as st
 
 from rag_experiments.algorithms import distillation
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, dca_loss, standardised
-from rag_experiments.algorithms.distillation import ScoreAhead, candidate_log_probs, entropy
+from rag_experiments.algorithms.distillation import PrepareScores, candidate_log_probs, entropy
 from rag_experiments.algorithms.rpg import RPGConfig, RPGTrainer, emdr2_loss, rpg_loss, target_values
 from tests.algorithms.plain_encoder import TableEncoder
+
+
+@pytest.fixture(autouse=True)
+def nothing_moves(monkeypatch):
+    """Trainer's own part of preparing inputs: there is no other device here."""
+    monkeypatch.setattr(distillation.Trainer, "_prepare_inputs", lambda self, given: given)
+
 
 ROWS = [[3, 1, 0, 2], [2, 5, -1, -1], [4, 3, 1, -1], [5, 6, -1, 4]]  # an index may leave any place empty
 QUESTIONS = len(ROWS)
@@ -30,18 +37,18 @@ class Trainer:
         made = of.__new__(of)
         encoder = TableEncoder(similarity=similarity)
         store = SimpleNamespace(full_texts=lambda rows: [str(row) for row in rows])
-        made.hyper, made.tokens_seen, self.recorded = hyper, 0, {}
+        made.config, made.tokens_seen, self.recorded, made._known = hyper, 0, {}, {}
+        encoder.device = torch.device("cpu")
         made.components = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
         made.candidates = SimpleNamespace(rows_QK=np.array(ROWS))
         made.queries = [str(number) for number in range(QUESTIONS)]
         made.questions = list(range(QUESTIONS))
         made.golds = [[1], [5], [], [0, 4]]
         made.record = lambda name, value: self.recorded.update({name: float(value)})
-        made._prepare_inputs = lambda given: given
         self.made, self.encoder = made, encoder
 
     def loss(self, numbers: list[int]) -> torch.Tensor:
-        return self.made.compute_loss(self.encoder, self.made.collate(numbers))
+        return self.made.compute_loss(self.encoder, self.made._prepare_inputs(self.made.collate(numbers)))
 
     def student(self, number: int) -> dict[int, float]:
         """Place to s(q, p_k), for the places that hold a candidate."""
@@ -67,7 +74,9 @@ G = np.array([[0.3, -1.2, 2.0, 0.1], [1.0, 0.4, 0.0, 0.0], [-0.5, 0.2, 0.9, 0.0]
 
 def dca(**options) -> Trainer:
     found = Trainer(DCATrainer, DCAConfig(**options))
-    found.made.judged = lambda numbers, rows_BK: torch.tensor(G[list(numbers)])
+    found.made.teacher_scores = lambda numbers, rows_BK, progress=False: [
+        {"scores": torch.tensor(G[n])} for n in numbers
+    ]
     return found
 
 
@@ -127,7 +136,7 @@ def test_gold_in_candidates_leaves_out_questions_without_gold():
 def test_teacher_scores_go_to_the_places_of_their_candidates():
     """Only the passages present are judged, each with its question; empty places get 0."""
     trainer = dca().made
-    del trainer.judged
+    del trainer.teacher_scores
     trainer.components.data.passages = [f"passage {row}" for row in range(10)]
     asked = []
 
@@ -136,8 +145,8 @@ def test_teacher_scores_go_to_the_places_of_their_candidates():
         return [np.array([float(passage.split()[1]) for passage in given], dtype=np.float32) for given in passages]
 
     trainer.teacher = SimpleNamespace(scores=scores)
-    found = trainer.judged([3, 1], np.array(ROWS)[[3, 1]])
-    assert found.tolist() == [[5, 6, 0, 4], [2, 5, 0, 0]]
+    found = trainer.teacher_scores([3, 1], np.array(ROWS)[[3, 1]])
+    assert [row["scores"].tolist() for row in found] == [[5, 6, 0, 4], [2, 5, 0, 0]]
     assert asked == [([3, 1], [["passage 5", "passage 6", "passage 4"], ["passage 2", "passage 5"]])]
 
 
@@ -189,20 +198,23 @@ LOG_PROBS = -np.random.default_rng(0).uniform(0.1, 4.0, (QUESTIONS, 4, 3))
 LENGTHS = [3, 2, 1, 2]
 
 
-def judged(numbers, rows_BK) -> tuple[torch.Tensor, torch.Tensor]:
-    mask = np.array([[t < LENGTHS[number] for t in range(3)] for number in numbers])
-    values = np.where(mask[:, None] & (rows_BK >= 0)[:, :, None], LOG_PROBS[list(numbers)], 0.0)
-    return torch.tensor(values), torch.tensor(mask)
+def teacher_scores(numbers, rows_BK, progress=False) -> list[dict[str, torch.Tensor]]:
+    found = []
+    for number, rows_K in zip(numbers, rows_BK, strict=True):
+        values_KT = np.where((rows_K >= 0)[:, None], LOG_PROBS[number, :, : LENGTHS[number]], 0.0)
+        mask_T = torch.ones(LENGTHS[number], dtype=torch.bool)
+        found.append({"token_log_probs": torch.tensor(values_KT), "token_mask": mask_T})
+    return found
 
 
 def rpg(**options) -> Trainer:
     found = Trainer(RPGTrainer, RPGConfig(**options))
-    found.made.judged = judged
+    found.made.teacher_scores = teacher_scores
     return found
 
 
 def rpg_by_loops(trainer: Trainer, number: int) -> float:
-    hyper: RPGConfig = trainer.made.hyper
+    hyper: RPGConfig = trainer.made.config
     p = softmax(trainer.student(number), hyper.temperature)
     tokens = {k: LOG_PROBS[number, k, : LENGTHS[number]] for k in p}
     if hyper.objective == "emdr2":
@@ -336,7 +348,7 @@ def test_each_passage_of_a_batch_is_encoded_once_so_many_at_a_time(make, options
 @pytest.mark.parametrize("make", [dca, rpg])
 def test_outputs_are_the_scores_only_where_asked(make):
     trainer = make()
-    inputs = trainer.made.collate([1, 0])
+    inputs = trainer.made._prepare_inputs(trainer.made.collate([1, 0]))
     assert inputs["questions_B"].tolist() == [1, 0]
     loss, outputs = trainer.made.compute_loss(trainer.encoder, inputs, return_outputs=True)
     for b, number in enumerate([1, 0]):
@@ -353,63 +365,151 @@ def test_log_probs_and_entropy_by_hand():
     assert entropy(two).item() == pytest.approx(math.log(2) / 2, abs=1e-12)
 
 
-def test_own_share_is_cut_into_blocks(monkeypatch):
-    trainer = dca().made
-    trainer.questions = list(range(7))
-    assert trainer.own_share(3) == [[0, 1, 2], [3, 4, 5], [6]]
-    monkeypatch.setattr(distillation.distributed, "own_share", lambda items: list(items)[1::2])
-    assert trainer.own_share(2) == [[1, 3], [5]]
+# -- scores that are prepared ----------------------------------------------------------------------
 
 
-# -- when scores are computed ahead ----------------------------------------------------------------
-
-
-def ahead(partly: bool, questions: int, every: int = 0, **arguments) -> tuple[ScoreAhead, list[int], Any]:
-    """A callback, the calls of `score_ahead`, and arguments with 2 questions a step unless said otherwise."""
-    calls: list[int] = []
-    args = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "world_size": 1, **arguments}
-    trainer = SimpleNamespace(
-        hyper=SimpleNamespace(refresh_every=every),
-        args=SimpleNamespace(**args),
-        questions=list(range(questions)),
-        score_ahead=lambda: calls.append(1),
+def prepared(monkeypatch, share=lambda items: items) -> tuple[Any, list[list[int]]]:
+    """A DCA trainer, and the questions that its teacher was asked about, call by call."""
+    trainer, asked = dca().made, []
+    inner = trainer.teacher_scores
+    trainer.teacher_scores = lambda numbers, rows_BK, progress=False: (
+        asked.append(list(numbers)) or inner(numbers, rows_BK, progress)
     )
-    return ScoreAhead(trainer, partly), calls, trainer
+    trainer.seconds_preparing = 0.0
+    trainer.accelerator = SimpleNamespace(wait_for_everyone=lambda: None)
+    monkeypatch.setattr(distillation.distributed, "own_share", share)
+    return trainer, asked
 
 
-@pytest.mark.parametrize(
-    ("questions", "given", "scored"),
-    [
-        (20, {}, True),  # 10 steps of 2 meet each question once
-        (21, {}, False),
-        (40, {"gradient_accumulation_steps": 2}, True),
-        (40, {"world_size": 2}, True),
-        (60, {"per_device_train_batch_size": 6}, True),
-    ],
-)
-def test_scores_are_computed_ahead_where_every_question_is_met(questions, given, scored):
-    callback, calls, _ = ahead(False, questions, **given)
-    callback.on_train_begin(None, SimpleNamespace(max_steps=10, global_step=0), None)
-    assert bool(calls) is scored
-    callback.on_train_begin(None, SimpleNamespace(max_steps=10, global_step=5), None)
-    assert len(calls) == int(scored), "a run resumed half way meets half of them"
-    always, calls, _ = ahead(True, 10**6)
-    always.on_train_begin(None, SimpleNamespace(max_steps=1, global_step=0), None)
-    assert calls
+def test_scores_are_prepared_in_blocks_by_each_process_for_its_share(monkeypatch):
+    trainer, asked = prepared(monkeypatch)
+    monkeypatch.setattr(distillation, "SCORED_AT_A_TIME", 3)
+    trainer.prepare_scores([0, 1, 2, 3])
+    assert asked == [[0, 1, 2], [3]]
+    assert trainer.seconds_preparing > 0
+    trainer, asked = prepared(monkeypatch, share=lambda items: list(items)[1::2])
+    trainer.prepare_scores([3, 1, 0, 2])
+    assert asked == [[1, 2]]
 
 
-def test_scores_are_computed_ahead_after_each_refresh_but_not_after_the_last_step():
-    callback, calls, _ = ahead(False, 8, every=4)
-    steps = []
-    for step in range(1, 13):
-        callback.on_step_end(None, SimpleNamespace(max_steps=12, global_step=step), None)
-        if len(calls) > len(steps):
-            steps.append(step)
-    assert steps == [4, 8]
-    # Three steps of two questions are left after step 8 of 11: fewer than the questions there are.
-    callback, calls, _ = ahead(False, 8, every=4)
-    callback.on_step_end(None, SimpleNamespace(max_steps=11, global_step=8), None)
-    assert not calls
-    callback, calls, _ = ahead(True, 8, every=0)
-    callback.on_step_end(None, SimpleNamespace(max_steps=12, global_step=4), None)
-    assert not calls, "candidates that stay are scored already"
+def test_a_step_takes_the_scores_that_were_prepared_for_the_same_candidates(monkeypatch):
+    trainer, asked = prepared(monkeypatch)
+    trainer.prepare_scores([0, 1])
+    rows = np.array(ROWS)
+    first = trainer.scores_of([1, 0], rows[[1, 0]])["scores"]
+    assert first.tolist() == [G[1].tolist(), G[0].tolist()]
+    assert asked == [[0, 1]]
+    trainer.scores_of([0, 3], rows[[0, 3]])
+    assert asked == [[0, 1], [3]], "what was not prepared is asked for now"
+    trainer.scores_of([0], rows[[0]][:, ::-1])
+    assert asked == [[0, 1], [3], [0]], "other candidates, or another order, have other scores"
+
+
+def test_padded_stack_by_hand():
+    rows = [
+        {"a": torch.tensor([[1.0, 2.0]]), "m": torch.tensor([True, True])},
+        {"a": torch.tensor([[3.0], [4.0]]), "m": torch.tensor([True])},
+    ]
+    found = distillation.padded_stack(rows)
+    assert found["a"].tolist() == [[[1.0, 2.0], [0.0, 0.0]], [[3.0, 0.0], [4.0, 0.0]]]
+    assert found["m"].tolist() == [[True, True], [True, False]]
+
+
+class Epochs(torch.utils.data.Sampler):
+    """Another order each epoch."""
+
+    def __init__(self, count: int):
+        self.count, self.epoch = count, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self):
+        return iter(np.random.default_rng(self.epoch).permutation(self.count).tolist())
+
+
+class Share:
+    """One process's batches of all, as accelerate shares them."""
+
+    def __init__(self, batches, processes: int):
+        self.batch_sampler, self.processes = batches, processes
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.batch_sampler) / self.processes)
+
+
+class Loader:
+    def __init__(self, count: int, size: int, processes: int):
+        batches: Any = torch.utils.data.BatchSampler(Epochs(count), size, drop_last=False)
+        self.dataset, self.batch_sampler = range(count), Share(batches, processes) if processes > 1 else batches
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 30), size=st.integers(1, 4), processes=st.integers(1, 3), accumulation=st.integers(1, 3),
+    first=st.integers(0, 12), more=st.integers(1, 12),
+)  # fmt: skip
+def test_coming_examples_are_those_that_the_steps_will_meet(count, size, processes, accumulation, first, more):
+    """Against the batches of the epochs written out one after another, cut into optimiser steps of all processes."""
+    given_loader = Loader(count, size, processes)
+    steps: list[set[int]] = []
+    for epoch in range(40):
+        order = np.random.default_rng(epoch).permutation(count).tolist()
+        each = size * processes * accumulation
+        epoch_steps = max(1, math.ceil(len(given_loader) / accumulation))
+        steps += [set(order[step * each : (step + 1) * each]) for step in range(epoch_steps)]
+    expected = set().union(*steps[first : first + more])
+    found = distillation.coming_examples(given_loader, first, first + more, accumulation, processes)
+    assert len(found) == len(set(found))
+    assert expected <= set(found)
+    if more < math.ceil(len(given_loader) / accumulation):
+        assert set(found) == expected, "no score is made that no step asks for"
+    assert given_loader.batch_sampler is not None
+
+
+def test_coming_examples_are_all_where_the_order_is_unknown():
+    plain = SimpleNamespace(dataset=range(9), batch_sampler=SimpleNamespace(sampler=range(9), batch_size=2))
+    plain_loader = type("Plain", (), {"__len__": lambda self: 5, **vars(plain)})()
+    assert distillation.coming_examples(plain_loader, 0, 1, 1, 1) == list(range(9))
+
+
+def told(every: int = 0, **config) -> tuple[PrepareScores, list[list[int]]]:
+    """A callback with 2 questions a step out of 8, and what it has the trainer prepare."""
+    calls: list[list[int]] = []
+    trainer = SimpleNamespace(
+        config=SimpleNamespace(refresh_every=every, **config),
+        args=SimpleNamespace(gradient_accumulation_steps=1, world_size=1),
+        questions=list(range(8)),
+        prepare_scores=calls.append,
+    )
+    return PrepareScores(trainer), calls
+
+
+def test_scores_are_prepared_for_the_steps_until_the_next_refresh_and_not_after_the_last_step():
+    callback, calls = told(every=3)
+    given_loader = Loader(8, 2, 1)
+    order = [np.random.default_rng(epoch).permutation(8).tolist() for epoch in range(3)]
+    state = SimpleNamespace(max_steps=8, global_step=0)
+    callback.on_train_begin(None, state, None, train_dataloader=given_loader)
+    for step in range(1, 9):
+        state.global_step = step
+        callback.on_step_end(None, state, None, train_dataloader=given_loader)
+    assert calls == [order[0][:6], [*order[0][6:], *[n for n in order[1][:4] if n not in order[0][6:]]], order[1][4:]]
+    callback, calls = told()
+    state.global_step = 6
+    callback.on_train_begin(None, state, None, train_dataloader=given_loader)
+    assert calls == [order[1][4:]], "a resumed run prepares what is left"
+    callback.on_step_end(None, state, None, train_dataloader=given_loader)
+    assert len(calls) == 1, "candidates that stay are scored already"
+
+
+def test_prescore_prepares_all():
+    callback, calls = told(prescore=True)
+    callback.on_train_begin(None, SimpleNamespace(max_steps=1, global_step=0), None, train_dataloader=Loader(8, 2, 1))
+    assert calls == [list(range(8))]
