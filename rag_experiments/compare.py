@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--output", metavar="FILE", help="write there; its ending gives the format where --format does not")
     p.add_argument("--where", metavar="EXPR", help='only these runs, such as "algorithm=ctl and seed in [0, 1]"')
     p.add_argument("--pivot", nargs=2, metavar=("A", "B"), help="also a matrix of the metric by two keys")
-    p.add_argument("--ungrouped", action="store_true", help="a row a seed")
+    p.add_argument("--ungrouped", action="store_true", help="one row per seed")
     p.add_argument(
         "--wandb-report", action="store_true", help="also make a W&B report; offline, say what it would hold"
     )
