@@ -6,7 +6,9 @@
 # make mutants  plant faults, see which no test notices
 #               SAMPLE=200 SEED=0  MODULES=…  FUNCTIONS=…  AREAS=…  TESTS=…  JOBS=2  WHOLE=1  FRESH=1
 # make coverage lines and branches that the tests reach
-# docs/testing.md says more of each.
+# make docs     the documentation as a site, build/site/index.html; stops at a broken link
+# make docs-serve  the same while you write, on 127.0.0.1:8000
+# docs/testing.md explains the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -76,8 +78,22 @@ install: $(VENV)/.installed
 
 install-test: $(VENV)/.installed-test
 
+# The pages are made from text and source alone: torch and the rest are not needed.
+$(VENV)/.installed-docs: pyproject.toml | $(BIN)/python
+	$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'], sep='\n')" \
+		> $(VENV)/docs.txt
+	$(BIN)/python -m pip install -q -r $(VENV)/docs.txt
+	touch $@
+
+.PHONY: docs docs-serve
+docs: $(VENV)/.installed-docs
+	$(BIN)/zensical build --strict -f mkdocs.yml
+
+docs-serve: $(VENV)/.installed-docs
+	$(BIN)/zensical serve -f mkdocs.yml -a 127.0.0.1:8000
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .mypy_cache
 
 # -- versions ------------------------------------------------------------------------------------
 # make floors   the lowest versions that pyproject.toml allows, in an environment of their own: the six trained, runs

@@ -1,4 +1,4 @@
-"""Screenshots of the dashboard for the README, taken in a real browser: light and dark, laptop and phone.
+"""Screenshots of the dashboard for the README and its page, taken in a real browser: light and dark, laptop and phone.
 
 python docs/screenshots.py outputs multirun_sweeps [--all] [--into docs/images] [--chromium /usr/bin/chromium]
 

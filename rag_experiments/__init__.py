@@ -1,3 +1,3 @@
 """Train and compare the two halves of a retrieval-augmented QA system from one command line."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -43,7 +43,7 @@ class Reply:
 
 
 def main() -> None:
-    """The console script and `python -m`."""
+    """`python -m`."""
     command_line.exit_with(start)
 
 

@@ -45,15 +45,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("directories", nargs="+", metavar="DIR", help="run directories, or folders that hold some")
     p.add_argument("--metric", metavar="M", help="what to rank by and test, such as recall@1 or test/f1; several: a,b")
     p.add_argument(
-        "--baseline", metavar="DIR", help="the run (or the folder with its seeds) that all others are held to"
+        "--baseline", metavar="DIR", help="the run (or the folder with its seeds) that all others are compared with"
     )
     p.add_argument("--format", choices=["table", "csv", "markdown", "latex", "json", "html"], help="default: table")
-    p.add_argument("--output", metavar="FILE", help="write there; its ending gives the format where --format does not")
+    p.add_argument("--output", metavar="FILE", help="write to FILE; without --format, its ending chooses the format")
     p.add_argument("--where", metavar="EXPR", help='only these runs, such as "algorithm=ctl and seed in [0, 1]"')
     p.add_argument("--pivot", nargs=2, metavar=("A", "B"), help="also a matrix of the metric by two keys")
-    p.add_argument("--ungrouped", action="store_true", help="a row a seed")
+    p.add_argument("--ungrouped", action="store_true", help="one row per seed")
     p.add_argument(
-        "--wandb-report", action="store_true", help="also make a W&B report; offline, say what it would hold"
+        "--wandb-report", action="store_true", help="also make a W&B report; offline, print what it would hold"
     )
     return p
 

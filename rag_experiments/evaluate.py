@@ -4,8 +4,9 @@
     python -m rag_experiments.evaluate run=outputs/swr/… retriever.k=8 evaluation.oracle=true
     python -m rag_experiments.evaluate run=… model@retriever.encoder=run retriever.encoder.path=run://outputs/ctl/…
 
-The run itself stays as it is: figures and predictions go to `<run>/evaluations/<name>/`. It is the code that
-the run's own evaluation went through, so the same overrides give the same figures.
+The run itself is not changed: figures and predictions go to `<run>/evaluations/<name>/`. The code is that of the run's
+own evaluation, so the same overrides give the same figures; only a second model with random weights (`init=random`) is
+drawn again.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ USAGE = f"""{PURPOSE}
     python -m rag_experiments.evaluate run=<dir> [name=<word>] [group=option …] [key=value …]
 
 The figures go to <run>/evaluations/<name>/. What made the model (algorithm, model, seed, trainer) cannot be changed;
-data, retriever, evaluation, model.batch_size, model.max_new_tokens and model.precision can."""
+data, retriever, evaluation, model.batch_size, model.max_new_tokens and model.precision can. The run of an encoder takes
+retrievers that search with an encoder: faiss_flat, faiss_ivf, faiss_hnsw, hybrid."""
 
 
 def main() -> None:

@@ -71,7 +71,7 @@ for score, row in zip(scores[0], rows[0]):
 
 
 def main() -> None:
-    """The console script and `python -m`."""
+    """`python -m`."""
     command_line.exit_with(start)
 
 

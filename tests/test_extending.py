@@ -147,3 +147,16 @@ def test_the_wheel_carries_the_configuration(installed):
         timeout=60,
     )
     assert done.stdout.strip() == str(installed / "rag_experiments" / "conf")
+
+
+def test_the_example_of_a_loss_has_tests_that_pass(installed, outside):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_pull.py"],
+        cwd=outside,
+        env={**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout

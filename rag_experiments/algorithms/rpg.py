@@ -12,7 +12,7 @@ No gold passage is needed. Candidates come from the whole corpus and are found a
 steps (`retrieval/candidates.py`); they stand in one `[B, K]` order that both score matrices use.
 
 The default objective is PDist: on `pydocs`, at one budget of language-model tokens, it had the highest nDCG@10 on dev,
-by less than what another seed changes (docs/rpg.md has the table).
+by less than what another seed changes (docs/manual/rpg.md has the table).
 
 Where we deviate, and why:
 - LM(a|·) is the mean log-probability of the answer's tokens (`target: mean`). The paper's text says probability, its

@@ -286,7 +286,8 @@ def help_page(program: str, purpose: str) -> str:
         lines.append("")
     lines += [
         "Keys: seed name resume plan early_stopping  model.path data.path retriever.k  algorithm.<hyper-parameter>",
-        "      trainer.<any transformers.TrainingArguments field>  evaluation.… tracking.… sweep.… paths.…",
+        "      trainer.<a field of transformers.TrainingArguments>  evaluation.… tracking.… sweep.… paths.…",
+        "      hydra/launcher=local|serial|slurm|submitit_local|ray  hydra/sweeper=grid|optuna|random",
         f"      {'  '.join(f'model@{place}=…' for place in role_places())}  hydra.run.dir=…",
         "",
         "Options: -m (sweep)  --config-dir DIR (your own groups)  --cfg job (print the configuration)  --hydra-help",

@@ -1,6 +1,7 @@
 """What a run configuration may hold: one dataclass per config group, checked without torch.
 
-Values live in `conf/`; types, ranges and choices live here. `config.py` turns a composed
+Types, ranges and choices live here; the values that a run gets are in `conf/`, and keys that no file there
+mentions have their default here. `config.py` turns a composed
 configuration into these. An algorithm's own hyper-parameters are a dataclass in its own file,
 a data format's in its own.
 """
@@ -50,7 +51,7 @@ class EncoderConfig(ModelConfig):
     max_query_length: PositiveInt | None = None
     max_passage_length: PositiveInt | None = None
     batch_size: PositiveInt = 64
-    """Texts a forward when embedding a corpus."""
+    """Texts per forward pass when a corpus is embedded."""
     padding_side: Literal["left", "right"] | None = None
     append_eos: bool = False
     dimension: PositiveInt | None = None
@@ -69,14 +70,14 @@ class LoraConfig:
 
 @dataclass(kw_only=True)
 class FidSettings:
-    """How a reader reads passages apart (Fusion-in-Decoder). Kept with the model: they are part of what it learnt."""
+    """How a reader encodes each passage independently (Fusion-in-Decoder). Saved with the model, which learnt it so."""
 
     passage_tokens: PositiveInt = 250
     """Tokens of one passage; for an encoder-decoder with the question beside it, as published."""
     question_with_passage: bool = True
     """A decoder LM sees the question before each passage too, as published; without, passage states are reusable."""
     sub_batch_size: PositiveInt = 16
-    """Passages of like length encoded at a time."""
+    """Passages of similar length encoded at a time."""
     reuse_mb: NonNegativeInt = 1024
     """Memory for passage states that several questions share when answering; 0 keeps none."""
 
@@ -92,7 +93,7 @@ class ReaderConfig(ModelConfig):
     `None`: the model's own limit, 2048 at most."""
     max_new_tokens: PositiveInt = 32
     batch_size: PositiveInt = 16
-    """Prompts a generation batch."""
+    """Prompts per generation batch."""
     chat_template: Literal["auto", "none"] = "auto"
     """`auto`: the tokenizer's where it has one, the documented plain template else; `none`: the plain one."""
     instruction: str | None = None
@@ -100,7 +101,7 @@ class ReaderConfig(ModelConfig):
     lora: LoraConfig | None = None
     load_in_4bit: bool = False
     fid: FidSettings | None = None
-    """`None`: reads its passages in one prompt; set: reads them apart and answers over all of them."""
+    """`None`: all passages are in one prompt; set: each is encoded independently, one answer over all."""
 
 
 @dataclass(kw_only=True)
@@ -153,7 +154,7 @@ class EvaluationConfig:
     zero_shot: bool = True
     splits: list[Literal["dev", "test"]] = field(default_factory=lambda: ["dev", "test"])
     depth: PositiveInt = 20
-    """Passages retrieved a question when retrieval is measured; clamped to the corpus."""
+    """Passages retrieved per question when retrieval is measured; clamped to the corpus."""
     cutoffs: list[PositiveInt] = field(default_factory=lambda: [1, 4, 20])
     max_questions: PositiveInt | None = None
     """A seeded subset for the evaluations during training and at zero shot; the final one takes all."""

@@ -1,7 +1,7 @@
 """Look at a data set before it is used: python -m rag_experiments.data.check data=… data.path=… [--fix DIR]
 
 Prints counts, lengths in the model's tokens, doubled passages, questions whose gold passage is missing,
-answers that are in none of their passages, what splits share, the first questions as the model will see
+answers that appear in no gold passage, what splits share, the first questions as the model will see
 them, and every bad row with its file, line and reason. `--fix DIR` writes what is usable as a native data
 set. Exit status 0: usable as it is; 2: something is wrong, or nothing is usable.
 

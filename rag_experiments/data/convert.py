@@ -1,7 +1,7 @@
 """Any format into the native one: python -m rag_experiments.data.convert data=… data.path=… DIR
 
-DIR gets passages.jsonl and train, dev and test.jsonl, splits made where they were missing. Whatever is wrong
-with the data ends it, as in training; `check --fix DIR` converts what is usable.
+DIR gets passages.jsonl and train, dev and test.jsonl, missing splits are cut from train. If something is wrong
+with the data it stops, as training does; `check --fix DIR` converts what is usable.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Questions for documents: python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
 
-A reader (`model=smollm2_135m` unless another is named) writes a question and an answer for each of a choice
-of passages; a pair stays if the retriever finds the passage again. DIR becomes a native data set, with
-generated.jsonl, every attempt and what became of it, beside it. The same command continues an interrupted one.
+A reader (`model=smollm2_135m` unless another is named) writes a question and an answer for each of a sample
+of passages; a pair is kept if the retriever finds the passage again. DIR becomes a native data set; its
+generated.jsonl lists every attempt and its result. The same command continues an interrupted one.
 
     generate.passages=500|null  generate.round_trip=true  generate.round_trip_k=10  generate.seed=0
     generate.shortest_passage=20  generate.shortest_question=4  generate.question_tokens=40

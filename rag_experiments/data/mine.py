@@ -3,8 +3,8 @@
 DIR gets the data set in the native format, its train questions with `negative_ids`. The encoder is `model=…`.
 
     mine.retrievers=[bm25,encoder]  mine.count=4  mine.first_rank=1 mine.last_rank=50  mine.sampling=top|random
-    mine.margin=0.05|null  mine.margin_absolute=null  mine.cross_encoder=null  mine.answer_match=true
-    mine.keep_listed=true  mine.splits=[train]  mine.processes=1  mine.block=1024  mine.seed=0
+    mine.margin=0.05|null  mine.margin_absolute=null  mine.cross_encoder=null  mine.cross_encoder_margin=0.0
+    mine.answer_match=true  mine.keep_listed=true  mine.splits=[train]  mine.processes=1  mine.block=1024  mine.seed=0
 """
 
 from __future__ import annotations

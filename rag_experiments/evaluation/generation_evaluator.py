@@ -75,7 +75,7 @@ class GenerationEvaluator(Evaluator):
         }
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
-        """Metrics of retrieval, answers and time, and a row a question with its answer."""
+        """Metrics of retrieval, answers and time, and one row per question with its answer."""
         found = self.retrieval.evaluate(questions)
         rows = found.rows
         given = self._passages([row["retrieved_ids"][: self.config.retriever.k] for row in rows])

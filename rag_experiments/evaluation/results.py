@@ -12,7 +12,7 @@ from rag_experiments.data.records import Question
 
 @dataclass
 class EvaluationResult:
-    """Figures over all questions, and one row a question as it is written to `predictions/<stage>.jsonl`.
+    """Figures over all questions, and one row per question as it is written to `predictions/<stage>.jsonl`.
 
     A row holds `id`, `question`, `retrieved_ids` and `retrieved_scores` (best first), `gold_ids`, `answer`
     (None where nothing was generated), `references`, and `metrics` (name to number). A metric that a question

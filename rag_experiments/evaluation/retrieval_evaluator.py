@@ -76,7 +76,7 @@ class RetrievalEvaluator(Evaluator):
         return min(max(self.config.depth, _MRR_DEPTH, self.given, *self.cutoffs), len(self.retriever.passages))
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
-        """Retrieval metrics, their intervals, and `seconds/retrieval`; a row a question."""
+        """Retrieval metrics, their intervals, and `seconds/retrieval`; one row per question."""
         queries = [retrieval_query(question, self.query_history) for question in questions]
         started = time.perf_counter()
         retrieved, scores = self._search(queries)

@@ -139,7 +139,7 @@ def _empty(config: RetrieverConfig, count: int, dimension: int) -> Any:
     else:
         lists = config.nlist or default_lists(count)
         if lists > count:
-            raise RequestError(f"retriever.nlist: {lists} lists for {count} passages; at most one a passage.")
+            raise RequestError(f"retriever.nlist: {lists} lists for {count} passages; at most one per passage.")
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dimension), dimension, lists, faiss.METRIC_INNER_PRODUCT)
         index.cp.min_points_per_centroid = 1  # few points a list are the user's choice, not worth FAISS's warning
     _set_search_parameters(index, config)

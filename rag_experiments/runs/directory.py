@@ -1,7 +1,7 @@
 """The run directory: where everything is, how it is written, what state it is in. Imports no torch.
 
     config.yaml  status.json  metrics.jsonl  metrics.json  error.txt (a failed run's traceback)
-    predictions/<split>.jsonl  checkpoints/  model/  wandb/  train.log  .hydra/
+    predictions/<split>.jsonl  checkpoints/  model/  plots/  evaluations/<name>/  wandb/  train.log  .hydra/
 
 A run that says `running` but whose process is gone was killed: it counts as interrupted. Only the
 main process (rank 0) writes.

@@ -39,7 +39,7 @@ def has_key() -> bool:
 
 
 def session_mode(asked: str) -> str:
-    """`tracking.mode` settled to online, offline or disabled. `auto` heeds WANDB_MODE, then looks for a key."""
+    """`tracking.mode` settled to online, offline or disabled. `auto` respects WANDB_MODE, then looks for a key."""
     if asked != "auto":
         return asked
     wanted = os.environ.get("WANDB_MODE", "").lower()

@@ -43,7 +43,7 @@ class BaseSweeper(Sweeper):
         return Session(self.config, self.hydra_context.config_loader, self.launcher)
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
-        """`params`, then the command line, which wins; as parsed overrides, one a key.
+        """`params`, then the command line, which wins; as parsed overrides, one per key.
 
         Raises:
             RequestError: one cannot be read.

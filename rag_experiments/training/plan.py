@@ -41,7 +41,7 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
         ("data", f"{config.data.format}, content {data.content_hash}"),
         ("passages", f"{len(data.passages):,} ({_lengths(config.model, data)})"),
         *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
-        ("batch", f"{batch} questions a step ({per_epoch} steps an epoch)"),
+        ("batch", f"{batch} questions per step ({per_epoch} steps per epoch)"),
         ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
         ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),
     ]

@@ -120,8 +120,8 @@ def test_would_other_seeds_agree(test: SeedTest, p: float | None, sentence: str)
 def test_what_it_would_take_grows_with_the_square_of_the_detectable_difference() -> None:
     found = verdict(questions(clusters=40, detectable=0.06), p=0.9)
     assert found.power_sentence == (
-        "candidate, test/f1: 40 independent questions find a difference of 0.060 four times in five; "
-        "0.02 would need about 360"
+        "candidate, test/f1: with 40 independent questions only differences of 0.060 or more are reliably detected "
+        "(four times in five); detecting 0.02 needs about 360"
     )
     assert verdict(questions(clusters=40, detectable=0.06)).power_sentence == "", "decided: power is no matter"
 

@@ -68,7 +68,7 @@ def test_no_relevant_difference_and_underpowered_are_told_apart(tmp_path: Path) 
     assert maybe.outcome == "undecided"
     assert maybe.underpowered
     assert "underpowered" in maybe.question_sentence
-    assert "40 independent questions find" in maybe.power_sentence
+    assert "with 40 independent questions only" in maybe.power_sentence
 
 
 def test_few_independent_questions_are_said(tmp_path: Path) -> None:

@@ -123,9 +123,8 @@ def test_the_report_by_hand(findings):
         "passages    6 (3 gold, 2 with the title and text of another)",
         "questions   3 train, 2 dev, 0 test; 1 have several gold passages",
         "train       1 without a gold passage, 1 without an answer, 2 with listed negatives; "
-        "1 of 2 answers are in none of their gold passages word for word",
-        "dev         1 without a gold passage, 1 without an answer, 0 with listed negatives; "
-        "0 of 0 answers are in none of their gold passages word for word",
+        "1 of 2 answers appear in no gold passage",
+        "dev         1 without a gold passage, 1 without an answer, 0 with listed negatives",
         "overlap     train and dev: 1 questions, 1 gold passages in both",
         "note        a note",
         "train a  (train.jsonl:1)",

@@ -79,8 +79,9 @@ class Verdict:
             return ""
         needed = int(test.clusters * (test.detectable / RELEVANT) ** 2)
         return (
-            f"{self.candidate.label}, {self.metric}: {test.clusters} independent questions find a difference of "
-            f"{test.detectable:.3f} four times in five; {RELEVANT:g} would need about {needed}"
+            f"{self.candidate.label}, {self.metric}: with {test.clusters} independent questions only differences of "
+            f"{test.detectable:.3f} or more are reliably detected (four times in five); detecting {RELEVANT:g} needs "
+            f"about {needed:,}"
         )
 
     @property

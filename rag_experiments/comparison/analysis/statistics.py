@@ -7,7 +7,7 @@ Two questions are answered apart (Dror et al. 2018; Bouthillier et al. 2021):
   randomisation test exchanges the two sides' labels cluster by cluster (`scipy.stats.permutation_test`); the
   interval is the percentile bootstrap over clusters.
 - *Would other seeds agree?* The questions are given, training seeds are a sample. Welch's t test and interval
-  (`scipy.stats.ttest_ind`) on one figure a seed. A randomisation test would need four seeds a side to reach
+  (`scipy.stats.ttest_ind`) on one figure per seed. A randomisation test would need four seeds a side to reach
   p < 0.05 at all; the t test pays for its power with the assumption that seeds scatter normally.
 """
 
@@ -129,7 +129,7 @@ def sign_flip_p(sums_C: NDArray, seed: int = 0, resamples: int = RESAMPLES) -> f
 
 
 def seed_test(candidate: Sequence[float], baseline: Sequence[float]) -> SeedTest:
-    """Welch's test on one figure a seed."""
+    """Welch's test on one figure per seed."""
     from scipy.stats import ttest_ind
 
     one, other = np.asarray(candidate, dtype=np.float64), np.asarray(baseline, dtype=np.float64)

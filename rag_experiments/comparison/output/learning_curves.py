@@ -46,7 +46,7 @@ def curves(
     logarithmic: bool = False,
     most: int | None = None,
 ) -> go.Figure:
-    """A metric over `step`, `epoch` or `seconds`, a line a config; several seeds give their mean and a band of ± sd.
+    """A metric over `step`, `epoch` or `seconds`, one line per configuration; several seeds: mean and a band of ± sd.
 
     Args:
         smoothing: weight of the past in an exponential average without bias at the start, 0 to below 1. The unsmoothed

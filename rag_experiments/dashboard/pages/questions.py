@@ -186,7 +186,7 @@ def paired(
 
 
 def default_figure(names: Sequence[str]) -> str:
-    """The figure a question that is looked at unless another is asked for."""
+    """The figure per question that is looked at unless another is asked for."""
     preferred = [name for name in ("exact_match", "f1", "recall@1") if name in names]
     return next(iter(preferred or names), "")
 

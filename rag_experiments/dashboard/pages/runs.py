@@ -115,7 +115,7 @@ def _ticked_elsewhere(view: View, rows: Sequence[Run]) -> list[str]:
 
 
 def _noise(watch: Watch, runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
-    """`noise` by the first figure of the table that has one a question; kept until something changes on disk."""
+    """`noise` by the first figure of the table that has one per question; kept until something changes on disk."""
     metric = next((name for name in names if name.startswith(("test/", "dev/"))), names[0] if names else "")
     runs = [run for run in runs if metric in run.metrics]
     if len(runs) < 2:

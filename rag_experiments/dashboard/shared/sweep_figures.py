@@ -21,7 +21,7 @@ Figure = dict[str, Any]
 
 
 def parallel(axes: Sequence[Axis], metric: Axis, names: Sequence[str], lower_is_better: bool) -> Figure:
-    """A line a run over all hyper-parameters, ending at its figure; the best in front."""
+    """One line per run over all hyper-parameters, ending at its figure; the best in front."""
     all_axes = [*axes, metric]
     places_AN = np.stack([axis.scaled for axis in all_axes])
     figures = np.asarray(metric.values, dtype=float)

@@ -127,12 +127,16 @@ class Findings:
             without_answer = sum(not q.answers for q in questions)
             judged = [q for q in questions if q.answers and q.positive_ids]
             outside = sum(not answer_in_passages(q, data) for q in judged)
+            if outside:
+                in_gold = f"{outside:,} of {len(judged):,} answers appear in no gold passage"
+            else:
+                in_gold = f"all {len(judged):,} answers appear in a gold passage" if judged else ""
             if questions:
-                lines.append(
+                counts = (
                     f"{name:<11} {without_gold:,} without a gold passage, {without_answer:,} without an answer, "
-                    f"{sum(bool(q.negative_ids) for q in questions):,} with listed negatives; "
-                    f"{outside:,} of {len(judged):,} answers are in none of their gold passages word for word"
+                    f"{sum(bool(q.negative_ids) for q in questions):,} with listed negatives"
                 )
+                lines.append("; ".join(part for part in (counts, in_gold) if part))
         return lines
 
     def _overlaps(self, data: RagData) -> list[str]:
