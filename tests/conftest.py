@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
+from absl import logging as absl_logging
 from hypothesis import settings
 
 from tests.tiers import tiers
@@ -17,6 +19,11 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported: tiny models gain nothing from more threads, and figures are equal on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# absl, which rouge-score brings, logs to what standard error is when it is first imported, here a captured output, and
+# closes that when Hydra configures logging anew. The product sees to it where it imports rouge-score; a test file that
+# imports it itself would take the output of whatever runs after it in its process.
+absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 # More examples where there is time: pytest --hypothesis-profile=long (the long tier).
 settings.register_profile("long", max_examples=1000, deadline=None)
