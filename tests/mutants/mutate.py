@@ -59,15 +59,18 @@ class _Place:
 class _Finder(cst.CSTVisitor):
     METADATA_DEPENDENCIES = (PositionProvider,)
 
-    def __init__(self) -> None:
+    def __init__(self, module: cst.Module) -> None:
         super().__init__()
-        self.found: list[tuple[cst.CSTNode, cst.CSTNode, str, str, tuple[int, int], bool]] = []
+        self.found: list[tuple[cst.CSTNode, cst.CSTNode, str, str, tuple[int, int], bool, int]] = []
+        self.index_of = {id(part): index for index, part in enumerate(module.body)}
+        self.index = -1
         self.place = _Place([], 0, 0, (1, 1))
         self.held: list[tuple[int, int]] = []
         self.may_return_none = [False]
         self.skipped: set[int] = set()
 
     def on_visit(self, node: cst.CSTNode) -> bool:
+        self.index = self.index_of.get(id(node), self.index)
         if self._skipped(node):
             return False
         self.skipped.update(map(id, length_of_digest(node)))
@@ -80,7 +83,8 @@ class _Finder(cst.CSTVisitor):
                     at_import = not self.place.in_function or bool(self.place.cached)
                     function = ".".join(self.place.names) or "(module)"
                     name = operator.__name__.removeprefix("operator_")
-                    self.found.append((node, wrong, name, function, self.place.statement, at_import))
+                    place = (function, self.place.statement, at_import, self.index)
+                    self.found.append((node, wrong, name, *place))
         if isinstance(node, cst.FunctionDef | cst.ClassDef):
             self.place.names.append(node.name.value)
             if isinstance(node, cst.FunctionDef):
@@ -132,27 +136,37 @@ def _cached(node: cst.FunctionDef) -> bool:
 def mutants(module: str, text: str) -> Iterator[Mutant]:
     """Every mutant of a file that Python can compile and that differs from it and from each other."""
     wrapper = MetadataWrapper(cst.parse_module(text))
-    finder = _Finder()
+    finder = _Finder(wrapper.module)
     wrapper.visit(finder)
+    # Only the outermost statement that holds the fault is written and read anew: files are long, faults many.
+    pieces = [_code(wrapper.module, part) for part in wrapper.module.body]
+    head = wrapper.module.with_changes(body=[], footer=[]).code if wrapper.module.header else ""
+    foot = text[len(head) + sum(map(len, pieces)) :]
+    assert text == head + "".join(pieces) + foot, f"{module} is not put together as it was"
+    seen = {(index, ast.dump(ast.parse(piece))) for index, piece in enumerate(pieces)}
     before = text.split("\n")
-    seen = {ast.dump(ast.parse(text))}
     turns: Counter[tuple[str, str, str]] = Counter()
-    for node, wrong, operator, function, (first, last), at_import in finder.found:
-        changed = wrapper.module.deep_replace(node, wrong)
-        assert isinstance(changed, cst.Module)
-        source = changed.code
+    for node, wrong, operator, function, (first, last), at_import, index in finder.found:
+        changed = wrapper.module.body[index].deep_replace(node, wrong)
+        piece = _code(wrapper.module, changed)
         try:
-            tree = ast.dump(ast.parse(source))
-            compile(source, module, "exec", dont_inherit=True)
+            tree = ast.parse(piece)
+            compile(tree, module, "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             continue
-        if tree in seen:
+        if (index, ast.dump(tree)) in seen:
             continue
-        seen.add(tree)
+        seen.add((index, ast.dump(tree)))
+        source = head + "".join([*pieces[:index], piece, *pieces[index + 1 :]]) + foot
         was, now = _changed(before, source.split("\n"))
         turns[function, was, now] += 1
         turn = turns[function, was, now] - 1
         yield Mutant(module, function, operator, was, now, turn, first, last, at_import, source)
+
+
+def _code(module: cst.Module, part: Any) -> str:
+    """A statement of a module as text, with the lines before it that are its own."""
+    return module.with_changes(body=[part], header=[], footer=[], has_trailing_newline=True).code
 
 
 def _changed(before: list[str], after: list[str]) -> tuple[str, str]:
