@@ -127,7 +127,7 @@ class SFTTrainer(AlgorithmTrainer):
     def gold(self, question: Question) -> list[Passage]:
         """Its gold passages, `max_gold` at most."""
         store = self.parts.data.passages
-        return [store[int(row)] for row in store.rows(question.positive_ids[: self.hyper.max_gold])]
+        return [store[int(row)] for row in store.rows(question.distinct_golds[: self.hyper.max_gold])]
 
     def draws(self, question: Question, epoch: int) -> random.Random:
         """Random choices for a question in an epoch: the same in a resumed run, whatever came before."""

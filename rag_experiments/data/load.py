@@ -30,7 +30,7 @@ from rag_experiments.data.split import split_questions
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 4
+IMPORT_VERSION = 5
 """Part of the cache's key: raised when the same files would be imported differently."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
 
@@ -156,18 +156,18 @@ def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
 def _stored(one: Asked) -> dict[str, Any]:
     # The file's name without its folder: a copied data set shares the cache of the first.
     place = [Path(one.where.file).name, one.where.line]
-    return {**dataclasses.asdict(one.question), "where": place, "group": one.group}
+    return {**dataclasses.asdict(one.question), "where": place, "groups": [one.group, *one.more_groups]}
 
 
 def _stored_questions(path: Path) -> Iterator[Asked]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             values = json.loads(line)
-            where, group = Where(*values.pop("where")), values.pop("group")
+            where, (group, *more) = Where(*values.pop("where")), values.pop("groups")
             for name in ("answers", "positive_ids", "negative_ids", "candidate_ids"):
                 values[name] = tuple(values[name])
             values["history"] = tuple(Turn(**turn) for turn in values["history"])
-            yield Asked(Question(**values), where, group)
+            yield Asked(Question(**values), where, group, tuple(more))
 
 
 def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[Asked]:
@@ -199,5 +199,7 @@ def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question
     for name, questions in splits.items():
         digest.update(name.encode())
         for question in questions:
-            digest.update(json.dumps(dataclasses.asdict(question), sort_keys=True, ensure_ascii=False).encode("utf-8"))
+            values = dataclasses.asdict(question)
+            del values["copies"]  # follows from passages and golds
+            digest.update(json.dumps(values, sort_keys=True, ensure_ascii=False).encode("utf-8"))
     return digest.hexdigest()[:32]

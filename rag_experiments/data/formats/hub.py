@@ -156,6 +156,7 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
         negatives=negatives,
         history=turns_of({"history": _reach(row, names.history)}) if names.history else (),
         group=group if config.split_by == "article" else None,
+        about=group if config.preset == "squad" else None,
     )
 
 

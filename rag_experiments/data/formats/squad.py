@@ -70,8 +70,9 @@ class Cutter:
         negatives: Sequence[str] = (),
         history: tuple[Turn, ...] = (),
         group: str | None = None,
+        about: str | None = None,
     ) -> None:
-        """Hand one question in. One whose context is cut and does not hold its answer is left out, with a remark."""
+        """Hand one question in, `about` a text if it says nothing without it. One whose context is cut and does not hold its answer is left out, with a remark."""
         golds: list[str] = []
         lost = False
         for context in contexts:
@@ -99,6 +100,7 @@ class Cutter:
                 history=history,
             ),
             group,
+            about,
         )
 
     def unanswered(self) -> None:
@@ -200,4 +202,5 @@ def _paragraph(
                 title=title,
                 name=document,
                 group=group,
+                about=document or title or f"article {number}",
             )
