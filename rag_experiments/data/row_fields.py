@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import xxhash
 
+from rag_experiments.data.bad_row import BadRow as BadRow
+from rag_experiments.data.bad_row import shown as shown
+from rag_experiments.data.cells import listed
 from rag_experiments.data.records import Turn
-
-
-class BadRow(Exception):
-    """What is wrong with the row being read; `Intake.row` adds where it stands."""
 
 
 def check_text(name: str, value: str) -> None:
@@ -53,13 +52,23 @@ def whole_number(value: object) -> int | None:
 
 
 def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answer"]') -> tuple[str, ...]:
-    """A list of strings; missing or null is empty. Raises `BadRow` for anything else."""
-    value = row.get(name)
+    """A list of strings, or the text of one; missing or null is empty. Raises `BadRow` for anything else."""
+    value = listed(row.get(name), name)
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise BadRow(f"{name!r} must be a list of strings, such as {example}, and is {shown(value)}")
     return tuple(value)
+
+
+def answers_of_row(row: Mapping[str, object], *names: str) -> tuple[str, ...]:
+    """One answer or a list of them, in the first of the fields `names` that is there. Raises `BadRow`."""
+    name = next((name for name in names if row.get(name) is not None), names[0])
+    value = listed(row.get(name), name)
+    values = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
+        raise BadRow(f"{name!r} must be a list of strings, and is {shown(row[name])}")
+    return tuple(entry for entry in values if entry.strip())
 
 
 def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ...]:
@@ -82,12 +91,6 @@ def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ..
 def content_id(text: str, title: str = "") -> str:
     """An id for a passage that came without one: the same for the same title and text."""
     return xxhash.xxh128_hexdigest(f"{title}\x1f{text}".encode("utf-8", "surrogatepass"))
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """`value` as an error message quotes it."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def keys_of(row: Mapping[str, object]) -> str:

@@ -26,7 +26,7 @@ from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path
 from rag_experiments.data.formats.tables import all_rows, find_files, rows
 from rag_experiments.data.records import Question
-from rag_experiments.data.row_fields import BadRow, id_of, keys_of, shown, text_of, turns_of
+from rag_experiments.data.row_fields import BadRow, answers_of_row, id_of, keys_of, text_of, turns_of
 
 
 @dataclass(kw_only=True)
@@ -82,7 +82,7 @@ def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: s
     return Question(
         id=id_of(row, "id") or id_of(row, "question_id") or name,
         question=text_of(row, "question"),
-        answers=_answers(row),
+        answers=answers_of_row(row, "answers", "answer", "target"),
         positive_ids=tuple(positives),
         negative_ids=kept,
         history=turns_of(row),
@@ -104,17 +104,6 @@ def _gold(contexts: list[Any], rule: str, listed: bool) -> list[int]:
         return marked[rule]
     judged = any(isinstance(context, dict) and "isgold" in context for context in contexts)
     return marked["isgold"] if judged else marked["hasanswer"]
-
-
-def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
-    value = row.get("answers", row.get("answer", row.get("target")))
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise BadRow(f"'answers' must be a list of strings, and is {shown(value)}")
-    return tuple(entry for entry in value if entry.strip())
 
 
 def _files(config: DprConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:

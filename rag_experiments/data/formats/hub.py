@@ -15,8 +15,6 @@ passage is the one in which an answer begins. Where splits are missing, articles
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ from pydantic import Field
 from rag_experiments.config.schema import DataConfig, PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import SPLITS, Intake
+from rag_experiments.data.cells import listed
 from rag_experiments.data.formats import hotpot, squad
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
@@ -130,19 +129,22 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
     names = config.columns
     values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
-    contexts = _texts(_listed(_reach(row, names.context)), names.context)
+    contexts = _texts(_reach(row, names.context), names.context)
     group = (
         str(values["group"])
         if values["group"] is not None
         else title or (content_id(contexts[0]) if contexts else None)
     )
-    unwanted = _texts(_listed(_reach(row, names.negatives)), names.negatives)
+    unwanted = _texts(_reach(row, names.negatives), names.negatives)
     negatives = [cutter.passages(text, "")[0].id for text in unwanted]
     for name in (names.question, names.context):
         if name is not None and not _has(row, name):
             hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
+            other = next((column for column in row if column.strip().casefold() == name.casefold()), None)
+            key = next(key for key, value in vars(names).items() if value == name)
+            hint = f"; data.columns.{key}={other} names it" if other is not None else hint
             raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
-    answers = squad.answers_of(_listed(_reach(row, names.answers)), names.answers or "answers")
+    answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
         return
@@ -154,7 +156,7 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
         contexts=contexts,
         title=title,
         negatives=negatives,
-        history=turns_of({"history": _reach(row, names.history)}) if names.history else (),
+        history=turns_of({"history": listed(_reach(row, names.history), names.history)}) if names.history else (),
         group=group if config.split_by == "article" else None,
         about=group if config.preset == "squad" else None,
     )
@@ -180,23 +182,8 @@ def _has(row: Mapping[str, Any], name: str) -> bool:
     return _reach(row, name, _MISSING) is not _MISSING
 
 
-def _listed(value: Any) -> Any:
-    """A list of strings, or SQuAD's answers, that stand in a cell as text (JSON, or what Python prints)."""
-    text = value.strip() if isinstance(value, str) else ""
-    if text[:1] + text[-1:] not in ("[]", "{}"):
-        return value
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return value
-    strings = found.get("text") if isinstance(found, dict) else found
-    return found if isinstance(strings, list) and all(isinstance(entry, str) for entry in strings) else value
-
-
 def _texts(value: Any, name: str | None) -> list[str]:
+    value = listed(value, name or "")
     if value is None:
         return []
     values = [value] if isinstance(value, str) else value

@@ -25,7 +25,7 @@ from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question, Turn
-from rag_experiments.data.row_fields import BadRow, content_id, shown, text_of, texts_of
+from rag_experiments.data.row_fields import BadRow, answers_of_row, content_id, shown, text_of, texts_of
 
 _ROLES = {"user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "system": "system"}
 
@@ -84,13 +84,12 @@ def _questions(
     negatives = tuple(value for value in listed if value not in gold)
     if len(negatives) < len(listed):
         intake.remark("a gold document is listed as a hard negative too, and is not used as one")
-    answer = text_of(row, "gold_answer", required=False)
     history = tuple(_turns(row))
     for number, text in enumerate(texts, 1):
         yield Question(
             id=name if len(texts) == 1 else f"{name}-{number}",
             question=text,
-            answers=(answer,) if answer.strip() else (),
+            answers=answers_of_row(row, "gold_answer"),
             positive_ids=gold,
             negative_ids=negatives,
             history=history,

@@ -6,14 +6,16 @@ elsewhere is counted, and the answer's nearest occurrence taken instead.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rag_experiments.data.builder import Intake
+from rag_experiments.data.cells import is_missing, listed
 from rag_experiments.data.formats.cut import Piece, cut_by_words, find_answer, piece_at
 from rag_experiments.data.records import Question, Turn, Where
-from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of, whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +133,23 @@ class Cutter:
 
 def answers_of(value: Any, name: str) -> list[Answer]:
     """Answers in any of the shapes they come in. Raises `BadRow` for another."""
-    if value is None:
+    value = listed(value, name)
+    if is_missing(value):
         return []
     if isinstance(value, str):
         return [Answer(value)] if value.strip() else []
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        value = [value]
     if isinstance(value, dict) and isinstance(value.get("text"), list):
-        starts = value.get("answer_start") or [None] * len(value["text"])
+        starts = value.get("answer_start")
+        starts = [None] * len(value["text"]) if starts is None or starts == [] else starts
         if not isinstance(starts, list) or len(starts) != len(value["text"]):
             raise BadRow(f"{name!r} has {len(value['text'])} texts and not as many offsets")
-        value = [{"text": text, "answer_start": start} for text, start in zip(value["text"], starts, strict=True)]
+        value = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(value["text"], starts, strict=True)
+            if not is_missing(text)
+        ]
     if not isinstance(value, list):
         raise BadRow(f"{name!r} must be a string, a list, or SQuAD's texts and offsets, and is {shown(value)}")
     return [answer for entry in value if (answer := _answer(entry, name)).text.strip()]
@@ -149,11 +159,18 @@ def _answer(entry: Any, name: str) -> Answer:
     if isinstance(entry, str):
         return Answer(entry)
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        start = entry.get("answer_start")
-        if start is not None and type(start) is not int:
-            raise BadRow(f"'answer_start' must be a whole number, and is {shown(start)}")
-        return Answer(entry["text"], start)
+        return Answer(entry["text"], _offset(entry.get("answer_start")))
     raise BadRow(f"{name!r} holds {shown(entry)}, which is no answer")
+
+
+def _offset(value: Any) -> int | None:
+    """A whole number, as 41, 41.0 or "41"."""
+    number = whole_number(value)
+    if number is None and isinstance(value, str) and re.fullmatch(r"\s*-?\d+(\.0*)?\s*", value):
+        number = int(float(value))
+    if number is None and not is_missing(value):
+        raise BadRow(f"'answer_start' must be a whole number, and is {shown(value)}")
+    return number
 
 
 def read_nested(value: dict[str, Any], file: str, split: str, cutter: Cutter, whole: bool) -> None:
