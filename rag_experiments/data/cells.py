@@ -22,7 +22,8 @@ from typing import Any
 from rag_experiments.data.bad_row import BadRow, shown
 
 _BEGINS = re.compile(
-    r"""\s*(?: \[\s*(?: \] | [ubr]?['"] | [\[({] | -?\d+(?:\.\d*)?\s*[,\]\s] | (?:nan|None|null|true|false)\b | (?:(?:np|numpy)\.\w+|array|list|tuple|set|frozenset)\( )
+    r"""\s*(?: \[\s*(?: \] | [ubr]?['"] | [\[({] | -?\d+(?:\.\d*)?\s*[,\]\s] | (?:nan|None|null|true|false)\b
+               | (?:(?:np|numpy)\.\w+|array|list|tuple|set|frozenset)\( )
           | \(\s* [ub]?['"] | \{\s* (?: \} | [ub]?['"] ) | array\(\s*\[ )""",
     re.X | re.I,
 )

@@ -38,7 +38,8 @@ def split_questions(
     if len(units) <= len(missing):
         raise RequestError(
             f"data.path={config.path}: there is no {' and no '.join(missing)} split, and none can be cut from train: "
-            f"its {len(train)} questions make {len(units)} group(s) that share gold passages or wording; give the missing file(s)"
+            f"its {len(train)} questions make {len(units)} group(s) that share gold passages or wording; give the "
+            "missing file(s)"
         )
     ranked = sorted(units, key=lambda unit: _rank(config.split_seed, unit))
     splits, notes = dict(given), []

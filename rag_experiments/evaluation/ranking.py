@@ -9,8 +9,9 @@
 
 A grade of 1 or more is gold; 0 and negative judgements are not. The order of the list decides, not the
 scores: trec_eval would break ties by passage id, so it is handed ranks. An id that comes twice counts where it
-first stands. Passages with one title and text are one: any of them finds it, and recall divides by their
-number as one (`one_of_each`). A question without a gold passage has no such metric; one that retrieved nothing scores 0.
+first stands. Passages with one title and text are one: any of them finds it, and recall divides by
+their number as one (`one_of_each`). A question without a gold passage has no such metric; one that retrieved
+nothing scores 0.
 """
 
 from __future__ import annotations

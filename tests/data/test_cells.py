@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -50,7 +51,7 @@ def test_listed_reads_what_python_numpy_and_json_print(words):
         ("[list(['a', 'b']) list(['c'])]", ["a", "b", "c"]),
         ("[['a', 'b'], ['c']]", ["a", "b", "c"]),
         ("[np.str_('a'), np.str_('b')]", ["a", "b"]),
-        ("[007, 42.0]", ["007", "42.0"]),
+        ("[007, '42.0', 5]", ["007", "42.0", "5"]),
         ('["\\ud83d\\ude00"]', ["\U0001f600"]),
         ("{'text': array(['a'], dtype=object), 'answer_start': array([3], dtype=int32)}",
          {"text": ["a"], "answer_start": ["3"]}),
@@ -68,6 +69,8 @@ def test_listed_reads_each_printers_way(text, value):
         "(born 1911)",
         "[Applause]",
         "[a, b]",
+        "[3]",
+        "[1, 2.5]",
         '("a word")',
         '["Weird Al"] was here',
         "{x}",
@@ -104,18 +107,22 @@ def test_listed_refuses_what_begins_as_a_list_and_is_none(text, why):
 @settings(deadline=None, max_examples=300)
 @given(st.text(alphabet="[](){}'\",:ab1 \\\n.=", max_size=24))
 def test_listed_never_fails_otherwise(text):
-    try:
+    with contextlib.suppress(BadRow):
         listed(text, "x")
-    except BadRow as error:
-        assert str(error)
 
 
 def test_every_format_reads_a_printed_list_as_its_answers(native, tmp_path):
     cell = "['red' 'green']"
     context = {"title": "T", "text": "red and green", "passage_id": "1"}
-    given = [{"question": f"{n}?", "answers": cell, "positive_ids": ["p1"], "positive_ctxs": [context], "query": f"{n}?",
-              "positive_passages": [{"docid": "1", "text": "red and green"}], "context": f"{n} red and green"}
-             for n in range(3)]  # fmt: skip
+    given = [
+        {
+            **{"question": f"{n}?", "query": f"{n}?", "answers": cell, "positive_ids": ["p1"]},
+            "positive_ctxs": [context],
+            "positive_passages": [{"docid": "1", "text": "red and green"}],
+            "context": f"{n} red and green",
+        }
+        for n in range(3)
+    ]
     for name, row in zip(("train", "dev", "test"), given, strict=True):
         write_jsonl(tmp_path / "set" / f"{name}.jsonl", [row])
     path = str(tmp_path / "set")
@@ -184,5 +191,5 @@ def test_json_in_utf16_is_read(tmp_path, collecting):
     for name in ("a.json", "b.jsonl", "c.jsonl"):
         assert [row for _, row in rows(tmp_path / name, collecting)] == [{"a": "ü"}]
     (tmp_path / "d.csv").write_bytes("a\n\u00fc".encode("utf-16")[:-1])
-    assert list(rows(tmp_path / "d.csv", collecting)) in ([], [])
+    assert list(rows(tmp_path / "d.csv", collecting)) == []
     assert [str(problem.where) for problem in collecting.problems] == [f"{tmp_path / 'd.csv'}:2"]

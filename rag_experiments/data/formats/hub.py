@@ -10,7 +10,8 @@ their names, or a folder that `save_to_disk` wrote, or a download of a data set'
 `data.preset=squad` is the mapping for SQuAD and what looks like it, nested JSON included. Contexts become
 the corpus, each once; longer ones are cut into passages of `data.passage_words` words, and the gold
 passage is the one in which an answer begins. Where splits are missing, articles stay whole.
-`data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts.
+`data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts, `quac` and `coqa` conversations. A JSON file with
+`queries`, `corpus` and `relevant_docs` is recognised (`question_sets.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from rag_experiments.config.schema import DataConfig, PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.cells import listed
-from rag_experiments.data.formats import hotpot, squad
+from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.data.records import Where
@@ -58,8 +59,8 @@ class HubConfig(DataConfig):
     name: str | None = None
     """The data set's configuration on the hub."""
     revision: str | None = None
-    preset: Literal["columns", "squad", "hotpot"] = "columns"
-    """`squad`, `hotpot`: those data sets' own shapes, nested JSON included."""
+    preset: Literal["columns", "squad", "hotpot", "quac", "coqa"] = "columns"
+    """`squad`, `hotpot`, `quac`, `coqa`: those data sets' own shapes, nested JSON included."""
     columns: HubColumns = field(default_factory=HubColumns)
     files: dict[str, str | None] = field(default_factory=dict)
     """Split to file name in a local folder, or to the name of a split on the hub."""
@@ -70,7 +71,7 @@ class HubConfig(DataConfig):
     """What stays whole in a split that is made: an article (title, group), or only what shares a passage."""
 
     def __post_init__(self) -> None:
-        if self.columns.context is None and self.preset != "hotpot":
+        if self.columns.context is None and self.preset in ("columns", "squad"):
             raise ValueError("columns.context is null, and contexts are the corpus: name the column that holds them")
         if self.passage_words is not None and self.passage_overlap >= self.passage_words:
             raise ValueError(
@@ -102,14 +103,26 @@ def read(config: HubConfig, intake: Intake) -> None:
 def _file_rows(
     config: HubConfig, split: str, paths: tuple[Path, ...], cutter: squad.Cutter
 ) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of a split's files; SQuAD's nested files are read here, and have none."""
+    """The rows of a split's files; those that are one JSON object for everything are read here, and have none."""
+    whole = config.split_by == "article"
     for path in paths:
-        if config.preset != "squad" or kind_of(path) != ".json":
+        if kind_of(path) != ".json":
             yield from rows(path, cutter.intake)
             continue
         value = read_json(path, cutter.intake)
-        if isinstance(value, dict):
-            squad.read_nested(value, str(path), split, cutter, whole=config.split_by == "article")
+        if not isinstance(value, dict):
+            yield from json_rows(value, path, cutter.intake)
+        elif config.preset in ("squad", "quac") and "data" in value:
+            squad.read_nested(
+                value, str(path), split, cutter, whole, dialogues.is_quac, dialogues.read_quac, config.preset == "quac"
+            )
+        elif config.preset == "coqa" and isinstance(value.get("data"), list):
+            for number, story in enumerate(value["data"]):
+                yield Where(f"{path}: data[{number}]"), story if isinstance(story, dict) else {"story": story}
+        elif question_sets.is_one(value):
+            question_sets.read(value, str(path), split, cutter.intake)
+        elif config.preset == "squad":
+            cutter.intake.problem(Where(str(path)), "a SQuAD file is an object with a list 'data', and there is none")
         else:
             yield from json_rows(value, path, cutter.intake)
 
@@ -121,6 +134,11 @@ def _read_rows(
         with cutter.intake.row(where):
             if config.preset == "hotpot":
                 hotpot.take_row(row, f"{split}-{number}", split, cutter.intake)
+            elif config.preset == "coqa":
+                dialogues.read_coqa(row, f"{split}-{number}", split, cutter, config.split_by == "article")
+            elif config.preset == "quac":
+                name = id_of(row, "dialogue_id") or f"{split}-{number}"
+                dialogues.read_quac_row(row, name, split, cutter, config.split_by == "article")
             else:
                 _take_row(config, row, f"{split}-{number}", split, cutter)
 
@@ -140,10 +158,13 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
     for name in (names.question, names.context):
         if name is not None and not _has(row, name):
             hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
+            hint = _DIALOGUE if isinstance(row.get("questions"), list) else hint
             other = next((column for column in row if column.strip().casefold() == name.casefold()), None)
             key = next(key for key, value in vars(names).items() if value == name)
             hint = f"; data.columns.{key}={other} names it" if other is not None else hint
             raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
+    if isinstance(_reach(row, names.question), list):
+        raise BadRow(f"{names.question!r} is a list of questions, and one is wanted{_DIALOGUE}")
     answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
@@ -163,6 +184,7 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
 
 
 _MISSING = object()
+_DIALOGUE = "; conversations as CoQA's and QuAC's are read with data.preset=coqa or data.preset=quac"
 
 
 def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:

@@ -7,7 +7,7 @@ elsewhere is counted, and the answer's nearest occurrence taken instead.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,13 +73,20 @@ class Cutter:
         history: tuple[Turn, ...] = (),
         group: str | None = None,
         about: str | None = None,
+        place: int | None = None,
     ) -> None:
-        """Hand one question in, `about` a text if it says nothing without it. One whose context is cut and does not hold its answer is left out, with a remark."""
+        """Hand one question in, `about` a text if it says nothing without it, its answer at `place` if given.
+
+        One whose context is cut and does not hold its answer is left out, with a remark.
+        """
         golds: list[str] = []
         lost = False
         for context in contexts:
             cuts = self.passages(context, title, name if len(contexts) == 1 else "")
-            found = self._golds(context, cuts, answers)
+            if place is None:
+                found = self._golds(context, cuts, answers)
+            else:
+                found = [cuts[piece_at([cut.piece for cut in cuts], place)].id]
             lost = lost or not found
             golds += found
         if lost and not golds:
@@ -159,11 +166,11 @@ def _answer(entry: Any, name: str) -> Answer:
     if isinstance(entry, str):
         return Answer(entry)
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        return Answer(entry["text"], _offset(entry.get("answer_start")))
+        return Answer(entry["text"], offset_of(entry.get("answer_start")))
     raise BadRow(f"{name!r} holds {shown(entry)}, which is no answer")
 
 
-def _offset(value: Any) -> int | None:
+def offset_of(value: Any) -> int | None:
     """A whole number, as 41, 41.0 or "41"."""
     number = whole_number(value)
     if number is None and isinstance(value, str) and re.fullmatch(r"\s*-?\d+(\.0*)?\s*", value):
@@ -173,24 +180,57 @@ def _offset(value: Any) -> int | None:
     return number
 
 
-def read_nested(value: dict[str, Any], file: str, split: str, cutter: Cutter, whole: bool) -> None:
-    """SQuAD's own file: articles, their paragraphs, their questions. `whole`: articles stay on one side of a split."""
+def read_nested(
+    value: dict[str, Any],
+    file: str,
+    split: str,
+    cutter: Cutter,
+    whole: bool,
+    is_dialogue: Callable[[Mapping[str, Any]], bool],
+    read_dialogue: Callable[[Mapping[str, Any], Mapping[str, Any], str, str, Cutter, bool], None],
+    dialogues: bool = False,
+) -> None:
+    """SQuAD's own file: articles, their paragraphs, their questions.
+
+    Args:
+        whole: articles stay on one side of a split.
+        is_dialogue: whether a paragraph's questions are turns of a conversation, which `read_dialogue` reads.
+        dialogues: all of them are.
+    """
     articles = value.get("data")
     if not isinstance(articles, list):
         cutter.intake.problem(Where(file), "a SQuAD file is an object with a list 'data', and there is none")
         return
+    seen: set[str] = set()
+    """Question ids of the articles before: in some data sets they begin anew in each."""
     for number, article in enumerate(articles):
         place = f"{file}: data[{number}]"
+        own: set[str] = set()
+        if isinstance(article, dict) and "story" in article and "paragraphs" not in article:
+            cutter.intake.problem(Where(place), "this is a story of CoQA's: data.preset=coqa reads it")
+            continue
         if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
             cutter.intake.problem(Where(place), "an article is an object with a list 'paragraphs'")
             continue
         for inner, paragraph in enumerate(article["paragraphs"]):
             with cutter.intake.row(Where(f"{place}.paragraphs[{inner}]")):
-                _paragraph(article, paragraph, f"{place}.paragraphs[{inner}]", f"{number}", split, cutter, whole)
+                spot = f"{place}.paragraphs[{inner}]"
+                if isinstance(paragraph, dict) and (dialogues or is_dialogue(paragraph)):
+                    read_dialogue(article, paragraph, f"{split}-{number}-{inner}", split, cutter, whole)
+                else:
+                    _paragraph(article, paragraph, spot, f"{number}", split, cutter, whole, (seen, own))
+        seen |= own
 
 
 def _paragraph(
-    article: dict[str, Any], paragraph: Any, place: str, number: str, split: str, cutter: Cutter, whole: bool
+    article: dict[str, Any],
+    paragraph: Any,
+    place: str,
+    number: str,
+    split: str,
+    cutter: Cutter,
+    whole: bool,
+    ids: tuple[set[str], set[str]],
 ) -> None:
     if not isinstance(paragraph, dict):
         raise BadRow(f"a paragraph is an object, and this is {shown(paragraph)}")
@@ -206,6 +246,13 @@ def _paragraph(
         with cutter.intake.row(Where(f"{place}.qas[{index}]")):
             if not isinstance(entry, dict):
                 raise BadRow(f"a question is an object, and this is {shown(entry)}")
+            question_id = id_of(entry, "id") or f"{split}-{number}-{index}"
+            if question_id in ids[0]:
+                cutter.intake.remark(
+                    "a question's id is one of another article's: the article's number is put before it"
+                )
+                question_id = f"{number}-{question_id}"
+            ids[1].add(question_id)
             answers = answers_of(entry.get("answers"), "answers")
             if entry.get("is_impossible") or not answers:
                 cutter.unanswered()
@@ -213,7 +260,7 @@ def _paragraph(
             cutter.question(
                 split,
                 question=text_of(entry, "question"),
-                id=id_of(entry, "id") or f"{split}-{number}-{index}",
+                id=question_id,
                 answers=answers,
                 contexts=[context],
                 title=title,
