@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,10 @@ SPLITS = ("train", "dev", "test")
 LINE_BITS = 40
 """Of a passage's place; the number of its file stands above."""
 REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
+
+
+class RefusedRow(RequestError):
+    """A row that ends the request; `check --fix` would leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class Intake:
         self._writer = PassageWriter(self.folder)
         self._remarks: Counter[str] = Counter()
         self._first_remarks: dict[str, Where] = {}
+        self._unused: dict[str, None] = {}
         self._files: dict[str, int] = {}
         self._split_files: dict[str, str] = {}
         self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
@@ -107,13 +112,19 @@ class Intake:
     def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
         """Something is wrong at `where`. Raises `RequestError` unless problems are collected."""
         if not self.collect:
-            raise RequestError(f"{where}: {reason}")
+            raise RefusedRow(f"{where}: {reason}")
         self.problems.append(Problem(where, reason, kind))
 
     def remark(self, what: str, where: Where | None = None) -> None:
         """Something the user should know that makes nothing wrong; said once, counted, with its first place."""
         self._remarks[what] += 1
         self._first_remarks.setdefault(what, where or self._where)
+
+    def columns(self, row: Iterable[str], used: Container[str]) -> None:
+        """A row's columns; those that nothing here reads are named in the end."""
+        for name in row:
+            if name not in used:
+                self._unused.setdefault(name)
 
     def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
         """One passage. `repeatable`: the same one may come again, and is kept once.
@@ -205,6 +216,8 @@ class Intake:
         self._check_questions(store)
         self.notes += [self._sentence(what) for what in self._remarks]
         self._join_copies(store, contents_N)
+        if self._unused:
+            self.notes.append(f"columns not used: {', '.join(list(self._unused)[:20])}")
         for column in (self._place_N, self._content_N):
             column.remove()
         return store
@@ -219,10 +232,9 @@ class Intake:
         for one in asked if copies.ids else ():
             one.question = copies.applied(one.question, counts)
         if copies.repeated:
-            self.notes.append(
-                f"{copies.repeated} passages have the title and text of another passage under another id"
-                + (f"; {counts['added']} copies of gold passages are gold too" if counts["added"] else "")
-            )
+            self.notes.append(f"{copies.repeated} passages have the title and text of another passage under another id")
+        if counts["added"]:
+            self.notes.append(f"{counts['added']} copies of gold passages are gold too, and count as one with them")
         if counts["dropped"]:
             self.notes.append(f"{counts['dropped']} listed negatives are copies of a gold passage, and are left out")
 

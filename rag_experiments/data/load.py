@@ -22,7 +22,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_directory, atomic_write_json, atomic_write_jsonl
 from rag_experiments.core.text import VERSION
 from rag_experiments.data import data_formats
-from rag_experiments.data.builder import SPLITS, Asked, Intake
+from rag_experiments.data.builder import SPLITS, Asked, Intake, RefusedRow
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question, Turn, Where
@@ -118,6 +118,9 @@ def import_data(config: DataConfig, cache: Path) -> Path:
                     module.read(config, intake)
                     intake.finish()
                     _write_questions(making, intake, config)
+    except RefusedRow as error:
+        where = f"data={config.format}" + (f" data.path={config.path}" if config.path else "")
+        raise RequestError(f"{error} (rag_experiments.data.check {where} … --fix DIR writes the rest)") from error
     except OSError as error:
         raise RequestError(f"paths.cache={cache}: the data cannot be imported: {error}") from error
     return folder
@@ -200,6 +203,7 @@ def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question
         digest.update(name.encode())
         for question in questions:
             values = dataclasses.asdict(question)
-            del values["copies"]  # follows from passages and golds
+            if not values["copies"]:  # as before there were any
+                del values["copies"]
             digest.update(json.dumps(values, sort_keys=True, ensure_ascii=False).encode("utf-8"))
     return digest.hexdigest()[:32]

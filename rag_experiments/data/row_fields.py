@@ -11,6 +11,15 @@ from rag_experiments.data.bad_row import shown as shown
 from rag_experiments.data.cells import listed
 from rag_experiments.data.records import Turn
 
+_SPEAKERS = ("role", "from", "speaker", "author", "sender")
+_SAYINGS = ("content", "value", "text", "message", "utterance")
+_PAIRS = (("question", "answer"), ("query", "answer"), ("user", "assistant"), ("human", "ai"))
+_ROLES = {
+    **dict.fromkeys(("user", "human", "customer", "student", "seeker", "inquirer"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "ai", "agent", "bot", "chatbot", "model", "teacher", "wizard"), "assistant"),
+    "system": "system",
+}
+
 
 def check_text(name: str, value: str) -> None:
     """Raise `BadRow` where `value` cannot be written as UTF-8 (half a surrogate pair)."""
@@ -72,20 +81,41 @@ def answers_of_row(row: Mapping[str, object], *names: str) -> tuple[str, ...]:
 
 
 def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ...]:
-    """Earlier turns as `{"role", "content"}`. Raises `BadRow` for anything else."""
+    """Earlier turns: objects as OpenAI's, ShareGPT's and others' (`_SPEAKERS`, `_SAYINGS`), pairs of question and
+    answer, or strings, the user's first. Raises `BadRow` for anything else."""
     value = row.get(name)
+    if isinstance(value, str):
+        value = listed(value, name)
     if value is None:
         return ()
     if not isinstance(value, list):
         raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and is {shown(value)}')
-    turns = []
-    for turn in value:
-        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-            raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
-        if turn.get("role") not in ("user", "assistant", "system"):
-            raise BadRow(f"a turn in {name!r} has the role {shown(turn.get('role'))}: user or assistant is wanted")
-        turns.append(Turn(turn["role"], turn["content"]))
+    turns: list[Turn] = []
+    for number, turn in enumerate(value):
+        if isinstance(turn, str):
+            turns.append(Turn("user" if number % 2 == 0 else "assistant", turn))
+        elif isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn):
+            turns += [Turn("user", turn[0]), Turn("assistant", turn[1])]
+        else:
+            turns += _turn(turn, name)
     return tuple(turns)
+
+
+def _turn(turn: object, name: str) -> list[Turn]:
+    """The turn of an object, or the two of a question with its answer."""
+    if not isinstance(turn, dict):
+        raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
+    for asked, said in _PAIRS:
+        if isinstance(turn.get(asked), str) and isinstance(turn.get(said), str):
+            return [Turn("user", turn[asked]), Turn("assistant", turn[said])]
+    content = next((turn[key] for key in _SAYINGS if isinstance(turn.get(key), str)), None)
+    speaker = next((turn[key] for key in _SPEAKERS if key in turn), None)
+    if content is None:
+        raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
+    role = _ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
+    if role is None:
+        raise BadRow(f"a turn in {name!r} has the role {shown(speaker)}: user or assistant is wanted")
+    return [Turn(role, content)]
 
 
 def content_id(text: str, title: str = "") -> str:

@@ -49,7 +49,8 @@ def test_a_golds_copies_are_gold_not_negatives_and_that_is_said(native, tmp_path
     assert not bare.positive_ids
     assert not bare.copies
     notes = " | ".join(data.notes)
-    assert "12 passages have the title and text of another passage under another id; 6 copies of gold" in notes
+    assert "12 passages have the title and text of another passage under another id" in notes
+    assert "6 copies of gold passages are gold too" in notes
     assert "1 listed negatives are copies of a gold passage" in notes
     again = load(tmp_path / "native", tmp_path)
     assert [q.copies for q in again.splits["train"]] == [{"c1": "p1"}, {"c2": "p2"}, {"p3": "c3"}, {}]

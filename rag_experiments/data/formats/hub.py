@@ -145,6 +145,8 @@ def _read_rows(
 
 def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
     names = config.columns
+    mapped = [name for name in vars(names).values() if name]
+    cutter.intake.columns(row, {*mapped, *(name.split(".")[0] for name in mapped)})
     values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
     contexts = _texts(_reach(row, names.context), names.context)

@@ -24,6 +24,8 @@ SPLIT_NAMES = {"train": ("train", "training"), "dev": ("dev", "validation", "val
 """What the splits' files are called by those who make data sets; ours is the key."""
 SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 """Of a split in several files, as data sets on the Hugging Face hub have them."""
+ID_NAMES = frozenset(("id", "pid", "qid", "docid", "doc-id", "query-id", "corpus-id", "passage-id", "question-id"))
+"""How the first column of a header is called."""
 SEPARATORS = (",", ";", "\t", "|")
 LONGEST_CELL = 1000
 """Lines that a quoted cell of a tab-separated file goes over at most."""
@@ -58,6 +60,29 @@ def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
     else:
         refuse_pickle(path)
         raise RequestError(f"{path} is of no kind that is read here: {', '.join(SUFFIXES)} (each also with .gz)")
+
+
+def named_rows(path: Path, intake: Intake, names: Sequence[str]) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """As `rows`; a TSV that begins without a header, as MS MARCO's do, has the columns `names`, in their order.
+
+    The first line is a header where the first of its cells is a name of an id.
+    """
+    if kind_of(path) not in (".tsv", ".txt"):
+        yield from rows(path, intake)
+        return
+    header: list[str] | None = None
+    for number, (where, cells) in enumerate(_tab_rows(text_lines(path, intake))):
+        if number == 0 and cells[0].strip().lower().lstrip("#_").replace("_", "-") in ID_NAMES:
+            header = [cell.strip() for cell in cells]
+            continue
+        if header is None and not 2 <= len(cells) <= len(names):
+            wanted = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            intake.problem(where, f"{len(cells)} columns, and without a header they are {wanted} (tabs between them)")
+        elif header is not None and len(cells) != len(header):
+            intake.problem(where, f"{len(cells)} columns where the header has {len(header)}")
+        else:
+            columns = header or names[: len(cells)]
+            yield where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
 
 
 def all_rows(paths: Sequence[Path], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:

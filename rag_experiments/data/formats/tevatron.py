@@ -75,6 +75,7 @@ def read(config: TevatronConfig, intake: Intake) -> None:
         intake.split(split, str(paths[0]))
         for number, (where, row) in enumerate(all_rows(paths, intake), 1):
             with intake.row(where):
+                intake.columns(row, vars(names).values())
                 intake.question(split, _question(row, names, intake, f"{split}-{number}", corpus is None))
 
 

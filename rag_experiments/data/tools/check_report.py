@@ -208,7 +208,11 @@ def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findin
             "there are no questions: give data.questions, or write some with rag_experiments.data.generate"
         )
     elif not any(data.splits.values()):
-        return Findings(config, None, intake.problems, nothing="there is not one usable question")
+        kinds = Counter(problem.reason for problem in intake.problems).most_common(1)
+        first = next((problem for problem in intake.problems if kinds and problem.reason == kinds[0][0]), None)
+        why = f"; {kinds[0][1]} of {len(intake.problems)} problems are: {first}" if first else ""
+        why = why or "".join(f"; {note}" for note in data.notes)
+        return Findings(config, None, intake.problems, nothing=f"there is not one usable question{why}")
     return Findings(config, data, intake.problems, same_text=_same_texts(data, intake.folder))
 
 
