@@ -216,6 +216,19 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
         files.check_writable(tmp_path / "file" / "run", "hydra.run.dir")
 
 
+def test_check_writable_finds_a_disk_that_takes_folders_and_no_files(tmp_path):
+    """As a full one does; here, a limit on the size of files."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(RequestError, match=r"hydra\.run\.dir=.* cannot be written: "):
+            files.check_writable(tmp_path / "run", "hydra.run.dir")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_console_scripts_see_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/x"])
