@@ -7,6 +7,7 @@ DIR/model/              the run's model (safetensors), for from_pretrained or Se
 DIR/encoder/            the retriever's encoder, where the run trained a reader
 DIR/index/              FAISS (index.faiss) or bm25s; a hybrid retriever has dense/ and bm25/
 DIR/passages.parquet    id, title, text; row i is the index's row i
+DIR/run.trec            what was retrieved for test (run.dev.trec: dev), as trec_eval reads it
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from rag_experiments.config import command_line
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_directory
+from rag_experiments.evaluation.trec import run_lines
 from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ USAGE = """Take a finished run's parts elsewhere: model, index and passages as p
 
 DIR is made; it must not exist or be empty. Data and retriever keys may be overridden, such as retriever=faiss_hnsw."""
 
+RUN_FILES = {"test": "run.trec", "dev": "run.dev.trec"}
+"""A split to the file of what the run's model retrieved for its questions."""
 _PARQUET_BLOCK = 10_000
 """Passages in memory at a time."""
 
@@ -114,6 +118,10 @@ def export(opened: Reopened, target: Path) -> None:
         place = ("model/encoder" if several else "model") if models else "encoder"
         text = readme(opened, retriever, place)
         (folder / "README.md").write_text(text, encoding="utf-8")
+        for split, name in RUN_FILES.items():
+            rows = opened.run.read_predictions(split)
+            if rows:
+                (folder / name).write_text("".join(run_lines(rows, opened.run.path.name)), encoding="utf-8")
     log.info("%s: model, index and %d passages of %s", target, len(passages), opened.run.path)
 
 
@@ -147,6 +155,11 @@ def readme(opened: Reopened, retriever: Retriever, encoder_folder: str) -> str:
     ]
     if encoder_folder == "encoder" and _encoder(retriever) is not None:
         lines.insert(5, "- `encoder/`: the retriever's encoder, opens with `SentenceTransformer`")
+    lines += [
+        f"- `{name}`: what was retrieved for the {split} questions, for TREC's tools"
+        for split, name in RUN_FILES.items()
+        if opened.run.predictions_path(split).is_file()
+    ]
     parts = ["\n".join(lines) + "\n"]
     hybrid = config.retriever.type == "hybrid"
     if config.retriever.type != "bm25":

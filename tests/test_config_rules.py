@@ -10,13 +10,12 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from rag_experiments import train
 from rag_experiments.config import command_line, schema
 from rag_experiments.config.groups import GROUPS, choices, conf_dir, preset_kinds
 from rag_experiments.core import files
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.identity import config_hash
-from rag_experiments.training import checks, request
+from rag_experiments.training import checks, request, run
 
 DATA = ["data=jsonl", "data.path=x"]
 
@@ -109,7 +108,8 @@ def test_a_models_kind_is_that_of_its_folder(monkeypatch):
     monkeypatch.setattr(checks.sources, "kind_of", lambda path: asked.append(path) or "encoder")
     more = ["model=run", "model.path=run://a", "algorithm=sft", "model@retriever.encoder=run"]
     plain = {"model": {"kind": "auto", "path": "a"}, "other": {"kind": "decoder"}, "seed": 0, "none": None}
-    checks._settle_kinds(plain)
+    for key in ("model", "other"):
+        checks._settle_kind(plain[key], key)
     assert plain["model"]["kind"] == "encoder"
     assert plain["other"]["kind"] == "decoder"
     assert asked == ["a"]
@@ -216,6 +216,19 @@ def test_a_folder_below_a_file_cannot_be_made(tmp_path):
         files.check_writable(tmp_path / "file" / "run", "hydra.run.dir")
 
 
+def test_check_writable_finds_a_disk_that_takes_folders_and_no_files(tmp_path):
+    """As a full one does; here, a limit on the size of files."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        with pytest.raises(RequestError, match=r"hydra\.run\.dir=.* cannot be written: "):
+            files.check_writable(tmp_path / "run", "hydra.run.dir")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_console_scripts_see_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/x"])
@@ -291,7 +304,7 @@ def test_a_reader_must_be_one(tiny_bert, tiny_llama):
 
 def test_what_a_status_says_of_its_sweep():
     def facts(**sweep):
-        return train._sweep_facts(SimpleNamespace(config=SimpleNamespace(sweep=schema.SweepConfig(**sweep))))
+        return run._sweep_facts(SimpleNamespace(config=SimpleNamespace(sweep=schema.SweepConfig(**sweep))))
 
     assert facts() is None
     assert facts(name="s", job="j") == {"name": "s", "job": "j"}

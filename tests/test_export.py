@@ -56,6 +56,17 @@ def test_passages_are_in_the_rows_of_the_index(run: RunDirectory, tmp_path: Path
     assert not [file for file in (tmp_path / "out").rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
 
 
+def test_what_the_run_retrieved_is_a_trec_run_file(run: RunDirectory, tmp_path: Path) -> None:
+    assert export.start([f"run={run.path}", str(tmp_path / "out")]) == 0
+    for split, name in export.RUN_FILES.items():
+        rows = run.read_predictions(split)
+        assert (tmp_path / "out" / name).is_file() == bool(rows)
+        if rows:
+            found = [line.split() for line in (tmp_path / "out" / name).read_text(encoding="utf-8").splitlines()]
+            assert [(one[0], one[2]) for one in found] == [(row["id"], i) for row in rows for i in row["retrieved_ids"]]
+            assert f"`{name}`" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("kind", ["no folder", "not empty", "no run"])
 def test_wrong_requests_write_nothing(
     run: RunDirectory, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

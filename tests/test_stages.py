@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from rag_experiments.config.schema import EvaluationConfig, TrackingConfig
 from rag_experiments.evaluation.results import EvaluationResult
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.tracking import NullTracker
-from rag_experiments.training import stages
+from rag_experiments.training import cost_clock, stages
 from rag_experiments.training.callbacks import SHOWN, Progress, RunLog
 
 
@@ -175,7 +177,7 @@ def test_a_model_is_written_whole_by_rank_0(run, monkeypatch):
         saved.append(folder)
         (folder / "weights").touch()
 
-    parts = SimpleNamespace(model=SimpleNamespace(save=save))
+    parts = SimpleNamespace(save=save)
     stages.save_model(parts, run)
     assert [path.name for path in run.model_dir.iterdir()] == ["weights"]
     monkeypatch.setenv("RANK", "1")
@@ -230,15 +232,82 @@ def test_another_rank_reports_nothing(run, reported, monkeypatch):
     assert (tracker.calls, reported) == ([], [])
 
 
+class FakeTrainer:
+    """Prepares for 2 seconds, and trains for 3 and prepares for 1 within, on a clock that it moves itself."""
+
+    args = SimpleNamespace(seed=7)
+
+    def __init__(self, clock: list[float], tokens: int, fails: bool = False):
+        self.clock, self.tokens, self.fails, self.seconds_preparing, self.asked = clock, tokens, fails, 0.0, []
+
+    @contextmanager
+    def preparing(self):
+        before = self.clock[0]
+        try:
+            yield
+        finally:
+            self.seconds_preparing += self.clock[0] - before
+
+    def prepare(self):
+        torch.manual_seed(99)  # whatever is drawn here
+        self.clock[0] += 2
+
+    def train(self, **options):
+        self.asked.append(options)
+        self.drawn = torch.rand(1).item()
+        self.clock[0] += 3
+        with self.preparing():
+            self.clock[0] += 1
+        if self.fails:
+            raise KeyboardInterrupt
+
+    def total_seconds(self):
+        return 3.0
+
+    def total_tokens(self):
+        return self.tokens
+
+
+@pytest.fixture
+def moved(monkeypatch) -> list[float]:
+    clock = [100.0]
+    monkeypatch.setattr(cost_clock.time, "perf_counter", lambda: clock[0])
+    return clock
+
+
 @pytest.mark.parametrize(("tokens", "rate"), [(600, 200.0), (0, None)])
-def test_what_training_cost(monkeypatch, tmp_path, tokens, rate):
-    asked = []
-    trainer = SimpleNamespace(
-        train=lambda **options: asked.append(options), total_seconds=lambda: 3.0, total_tokens=lambda: tokens
-    )
-    cost = stages.fit(trainer, tmp_path)
-    assert cost["seconds/train"] == 3.0
+def test_what_training_cost(run, moved, tmp_path, tokens, rate):
+    trainer = FakeTrainer(moved, tokens)
+    clock = cost_clock.CostClock(run)
+    with clock.preparing():
+        moved[0] += 5  # a run that must come first
+    cost = stages.fit(trainer, clock, tmp_path)
+    assert (cost["seconds/prepare"], cost["seconds/train"]) == (8.0, 3.0)
     assert cost["peak_memory_mb"] > 0
     assert cost.get("tokens_per_second") == rate
-    stages.fit(trainer, None)
-    assert asked == [{"resume_from_checkpoint": str(tmp_path)}, {"resume_from_checkpoint": None}]
+    assert trainer.asked == [{"resume_from_checkpoint": str(tmp_path)}]
+    stages.fit(again := FakeTrainer(moved, tokens), cost_clock.CostClock(run), None)
+    assert again.asked == [{"resume_from_checkpoint": None}]
+    assert again.drawn == trainer.drawn, "what preparing draws does not change the training"
+
+
+def test_every_segment_counts_also_one_that_was_killed(run, moved):
+    with pytest.raises(KeyboardInterrupt):
+        stages.fit(FakeTrainer(moved, 1, fails=True), cost_clock.CostClock(run), None)
+    assert cost_clock.read_cost(run.path) == {"prepare": 3.0, "train": 3.0}
+    cost = stages.fit(FakeTrainer(moved, 1), cost_clock.CostClock(run), None)
+    assert (cost["seconds/prepare"], cost["seconds/train"]) == (6.0, 6.0)
+    killed = cost_clock.CostClock(run)
+    killed.trainer = FakeTrainer(moved, 1)
+    with killed.training():
+        moved[0] += 7
+        killed.on_log(None, None, None)
+        assert cost_clock.read_cost(run.path) == {"prepare": 6.0, "train": 13.0}, (
+            "a kill loses what is after the last line"
+        )
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"train": "x"}'])
+def test_a_broken_cost_file_counts_nothing(tmp_path, content):
+    (tmp_path / "cost.json").write_text(content)
+    assert cost_clock.read_cost(tmp_path) == {}

@@ -27,7 +27,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Examples, RunComponents, check_add_gold
 from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
-from rag_experiments.config.schema import FidSettings, PositiveInt, RunConfig
+from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
@@ -71,8 +71,10 @@ class FiDTrainer(SFTTrainer):
 
     @classmethod
     def check_config(cls, config: RunConfig) -> None:
-        """As SFT's; fills in `model.fid`."""
-        super().check_config(config)
+        """Fill in `model.fid`, and refuse what cannot work before weights are read."""
+        assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
+        if config.model.load_in_4bit and config.model.lora is None:
+            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
         config.model.fid = config.model.fid or FidSettings()
 
     @classmethod

@@ -89,7 +89,7 @@ class SFTTrainer(AlgorithmTrainer):
     def check_config(cls, config: RunConfig) -> None:
         """What cannot work, before weights are read."""
         assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
-        if getattr(config.algorithm, "packing", False) and config.model.kind == "encoder_decoder":
+        if config.algorithm.packing and config.model.kind == "encoder_decoder":
             raise RequestError(
                 "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."
             )
@@ -127,7 +127,7 @@ class SFTTrainer(AlgorithmTrainer):
     def gold(self, question: Question) -> list[Passage]:
         """Its gold passages, `max_gold` at most."""
         store = self.components.data.passages
-        return [store[int(row)] for row in store.rows(question.positive_ids[: self.config.max_gold])]
+        return [store[int(row)] for row in store.rows(question.distinct_golds[: self.config.max_gold])]
 
     def draws(self, question: Question, epoch: int) -> random.Random:
         """Random choices for a question in an epoch: the same in a resumed run, whatever came before."""

@@ -94,7 +94,7 @@ class SwRTrainer(SFTTrainer):
     def passages_for(self, question: Question, epoch: int) -> list[Passage]:
         """Gold and retrieved, in the order asked for."""
         draws = self.draws(question, epoch)
-        gold = question.positive_ids[: self.config.max_gold]
+        gold = question.distinct_golds[: self.config.max_gold]
         # Gold that is left out is out of the retrieved ones as well.
         found = [
             passage for passage in self.found[question.id] if passage not in set(question.positive_ids) - set(gold)

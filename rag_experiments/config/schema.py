@@ -98,6 +98,9 @@ class ReaderConfig(ModelConfig):
     """`auto`: the tokenizer's where it has one, the documented plain template else; `none`: the plain one."""
     instruction: str | None = None
     """Replaces the default instruction in the prompt."""
+    template_date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] | None = None
+    """The date that a chat template prints as today's, such as 2024-07-26; `None`: the one the model was trained with,
+    else that one. Never the clock's: a prompt must not change overnight."""
     lora: LoraConfig | None = None
     load_in_4bit: bool = False
     fid: FidSettings | None = None

@@ -195,12 +195,20 @@ def safetensors_size(path: Path) -> int:
         raise ValueError("its header describes no tensors") from None
 
 
+PROBE_BYTES = 64 * 1024
+"""What a run writes before it does anything: a full disk is found out by `check_writable`, not by a traceback."""
+
+
 def check_writable(directory: Path, key: str) -> None:
-    """Raise `RequestError` unless `directory` exists or can be made, and leave nothing behind."""
+    """Raise `RequestError` unless `directory` exists or can be made and takes a few files; leave nothing behind."""
     existing = nearest_existing(directory)
     probe = existing / f".write_test_{os.getpid()}"
     try:
         probe.mkdir()
-        probe.rmdir()
+        try:
+            with open(probe / "file", "wb") as file:  # a full disk makes folders, and no files
+                file.write(bytes(PROBE_BYTES))
+        finally:
+            shutil.rmtree(probe, ignore_errors=True)
     except OSError as error:
         raise RequestError(f"{key}={directory} cannot be written: {error.strerror} ({existing})") from error

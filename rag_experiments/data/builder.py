@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,9 +22,10 @@ import numpy as np
 import xxhash
 
 from rag_experiments.core.errors import RequestError
-from rag_experiments.core.text import identity
-from rag_experiments.data.number_columns import Column, repeats
+from rag_experiments.data.copies import Copies, content_number, content_of
+from rag_experiments.data.number_columns import Column
 from rag_experiments.data.passage_store import PassageStore, PassageWriter
+from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Passage, Question, Where
 from rag_experiments.data.row_fields import BadRow, check_text
 
@@ -32,6 +33,10 @@ SPLITS = ("train", "dev", "test")
 LINE_BITS = 40
 """Of a passage's place; the number of its file stands above."""
 REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
+
+
+class RefusedRow(RequestError):
+    """A row that ends the request; `check --fix` would leave it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +53,15 @@ class Problem:
 
 @dataclass(slots=True)
 class Asked:
-    """A question with the place it stands in and the unit (an article) that a split must not part."""
+    """A question with the place it stands in and the units (articles) that a split must not part from it."""
 
     question: Question
     where: Where
     group: str | None = None
+    more_groups: tuple[str, ...] = ()
+    """Those of the rows that were pooled into it."""
+    about: str | None = None
+    """The text that the question is asked about, where its words alone do not say what is asked."""
 
 
 @dataclass
@@ -75,6 +84,7 @@ class Intake:
         self._writer = PassageWriter(self.folder)
         self._remarks: Counter[str] = Counter()
         self._first_remarks: dict[str, Where] = {}
+        self._unused: dict[str, None] = {}
         self._files: dict[str, int] = {}
         self._split_files: dict[str, str] = {}
         self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
@@ -102,13 +112,19 @@ class Intake:
     def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
         """Something is wrong at `where`. Raises `RequestError` unless problems are collected."""
         if not self.collect:
-            raise RequestError(f"{where}: {reason}")
+            raise RefusedRow(f"{where}: {reason}")
         self.problems.append(Problem(where, reason, kind))
 
     def remark(self, what: str, where: Where | None = None) -> None:
         """Something the user should know that makes nothing wrong; said once, counted, with its first place."""
         self._remarks[what] += 1
         self._first_remarks.setdefault(what, where or self._where)
+
+    def columns(self, row: Iterable[str], used: Container[str]) -> None:
+        """A row's columns; those that nothing here reads are named in the end."""
+        for name in row:
+            if name not in used:
+                self._unused.setdefault(name)
 
     def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
         """One passage. `repeatable`: the same one may come again, and is kept once.
@@ -123,25 +139,26 @@ class Intake:
         check_text("title", title)
         if not text.strip() and not title.strip():
             raise BadRow("'text' is empty")
-        content = xxhash.xxh128(f"{identity(title)}\x1f{identity(text)}".encode()).digest()
         if repeatable:
+            content = xxhash.xxh128("\x1f".join(content_of(text, title)).encode()).digest()
             known = self._repeatable.setdefault(xxhash.xxh128(id.encode()).digest(), content)
             if known is not content:
                 if known != content:
                     raise BadRow(f"passage id {id!r} stands for another title or text here than before")
                 return
-        self._writer.add(Passage(id, text, title if self.titles else ""))
+        kept = Passage(id, text, title if self.titles else "")
+        self._writer.add(kept)
         file = self._files.setdefault(self._where.file, len(self._files))
         self._place_N.append(file << LINE_BITS | (self._where.line or 0))
-        self._content_N.append(int.from_bytes(content[:8], "little"))
+        self._content_N.append(content_number(kept.text, kept.title))
 
     def split(self, name: str, file: str) -> None:
         """The data has a split `name`, read from `file`; it may yet prove empty."""
         self.splits.setdefault(name, [])
         self._split_files.setdefault(name, file)
 
-    def question(self, split: str, question: Question, group: str | None = None) -> None:
-        """One question of `split`.
+    def question(self, split: str, question: Question, group: str | None = None, about: str | None = None) -> None:
+        """One question of `split`. Rows that ask the same, about the same text where `about` names one, are pooled.
 
         Raises:
             BadRow: an empty question or answer, or text that is no Unicode.
@@ -170,7 +187,7 @@ class Intake:
             negative_ids=_once(question.negative_ids),
             candidate_ids=_once(question.candidate_ids),
         )
-        self.splits.setdefault(split, []).append(Asked(question, self._where, group))
+        self.splits.setdefault(split, []).append(Asked(question, self._where, group, about=about))
 
     # -- the whole --
 
@@ -198,12 +215,28 @@ class Intake:
             raise RequestError(self._nothing())
         self._check_questions(store)
         self.notes += [self._sentence(what) for what in self._remarks]
-        same = repeats(contents_N, self.folder)
+        self._join_copies(store, contents_N)
+        if self._unused:
+            self.notes.append(f"columns not used: {', '.join(list(self._unused)[:20])}")
         for column in (self._place_N, self._content_N):
             column.remove()
-        if same:
-            self.notes.append(f"{same} passages have the title and text of another passage under another id")
         return store
+
+    def _join_copies(self, store: PassageStore, contents_N: np.ndarray) -> None:
+        """Golds get their copies, and what was done is said."""
+        asked = [one for questions in self.splits.values() for one in questions]
+        ids = {value for one in asked for value in (*one.question.positive_ids, *(one.question.relevance or ()))}
+        ids -= set(store.missing(listed := sorted(ids)))
+        golds = store.rows([value for value in listed if value in ids]).tolist()
+        copies, counts = Copies(store, contents_N, golds, self.folder), Counter[str]()
+        for one in asked if copies.ids else ():
+            one.question = copies.applied(one.question, counts)
+        if copies.repeated:
+            self.notes.append(f"{copies.repeated} passages have the title and text of another passage under another id")
+        if counts["added"]:
+            self.notes.append(f"{counts['added']} copies of gold passages are gold too, and count as one with them")
+        if counts["dropped"]:
+            self.notes.append(f"{counts['dropped']} listed negatives are copies of a gold passage, and are left out")
 
     def passage_place(self, row: int) -> Where:
         """Where the passage of `row` was read."""
@@ -232,14 +265,20 @@ class Intake:
     def _check_questions(self, store: PassageStore) -> None:
         for name, asked in self.splits.items():
             kept: dict[str, Asked] = {}
+            same: dict[tuple[str, str | None], Asked] = {}
             for one in asked:
-                first = kept.get(one.question.id)
-                if first is not None:
+                key = (question_key(one.question), one.about)
+                first, earlier = kept.get(one.question.id), same.get(key)
+                if first is not None and first is not earlier:
                     self.problem(one.where, f"question id {one.question.id!r} is used by {first.where} already")
                     continue
                 found = self._with_passages(one, store)
-                if found is not None:
-                    kept[one.question.id] = found
+                if found is None:
+                    continue
+                if earlier is not None:
+                    self._pool(earlier, found)
+                else:
+                    kept[one.question.id] = same[key] = found
             self.splits[name] = list(kept.values())
             if not kept:
                 file = self._split_files.get(name, name)
@@ -262,7 +301,39 @@ class Intake:
             return None
         if not changed:
             return one
-        return Asked(dataclasses.replace(one.question, **changed), one.where, one.group)
+        return dataclasses.replace(one, question=dataclasses.replace(one.question, **changed))
+
+    def _pool(self, first: Asked, other: Asked) -> None:
+        """`first` with what the data knows of the same question in another row."""
+        self.remark(
+            "a row asks what another one asks: they are one question, with the positives and answers of both",
+            other.where,
+        )
+        one, two = first.question, other.question
+        if other.group not in (None, first.group):
+            first.more_groups = _once([*first.more_groups, *([other.group] if other.group else [])])
+        relevance = one.relevance
+        if one.relevance is not None or two.relevance is not None:
+            relevance = dict(one.relevance if one.relevance is not None else dict.fromkeys(one.positive_ids, 1))
+            others = two.relevance if two.relevance is not None else dict.fromkeys(two.positive_ids, 1)
+            for value, grade in others.items():
+                relevance[value] = max(grade, relevance.get(value, grade))
+        positives = _once([*one.positive_ids, *two.positive_ids])
+        listed = _once([*one.negative_ids, *two.negative_ids])
+        negatives = tuple(value for value in listed if value not in set(positives))
+        if len(negatives) < len(listed):
+            self.remark(
+                "a row lists as a negative what another one has as the positive of the same question: left out",
+                other.where,
+            )
+        first.question = dataclasses.replace(
+            one,
+            answers=_once([*one.answers, *two.answers]),
+            positive_ids=positives,
+            negative_ids=negatives,
+            relevance=relevance,
+            candidate_ids=_once([*one.candidate_ids, *two.candidate_ids]),
+        )
 
     def _sentence(self, what: str) -> str:
         count, where = self._remarks[what], self._first_remarks[what]

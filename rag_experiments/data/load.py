@@ -22,7 +22,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_directory, atomic_write_json, atomic_write_jsonl
 from rag_experiments.core.text import VERSION
 from rag_experiments.data import data_formats
-from rag_experiments.data.builder import SPLITS, Asked, Intake
+from rag_experiments.data.builder import SPLITS, Asked, Intake, RefusedRow
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question, Turn, Where
@@ -30,7 +30,7 @@ from rag_experiments.data.split import split_questions
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 4
+IMPORT_VERSION = 5
 """Part of the cache's key: raised when the same files would be imported differently."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
 """What `check.needs` calls the fields of a question."""
@@ -120,6 +120,9 @@ def import_data(config: DataConfig, cache: Path) -> Path:
                     module.read(config, intake)
                     intake.finish()
                     _write_questions(making, intake, config)
+    except RefusedRow as error:
+        where = f"data={config.format}" + (f" data.path={config.path}" if config.path else "")
+        raise RequestError(f"{error} (rag_experiments.data.check {where} … --fix DIR writes the rest)") from error
     except OSError as error:
         raise RequestError(f"paths.cache={cache}: the data cannot be imported: {error}") from error
     return folder
@@ -158,18 +161,18 @@ def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
 def _stored(one: Asked) -> dict[str, Any]:
     # The file's name without its folder: a copied data set shares the cache of the first.
     place = [Path(one.where.file).name, one.where.line]
-    return {**dataclasses.asdict(one.question), "where": place, "group": one.group}
+    return {**dataclasses.asdict(one.question), "where": place, "groups": [one.group, *one.more_groups]}
 
 
 def _stored_questions(path: Path) -> Iterator[Asked]:
     with open(path, encoding="utf-8") as file:
         for line in file:
             values = json.loads(line)
-            where, group = Where(*values.pop("where")), values.pop("group")
+            where, (group, *more) = Where(*values.pop("where")), values.pop("groups")
             for name in ("answers", "positive_ids", "negative_ids", "candidate_ids"):
                 values[name] = tuple(values[name])
             values["history"] = tuple(Turn(**turn) for turn in values["history"])
-            yield Asked(Question(**values), where, group)
+            yield Asked(Question(**values), where, group, tuple(more))
 
 
 def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[Asked]:
@@ -201,5 +204,8 @@ def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question
     for name, questions in splits.items():
         digest.update(name.encode())
         for question in questions:
-            digest.update(json.dumps(dataclasses.asdict(question), sort_keys=True, ensure_ascii=False).encode("utf-8"))
+            values = dataclasses.asdict(question)
+            if not values["copies"]:  # as before there were any
+                del values["copies"]
+            digest.update(json.dumps(values, sort_keys=True, ensure_ascii=False).encode("utf-8"))
     return digest.hexdigest()[:32]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A unit of the corpus. Two passages are the same where their ids are; text never decides it."""
+    """A unit of the corpus, found by its id. Passages with one title and text under several ids are *copies* (see
+    `copies.py`): gold together, or not at all."""
 
     id: str
     text: str
@@ -42,6 +43,13 @@ class Question:
     """Graded judgements (BEIR's qrels); None: every positive is worth 1."""
     candidate_ids: tuple[str, ...] = ()
     """The data's own candidates (DPR's and FiD's `ctxs`), in their order."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Gold passage to the gold one, listed before it, that has the same title and text."""
+
+    @property
+    def distinct_golds(self) -> tuple[str, ...]:
+        """`positive_ids` without copies: what a reader is given."""
+        return tuple(value for value in self.positive_ids if value not in self.copies)
 
 
 @dataclass(frozen=True, slots=True)

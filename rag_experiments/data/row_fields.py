@@ -6,11 +6,19 @@ from collections.abc import Mapping
 
 import xxhash
 
+from rag_experiments.data.bad_row import BadRow as BadRow
+from rag_experiments.data.bad_row import shown as shown
+from rag_experiments.data.cells import listed
 from rag_experiments.data.records import Turn
 
-
-class BadRow(Exception):
-    """What is wrong with the row being read; `Intake.row` adds where it stands."""
+_SPEAKERS = ("role", "from", "speaker", "author", "sender")
+_SAYINGS = ("content", "value", "text", "message", "utterance")
+_PAIRS = (("question", "answer"), ("query", "answer"), ("user", "assistant"), ("human", "ai"))
+_ROLES = {
+    **dict.fromkeys(("user", "human", "customer", "student", "seeker", "inquirer"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "ai", "agent", "bot", "chatbot", "model", "teacher", "wizard"), "assistant"),
+    "system": "system",
+}
 
 
 def check_text(name: str, value: str) -> None:
@@ -53,8 +61,8 @@ def whole_number(value: object) -> int | None:
 
 
 def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answer"]') -> tuple[str, ...]:
-    """A list of strings; missing or null is empty. Raises `BadRow` for anything else."""
-    value = row.get(name)
+    """A list of strings, or the text of one; missing or null is empty. Raises `BadRow` for anything else."""
+    value = listed(row.get(name), name)
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
@@ -62,32 +70,57 @@ def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answe
     return tuple(value)
 
 
+def answers_of_row(row: Mapping[str, object], *names: str) -> tuple[str, ...]:
+    """One answer or a list of them, in the first of the fields `names` that is there. Raises `BadRow`."""
+    name = next((name for name in names if row.get(name) is not None), names[0])
+    value = listed(row.get(name), name)
+    values = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
+        raise BadRow(f"{name!r} must be a list of strings, and is {shown(row[name])}")
+    return tuple(entry for entry in values if entry.strip())
+
+
 def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ...]:
-    """Earlier turns as `{"role", "content"}`. Raises `BadRow` for anything else."""
+    """Earlier turns: objects as OpenAI's, ShareGPT's and others' (`_SPEAKERS`, `_SAYINGS`), pairs of question and
+    answer, or strings, the user's first. Raises `BadRow` for anything else."""
     value = row.get(name)
+    if isinstance(value, str):
+        value = listed(value, name)
     if value is None:
         return ()
     if not isinstance(value, list):
         raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and is {shown(value)}')
-    turns = []
-    for turn in value:
-        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-            raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
-        if turn.get("role") not in ("user", "assistant", "system"):
-            raise BadRow(f"a turn in {name!r} has the role {shown(turn.get('role'))}: user or assistant is wanted")
-        turns.append(Turn(turn["role"], turn["content"]))
+    turns: list[Turn] = []
+    for number, turn in enumerate(value):
+        if isinstance(turn, str):
+            turns.append(Turn("user" if number % 2 == 0 else "assistant", turn))
+        elif isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn):
+            turns += [Turn("user", turn[0]), Turn("assistant", turn[1])]
+        else:
+            turns += _turn(turn, name)
     return tuple(turns)
+
+
+def _turn(turn: object, name: str) -> list[Turn]:
+    """The turn of an object, or the two of a question with its answer."""
+    if not isinstance(turn, dict):
+        raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
+    for asked, said in _PAIRS:
+        if isinstance(turn.get(asked), str) and isinstance(turn.get(said), str):
+            return [Turn("user", turn[asked]), Turn("assistant", turn[said])]
+    content = next((turn[key] for key in _SAYINGS if isinstance(turn.get(key), str)), None)
+    speaker = next((turn[key] for key in _SPEAKERS if key in turn), None)
+    if content is None:
+        raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
+    role = _ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
+    if role is None:
+        raise BadRow(f"a turn in {name!r} has the role {shown(speaker)}: user or assistant is wanted")
+    return [Turn(role, content)]
 
 
 def content_id(text: str, title: str = "") -> str:
     """An id for a passage that came without one: the same for the same title and text."""
     return xxhash.xxh128_hexdigest(f"{title}\x1f{text}".encode("utf-8", "surrogatepass"))
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """`value` as an error message quotes it."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def keys_of(row: Mapping[str, object]) -> str:

@@ -38,7 +38,8 @@ def split_questions(
     if len(units) <= len(missing):
         raise RequestError(
             f"data.path={config.path}: there is no {' and no '.join(missing)} split, and none can be cut from train: "
-            f"its {len(train)} questions make {len(units)} group(s) that share gold passages; give the missing file(s)"
+            f"its {len(train)} questions make {len(units)} group(s) that share gold passages or wording; give the "
+            "missing file(s)"
         )
     ranked = sorted(units, key=lambda unit: _rank(config.split_seed, unit))
     splits, notes = dict(given), []
@@ -76,8 +77,9 @@ def unite(asked: list[Asked], store: PassageStore) -> list[list[Asked]]:
 
 def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
     yield f"asks {question_key(one.question)}"
-    if one.group is not None:
-        yield f"group {one.group}"
+    for group in (one.group, *one.more_groups):
+        if group is not None:
+            yield f"group {group}"
     # One passage has one text, so that its id need not be a bond as well.
     for text in store.full_texts(store.rows(one.question.positive_ids)):
         yield f"text {hashlib.sha256(identity(text).encode('utf-8')).hexdigest()}"

@@ -117,7 +117,7 @@ class GenerationEvaluator(Evaluator):
     def _add_oracle(self, questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> None:
         """`oracle_answer` and `oracle_…` metrics of the questions whose gold passages are known."""
         known = [index for index, question in enumerate(questions) if question.positive_ids]
-        gold = self._passages([questions[index].positive_ids for index in known])
+        gold = self._passages([questions[index].distinct_golds for index in known])
         answers, _ = self._answer([questions[index] for index in known], gold)
         for index, answer in zip(known, answers, strict=True):
             measured = answer_metrics(answer, rows[index]["references"], None)

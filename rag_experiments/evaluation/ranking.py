@@ -9,7 +9,9 @@
 
 A grade of 1 or more is gold; 0 and negative judgements are not. The order of the list decides, not the
 scores: trec_eval would break ties by passage id, so it is handed ranks. An id that comes twice counts where it
-first stands. A question without a gold passage has no such metric; one that retrieved nothing scores 0.
+first stands. Passages with one title and text are one: any of them finds it, and recall divides by
+their number as one (`one_of_each`). A question without a gold passage has no such metric; one that retrieved
+nothing scores 0.
 """
 
 from __future__ import annotations
@@ -27,6 +29,31 @@ def gold_grades(question: Question) -> dict[str, int]:
     if question.relevance is not None:
         return {passage: int(grade) for passage, grade in question.relevance.items() if grade > 0}
     return dict.fromkeys(question.positive_ids, 1)
+
+
+def one_of_each(
+    gold: Mapping[str, int], retrieved: Sequence[str], copies: Mapping[str, str]
+) -> tuple[dict[str, int], list[str]]:
+    """Grades and ranked list with copies as one: found is who is found first, under the name of what it is a copy of.
+
+    A copy that stands further down keeps its place in the list, as any passage that is not gold.
+    """
+    grades: dict[str, int] = {}
+    for passage, grade in gold.items():
+        name = copies.get(passage, passage)
+        grades[name] = max(grade, grades.get(name, grade))
+    found: dict[str, str] = {}
+    ranked = []
+    for passage in dict.fromkeys(retrieved):
+        name = copies.get(passage, passage)
+        if name not in grades:
+            ranked.append(passage)
+        elif name not in found:
+            found[name] = passage
+            ranked.append(name)
+        else:
+            ranked.append(passage if passage != name else found[name])
+    return grades, ranked
 
 
 def ranking_metrics(

@@ -13,7 +13,7 @@ from rag_experiments.config.schema import EvaluationConfig
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Question
 from rag_experiments.evaluation.bootstrap import gold_clusters, intervals
-from rag_experiments.evaluation.ranking import gold_grades, ranking_metrics
+from rag_experiments.evaluation.ranking import gold_grades, one_of_each, ranking_metrics
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
 
 if TYPE_CHECKING:
@@ -82,7 +82,11 @@ class RetrievalEvaluator(Evaluator):
         retrieved, scores = self._search(queries)
         seconds = time.perf_counter() - started
         grades = [gold_grades(question) for question in questions]
-        per_question = ranking_metrics(grades, retrieved, self.cutoffs)
+        judged = [
+            one_of_each(gold, ids, question.copies)
+            for gold, ids, question in zip(grades, retrieved, questions, strict=True)
+        ]
+        per_question = ranking_metrics([gold for gold, _ in judged], [ids for _, ids in judged], self.cutoffs)
         rows = [
             retrieval_row(question, query, ids, values, gold, metrics)
             for question, query, ids, values, gold, metrics in zip(

@@ -24,7 +24,7 @@ from bm25s.stopwords import STOPWORDS_EN
 from filelock import FileLock
 
 from rag_experiments.core import text as texts
-from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
+from rag_experiments.retrieval.retriever import Retriever, SearchResult, best_rows, empty_result
 
 if TYPE_CHECKING:
     from rag_experiments.config.schema import RetrieverConfig
@@ -64,10 +64,12 @@ class BM25Retriever(Retriever):
         # bm25s refuses a question of unknown words only; such a one finds nothing.
         known = [i for i, words in enumerate(tokens) if any(word in vocabulary for word in words)]
         self._warn(len(queries), len(queries) - len(known))
-        if known:
-            rows_QK, scores_QK = self.index.retrieve([tokens[i] for i in known], k=k, show_progress=False)
-            result.rows_QK[known] = np.where(scores_QK > 0, rows_QK, -1)
-            result.scores_QK[known] = np.where(scores_QK > 0, scores_QK, -np.inf)
+        for i in known:
+            scores_N = self.index.get_scores(tokens[i])
+            rows_K = best_rows(scores_N, k)
+            rows_K = rows_K[scores_N[rows_K] > 0]
+            result.rows_QK[i, : len(rows_K)] = rows_K
+            result.scores_QK[i, : len(rows_K)] = scores_N[rows_K]
         return result
 
     def _warn(self, asked: int, lost: int) -> None:

@@ -24,6 +24,9 @@ BLOCK = 65_536
 POINTS_PER_LIST = 39
 """FAISS's own lower bound of training points a list."""
 
+GPU_DEPTH = 2048
+"""Passages of a list that FAISS finds on a GPU at most."""
+
 _FILE = "index.faiss"
 
 
@@ -86,8 +89,26 @@ class FaissIndex(Index):
 
     def search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Index.search`."""
-        scores_QK, rows_QK = self._index.search(np.ascontiguousarray(queries_QD, dtype=np.float32), k)
-        return np.where(rows_QK < 0, np.float32(-np.inf), scores_QK), rows_QK.astype(np.int64)
+        queries_QD = np.ascontiguousarray(queries_QD, dtype=np.float32)
+        most = min(self.size, GPU_DEPTH) if _is_on_gpu(self._index) else self.size
+        if self.kind != "flat" or k >= most:
+            return self._search(queries_QD, k)
+        scores_QK, rows_QK = np.empty((len(queries_QD), k), np.float32), np.empty((len(queries_QD), k), np.int64)
+        # FAISS keeps any of those that tie at the end of a list: it is asked for more until the tie ends.
+        open_Q, depth = np.arange(len(queries_QD)), k + 1
+        while len(open_Q):
+            longer_QL, longer_rows_QL = self._search(queries_QD[open_Q], depth)
+            scores_QK[open_Q], rows_QK[open_Q] = longer_QL[:, :k], longer_rows_QL[:, :k]
+            tied_Q = (longer_QL[:, -1] == longer_QL[:, k - 1]) & (depth < most)
+            open_Q, depth = open_Q[tied_Q], min(4 * depth, most)
+        return scores_QK, rows_QK
+
+    def _search(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """What FAISS finds; of equal scores the lower row first."""
+        scores_QK, rows_QK = self._index.search(queries_QD, k)
+        scores_QK = np.where(rows_QK < 0, np.float32(-np.inf), scores_QK)
+        order_QK = np.lexsort((np.where(rows_QK < 0, self.size, rows_QK), -scores_QK), axis=1)
+        return np.take_along_axis(scores_QK, order_QK, 1), np.take_along_axis(rows_QK, order_QK, 1).astype(np.int64)
 
     def save(self, folder: Path) -> None:
         """`index.faiss`, which `faiss.read_index` opens, and what it is in `index.json`."""

@@ -49,6 +49,21 @@ class Retriever(ABC):
         """Write the index into `folder`, in its library's own format."""
 
 
+def best_rows(scores_N: np.ndarray, k: int) -> np.ndarray:
+    """Rows of the `k` highest scores, best first; of equal ones the lower row, inside the list and at its end.
+
+    Every retriever breaks ties so: the same passages are found on every machine, whatever selects them.
+    """
+    k = min(k, len(scores_N))
+    if k < len(scores_N):
+        least = np.partition(scores_N, -k)[-k]
+        rows = np.concatenate([np.flatnonzero(scores_N > least), np.flatnonzero(scores_N == least)])
+        rows = rows[:k]
+    else:
+        rows = np.arange(k)
+    return rows[np.lexsort((rows, -scores_N[rows]))]
+
+
 def empty_result(queries: int, k: int) -> SearchResult:
     """Nothing found: every row -1, every score -inf."""
     return SearchResult(np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), -np.inf, dtype=np.float32))

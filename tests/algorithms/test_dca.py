@@ -16,6 +16,8 @@ from rag_experiments.config.schema import FidSettings, ReaderConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Question
 from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.training import first_runs
 from tests.algorithms.fid_parts import make_dca_trainer, teacher_config
 from tests.examples import PASSAGES, QUESTION
 from tests.numeric import assert_near
@@ -107,8 +109,8 @@ def test_it_learns_and_every_parameter_moves(tiny_bert, reader, tmp_path):
 def test_candidates_and_scores_stand_in_one_order(tiny_bert, reader, tmp_path):
     trainer = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=0)
     rows = trainer.candidates.rows_QK[[0, 1]]
-    scores = trainer.judged([0, 1], rows)
-    turned = trainer.judged([0, 1], rows[:, ::-1].copy())
+    scores = trainer.scores_of([0, 1], rows)["scores"]
+    turned = trainer.scores_of([0, 1], rows[:, ::-1].copy())["scores"]
     assert_near(turned, scores.flip(1))
     store = trainer.components.data.passages
     best = int(scores[0].argmax())
@@ -172,23 +174,59 @@ def test_without_answers_the_default_still_trains(tiny_bert, tiny_llama, tmp_pat
 
 def test_a_reader_that_is_no_fid_run_is_trained_once(tiny_bert, reader, tmp_path, monkeypatch):
     options = {"algorithm_teacher_steps": 2, "algorithm_teacher_batch_size": 2}
-    first = make_dca_trainer(tiny_bert, reader, tmp_path, **options)
+
+    def with_teacher(teacher, **more):
+        """A trainer whose first run was made, as `training.run` does it."""
+        trainer = make_dca_trainer(tiny_bert, teacher, tmp_path, **options, **more)
+        components = trainer.components
+        components.config.trainer = {"use_cpu": True, "disable_tqdm": True}
+        request = SimpleNamespace(config=components.config, data=components.data, trainer_class=DCATrainer)
+        first_runs.make_first_runs(request, components)
+        trainer.prepare()
+        return trainer
+
+    first = with_teacher(reader)
     plain = FidReader.load(reader, device="cpu")
     assert first.teacher.reader.fingerprint() != plain.fingerprint()
     assert not any(p.requires_grad for p in first.teacher.reader.module.parameters())
-    trained = list((tmp_path / "cache" / "fid_teachers").glob("*/config.json"))
-    assert len(trained) == 1
+    made = [RunDirectory(status.parent) for status in (tmp_path / "cache" / "first_runs" / "fid").glob("*/status.json")]
+    assert [run.state for run in made] == ["completed"]
+    assert made[0].read_metrics()
+    assert not made[0].checkpoints_dir.exists()
 
     def fails(*args, **kwargs):
         raise AssertionError("the teacher was trained again")
 
-    monkeypatch.setattr(teachers, "_train", fails)
-    again = make_dca_trainer(tiny_bert, reader, tmp_path, seed=5, **options)
+    monkeypatch.setattr(first_runs, "_train", fails)
+    again = with_teacher(reader, seed=5)
     assert again.teacher.reader.fingerprint() == first.teacher.reader.fingerprint()
     # What it became teaches as it is when it is named, whatever teacher_steps says.
-    named = ReaderConfig(**{**vars(reader), "path": str(trained[0].parent), "fid": None})
-    used = make_dca_trainer(tiny_bert, named, tmp_path, **options)
+    named = ReaderConfig(**{**vars(reader), "path": str(made[0].model_dir), "fid": None})
+    used = with_teacher(named)
     assert used.teacher.reader.fingerprint() == first.teacher.reader.fingerprint()
+
+
+def test_a_first_run_that_fails_says_so_and_goes_on_when_it_is_asked_for_again(
+    tiny_bert, reader, tmp_path, monkeypatch
+):
+    trainer = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=2, algorithm_teacher_batch_size=2)
+    components = trainer.components
+    components.config.trainer = {"use_cpu": True, "disable_tqdm": True}
+    request = SimpleNamespace(config=components.config, data=components.data, trainer_class=DCATrainer)
+    inner = first_runs._train
+
+    def fails(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(first_runs, "_train", fails)
+    with pytest.raises(OSError, match="No space"):
+        first_runs.make_first_runs(request, components)
+    (status,) = (tmp_path / "cache" / "first_runs" / "fid").glob("*/status.json")
+    assert RunDirectory(status.parent).state == "failed"
+    monkeypatch.setattr(first_runs, "_train", inner)
+    first_runs.make_first_runs(request, components)
+    assert RunDirectory(status.parent).state == "completed"
+    assert components.config.algorithm.teacher.path == str(status.parent / "model")
 
 
 def test_candidates_of_the_data_may_be_uneven(tiny_bert, reader, tmp_path):

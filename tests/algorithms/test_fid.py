@@ -88,7 +88,7 @@ def test_it_reads_what_the_retriever_finds_over_the_whole_corpus(model, tmp_path
     """`retriever.k` passages, and among them ones that are nobody's gold."""
     trainer = trainer_of(model, tmp_path)
     store = trainer.components.data.passages
-    read = [store.ids(rows) for rows in trainer.rows]
+    read = [store.ids(rows) for rows in trainer.rows.values()]
     assert {len(ids) for ids in read} == {2}
     assert any(passage.startswith("x") for ids in read for passage in ids)
     assert {len(ids) for ids in map(store.ids, trainer_of(model, tmp_path, algorithm_train_k=5).rows)} == {5}
@@ -99,10 +99,10 @@ def test_gold_is_added_only_where_asked(model, tmp_path):
     hidden = [dataclasses.replace(question, question="Is it raining?") for question in questions]
     trainer = trainer_of(model, tmp_path, questions=hidden)
     store = trainer.components.data.passages
-    assert not all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows, strict=True))
+    assert not all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows.values(), strict=True))
     trainer = trainer_of(model, tmp_path, questions=hidden, algorithm_add_gold=True)
-    assert all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows, strict=True))
-    assert {len(rows) for rows in trainer.rows} == {2}
+    assert all(q.positive_ids[0] in store.ids(rows) for q, rows in zip(hidden, trainer.rows.values(), strict=True))
+    assert {len(rows) for rows in trainer.rows.values()} == {2}
 
 
 def test_gold_takes_the_last_place():
@@ -118,7 +118,7 @@ def test_the_datas_own_passages(model, tmp_path):
     _, questions = small_set()
     listed = [dataclasses.replace(question, candidate_ids=("x1", "p3", "x0")) for question in questions]
     trainer = trainer_of(model, tmp_path, questions=listed, algorithm_passages="data")
-    assert trainer.components.data.passages.ids(trainer.rows[0]) == ["x1", "p3"]
+    assert trainer.components.data.passages.ids(next(iter(trainer.rows.values()))) == ["x1", "p3"]
 
 
 def test_what_the_data_lacks_is_refused_before_weights_are_read():
@@ -138,15 +138,17 @@ def test_labels_are_the_answer_only(model, tmp_path):
     trainer = trainer_of(model, tmp_path, algorithm_answer="first")
     batch = trainer.collate([trainer.train_dataset[0], trainer.train_dataset[1]])
     reader: FidReader = trainer.components.model
-    for row, question in zip(batch["labels"], trainer.questions, strict=False):
+    for row, question in zip(batch["labels"], trainer.components.data.splits["train"], strict=False):
         assert row[row != -100].tolist() == reader.answer_ids(question.answers[0])
 
 
 def test_another_answer_each_epoch(model, tmp_path):
     trainer = trainer_of(model, tmp_path)
-    seen = {tuple(trainer._example(0, epoch)["answer"]) for epoch in range(12)}
+    seen = {tuple(trainer._example(trainer.components.data.splits["train"][0], epoch)["answer"]) for epoch in range(12)}
     assert len(seen) == 2
-    assert trainer._example(0, 3) == trainer._example(0, 3)
+    assert trainer._example(trainer.components.data.splits["train"][0], 3) == trainer._example(
+        trainer.components.data.splits["train"][0], 3
+    )
 
 
 def test_what_was_cut_is_counted_and_said_and_nothing_else(model, tmp_path, caplog):
@@ -202,14 +204,20 @@ def test_answers_are_drawn_from_seed_epoch_and_question(model, tmp_path):
     trainer = trainer_of(model, tmp_path, algorithm_answer="random")
 
     def drawn(epoch: int) -> list[list[int]]:
-        return [trainer._example(number, epoch)["answer"] for number in range(8)]
+        return [
+            trainer._example(trainer.components.data.splits["train"][number], epoch)["answer"] for number in range(8)
+        ]
 
     first = [drawn(epoch) for epoch in range(4)]
     assert len({str(row) for row in first}) > 1, "another epoch, other answers"
     trainer.components.config.seed = 1
     assert [drawn(epoch) for epoch in range(4)] != first
     trainer.config.answer = "first"
-    assert drawn(0) == drawn(1) == [trainer.components.model.answer_ids(q.answers[0]) for q in trainer.questions]
+    assert (
+        drawn(0)
+        == drawn(1)
+        == [trainer.components.model.answer_ids(q.answers[0]) for q in trainer.components.data.splits["train"]]
+    )
 
 
 def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
@@ -223,7 +231,7 @@ def test_the_answer_that_was_drawn_has_its_room(tiny_llama, tmp_path):
         fid=FidSettings(passage_tokens=999),
     )
     trainer = trainer_of(model, tmp_path, questions=asked, passages=long)
-    made = [trainer._example(0, epoch) for epoch in range(12)]
+    made = [trainer._example(trainer.components.data.splits["train"][0], epoch) for epoch in range(12)]
     lengths = {len(example["answer"]): len(example["prompt"]) for example in made}
     assert len(lengths) == 2
     for answer, prompt in lengths.items():

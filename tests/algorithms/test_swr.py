@@ -152,7 +152,7 @@ def test_search_is_deep_enough_for_the_distractors_beside_all_golds(tiny_llama, 
         trainer.config.distractors = distractors
         trainer.components.retriever = Spying(trainer.components.data.passages)
         trainer.components.cache = tmp_path / f"cache{distractors}"
-        trainer.before_training()
+        trainer.prepare()
         assert asked.pop() == depth
         first, *others = [len(found) for found in trainer.found.values()]
         assert (first, set(others)) == (depth - 1, {depth})

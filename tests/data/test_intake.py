@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import tempfile
 from pathlib import Path
@@ -201,7 +202,7 @@ def test_what_only_the_whole_can_show(collecting):
         asked("2", positive_ids="az", negative_ids="by", candidate_ids="xc"),
         asked("3", positive_ids="z"),
         asked("4", negative_ids="z"),
-        asked("1", positive_ids="b"),
+        dataclasses.replace(asked("1", positive_ids="b"), question="Another?"),
     ]
     for number, question in enumerate(questions):
         with collecting.row(Where("train", number + 1)):

@@ -92,13 +92,16 @@ def test_the_content_hash_changes_with_everything_a_comparison_stands_on(tmp_pat
 
 
 def test_questions_come_out_of_the_cache_as_they_went_in(tmp_path):
-    asked = [Asked(FULL, Where("/far/away/train.jsonl", 7), "g"), Asked(Question("q8", "?"), Where("train.json[3]"))]
+    asked = [
+        Asked(FULL, Where("/far/away/train.jsonl", 7), "g", ("h",)),
+        Asked(Question("q8", "?"), Where("train.json[3]")),
+    ]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(load._stored(one)) + "\n" for one in asked), encoding="utf-8")
     read = list(load._stored_questions(path))
     assert [one.question for one in read] == [one.question for one in asked]
     assert [str(one.where) for one in read] == ["train.jsonl:7", "train.json[3]"]
-    assert [one.group for one in read] == ["g", None]
+    assert [(one.group, one.more_groups) for one in read] == [("g", ("h",)), (None, ())]
 
 
 def test_groups_survive_the_cache(tmp_path):
@@ -108,7 +111,7 @@ def test_groups_survive_the_cache(tmp_path):
     first, second = (load_data(sample.config(tmp_path), tmp_path / "cache") for _ in range(2))
     assert first.splits == second.splits
     (manifest,) = (tmp_path / "cache").glob("data/*/manifest.json")
-    groups = [json.loads(line)["group"] for line in (manifest.parent / "train.jsonl").read_text().splitlines()]
+    groups = [json.loads(line)["groups"][0] for line in (manifest.parent / "train.jsonl").read_text().splitlines()]
     assert all(groups)
     assert len(set(groups)) > 1
 

@@ -100,3 +100,38 @@ def test_a_question_of_the_data_goes_with_history_answer_and_name():
     assert built != made.build(QUESTION.question, PASSAGES, QUESTION.history)
     with pytest.raises(RequestError, match="question 'q1'"):
         made.for_question(QUESTION, PASSAGES, answer * 9)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{{ date_string }}",
+        "{{ strftime_now('%d %b %Y') }}",
+    ],
+)
+def test_a_template_that_prints_the_date_gets_one_that_does_not_change(asks):
+    """Llama 3's way of asking, and the others'."""
+    made = with_template(asks + "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}")
+    assert made.dated
+    assert made.text(made.build("Why?")).startswith("26 Jul 2024")
+    template = made.tokenizer.chat_template
+    assert with_template(template, date="1999-12-01").text(made.build("Why?")) == made.text(made.build("Why?"))
+    other = with_template(template, date="1999-12-01")
+    assert other.text(other.build("Why?")).startswith("01 Dec 1999")
+    with pytest.raises(RequestError, match=r"model\.template_date=2024-02-31 is no date"):
+        with_template(template, date="2024-02-31")
+    assert not with_template("{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}").dated
+
+
+@pytest.mark.parametrize(
+    ("opened", "closed"),
+    [("<think>\n", "</think>"), ("<seed:think>", "</seed:think>"), ("[THINK]", "[/THINK]"),
+     ("<|START_THINKING|>", "<|END_THINKING|>"), ("<reasoning>\n\n", "</reasoning>")],
+)  # fmt: skip
+def test_a_thought_that_a_template_opens_is_closed_before_the_answer(opened, closed):
+    frame = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}{% if add_generation_prompt %}"
+    made = with_template(frame + f"Bot: {opened}" + "{% endif %}")
+    assert made.text(made.build("Why?")).endswith(f"Bot: {opened.strip()}\n\n{closed}\n\n")
+    plain = with_template(frame + "Think:{% endif %}")
+    assert plain.text(plain.build("Why?")).endswith("<|im_end|>Think:")

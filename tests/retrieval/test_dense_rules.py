@@ -20,9 +20,9 @@ from rag_experiments.retrieval.bm25 import BM25Retriever
 from rag_experiments.retrieval.candidates import Candidates, RefreshCandidates
 from rag_experiments.retrieval.dense import DenseRetriever
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
+from rag_experiments.retrieval.factory import build_retriever
 from rag_experiments.retrieval.hybrid import HybridRetriever
 from rag_experiments.retrieval.index import FaissIndex
-from rag_experiments.retrieval.retriever_kinds import build_retriever
 from tests.retrieval.fakes import ListPassages, WordEncoder
 
 
@@ -248,7 +248,7 @@ def state(step: int, folder: Path, first: bool = True) -> tuple[TrainingArgument
     return TrainingArguments(output_dir=str(folder)), trainer, TrainerControl()
 
 
-def test_the_callback_records_each_figure_and_writes_once(passages, encoder, tmp_path, caplog):
+def test_the_callback_records_each_figure(passages, encoder, tmp_path, caplog):
     recorded: dict[str, float] = {}
     callback = RefreshCandidates(candidates(dense(passages, encoder, None), golds=[[1]] * 3), 3, recorded.__setitem__)
     _ = callback.candidates.rows_QK
@@ -262,10 +262,3 @@ def test_the_callback_records_each_figure_and_writes_once(passages, encoder, tmp
     recorded.clear()
     callback.on_step_end(*state(6, tmp_path))
     assert recorded == {}, "nobody reads them after the last step"
-    callback.on_save(*state(3, tmp_path))
-    assert list(tmp_path.iterdir()) == [], "no checkpoint was written there"
-    (tmp_path / "checkpoint-3").mkdir()
-    callback.on_save(*state(3, tmp_path, first=False))
-    assert list((tmp_path / "checkpoint-3").iterdir()) == []
-    callback.on_save(*state(3, tmp_path))
-    assert [path.name for path in (tmp_path / "checkpoint-3").iterdir()] == ["candidates.npy"]

@@ -11,13 +11,12 @@ import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rag_experiments.algorithms.fid_teacher import PassageTeacher, TeacherTraining, _teacher_key
+from rag_experiments.algorithms.fid_teacher import PassageTeacher
 from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer
 from rag_experiments.config.schema import EncoderConfig, FidSettings, LoraConfig, ReaderConfig, RetrieverConfig
 from rag_experiments.models.encoder.encoder import Encoder
@@ -301,40 +300,3 @@ def test_a_teachers_score_is_of_these_passages_this_question_and_this_answer() -
     ]
     assert len(set(keys)) == len(keys)
     assert key((1,), ((2, 3), (4,)), (5,), "a") == keys[0]
-
-
-def test_a_trained_teacher_is_kept_by_what_it_was_trained_on() -> None:
-    def key(
-        training: TeacherTraining,
-        model: ReaderConfig | None = None,
-        content: str = "c",
-        train: str = "ab",
-        retriever: str = "r",
-        history: str = "user",
-    ) -> str:
-        parts = SimpleNamespace(
-            config=SimpleNamespace(data=SimpleNamespace(query_history=history)),
-            data=SimpleNamespace(content_hash=content, splits={"train": [SimpleNamespace(id=i) for i in train]}),
-            retriever=SimpleNamespace(fingerprint=lambda: retriever),
-        )
-        return _teacher_key(model or ReaderConfig(path="a"), parts, training)  # type: ignore[arg-type]
-
-    training = TeacherTraining(steps=3, batch_size=4, learning_rate=0.1, passages=5)
-    others = {"steps": 4, "batch_size": 5, "learning_rate": 0.2, "passages": 6, "seed": 1}
-    walk(training, others, key, {})
-    model = {
-        **READER,
-        "path": "b",
-        "kind": "encoder_decoder",
-        "revision": "main",
-        "init": "random",
-        "architecture": {"model_type": "t5"},
-        "lora": LoraConfig(),
-        "load_in_4bit": True,
-        "fid": FidSettings(),
-        "attn_implementation": "eager",
-    }
-    walk(ReaderConfig(path="a"), model, lambda made: key(training, made), {})
-    changes: list[dict[str, str]] = [{"content": "d"}, {"train": "abc"}, {"retriever": "s"}, {"history": "none"}]
-    keys = {key(training, **change) for change in changes}  # type: ignore[arg-type]
-    assert len(keys | {key(training)}) == len(changes) + 1

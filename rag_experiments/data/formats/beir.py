@@ -5,6 +5,9 @@
     qrels/train.tsv      query-id, corpus-id, score (a header line, tabs); also dev.tsv and test.tsv; TREC's four
                          columns (query-id, 0, corpus-id, score) and no header as well
 
+MS MARCO's own files as well: collection.tsv (id, text), queries.*.tsv (id, text), without a header, and qrels.*.tsv
+beside them or in `qrels/`.
+
 Judgements keep their grades; a passage judged above 0 is gold. Queries without a judgement are left out,
 and that is said.
 """
@@ -12,14 +15,17 @@ and that is said.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rag_experiments.config.schema import DataConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note, text_lines
+from rag_experiments.data.formats.tables import kind_of, named_rows
 from rag_experiments.data.records import Question, Where
 from rag_experiments.data.row_fields import BadRow, id_of, text_of, texts_of
 
@@ -37,19 +43,21 @@ class BeirConfig(DataConfig):
 def fingerprint(config: BeirConfig) -> str:
     """A hash of the files. Raises `RequestError` where one that must be there is not."""
     corpus, queries, qrels = _files(config)
-    return files_fingerprint([corpus, queries, *qrels.values()])
+    return files_fingerprint([corpus, *queries, *qrels.values()])
 
 
 def read(config: BeirConfig, intake: Intake) -> None:
     """Hand every passage, and every judged query, to `intake`."""
     corpus, queries, qrels = _files(config)
-    for where, row in json_lines(corpus, intake):
+    for where, row in _rows(corpus, intake, ("_id", "text")):
         with intake.row(where):
             intake.passage(_id(row), text_of(row, "text", required=False), text_of(row, "title", required=False))
     asked: dict[str, tuple[Where, str, tuple[str, ...]]] = {}
-    for where, row in json_lines(queries, intake):
+    for where, row in (pair for path in queries for pair in _rows(path, intake, ("_id", "text"))):
         with intake.row(where):
-            query_id, text = _id(row), text_of(row, "text")
+            query_id, text = _id(row), text_of(row, "text" if row.get("text") is not None else "query")
+            if query_id in asked and asked[query_id][1] == text and asked[query_id][0].file != where.file:
+                continue  # MS MARCO's queries.dev.small.tsv are among those of queries.dev.tsv
             if query_id in asked:
                 raise BadRow(f"query id {query_id!r} is used by {asked[query_id][0]} already")
             asked[query_id] = (where, text, texts_of(row, "answers"))
@@ -87,7 +95,7 @@ def _judgements(
                 raise BadRow(f"query id, passage id and score are wanted, and here are {len(cells)} columns")
             query_id, passage_id, score = (cell.strip() for cell in cells)
             if query_id not in asked:
-                raise BadRow(f"query id {query_id!r} is not in queries.jsonl")
+                raise BadRow(f"query id {query_id!r} is not among the queries")
             grade = _grade(score)
             if query_id not in found:
                 found[query_id] = (where, {})
@@ -108,25 +116,46 @@ def _grade(score: str) -> int:
 
 
 def _id(row: dict[str, object]) -> str:
-    value = id_of(row, "_id") or id_of(row, "id")
+    value = next(
+        (found for name in ("_id", "id", "pid", "qid", "docid", "query-id") if (found := id_of(row, name))), ""
+    )
     if not value:
         raise BadRow("there is no '_id'")
     return value
 
 
-def _files(config: BeirConfig) -> tuple[Path, Path, dict[str, Path]]:
+def _rows(path: Path, intake: Intake, names: tuple[str, ...]) -> Iterator[tuple[Where, dict[str, Any]]]:
+    yield from named_rows(path, intake, names) if kind_of(path) == ".tsv" else json_lines(path, intake)
+
+
+def _files(config: BeirConfig) -> tuple[Path, list[Path], dict[str, Path]]:
     folder = data_path(config.path, config.format, folder=True)
-    corpus, queries = _one(folder, ("corpus",), "jsonl"), _one(folder, ("queries",), "jsonl")
-    for name, path in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
-        if path is None:
-            raise RequestError(f"data.path={config.path}: there is no {name} in that folder{pickle_note(folder)}")
-    found = {split: _one(folder / "qrels", names, "tsv", "txt") for split, names in SPLIT_FILES.items()}
+    corpus = _one(folder, ("corpus",), "jsonl") or _one(folder, ("collection", "corpus"), "tsv")
+    if corpus is None:
+        raise RequestError(
+            f"data.path={config.path}: there is no corpus.jsonl (nor collection.tsv) in that folder"
+            f"{pickle_note(folder)}"
+        )
+    one = _one(folder, ("queries",), "jsonl")
+    queries = [one] if one is not None else sorted([*folder.glob("queries*.tsv"), *folder.glob("queries*.tsv.gz")])
+    if not queries:
+        raise RequestError(
+            f"data.path={config.path}: there is no queries.jsonl (nor queries.*.tsv) in that folder"
+            f"{pickle_note(folder)}"
+        )
+    found = {split: _qrels(folder, names) for split, names in SPLIT_FILES.items()}
     qrels = {split: path for split, path in found.items() if path is not None}
     if not qrels:
-        raise RequestError(f"data.path={config.path}: there is no qrels/train.tsv (nor dev or test) in that folder")
-    assert corpus is not None
-    assert queries is not None
+        raise RequestError(
+            f"data.path={config.path}: there is no qrels/train.tsv (nor dev or test, nor qrels.*.tsv) in that folder"
+        )
     return corpus, queries, qrels
+
+
+def _qrels(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """A split's judgements: in `qrels/`, or beside the queries as MS MARCO has them (`qrels.dev.small.tsv`)."""
+    beside = tuple(f"qrels.{name}{more}" for name in names for more in ("", ".small"))
+    return _one(folder / "qrels", names, "tsv", "txt") or _one(folder, beside, "tsv", "txt")
 
 
 def _one(folder: Path, names: tuple[str, ...], *kinds: str) -> Path | None:

@@ -6,15 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rag_experiments.data.builder import Intake
+from rag_experiments.data.cells import is_missing, listed
 from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of
 
 ID_KEYS = ("passage_id", "psg_id", "docid", "doc_id", "_id", "id", "pid")
 
 
 def entries(row: Mapping[str, Any], name: str) -> list[Any]:
-    """A list field; missing or null is empty. Raises `BadRow` for anything else."""
-    value = row.get(name)
-    if value is None:
+    """A list field, or the text of one; missing or null is empty. Raises `BadRow` for anything else."""
+    value = listed(row.get(name), name)
+    if is_missing(value):
         return []
     if not isinstance(value, list):
         raise BadRow(f"{name!r} must be a list, and is {shown(value)}")

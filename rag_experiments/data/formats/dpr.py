@@ -2,6 +2,7 @@
 
     DPR   {"question", "answers", "positive_ctxs": [..], "hard_negative_ctxs"?: [..], "negative_ctxs"?: [..]}
     FiD   {"question", "answers" (or "target"), "ctxs": [{"title", "text", "score"?, "isgold"?, "hasanswer"?}]}
+    DPR's and Pyserini's retrieval files: `has_answer`, `contexts`; an object of such questions by query id
 
 `data.path` is one such file, or a folder in which files are splits by their names (`nq-train.json`,
 `dev.jsonl.gz`). A passage is {"title", "text", "passage_id" or "psg_id" or "id"}; without an id it gets one
@@ -13,7 +14,7 @@ no line has that mark, those marked `hasanswer`, or listed in `positive_ctxs`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,9 +25,18 @@ from rag_experiments.data.builder import Intake
 from rag_experiments.data.formats.contexts import entries, take_in
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path
-from rag_experiments.data.formats.tables import all_rows, find_files, rows
-from rag_experiments.data.records import Question
-from rag_experiments.data.row_fields import BadRow, id_of, keys_of, shown, text_of, turns_of
+from rag_experiments.data.formats.tables import find_files, json_rows, kind_of, named_rows, read_json, rows
+from rag_experiments.data.records import Question, Where
+from rag_experiments.data.row_fields import BadRow, answers_of_row, id_of, keys_of, shown, text_of, turns_of
+
+KNOWN = frozenset(
+    [
+        *("id", "question_id", "question", "answers", "answer", "target", "history"),
+        *("positive_ctxs", "hard_negative_ctxs", "negative_ctxs", "ctxs", "contexts"),
+    ]
+)
+MARKS = {"isgold": ("isgold", "is_gold"), "hasanswer": ("hasanswer", "has_answer")}
+"""Values of `data.gold` that are marks of a passage, and how they are spelled."""
 
 
 @dataclass(kw_only=True)
@@ -54,15 +64,16 @@ def read(config: DprConfig, intake: Intake) -> None:
     """Hand every passage and question to `intake`."""
     passages, files = _files(config)
     if passages is not None:
-        for where, row in rows(passages, intake):
+        for where, row in named_rows(passages, intake, ("id", "text", "title")):
             with intake.row(where):
                 intake.passage(
                     id_of(row, "id"), text_of(row, "text", required=False), text_of(row, "title", required=False)
                 )
     for split, paths in files.items():
         intake.split(split, str(paths[0]))
-        for number, (where, row) in enumerate(all_rows(paths, intake), 1):
+        for number, (where, row) in enumerate(_asked(paths, intake), 1):
             with intake.row(where):
+                intake.columns(row, KNOWN)
                 question = _question(config, intake, row, f"{split}-{number}", store=passages is None)
                 intake.question(split, question)
 
@@ -71,9 +82,9 @@ def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: s
     positives = [take_in(intake, "positive_ctxs", c, store=store) for c in entries(row, "positive_ctxs")]
     fields = ("hard_negative_ctxs", "negative_ctxs") if config.easy_negatives else ("hard_negative_ctxs",)
     negatives = [take_in(intake, field, context, store=store) for field in fields for context in entries(row, field)]
-    if store and not {"positive_ctxs", "ctxs"} & row.keys():
+    if store and not {"positive_ctxs", "ctxs", "contexts"} & row.keys():
         raise BadRow(f"there is no 'positive_ctxs' and no 'ctxs', and no data.passages to search{keys_of(row)}")
-    contexts = entries(row, "ctxs")
+    contexts = entries(row, "ctxs") or entries(row, "contexts")
     candidates = [take_in(intake, "ctxs", context, store=store) for context in contexts]
     positives += [candidates[index] for index in _gold(contexts, config.gold, bool(positives))]
     kept = tuple(value for value in negatives if value not in positives)
@@ -82,7 +93,7 @@ def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: s
     return Question(
         id=id_of(row, "id") or id_of(row, "question_id") or name,
         question=text_of(row, "question"),
-        answers=_answers(row),
+        answers=answers_of_row(row, "answers", "answer", "target"),
         positive_ids=tuple(positives),
         negative_ids=kept,
         history=turns_of(row),
@@ -97,24 +108,41 @@ def _gold(contexts: list[Any], rule: str, listed: bool) -> list[int]:
     if rule == "first":
         return [0] if contexts else []
     marked = {
-        mark: [i for i, context in enumerate(contexts) if isinstance(context, dict) and context.get(mark) is True]
-        for mark in ("isgold", "hasanswer")
+        mark: [i for i, context in enumerate(contexts) if isinstance(context, dict) and _marked(context, names)]
+        for mark, names in MARKS.items()
     }
     if rule != "auto":
         return marked[rule]
-    judged = any(isinstance(context, dict) and "isgold" in context for context in contexts)
+    judged = any(isinstance(context, dict) and any(name in context for name in MARKS["isgold"]) for context in contexts)
     return marked["isgold"] if judged else marked["hasanswer"]
 
 
-def _answers(row: Mapping[str, Any]) -> tuple[str, ...]:
-    value = row.get("answers", row.get("answer", row.get("target")))
-    if value is None:
-        return ()
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise BadRow(f"'answers' must be a list of strings, and is {shown(value)}")
-    return tuple(entry for entry in value if entry.strip())
+def _marked(context: Mapping[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether one of the marks says yes; writers of CSV and JSON spell that in several ways."""
+    value = next((context[name] for name in names if name in context), None)
+    if isinstance(value, str) and value.strip().lower() in ("true", "false", "1", "0"):
+        return value.strip().lower() in ("true", "1")
+    if value is not None and not isinstance(value, bool) and value not in (0, 1):
+        raise BadRow(f"{names[0]!r} must be true or false, and is {shown(value)}")
+    return bool(value)
+
+
+def _asked(paths: tuple[Path, ...], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of files; of one that is an object of questions by query id (Pyserini's), each with its id."""
+    for path in paths:
+        value = read_json(path, intake) if kind_of(path) == ".json" else None
+        if value is None:
+            if kind_of(path) != ".json":
+                yield from rows(path, intake)
+        elif isinstance(value, dict) and value and "question" not in value and all(map(_is_row, value.values())):
+            for query_id, row in value.items():
+                yield Where(f"{path}[{query_id!r}]"), {"id": query_id, **row}
+        else:
+            yield from json_rows(value, path, intake)
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, dict) and "question" in value
 
 
 def _files(config: DprConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]:

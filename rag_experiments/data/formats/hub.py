@@ -10,13 +10,12 @@ their names, or a folder that `save_to_disk` wrote, or a download of a data set'
 `data.preset=squad` is the mapping for SQuAD and what looks like it, nested JSON included. Contexts become
 the corpus, each once; longer ones are cut into passages of `data.passage_words` words, and the gold
 passage is the one in which an answer begins. Where splits are missing, articles stay whole.
-`data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts.
+`data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts, `quac` and `coqa` conversations. A JSON file with
+`queries`, `corpus` and `relevant_docs` is recognised (`question_sets.py`).
 """
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,8 @@ from pydantic import Field
 from rag_experiments.config.schema import DataConfig, PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import SPLITS, Intake
-from rag_experiments.data.formats import hotpot, squad
+from rag_experiments.data.cells import listed
+from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.data.records import Where
@@ -59,8 +59,8 @@ class HubConfig(DataConfig):
     name: str | None = None
     """The data set's configuration on the hub."""
     revision: str | None = None
-    preset: Literal["columns", "squad", "hotpot"] = "columns"
-    """`squad`, `hotpot`: those data sets' own shapes, nested JSON included."""
+    preset: Literal["columns", "squad", "hotpot", "quac", "coqa"] = "columns"
+    """`squad`, `hotpot`, `quac`, `coqa`: those data sets' own shapes, nested JSON included."""
     columns: HubColumns = field(default_factory=HubColumns)
     files: dict[str, str | None] = field(default_factory=dict)
     """Split to file name in a local folder, or to the name of a split on the hub."""
@@ -71,7 +71,7 @@ class HubConfig(DataConfig):
     """What stays whole in a split that is made: an article (title, group), or only what shares a passage."""
 
     def __post_init__(self) -> None:
-        if self.columns.context is None and self.preset != "hotpot":
+        if self.columns.context is None and self.preset in ("columns", "squad"):
             raise ValueError("columns.context is null, and contexts are the corpus: name the column that holds them")
         if self.passage_words is not None and self.passage_overlap >= self.passage_words:
             raise ValueError(
@@ -103,14 +103,26 @@ def read(config: HubConfig, intake: Intake) -> None:
 def _file_rows(
     config: HubConfig, split: str, paths: tuple[Path, ...], cutter: squad.Cutter
 ) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of a split's files; SQuAD's nested files are read here, and have none."""
+    """The rows of a split's files; those that are one JSON object for everything are read here, and have none."""
+    whole = config.split_by == "article"
     for path in paths:
-        if config.preset != "squad" or kind_of(path) != ".json":
+        if kind_of(path) != ".json":
             yield from rows(path, cutter.intake)
             continue
         value = read_json(path, cutter.intake)
-        if isinstance(value, dict):
-            squad.read_nested(value, str(path), split, cutter, whole=config.split_by == "article")
+        if not isinstance(value, dict):
+            yield from json_rows(value, path, cutter.intake)
+        elif config.preset in ("squad", "quac") and "data" in value:
+            squad.read_nested(
+                value, str(path), split, cutter, whole, dialogues.is_quac, dialogues.read_quac, config.preset == "quac"
+            )
+        elif config.preset == "coqa" and isinstance(value.get("data"), list):
+            for number, story in enumerate(value["data"]):
+                yield Where(f"{path}: data[{number}]"), story if isinstance(story, dict) else {"story": story}
+        elif question_sets.is_one(value):
+            question_sets.read(value, str(path), split, cutter.intake)
+        elif config.preset == "squad":
+            cutter.intake.problem(Where(str(path)), "a SQuAD file is an object with a list 'data', and there is none")
         else:
             yield from json_rows(value, path, cutter.intake)
 
@@ -122,27 +134,40 @@ def _read_rows(
         with cutter.intake.row(where):
             if config.preset == "hotpot":
                 hotpot.take_row(row, f"{split}-{number}", split, cutter.intake)
+            elif config.preset == "coqa":
+                dialogues.read_coqa(row, f"{split}-{number}", split, cutter, config.split_by == "article")
+            elif config.preset == "quac":
+                name = id_of(row, "dialogue_id") or f"{split}-{number}"
+                dialogues.read_quac_row(row, name, split, cutter, config.split_by == "article")
             else:
                 _take_row(config, row, f"{split}-{number}", split, cutter)
 
 
 def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
     names = config.columns
+    mapped = [name for name in vars(names).values() if name]
+    cutter.intake.columns(row, {*mapped, *(name.split(".")[0] for name in mapped)})
     values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
-    contexts = _texts(_listed(_reach(row, names.context)), names.context)
+    contexts = _texts(_reach(row, names.context), names.context)
     group = (
         str(values["group"])
         if values["group"] is not None
         else title or (content_id(contexts[0]) if contexts else None)
     )
-    unwanted = _texts(_listed(_reach(row, names.negatives)), names.negatives)
+    unwanted = _texts(_reach(row, names.negatives), names.negatives)
     negatives = [cutter.passages(text, "")[0].id for text in unwanted]
     for name in (names.question, names.context):
         if name is not None and not _has(row, name):
             hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
+            hint = _DIALOGUE if isinstance(row.get("questions"), list) else hint
+            other = next((column for column in row if column.strip().casefold() == name.casefold()), None)
+            key = next(key for key, value in vars(names).items() if value == name)
+            hint = f"; data.columns.{key}={other} names it" if other is not None else hint
             raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
-    answers = squad.answers_of(_listed(_reach(row, names.answers)), names.answers or "answers")
+    if isinstance(_reach(row, names.question), list):
+        raise BadRow(f"{names.question!r} is a list of questions, and one is wanted{_DIALOGUE}")
+    answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
         return
@@ -154,12 +179,14 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
         contexts=contexts,
         title=title,
         negatives=negatives,
-        history=turns_of({"history": _reach(row, names.history)}) if names.history else (),
+        history=turns_of({"history": listed(_reach(row, names.history), names.history)}) if names.history else (),
         group=group if config.split_by == "article" else None,
+        about=group if config.preset == "squad" else None,
     )
 
 
 _MISSING = object()
+_DIALOGUE = "; conversations as CoQA's and QuAC's are read with data.preset=coqa or data.preset=quac"
 
 
 def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
@@ -179,23 +206,8 @@ def _has(row: Mapping[str, Any], name: str) -> bool:
     return _reach(row, name, _MISSING) is not _MISSING
 
 
-def _listed(value: Any) -> Any:
-    """A list of strings, or SQuAD's answers, that stand in a cell as text (JSON, or what Python prints)."""
-    text = value.strip() if isinstance(value, str) else ""
-    if text[:1] + text[-1:] not in ("[]", "{}"):
-        return value
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return value
-    strings = found.get("text") if isinstance(found, dict) else found
-    return found if isinstance(strings, list) and all(isinstance(entry, str) for entry in strings) else value
-
-
 def _texts(value: Any, name: str | None) -> list[str]:
+    value = listed(value, name or "")
     if value is None:
         return []
     values = [value] if isinstance(value, str) else value

@@ -6,7 +6,7 @@
     test.jsonl?           "candidate_ids"?: [..]}
 
 Without a dev or test file, a split is made (see `split.py`). A folder with only dev or test can be
-evaluated, not trained on. Keys that are not listed are passed over.
+evaluated, not trained on. Keys that are not listed are passed over, and named.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ from rag_experiments.data.formats.lines import data_path, json_lines, pickle_not
 from rag_experiments.data.records import Question
 from rag_experiments.data.row_fields import BadRow, id_of, shown, text_of, texts_of, turns_of
 
+KNOWN = frozenset(
+    ("id", "question", "answers", "positive_ids", "negative_ids", "history", "relevance", "candidate_ids")
+)
+"""Keys of a question's line."""
 _IDS = '["p17"]'
 
 
@@ -50,6 +54,7 @@ def read(config: JsonlConfig, intake: Intake) -> None:
         intake.split(split, str(path))
         for where, row in json_lines(path, intake):
             with intake.row(where):
+                intake.columns(row, KNOWN)
                 intake.question(split, native_question(row, f"{split}-{where.line}"))
 
 

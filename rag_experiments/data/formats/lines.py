@@ -7,6 +7,7 @@ unpickled, ever.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".pt", ".pth")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _GZIP_START = b"\x1f\x8b"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+"""How a file in it begins."""
 
 
 _SPREAD = {
@@ -109,22 +112,39 @@ def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Itera
     number = 0
     try:
         with open_bytes(path) as file:
-            for number, raw in enumerate(file, 1):
+            for number, raw in enumerate(_raw_lines(file), 1):
                 where = Where(str(path), number)
                 if number == 1:
-                    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                        intake.problem(where, "the file is UTF-16; save it as UTF-8")
-                        return
                     raw = raw.removeprefix(b"\xef\xbb\xbf")
                 try:
                     line = raw.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    intake.problem(where, f"not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1})")
+                    intake.problem(
+                        where,
+                        f"not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}); a file that Windows "
+                        "wrote in its own encoding must be saved as UTF-8",
+                    )
                     continue
                 if keep_blank or line.strip():
                     yield where, line
+    except UnicodeDecodeError:
+        intake.problem(Where(str(path), number + 1), "the file begins as UTF-16, and is none")
     except (OSError, EOFError, zlib.error) as error:
         intake.problem(Where(str(path), number + 1), f"the file is cut short or damaged ({error})")
+
+
+def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
+    """The lines of `file` as UTF-8, one that begins as UTF-16 (Excel's, PowerShell's) rewritten."""
+    first = file.readline()
+    if first[:2] in UTF_16:
+        file.seek(0)
+        with io.TextIOWrapper(file, encoding="utf-16", newline="\n") as text:
+            for line in text:
+                yield line.encode("utf-8", "surrogatepass")
+        return
+    if first:
+        yield first
+    yield from file
 
 
 def json_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:

@@ -24,10 +24,8 @@ from rag_experiments.data.formats.contexts import entries, take_in
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.queries import question_key
-from rag_experiments.data.records import Question, Turn
-from rag_experiments.data.row_fields import BadRow, content_id, shown, text_of, texts_of
-
-_ROLES = {"user": "user", "human": "user", "assistant": "assistant", "ai": "assistant", "system": "system"}
+from rag_experiments.data.records import Question
+from rag_experiments.data.row_fields import BadRow, answers_of_row, content_id, shown, text_of, texts_of, turns_of
 
 
 @dataclass(kw_only=True)
@@ -84,13 +82,12 @@ def _questions(
     negatives = tuple(value for value in listed if value not in gold)
     if len(negatives) < len(listed):
         intake.remark("a gold document is listed as a hard negative too, and is not used as one")
-    answer = text_of(row, "gold_answer", required=False)
-    history = tuple(_turns(row))
+    history = turns_of(row, "chat_history")
     for number, text in enumerate(texts, 1):
         yield Question(
             id=name if len(texts) == 1 else f"{name}-{number}",
             question=text,
-            answers=(answer,) if answer.strip() else (),
+            answers=answers_of_row(row, "gold_answer"),
             positive_ids=gold,
             negative_ids=negatives,
             history=history,
@@ -110,20 +107,6 @@ def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, 
     # Source and number are left out of the id: the same chunk comes with other metadata in other lines.
     context = {"id": content_id(text, title), "text": text, "title": title}
     return take_in(intake, name, context, ids=("id",), store=store)
-
-
-def _turns(row: dict[str, Any]) -> Iterator[Turn]:
-    """Turns as objects with a role, as question-answer pairs, or as strings, the user's first."""
-    for number, turn in enumerate(entries(row, "chat_history")):
-        if isinstance(turn, str):
-            yield Turn("user" if number % 2 == 0 else "assistant", turn)
-        elif isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn):
-            yield Turn("user", turn[0])
-            yield Turn("assistant", turn[1])
-        elif isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") in _ROLES:
-            yield Turn(_ROLES[turn["role"]], turn["content"])
-        else:
-            raise BadRow(f"'chat_history' holds {shown(turn)}, which is no turn of a conversation")
 
 
 def _kind(path: Path) -> str:

@@ -6,14 +6,16 @@ elsewhere is counted, and the answer's nearest occurrence taken instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from rag_experiments.data.builder import Intake
+from rag_experiments.data.cells import is_missing, listed
 from rag_experiments.data.formats.cut import Piece, cut_by_words, find_answer, piece_at
 from rag_experiments.data.records import Question, Turn, Where
-from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of, whole_number
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,21 @@ class Cutter:
         negatives: Sequence[str] = (),
         history: tuple[Turn, ...] = (),
         group: str | None = None,
+        about: str | None = None,
+        place: int | None = None,
     ) -> None:
-        """Hand one question in. One whose context is cut and does not hold its answer is left out, with a remark."""
+        """Hand one question in, `about` a text if it says nothing without it, its answer at `place` if given.
+
+        One whose context is cut and does not hold its answer is left out, with a remark.
+        """
         golds: list[str] = []
         lost = False
         for context in contexts:
             cuts = self.passages(context, title, name if len(contexts) == 1 else "")
-            found = self._golds(context, cuts, answers)
+            if place is None:
+                found = self._golds(context, cuts, answers)
+            else:
+                found = [cuts[piece_at([cut.piece for cut in cuts], place)].id]
             lost = lost or not found
             golds += found
         if lost and not golds:
@@ -99,6 +109,7 @@ class Cutter:
                 history=history,
             ),
             group,
+            about,
         )
 
     def unanswered(self) -> None:
@@ -129,15 +140,23 @@ class Cutter:
 
 def answers_of(value: Any, name: str) -> list[Answer]:
     """Answers in any of the shapes they come in. Raises `BadRow` for another."""
-    if value is None:
+    value = listed(value, name)
+    if is_missing(value):
         return []
     if isinstance(value, str):
         return [Answer(value)] if value.strip() else []
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        value = [value]
     if isinstance(value, dict) and isinstance(value.get("text"), list):
-        starts = value.get("answer_start") or [None] * len(value["text"])
+        starts = value.get("answer_start")
+        starts = [None] * len(value["text"]) if starts is None or starts == [] else starts
         if not isinstance(starts, list) or len(starts) != len(value["text"]):
             raise BadRow(f"{name!r} has {len(value['text'])} texts and not as many offsets")
-        value = [{"text": text, "answer_start": start} for text, start in zip(value["text"], starts, strict=True)]
+        value = [
+            {"text": text, "answer_start": start}
+            for text, start in zip(value["text"], starts, strict=True)
+            if not is_missing(text)
+        ]
     if not isinstance(value, list):
         raise BadRow(f"{name!r} must be a string, a list, or SQuAD's texts and offsets, and is {shown(value)}")
     return [answer for entry in value if (answer := _answer(entry, name)).text.strip()]
@@ -147,31 +166,71 @@ def _answer(entry: Any, name: str) -> Answer:
     if isinstance(entry, str):
         return Answer(entry)
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
-        start = entry.get("answer_start")
-        if start is not None and type(start) is not int:
-            raise BadRow(f"'answer_start' must be a whole number, and is {shown(start)}")
-        return Answer(entry["text"], start)
+        return Answer(entry["text"], offset_of(entry.get("answer_start")))
     raise BadRow(f"{name!r} holds {shown(entry)}, which is no answer")
 
 
-def read_nested(value: dict[str, Any], file: str, split: str, cutter: Cutter, whole: bool) -> None:
-    """SQuAD's own file: articles, their paragraphs, their questions. `whole`: articles stay on one side of a split."""
+def offset_of(value: Any) -> int | None:
+    """A whole number, as 41, 41.0 or "41"."""
+    number = whole_number(value)
+    if number is None and isinstance(value, str) and re.fullmatch(r"\s*-?\d+(\.0*)?\s*", value):
+        number = int(float(value))
+    if number is None and not is_missing(value):
+        raise BadRow(f"'answer_start' must be a whole number, and is {shown(value)}")
+    return number
+
+
+def read_nested(
+    value: dict[str, Any],
+    file: str,
+    split: str,
+    cutter: Cutter,
+    whole: bool,
+    is_dialogue: Callable[[Mapping[str, Any]], bool],
+    read_dialogue: Callable[[Mapping[str, Any], Mapping[str, Any], str, str, Cutter, bool], None],
+    dialogues: bool = False,
+) -> None:
+    """SQuAD's own file: articles, their paragraphs, their questions.
+
+    Args:
+        whole: articles stay on one side of a split.
+        is_dialogue: whether a paragraph's questions are turns of a conversation, which `read_dialogue` reads.
+        dialogues: all of them are.
+    """
     articles = value.get("data")
     if not isinstance(articles, list):
         cutter.intake.problem(Where(file), "a SQuAD file is an object with a list 'data', and there is none")
         return
+    seen: set[str] = set()
+    """Question ids of the articles before: in some data sets they begin anew in each."""
     for number, article in enumerate(articles):
         place = f"{file}: data[{number}]"
+        own: set[str] = set()
+        if isinstance(article, dict) and "story" in article and "paragraphs" not in article:
+            cutter.intake.problem(Where(place), "this is a story of CoQA's: data.preset=coqa reads it")
+            continue
         if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
             cutter.intake.problem(Where(place), "an article is an object with a list 'paragraphs'")
             continue
         for inner, paragraph in enumerate(article["paragraphs"]):
             with cutter.intake.row(Where(f"{place}.paragraphs[{inner}]")):
-                _paragraph(article, paragraph, f"{place}.paragraphs[{inner}]", f"{number}", split, cutter, whole)
+                spot = f"{place}.paragraphs[{inner}]"
+                if isinstance(paragraph, dict) and (dialogues or is_dialogue(paragraph)):
+                    read_dialogue(article, paragraph, f"{split}-{number}-{inner}", split, cutter, whole)
+                else:
+                    _paragraph(article, paragraph, spot, f"{number}", split, cutter, whole, (seen, own))
+        seen |= own
 
 
 def _paragraph(
-    article: dict[str, Any], paragraph: Any, place: str, number: str, split: str, cutter: Cutter, whole: bool
+    article: dict[str, Any],
+    paragraph: Any,
+    place: str,
+    number: str,
+    split: str,
+    cutter: Cutter,
+    whole: bool,
+    ids: tuple[set[str], set[str]],
 ) -> None:
     if not isinstance(paragraph, dict):
         raise BadRow(f"a paragraph is an object, and this is {shown(paragraph)}")
@@ -187,6 +246,13 @@ def _paragraph(
         with cutter.intake.row(Where(f"{place}.qas[{index}]")):
             if not isinstance(entry, dict):
                 raise BadRow(f"a question is an object, and this is {shown(entry)}")
+            question_id = id_of(entry, "id") or f"{split}-{number}-{index}"
+            if question_id in ids[0]:
+                cutter.intake.remark(
+                    "a question's id is one of another article's: the article's number is put before it"
+                )
+                question_id = f"{number}-{question_id}"
+            ids[1].add(question_id)
             answers = answers_of(entry.get("answers"), "answers")
             if entry.get("is_impossible") or not answers:
                 cutter.unanswered()
@@ -194,10 +260,11 @@ def _paragraph(
             cutter.question(
                 split,
                 question=text_of(entry, "question"),
-                id=id_of(entry, "id") or f"{split}-{number}-{index}",
+                id=question_id,
                 answers=answers,
                 contexts=[context],
                 title=title,
                 name=document,
                 group=group,
+                about=document or title or f"article {number}",
             )

@@ -6,12 +6,14 @@ import csv
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data.formats.lines import json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
+from rag_experiments.data.formats.lines import UTF_16, json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
 from rag_experiments.data.records import Where
 
 if TYPE_CHECKING:
@@ -22,6 +24,13 @@ SPLIT_NAMES = {"train": ("train", "training"), "dev": ("dev", "validation", "val
 """What the splits' files are called by those who make data sets; ours is the key."""
 SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
 """Of a split in several files, as data sets on the Hugging Face hub have them."""
+ID_NAMES = frozenset(("id", "pid", "qid", "docid", "doc-id", "query-id", "corpus-id", "passage-id", "question-id"))
+"""How the first column of a header is called."""
+SEPARATORS = (",", ";", "\t", "|")
+LONGEST_CELL = 1000
+"""Lines that a quoted cell of a tab-separated file goes over at most."""
+_NAMED_SEPARATOR = re.compile(r"\s*\"?sep=([,;|\t])\"?[,;|\t]*\s*", re.IGNORECASE)
+"""Excel's own first line."""
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -51,6 +60,29 @@ def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
     else:
         refuse_pickle(path)
         raise RequestError(f"{path} is of no kind that is read here: {', '.join(SUFFIXES)} (each also with .gz)")
+
+
+def named_rows(path: Path, intake: Intake, names: Sequence[str]) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """As `rows`; a TSV that begins without a header, as MS MARCO's do, has the columns `names`, in their order.
+
+    The first line is a header where the first of its cells is a name of an id.
+    """
+    if kind_of(path) not in (".tsv", ".txt"):
+        yield from rows(path, intake)
+        return
+    header: list[str] | None = None
+    for number, (where, cells) in enumerate(_tab_rows(text_lines(path, intake))):
+        if number == 0 and cells[0].strip().lower().lstrip("#_").replace("_", "-") in ID_NAMES:
+            header = [cell.strip() for cell in cells]
+            continue
+        if header is None and not 2 <= len(cells) <= len(names):
+            wanted = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            intake.problem(where, f"{len(cells)} columns, and without a header they are {wanted} (tabs between them)")
+        elif header is not None and len(cells) != len(header):
+            intake.problem(where, f"{len(cells)} columns where the header has {len(header)}")
+        else:
+            columns = header or names[: len(cells)]
+            yield where, {name: cell or None for name, cell in zip(columns, cells, strict=True)}
 
 
 def all_rows(paths: Sequence[Path], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
@@ -127,7 +159,10 @@ def _is_list(path: Path) -> bool:
     """Whether a file that is called JSON lines is one JSON list."""
     try:
         with open_bytes(path) as file:
-            return file.read(256).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+            start = file.read(256)
+        if start[:2] in UTF_16:
+            return start.decode("utf-16", "ignore").lstrip().startswith("[")
+        return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     except (OSError, EOFError, zlib.error):
         return False  # said with a line number when it is read
 
@@ -156,7 +191,8 @@ def read_json(path: Path, intake: Intake) -> Any:
     where = Where(str(path))
     try:
         with open_bytes(path) as file:
-            text = file.read().decode("utf-8-sig")
+            raw = file.read()
+        text = raw.decode("utf-16" if raw[:2] in UTF_16 else "utf-8-sig")
         value = json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and error.lineno > 1:
@@ -173,35 +209,21 @@ def read_json(path: Path, intake: Intake) -> Any:
     return None
 
 
-def _delimited(path: Path, intake: Intake, delimiter: str) -> Iterator[tuple[Where, dict[str, Any]]]:
+def _delimited(path: Path, intake: Intake, usual: str) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """Rows of a CSV or TSV file. The header says what parts the cells, `usual` where it does not."""
     # A field may be a whole document; the default limit is 128 KiB.
     csv.field_size_limit(1 << 30)
-    taken: list[Where] = []
-    """The lines of the row being read: a quoted cell may go over several."""
-
-    def lines() -> Iterator[str]:
-        for where, line in text_lines(path, intake, keep_blank=True):
-            taken.append(where)
-            yield line + "\n"
-
-    # In TSV files of passages a quote is mostly a character like any other. `strict`: a quote that is never
-    # closed is an error, where otherwise the rest of the file would become one cell.
-    quoted = delimiter == ","
-    reader = csv.reader(
-        lines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=quoted
-    )
+    lines = text_lines(path, intake, keep_blank=True)
+    first = next(((where, line) for where, line in lines if line.strip()), None)
+    if first is None:
+        return
+    named = _NAMED_SEPARATOR.fullmatch(first[1])
+    delimiter = named.group(1) if named else separator_of(first[1], usual)
+    rest = lines if named else chain([first], lines)
+    # In tab-separated files a quote is mostly a character like any other.
+    rows = _tab_rows(rest) if delimiter == "\t" else _quoted_rows(rest, path, intake, delimiter)
     header: list[str] | None = None
-    while True:
-        taken.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            why = "a quote is opened here and not closed" if "end of data" in str(error) else str(error)
-            intake.problem(taken[0] if taken else Where(str(path)), f"not readable as CSV: {why}")
-            continue
-        where = taken[0]
+    for where, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
         if header is None:
@@ -213,7 +235,80 @@ def _delimited(path: Path, intake: Intake, delimiter: str) -> Iterator[tuple[Whe
         if len(cells) != len(header):
             intake.problem(where, f"{len(cells)} columns where the header has {len(header)}")
             continue
-        yield where, {name: cell or None for name, cell in zip(header, map(_unquoted, cells), strict=True)}
+        yield where, {name: cell or None for name, cell in zip(header, cells, strict=True)}
+
+
+def separator_of(header: str, usual: str) -> str:
+    """What parts the names of `header`: the sign that stands there most often outside quotes (Excel writes `;` where
+    the comma is the decimal sign), `usual` where several do or none does."""
+    bare = _QUOTED.sub("", header)
+    return max((usual, *SEPARATORS), key=bare.count)
+
+
+def _quoted_rows(
+    lines: Iterable[tuple[Where, str]], path: Path, intake: Intake, delimiter: str
+) -> Iterator[tuple[Where, list[str]]]:
+    """CSV: a quoted cell may go over several lines."""
+    taken: list[Where] = []
+    """The lines of the row being read."""
+
+    def fed() -> Iterator[str]:
+        for where, line in lines:
+            taken.append(where)
+            yield line + "\n"
+
+    # `strict`: a quote that is never closed is an error, where otherwise the rest of the file would become one cell.
+    reader = csv.reader(fed(), delimiter=delimiter, strict=True)
+    while True:
+        taken.clear()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            why = "a quote is opened here and not closed" if "end of data" in str(error) else str(error)
+            intake.problem(taken[0] if taken else Where(str(path)), f"not readable as CSV: {why}")
+            continue
+        yield taken[0], cells
+
+
+def _tab_rows(lines: Iterable[tuple[Where, str]]) -> Iterator[tuple[Where, list[str]]]:
+    """Cells between tabs. A quote is a character, but for a cell that is quoted as a whole; such a one may go over
+    several lines, which are joined where that gives the row the header's columns."""
+    waiting: deque[tuple[Where, str]] = deque()
+    source = iter(lines)
+    columns = 0
+    while waiting or (found := next(source, None)) is not None:
+        where, line = waiting.popleft() if waiting else found
+        cells = line.split("\t")
+        columns = columns or len(cells)
+        more: list[str] = []
+        while len(cells) <= columns and _is_open(cells[-1]) and len(more) < LONGEST_CELL:
+            if len(more) == len(waiting) and (found := next(source, None)) is not None:
+                waiting.append(found)
+            if len(more) == len(waiting):
+                break
+            more.append(waiting[len(more)][1])
+            if '"' in more[-1] and (joined := _joined(line, more, columns)) is not None:
+                cells = joined
+                for _ in more:
+                    waiting.popleft()
+                break
+            if more[-1].count("\t") >= columns - 1 > 0:  # a row of its own
+                break
+        yield where, [_unquoted(cell) for cell in cells]
+
+
+def _is_open(cell: str) -> bool:
+    """Whether `cell` begins with a quote that it does not close."""
+    return cell.startswith('"') and cell.count('"') % 2 == 1
+
+
+def _joined(line: str, more: list[str], columns: int) -> list[str] | None:
+    """The cells of a row over several lines; None where they are not `columns`, or a cell is still open."""
+    whole = "\n".join([line, *more])
+    cells = whole.split("\t")
+    return None if len(cells) != columns or any(map(_is_open, cells)) else cells
 
 
 def _unquoted(cell: str) -> str:

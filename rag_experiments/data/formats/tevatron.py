@@ -23,7 +23,7 @@ from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path
 from rag_experiments.data.formats.tables import all_rows, find_files, rows
 from rag_experiments.data.records import Question
-from rag_experiments.data.row_fields import BadRow, id_of, keys_of, shown, text_of, whole_number
+from rag_experiments.data.row_fields import BadRow, answers_of_row, id_of, keys_of, shown, text_of, whole_number
 
 
 @dataclass(kw_only=True)
@@ -75,6 +75,7 @@ def read(config: TevatronConfig, intake: Intake) -> None:
         intake.split(split, str(paths[0]))
         for number, (where, row) in enumerate(all_rows(paths, intake), 1):
             with intake.row(where):
+                intake.columns(row, vars(names).values())
                 intake.question(split, _question(row, names, intake, f"{split}-{number}", corpus is None))
 
 
@@ -99,18 +100,10 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
     return Question(
         id=id_of(row, names.id) or default,
         question=text_of(row, names.question),
-        answers=_answers(row, names.answers),
+        answers=answers_of_row(row, names.answers),
         positive_ids=tuple(positives),
         negative_ids=kept,
     )
-
-
-def _answers(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = row.get(name)
-    values = [value] if isinstance(value, str) else entries(row, name)
-    if not all(isinstance(entry, str) for entry in values):
-        raise BadRow(f"{name!r} must be a list of strings, and is {shown(value)}")
-    return tuple(entry for entry in values if entry.strip())
 
 
 def _passage_id(row: Mapping[str, Any], names: TevatronColumns) -> str:

@@ -7,17 +7,17 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
 from rag_experiments.config.schema import RunConfig
 from rag_experiments.core.errors import RequestError
-from rag_experiments.core.text import identity, stands_in
+from rag_experiments.core.text import stands_in
 from rag_experiments.data import data_formats
 from rag_experiments.data.builder import REFERENCES, Intake, Problem
+from rag_experiments.data.copies import content_number, content_of
 from rag_experiments.data.load import NEEDS, RagData, assemble, fingerprint
 from rag_experiments.data.number_columns import Column, sorted_runs
 from rag_experiments.data.queries import question_key, retrieval_query
@@ -82,20 +82,13 @@ class Findings:
                 value = self.same_text.get(value, value)
                 merged[value] = max(grade, merged.get(value, grade))
             grades = merged
-        return Question(
-            id=question.id,
-            question=question.question,
-            answers=question.answers,
-            history=question.history,
-            relevance=grades,
-            **changed,
-        )
+        return replace(question, relevance=grades, copies={}, **changed)
 
     # -- parts of the report --
 
     def _counts(self, data: RagData) -> list[str]:
         golds = {value for questions in data.splits.values() for q in questions for value in q.positive_ids}
-        several = sum(len(q.positive_ids) > 1 for questions in data.splits.values() for q in questions)
+        several = sum(len(q.distinct_golds) > 1 for questions in data.splits.values() for q in questions)
         same = f", {len(self.same_text):,} with the title and text of another" if self.same_text else ""
         counts = ", ".join(f"{len(questions):,} {name}" for name, questions in data.splits.items())
         more = f"; {several:,} have several gold passages" if several else ""
@@ -219,7 +212,11 @@ def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findin
             "there are no questions: give data.questions, or write some with rag_experiments.data.generate"
         )
     elif not any(data.splits.values()):
-        return Findings(config, None, intake.problems, nothing="there is not one usable question")
+        kinds = Counter(problem.reason for problem in intake.problems).most_common(1)
+        first = next((problem for problem in intake.problems if kinds and problem.reason == kinds[0][0]), None)
+        why = f"; {kinds[0][1]} of {len(intake.problems)} problems are: {first}" if first else ""
+        why = why or "".join(f"; {note}" for note in data.notes)
+        return Findings(config, None, intake.problems, nothing=f"there is not one usable question{why}")
     return Findings(config, data, intake.problems, same_text=_same_texts(data, intake.folder))
 
 
@@ -239,7 +236,7 @@ def _same_texts(data: RagData, folder: Path) -> dict[str, str]:
     """Passage id to the first id with the same title and text, spelling and spaces aside."""
     hashes = Column(folder / "texts")
     for passage in data.passages:
-        hashes.append(xxhash.xxh64_intdigest("\x1f".join(_content(passage)).encode()))
+        hashes.append(content_number(passage.text, passage.title))
     same: dict[str, str] = {}
     for values, rows in sorted_runs(hashes.values(), folder):
         for place in np.flatnonzero(values[1:] == values[:-1]):
@@ -251,7 +248,7 @@ def _same_texts(data: RagData, folder: Path) -> dict[str, str]:
 
 
 def _content(passage: Passage) -> tuple[str, str]:
-    return identity(passage.title), identity(passage.text)
+    return content_of(passage.text, passage.title)
 
 
 def answer_in_passages(question: Question, data: RagData) -> bool:

@@ -56,6 +56,7 @@ class FidReader(Reader):
             kind=self.kind,
             chat_template=config.chat_template,
             instruction=config.instruction,
+            date=self.prompts.date,
             passage_tokens=self.settings.passage_tokens,
             question_with_passage=self.settings.question_with_passage,
         )

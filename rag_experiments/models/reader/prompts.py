@@ -29,7 +29,9 @@ a `RequestError`. Room for `max_new_tokens` is kept in training as at generation
 
 from __future__ import annotations
 
+import datetime
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import TYPE_CHECKING
@@ -45,6 +47,13 @@ DEFAULT_INSTRUCTION = "Answer the question from the passages. Give only the answ
 _CUE = "Answer:"
 _BODY = "BODYBODYBODY"
 _REPLY = "REPLYREPLYREPLY"
+TEMPLATE_DATE = "2024-07-26"
+"""Today, where a chat template asks: what Llama 3.2's says where there is no clock."""
+_ASKS_DATE = ("date_string", "strftime_now")
+_OPEN_THOUGHT = re.compile(
+    r"(?:<(?P<tag>[\w:.-]*(?:think|thought|reason)[\w:.-]*)>|\[(?P<bracket>THINK)\]|<\|START_(?P<bar>THINKING)\|>)\s*\Z",
+    re.I,
+)
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 
@@ -121,12 +130,16 @@ class PromptBuilder:
     kind: str = "decoder"
     chat_template: str = "auto"
     instruction: str | None = None
+    date: str = TEMPLATE_DATE
+    """What a chat template takes for today, as 2024-07-26."""
     end_id: int = field(init=False)
     """The token that ends an answer."""
 
     def __post_init__(self) -> None:
         self.instruction = self.instruction if self.instruction is not None else DEFAULT_INSTRUCTION
         self.chat = self.chat_template == "auto" and bool(getattr(self.tokenizer, "chat_template", None))
+        self.dated = self.chat and any(name in str(self.tokenizer.chat_template) for name in _ASKS_DATE)
+        """Whether the template prints a date."""
         self._starts, self._ends = _special_tokens_around(self.tokenizer)
         head, tail, end_id = self._chat_frame() if self.chat else self._plain_frame()
         self._head, self._frame_tail, self.end_id = tuple(head), tuple(tail), end_id
@@ -246,7 +259,7 @@ class PromptBuilder:
         head, marker, tail = rendered.partition(_BODY)
         if not marker:
             raise RequestError("the reader's chat template drops the user's message; set model.chat_template=none.")
-        return self._trusted(head), self._trusted(tail), self._turn_end(messages)
+        return self._trusted(head), self._trusted(_thought_closed(tail)), self._turn_end(messages)
 
     def _turn_end(self, messages: list[dict[str, str]]) -> int:
         """The special token that the template puts after an assistant's reply, else the tokenizer's end token."""
@@ -259,11 +272,43 @@ class PromptBuilder:
         return self.tokenizer.eos_token_id
 
     def _render(self, messages: list[dict[str, str]], open_reply: bool = True) -> str:
-        # Templates of reasoning models open an empty thought when told not to think; others ignore the key.
+        # Templates of reasoning models open an empty thought when told not to think; others ignore the key. Those that
+        # print today's date get one that stays: it stands in every prompt, and in the keys of what is cached for one.
+        try:
+            today = datetime.datetime.fromisoformat(self.date)
+        except ValueError as error:
+            raise RequestError(f"model.template_date={self.date} is no date such as 2024-07-26: {error}") from error
+        template = self.tokenizer.get_chat_template()
         rendered = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=open_reply, enable_thinking=False
+            messages,
+            tokenize=False,
+            add_generation_prompt=open_reply,
+            chat_template=f"{_clock(today)}{template}" if "strftime_now" in template else template,
+            enable_thinking=False,
+            date_string=today.strftime("%d %b %Y"),
         )
         return str(rendered)
+
+
+def _clock(now: datetime.datetime) -> str:
+    """A macro that stands for transformers' `strftime_now` in a template: no function can be handed to one."""
+    codes = [f"%{code}" for code in "aAbBcdDeFhHIjmMpSTuUwWxXyY"] + [f"%-{code}" for code in "dmHIj"]
+    replaced = "".join(f"|replace({code!r}, {now.strftime(code)!r})" for code in codes)
+    # The empty text at the end: a template's own first newline would go with the block before it.
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
+
+
+def _thought_closed(tail: str) -> str:
+    """`tail`, with an end to a thought that the template opens and leaves open (DeepSeek-R1, QwQ): the answer would be
+    learnt as the thought, and a model as it comes would spend its tokens thinking."""
+    found = _OPEN_THOUGHT.search(tail)
+    if found is None:
+        return tail
+    if found["tag"]:
+        end = f"</{found['tag']}>"
+    else:
+        end = "[/THINK]" if found["bracket"] else "<|END_THINKING|>"
+    return f"{tail.rstrip()}\n\n{end}\n\n"
 
 
 def passage_text(passage: Passage, number: int) -> str:

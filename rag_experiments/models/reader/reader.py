@@ -21,7 +21,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from rag_experiments.config.schema import ReaderConfig
 from rag_experiments.models.reader import answer_tokens, reader_files
-from rag_experiments.models.reader.prompts import Prompt, PromptBuilder, TruncationCounts
+from rag_experiments.models.reader.prompts import TEMPLATE_DATE, Prompt, PromptBuilder, TruncationCounts
 from rag_experiments.models.shared.precision import autocast, precision_name, resolve_precision
 
 if TYPE_CHECKING:
@@ -63,7 +63,12 @@ class Reader:
         self.kind = config.kind
         self.dtype = resolve_precision(config.precision, self.device)
         limit = config.max_input_length or _own_limit(answer_tokens.base_module(module), tokenizer)
-        self.config = dataclasses.replace(config, precision=precision_name(self.dtype), max_input_length=limit)
+        self.config = dataclasses.replace(
+            config,
+            precision=precision_name(self.dtype),
+            max_input_length=limit,
+            template_date=config.template_date or TEMPLATE_DATE,
+        )
         self.prompts = PromptBuilder(
             tokenizer,
             max_length=limit,
@@ -71,6 +76,7 @@ class Reader:
             kind=self.kind,
             chat_template=config.chat_template,
             instruction=config.instruction,
+            date=self.config.template_date or TEMPLATE_DATE,
         )
 
     @classmethod
@@ -117,6 +123,8 @@ class Reader:
             "architecture": answer_tokens.base_module(self.module).config.to_dict(),
             "config": {k: getattr(self.config, k) for k in ("kind", "precision", "max_input_length", "max_new_tokens")},
         }
+        if self.prompts.dated:
+            settings["date"] = self.prompts.date
         for volatile in VOLATILE:
             settings["architecture"].pop(volatile, None)
         digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)

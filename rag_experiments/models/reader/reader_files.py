@@ -33,7 +33,7 @@ from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.shared.precision import resolve_precision
 
-_INHERITED = ("instruction", "max_input_length")
+_INHERITED = ("instruction", "max_input_length", "template_date")
 """Settings that a run's model keeps when it is opened again and nothing else is said."""
 
 

@@ -1,0 +1,13 @@
+"""A row that cannot be used, and how its values are quoted."""
+
+from __future__ import annotations
+
+
+class BadRow(Exception):
+    """What is wrong with the row being read; `Intake.row` adds where it stands."""
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """`value` as an error message quotes it."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
