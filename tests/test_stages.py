@@ -302,9 +302,7 @@ def test_every_segment_counts_also_one_that_was_killed(run, moved):
     with killed.training():
         moved[0] += 7
         killed.on_log(None, None, None)
-        assert cost_clock.read_cost(run.path) == {"prepare": 6.0, "train": 13.0}, (
-            "a kill loses what is after the last line"
-        )
+        assert cost_clock.read_cost(run.path) == {"prepare": 6.0, "train": 13.0}, "a kill loses what comes later"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"train": "x"}'])

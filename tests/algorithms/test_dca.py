@@ -206,9 +206,7 @@ def test_a_reader_that_is_no_fid_run_is_trained_once(tiny_bert, reader, tmp_path
     assert used.teacher.reader.fingerprint() == first.teacher.reader.fingerprint()
 
 
-def test_a_first_run_that_fails_says_so_and_goes_on_when_it_is_asked_for_again(
-    tiny_bert, reader, tmp_path, monkeypatch
-):
+def test_a_first_run_that_fails_goes_on_when_it_is_asked_for_again(tiny_bert, reader, tmp_path, monkeypatch):
     trainer = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=2, algorithm_teacher_batch_size=2)
     components = trainer.components
     components.config.trainer = {"use_cpu": True, "disable_tqdm": True}
