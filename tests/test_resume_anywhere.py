@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.storm import differences
 from rag_experiments import train
-from rag_experiments.algorithms.base import TOTALS
+from rag_experiments.algorithms.resumable import TOTALS
 from rag_experiments.runs.directory import RunDirectory
 from tests import test_run
 from tests.conftest import write_small_data

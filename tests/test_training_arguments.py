@@ -32,22 +32,6 @@ def test_a_process_uses_one_of_the_gpus_it_sees(monkeypatch):
     assert (args.n_gpu, args.train_batch_size) == (1, 8)
 
 
-def test_dcas_teacher_is_trained_on_one_of_the_gpus_a_process_sees(monkeypatch, tmp_path):
-    from rag_experiments.algorithms import fid_teacher
-
-    class FourGpus(TrainingArguments):
-        def __post_init__(self):
-            super().__post_init__()
-            self._n_gpu = 4
-
-    run = made(ddp_timeout=77)
-    monkeypatch.setattr(fid_teacher, "TrainingArguments", FourGpus)
-    training = fid_teacher.TeacherTraining(steps=1, batch_size=4, learning_rate=1e-4, passages=2)
-    args = fid_teacher._arguments(training, run, tmp_path)
-    assert (args.n_gpu, args.train_batch_size) == (1, 4)
-    assert (args.ddp_timeout, args.ddp_broadcast_buffers) == (77, False)
-
-
 def test_the_group_of_processes_is_made_with_the_users_backend_and_timeout(monkeypatch):
     """accelerate makes it at the first call, and a later one changes nothing."""
     calls = []

@@ -9,7 +9,8 @@ import pytest
 from pydantic import Field
 
 from rag_experiments.config import schema
-from rag_experiments.config.validation import check_values, model_class, refuse_keys_of_other_kinds, refuse_unknown
+from rag_experiments.config.kinds import model_kind
+from rag_experiments.config.validation import check_values, refuse_keys_of_other_kinds, refuse_unknown
 from rag_experiments.core.errors import RequestError, did_you_mean, nearest, with_article
 
 
@@ -134,12 +135,12 @@ def test_a_second_model_that_does_not_fit(values, message):
 
 
 def test_the_class_of_a_kind():
-    assert model_class({"kind": "encoder"}, "model") is schema.EncoderConfig
-    assert model_class({"kind": "decoder"}, "model") is schema.ReaderConfig
-    assert model_class({"kind": "encoder_decoder"}, "model") is schema.ReaderConfig
+    assert model_kind({"kind": "encoder"}, "model").config is schema.EncoderConfig
+    assert model_kind({"kind": "decoder"}, "model").config is schema.ReaderConfig
+    assert model_kind({"kind": "encoder_decoder"}, "model").config is schema.ReaderConfig
     for kind in ("encodr", None):
         with pytest.raises(RequestError, match=rf"^m\.kind={kind!r} is not a kind of model"):
-            model_class({"kind": kind} if kind else {}, "m")
+            model_kind({"kind": kind} if kind else {}, "m")
 
 
 def test_a_key_of_another_kind_is_not_called_unknown():

@@ -72,8 +72,8 @@ class Copies:
         positives = self._extended(question.positive_ids)
         relevance = question.relevance
         if relevance is not None:
-            relevance = dict(relevance)
-            for value, grade in question.relevance.items():
+            judged, relevance = relevance, dict(relevance)
+            for value, grade in judged.items():
                 for copy in self.ids.get(value, ()) if grade > 0 else ():
                     relevance[copy] = max(grade, relevance.get(copy, grade))
         copies: dict[str, str] = {}

@@ -18,7 +18,7 @@ from rag_experiments.data.builder import Asked, Intake
 from rag_experiments.data.data_formats import FORMATS, config_class
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.jsonl import JsonlConfig
-from rag_experiments.data.load import RagData, check_needs, load_data
+from rag_experiments.data.load import RagData, check_required_fields, load_data
 from rag_experiments.data.passage_store import PassageStore, write_passages
 from rag_experiments.data.records import Passage, Question, Turn, Where
 from tests.data.samples import samples
@@ -140,12 +140,12 @@ def test_needs_are_looked_for_in_every_split_and_only_those_asked_for(native, tm
     for split in ("train", "dev", "test"):
         rows = {name: [full] for name in ("train", "dev", "test")} | {split: [full, {"question": "c?"}]}
         data = load_data(JsonlConfig(path=str(native(**rows))), tmp_path / f"cache {split}")
-        for need, name in load.NEEDS.items():
+        for name in load.NEEDS.values():
             with pytest.raises(RequestError, match=rf"{split}\.jsonl:2: no {name}.*1 of the 2 {split} questions"):
-                check_needs(data, {need}, "ctl")
+                check_required_fields(data, {name}, "ctl")
     data.places = {}
     with pytest.raises(RequestError, match="question 'test-2': no answers"):
-        check_needs(data, {"answers"}, "ctl")
+        check_required_fields(data, {"answers"}, "ctl")
 
 
 # -- what enters the key of an import ----------------------------------------------------------------

@@ -17,7 +17,7 @@ from rag_experiments.retrieval import index as index_module
 from rag_experiments.retrieval.bm25 import BM25Retriever
 from rag_experiments.retrieval.hybrid import DEPTH, HybridRetriever
 from rag_experiments.retrieval.index import FaissIndex
-from rag_experiments.retrieval.retriever_kinds import SearchResult, empty_result
+from rag_experiments.retrieval.retriever import SearchResult, empty_result
 from tests.retrieval.fakes import ListPassages
 
 # -- vectors -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Where
@@ -138,7 +138,7 @@ def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
     first = file.readline()
     if first[:2] in UTF_16:
         file.seek(0)
-        with io.TextIOWrapper(file, encoding="utf-16", newline="\n") as text:
+        with io.TextIOWrapper(cast(Any, file), encoding="utf-16", newline="\n") as text:
             for line in text:
                 yield line.encode("utf-8", "surrogatepass")
         return

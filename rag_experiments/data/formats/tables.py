@@ -278,8 +278,11 @@ def _tab_rows(lines: Iterable[tuple[Where, str]]) -> Iterator[tuple[Where, list[
     waiting: deque[tuple[Where, str]] = deque()
     source = iter(lines)
     columns = 0
-    while waiting or (found := next(source, None)) is not None:
-        where, line = waiting.popleft() if waiting else found
+    while True:
+        following = waiting.popleft() if waiting else next(source, None)
+        if following is None:
+            return
+        where, line = following
         cells = line.split("\t")
         columns = columns or len(cells)
         more: list[str] = []

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class Findings:
         def ids(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(dict.fromkeys(self.same_text.get(value, value) for value in values))
 
-        changed = {name: ids(getattr(question, name)) for name in REFERENCES}
+        changed: dict[str, Any] = {name: ids(getattr(question, name)) for name in REFERENCES}
         positives = set(changed["positive_ids"])
         changed["negative_ids"] = tuple(value for value in changed["negative_ids"] if value not in positives)
         grades = question.relevance
