@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rag_experiments.config import command_line
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.training.reopen import reopen, split_run
 
 if TYPE_CHECKING:
@@ -104,12 +105,12 @@ def reply(parts: Parts, question: str, history: Sequence[Turn] = ()) -> Reply:
 def show(said: Reply) -> None:
     """The answer, then the passages."""
     if said.answer is not None:
-        print(said.answer, end="\n\n")
+        say(said.answer, end="\n\n")
     for number, (score, passage) in enumerate(said.passages, 1):
         title = f"  {passage.title}" if passage.title else ""
         text = " ".join(passage.text.split())
         cut = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-        print(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
+        say(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
 
 
 def converse(parts: Parts) -> None:
@@ -117,7 +118,7 @@ def converse(parts: Parts) -> None:
     from rag_experiments.data.records import Turn
 
     history: list[Turn] = []
-    print("A question (/new: another conversation; Ctrl-D: leave)", file=sys.stderr)
+    say("A question (/new: another conversation; Ctrl-D: leave)", file=sys.stderr)
     while True:
         try:
             question = input("> ").strip()
