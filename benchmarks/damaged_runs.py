@@ -305,6 +305,10 @@ def main() -> None:
     failed: list[str] = []
     made: Counter[str] = Counter(kinds)
     with tempfile.TemporaryDirectory() as place:
+        os.environ["RAG_EXPERIMENTS_CACHE"] = str(Path(place) / "first")
+        (Path(place) / "first").mkdir()
+        make_folder(Path(place) / "sound", [], chance)
+        look(Path(place) / "sound", Path(place) / "first")  # importing scipy and plotly is no matter of damage
         for start in range(0, len(kinds), FOLDER):
             some = kinds[start : start + FOLDER]
             folder, cache = Path(place) / f"folder-{start}", Path(place) / f"cache-{start}"

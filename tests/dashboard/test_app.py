@@ -336,6 +336,7 @@ def test_the_sweep_ranks_configurations_on_dev_and_shows_test(serve: Callable[..
     assert 'id="on-test"' not in text
     assert 'id="on-test"' in served.get("/sweep?metric=test/recall@4").text
     drawn = json.dumps(figures_of(text))
+    assert len(figures_of(text)["slice-1"]["data"][0]["x"]) == 3  # a point a configuration
     assert "learning rate" in drawn
     assert '"seed"' not in drawn  # no setting that one could choose
     for metric in ("dev/recall@4", "test/recall@4"):

@@ -58,11 +58,11 @@ def figures(everyone: list[Run], keys: list[str], metric: str, view: View) -> di
     runs = [group.counted[0] for group in groups]
     labels, lower = wording.labels(keys), not higher_is_better(metric)
     options = option_names(runs)
-    columns = {
-        key: [options.get(key, {}).get(str(run.flat.get(key)), run.flat.get(key)) for run in runs] for key in keys
-    }
+    columns = {key: [_named(run.flat.get(key), options.get(key, {})) for run in runs] for key in keys}
     goal = Axis(metric, metric, [summary.mean for group in groups if (summary := group.summary(metric))])
-    shares = importances(columns, goal.values)
+    # Over single runs: the seeds of a configuration are what a setting's share is told from.
+    everything = {key: [_named(run.flat.get(key), options.get(key, {})) for run in everyone] for key in keys}
+    shares = importances(everything, [run.metrics[metric] for run in everyone])
     ranked = [item.key for item in shares]
     axes = {key: Axis(key, labels[key], columns[key]) for key in keys}
     names = [run.name for run in runs]
