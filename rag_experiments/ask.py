@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rag_experiments.config import command_line
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.training.reopen import reopen, split_run
 
 if TYPE_CHECKING:
@@ -103,12 +104,12 @@ def reply(components: RunComponents, question: str, history: Sequence[Turn] = ()
 def show(said: Reply) -> None:
     """The answer, then the passages."""
     if said.answer is not None:
-        print(said.answer, end="\n\n")
+        say(said.answer, end="\n\n")
     for number, (score, passage) in enumerate(said.passages, 1):
         title = f"  {passage.title}" if passage.title else ""
         text = " ".join(passage.text.split())
         cut = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-        print(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
+        say(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
 
 
 def converse(components: RunComponents) -> None:
@@ -116,7 +117,7 @@ def converse(components: RunComponents) -> None:
     from rag_experiments.data.records import Turn
 
     history: list[Turn] = []
-    print("A question (/new: another conversation; Ctrl-D: leave)", file=sys.stderr)
+    say("A question (/new: another conversation; Ctrl-D: leave)", file=sys.stderr)
     while True:
         try:
             question = input("> ").strip()

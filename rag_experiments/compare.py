@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 
 if TYPE_CHECKING:
     from rag_experiments.comparison.output.render import Document
@@ -79,7 +80,7 @@ def start(arguments: Sequence[str]) -> int:
     if args.wandb_report:
         from rag_experiments.comparison.output.wandb_report import make_report
 
-        print(make_report(document), file=sys.stderr)
+        say(make_report(document), file=sys.stderr)
     return 0
 
 
@@ -127,7 +128,7 @@ def make_document(args: argparse.Namespace) -> Document:
 
 def _write(document: Document, form: str, output: str | None) -> None:
     from rag_experiments.comparison.output.render import render
-    from rag_experiments.core.files import atomic_write_text
+    from rag_experiments.core.files import atomic_write_bytes
 
     if form == "html":
         from rag_experiments.comparison.output.html_report import html_report
@@ -136,14 +137,14 @@ def _write(document: Document, form: str, output: str | None) -> None:
     else:
         text = render(document, form)
     if output is None:
-        print(text)
+        say(text)  # piped or not: who wants the bytes of a csv as they are names a file
         return
     try:
         Path(output).parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(Path(output), text + "\n")
+        atomic_write_bytes(Path(output), (text + "\n").encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise RequestError(f"--output {output}: cannot be written ({error.strerror or error})") from error
-    print(f"written to {output}", file=sys.stderr)
+    say(f"written to {output}", file=sys.stderr)
 
 
 if __name__ == "__main__":

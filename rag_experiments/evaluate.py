@@ -27,6 +27,7 @@ from rag_experiments.core.files import (
     atomic_write_text,
     safe_name,
 )
+from rag_experiments.core.visible import say
 from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
             for split, rows in predictions.items():
                 atomic_write_jsonl(temporary / "predictions" / f"{split}.jsonl", rows)
         print_beside(opened.run.read_final_metrics(), metrics)
-        print(f"\nwritten to {folder}")
+        say(f"\nwritten to {folder}")
     return metrics
 
 
@@ -126,10 +127,10 @@ def print_beside(before: dict[str, float], now: dict[str, float]) -> None:
     """One line a metric: in the run, and here."""
     shown = [name for name in now if not name.endswith(("_ci_low", "_ci_high"))]
     width = max(map(len, shown), default=0)
-    print(f"{'':{width}}  {'in the run':>10}  {'here':>10}")
+    say(f"{'':{width}}  {'in the run':>10}  {'here':>10}")
     for name in shown:
         earlier = before.get(name)
-        print(f"{name:{width}}  {'' if earlier is None else f'{earlier:.4f}':>10}  {now[name]:>10.4f}")
+        say(f"{name:{width}}  {'' if earlier is None else f'{earlier:.4f}':>10}  {now[name]:>10.4f}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig
 
 from rag_experiments.core.errors import RequestError, did_you_mean
+from rag_experiments.core.visible import say
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
             raise
         status = say_wrong_request(RequestError("a path begins with ~ and this user has no home directory: set HOME"))
     except KeyboardInterrupt as interruption:
-        print("; ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
+        say("; ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
         status = INTERRUPTED
     except BrokenPipeError:  # `… | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -76,7 +77,7 @@ def _speak_utf8() -> None:
 
 def say_wrong_request(error: RequestError) -> int:
     """Print the sentence and return the exit status."""
-    print(f"error: {error}", file=sys.stderr)
+    say(f"error: {error}", file=sys.stderr)
     return WRONG_REQUEST
 
 

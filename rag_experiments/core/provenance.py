@@ -74,7 +74,7 @@ def process_lives(identity: dict[str, Any]) -> bool | None:
     if identity.get("host") != socket.gethostname():
         return None
     pid = identity.get("pid")
-    if not isinstance(pid, int) or pid <= 0:
+    if not isinstance(pid, int) or not 0 < pid < 1 << 31:  # no process has another number
         return False
     try:
         os.kill(pid, 0)

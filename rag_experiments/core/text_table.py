@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rag_experiments.core.visible import visible
+
 
 @dataclass
 class Grid:
@@ -27,11 +29,11 @@ def to_text(grids: Sequence[Grid]) -> str:
 
 def _text(grid: Grid) -> str:
     widths = [max(map(width, column)) for column in zip(grid.headers, *grid.rows, strict=True)]
-    lines = [grid.title] if grid.title else []
+    lines = [one_line(grid.title)] if grid.title else []
     lines.append(_line(grid.headers, widths, grid.numeric))
     lines.append("  ".join("─" * size for size in widths))
     lines += [_line(row, widths, grid.numeric) for row in grid.rows]
-    return "\n".join([*lines, *grid.notes])
+    return "\n".join([*lines, *map(one_line, grid.notes)])
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
@@ -50,8 +52,10 @@ def width(text: str) -> int:
 
 
 def one_line(text: str) -> str:
-    """Without line breaks and control characters: a name must not move the cursor of somebody's terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    """Without line breaks, control characters written out: a name must not move the cursor of somebody's terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c.isspace() else visible(c) for c in text)
 
 
 def to_markdown(grids: Sequence[Grid]) -> str:

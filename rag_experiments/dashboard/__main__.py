@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from rag_experiments.config.command_line import exit_with
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 
 HOST = "127.0.0.1"
 PORT = 8050
@@ -68,7 +69,7 @@ def serve(arguments: Sequence[str]) -> int:
         started = time.monotonic()
         count = len(watch.look())
         runs = f"{count} run{'' if count == 1 else 's'}, read in {time.monotonic() - started:.1f} s"
-        print(f"http://{HOST}:{bound.getsockname()[1]}/  ({runs}; Ctrl-C ends)", flush=True)
+        say(f"http://{HOST}:{bound.getsockname()[1]}/  ({runs}; Ctrl-C ends)", flush=True)
         threading.Thread(target=warm_up, daemon=True).start()
         config = uvicorn.Config(create_app(watch), log_level="warning", lifespan="off", server_header=False)
         with suppress(KeyboardInterrupt):  # the way to end it

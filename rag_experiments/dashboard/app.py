@@ -113,9 +113,14 @@ def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[
         asked_by_script = "hx-request" in request.headers and "hx-history-restore-request" not in request.headers
         if asked_by_script and "since" not in request.query_params:
             headers["HX-Push-Url"] = view.href
-        return HTMLResponse(body, status_code=status, headers=headers)
+        return HTMLResponse(_sendable(body), status_code=status, headers=headers)
 
     return endpoint
+
+
+def _sendable(page: str) -> bytes:
+    """The page's bytes; a folder's name need be no Unicode."""
+    return page.encode("utf-8", "backslashreplace")
 
 
 def apology(templates: jinja2.Environment, watch: Watch, status: int, sentence: str) -> Response:

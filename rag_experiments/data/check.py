@@ -19,6 +19,7 @@ from typing import Literal
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import NonNegativeInt
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.data.tools.data_command import leave_with, parse, take_option, target_folder
 
 
@@ -51,13 +52,13 @@ def start(arguments: list[str]) -> int:
     from rag_experiments.data.tools.native_writer import write_native
 
     with examine(command.config, command.cache, command.options.needs) as found:
-        print("\n".join(found.lines(command.options.examples, command.options.problems)))
+        say("\n".join(found.lines(command.options.examples, command.options.problems)))
         if folder is not None and found.data is not None:
             write_native(folder, found.passages_once(), found.questions_once())
-            print(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
+            say(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
             return command_line.DONE
     if found.problems or found.nothing:
-        print(f"\nerror: {found.verdict()}", file=sys.stderr)
+        say(f"\nerror: {found.verdict()}", file=sys.stderr)
         return command_line.WRONG_REQUEST
     return command_line.DONE
 

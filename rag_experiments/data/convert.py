@@ -7,6 +7,7 @@ with the data it stops, as training does; `check --fix DIR` converts what is usa
 from __future__ import annotations
 
 from rag_experiments.config import command_line
+from rag_experiments.core.visible import say
 from rag_experiments.data.tools.data_command import NoOptions, leave_with, parse, target_folder
 
 
@@ -28,13 +29,13 @@ def start(arguments: list[str]) -> int:
     data = load_data(command.config.data, command.cache)
     write_native(folder, data.passages, data.splits)
     for note in data.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     counts = ", ".join(f"{len(questions):,} {name}" for name, questions in data.splits.items())
-    print(f"{folder}: {len(data.passages):,} passages; questions: {counts}")
+    say(f"{folder}: {len(data.passages):,} passages; questions: {counts}")
     if any(data.splits.values()):
-        print(f"read it with: data=jsonl data.path={folder}")
+        say(f"read it with: data=jsonl data.path={folder}")
     else:
-        print("there are no questions yet, and a data set needs some: rag_experiments.data.generate writes them")
+        say("there are no questions yet, and a data set needs some: rag_experiments.data.generate writes them")
     return command_line.DONE
 
 

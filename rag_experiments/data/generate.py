@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.data.tools.data_command import Command, leave_with, parse
 from rag_experiments.data.tools.question_generation import LOG, SETTINGS, GenerateOptions
 
@@ -50,7 +51,7 @@ def start(arguments: list[str]) -> int:
         generated = generator.run()
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(f"the same command continues with what {folder / LOG} holds") from interruption
-    print("\n".join(generated.lines()))
+    say("\n".join(generated.lines()))
     from rag_experiments.data.tools.native_writer import passage_row, question_row
     from rag_experiments.data.tools.question_generation import as_asked
 
@@ -60,8 +61,8 @@ def start(arguments: list[str]) -> int:
     atomic_write_jsonl(folder / "passages.jsonl", map(passage_row, data.passages))
     for split, questions in made.splits.items():
         atomic_write_jsonl(folder / f"{split}.jsonl", map(question_row, questions))
-    print(f"questions   {', '.join(f'{len(asked):,} {split}' for split, asked in made.splits.items())}")
-    print(f"read it with: data=jsonl data.path={folder}")
+    say(f"questions   {', '.join(f'{len(asked):,} {split}' for split, asked in made.splits.items())}")
+    say(f"read it with: data=jsonl data.path={folder}")
     return command_line.DONE
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.data.tools.data_command import Command, leave_with, parse, target_folder
 from rag_experiments.data.tools.mining import MineOptions
 
@@ -53,8 +54,8 @@ def start(arguments: list[str]) -> int:
     )
     mined = miner.mine(data.splits)
     write_native(folder, data.passages, mined.splits)
-    print("\n".join(mined.lines(options)))
-    print(f"read it with: data=jsonl data.path={folder}")
+    say("\n".join(mined.lines(options)))
+    say(f"read it with: data=jsonl data.path={folder}")
     return command_line.DONE
 
 

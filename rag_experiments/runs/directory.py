@@ -10,16 +10,18 @@ main process (rank 0) writes.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rag_experiments.core import provenance
+from rag_experiments.core.bounded_files import BROKEN_LINES, lines_of, open_regular, parse_json, read_json
 from rag_experiments.core.distributed import is_main_process
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import (
@@ -134,14 +136,17 @@ class RunDirectory:
         """`status.json`; empty where there is none.
 
         Raises:
-            RequestError: it is not JSON.
+            RequestError: it is no JSON mapping, or no file that can be read.
         """
-        if not self.status_path.exists():
-            return {}
         try:
-            return json.loads(self.status_path.read_text(encoding="utf-8"))
+            status = read_json(self.status_path)
+        except FileNotFoundError:
+            return {}
         except (ValueError, OSError) as error:
             raise RequestError(f"{self.status_path} cannot be read: {error}") from error
+        if not isinstance(status, dict):
+            raise RequestError(f"{self.status_path} cannot be read: it is no mapping")
+        return status
 
     def update_status(self, **changes: Any) -> None:
         """Merge `changes` into `status.json`."""
@@ -183,14 +188,9 @@ class RunDirectory:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a broken one (the last, after a kill) is left out."""
-        if not self.history_path.exists():
-            return []
-        lines = []
-        for text in self.history_path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError):
-                value = json.loads(text)
-                if isinstance(value, dict) and "step" in value:
-                    lines.append(value)
+        lines: list[dict[str, Any]] = []
+        with suppress(OSError, ValueError), open_regular(self.history_path) as file:
+            lines += parsed_metrics(file)
         return lines
 
     def truncate_metrics(self, step: int, logged: int | None = None) -> None:
@@ -231,7 +231,7 @@ class RunDirectory:
         """`metrics.json`; empty where the run did not come that far."""
         if not self.metrics_path.exists():
             return {}
-        return json.loads(self.metrics_path.read_text(encoding="utf-8"))
+        return read_json(self.metrics_path)
 
     def write_predictions(self, stage: str, rows: Iterable[dict[str, Any]]) -> None:
         """`predictions/<stage>.jsonl`, a question a line."""
@@ -257,6 +257,33 @@ class RunDirectory:
             if checkpoint_is_complete(entry, step):
                 return entry
         return None
+
+
+def parsed_metrics(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """The lines of a log from where the file stands; what is broken is passed over, thousands of it end the reading.
+
+    A step is a whole number; figures that are not finite (a loss that diverged) are None.
+    """
+    broken = 0
+    for _, text in lines_of(file):
+        try:
+            line = parse_json(text)
+        except ValueError:
+            line = None
+        if isinstance(line, dict) and type(line.get("step")) is int and not _no_number(line.get("seconds")):
+            yield {name: None if _is_infinite(value) else value for name, value in line.items()}
+            continue
+        broken += 1
+        if broken > BROKEN_LINES:
+            return
+
+
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _no_number(value: object) -> bool:
+    return value is not None and (isinstance(value, bool) or not isinstance(value, int | float))
 
 
 def _is_zero_shot(line: dict[str, Any]) -> bool:

@@ -43,7 +43,7 @@ def _same_numbers(value: Any) -> Any:
 def find_runs(root: Path | str) -> Iterator[RunDirectory]:
     """Every run at or below `root`, in the order of their paths; the inside of a run is not searched."""
     for folder, names, files in os.walk(root):
-        if "status.json" in files:
+        if "status.json" in files or "status.json" in names:  # a folder of that name is a damaged run
             names.clear()
             yield RunDirectory(folder)
         else:
@@ -57,5 +57,5 @@ def newest_unfinished(outputs: Path | str, hash_: str) -> RunDirectory | None:
         with suppress(RequestError):  # somebody's broken status must not stop this run
             status = run.read_status()
             if status.get("config_hash") == hash_ and run.state in ("interrupted", "failed"):
-                found.append((status.get("started") or "", str(run.path), run))
+                found.append((str(status.get("started") or ""), str(run.path), run))
     return max(found, key=lambda item: item[:2])[2] if found else None

@@ -16,6 +16,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.runs.outcome import termination_as_interrupt
 from rag_experiments.sweeps.job_launcher import JobLauncher
 from rag_experiments.sweeps.jobs import Job
@@ -74,7 +75,7 @@ class GridSweeper(BaseSweeper):
         for job in jobs:
             session.plan(job)
         if session.config.plan:
-            print(planned(jobs))
+            say(planned(jobs))
             return None
         self.begin(session)
         session.total = len(jobs)

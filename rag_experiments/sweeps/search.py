@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.runs.outcome import termination_as_interrupt
 from rag_experiments.sweeps import space, summary
 from rag_experiments.sweeps.jobs import Job, Result, result_of
@@ -60,7 +61,7 @@ class OptunaSweeper(BaseSweeper):
         self._check_request(session)
         sampler, pruner = self._sampler(), optuna_parts.make_pruner(self.pruner, self.pruner_options)
         if session.config.plan:
-            print("\n".join([f"{key}: {value}" for key, value in self.space.items()] + ["", "nothing was started"]))
+            say("\n".join([f"{key}: {value}" for key, value in self.space.items()] + ["", "nothing was started"]))
             return None
         self.begin(session)
         self.address = study_address(self.storage, session.folder)
@@ -203,10 +204,10 @@ class OptunaSweeper(BaseSweeper):
         found = summary.best(session.rows, self.direction == "maximize")
         if found is not None:
             job, result = found
-            print(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
+            say(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
         elif any(job.metric and result.state == "completed" for job, result in session.rows):
-            print(f"no trial has the figure {session.rows[0][0].metric}: set sweep.metric to one of metrics.json")
-        print(f"the study: optuna-dashboard {split_address(self.address)[0]}")
+            say(f"no trial has the figure {session.rows[0][0].metric}: set sweep.metric to one of metrics.json")
+        say(f"the study: optuna-dashboard {split_address(self.address)[0]}")
         return found is not None
 
 

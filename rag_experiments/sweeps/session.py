@@ -18,6 +18,7 @@ from rag_experiments.config.schema import RunConfig, SweepConfig
 from rag_experiments.config.validation import check_values
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import check_writable
+from rag_experiments.core.visible import say
 from rag_experiments.data.load import RagData, load_data
 from rag_experiments.runs.identity import config_hash
 from rag_experiments.sweeps import summary
@@ -219,9 +220,9 @@ class Session:
         ended = {id(job): result for job, result in self.rows}
         rows = [(job, ended.get(id(job)) or self._unfinished(job)) for job in jobs]
         self._write_summary(rows)
-        print(f"\n{summary.table(rows)}\n\n{self.folder}: {summary.totals(rows)}", flush=True)
+        say(f"\n{summary.table(rows)}\n\n{self.folder}: {summary.totals(rows)}", flush=True)
         if interrupted:
-            print("interrupted: the same command again continues", flush=True)
+            say("interrupted: the same command again continues", flush=True)
             return INTERRUPTED
         unfinished = any(result.state not in ("completed", "pruned") for _, result in rows)
         return FAILED if unfinished else DONE

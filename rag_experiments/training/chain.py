@@ -36,6 +36,7 @@ from rag_experiments.config import command_line
 from rag_experiments.config.schema import PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, atomic_write_text
+from rag_experiments.core.visible import say
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training import resume
 
@@ -109,7 +110,7 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
     for number, stage in enumerate(stages, 1):
         status = run_stage(stage, config_dir, f"stage {number} of {len(stages)}")
         if status != command_line.DONE:
-            print(f"the chain stopped at {stage.directory}; go on with resume={directory}", file=sys.stderr)
+            say(f"the chain stopped at {stage.directory}; go on with resume={directory}", file=sys.stderr)
             return status
     _compare(stages, directory)
     return command_line.DONE
@@ -158,11 +159,11 @@ def run_stage(stage: Stage, config_dir: str | None, said: str) -> int:
     overrides = stage.overrides
     if (stage.directory / "status.json").is_file():
         if RunDirectory.open(stage.directory).read_status().get("state") == "completed":
-            print(f"{said}: {stage.name} is completed", flush=True)
+            say(f"{said}: {stage.name} is completed", flush=True)
             return command_line.DONE
         overrides = [f"resume={resume.quoted(str(stage.directory))}"]
         config_dir = None
-    print(f"{said}: {stage.name}  {' '.join(overrides)}", flush=True)
+    say(f"{said}: {stage.name}  {' '.join(overrides)}", flush=True)
     given = ["--config-dir", config_dir] if config_dir else []
     command = [sys.executable, "-m", "rag_experiments.train", *given, *overrides]
     return subprocess.run(command, check=False).returncode
@@ -179,7 +180,7 @@ def _compare(stages: Sequence[Stage], directory: Path) -> None:
     from rag_experiments.core.text_table import to_markdown, to_text
 
     grid = comparison(stages)
-    print(f"\n{to_text([grid])}")
+    say(f"\n{to_text([grid])}")
     atomic_write_text(directory / "comparison.md", to_markdown([grid]) + "\n")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from rag_experiments.config import roles
 from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.text import word_count
+from rag_experiments.core.visible import say
 from rag_experiments.models.shared.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
 from rag_experiments.training.request import Request
@@ -20,7 +21,7 @@ def print_plan(request: Request, directory: Path) -> None:
     """Print the plan."""
     rows = plan_rows(request, directory)
     width = max(len(name) for name, _ in rows)
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+    say("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
 
 
 def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_experiments.comparison import print_before_after
-from rag_experiments.comparison.analysis import before_after
+from rag_experiments.comparison import before_after, print_before_after
 from rag_experiments.comparison.records.run_records import load_runs
 from rag_experiments.evaluation.bootstrap import intervals
 from rag_experiments.runs.directory import RunDirectory

@@ -145,7 +145,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys) -> None:
     write_run(tmp_path / "b", {"test": rows_with(0.5)})
     text = output(capsys, tmp_path)
     assert "\x1b" not in text
-    assert "a [2Jb c" in text
+    assert "a\\x1b[2Jb c" in text
 
 
 def test_report_loads_nothing_from_elsewhere(two_runs, tmp_path) -> None:

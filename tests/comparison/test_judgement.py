@@ -180,7 +180,7 @@ def test_records_hold_what_the_table_shows() -> None:
         "candidate_mean": 0.6,
         "difference": pytest.approx(0.1),
         "outcome": "better",
-        "underpowered": False,
+        "underpowered": False, "lead": None,
         "incomplete": "why",
         "questions": {
             "difference": 0.1, "low": 0.05, "high": 0.15, "p": 0.01, "questions": 80, "clusters": 50,
@@ -212,3 +212,30 @@ def test_a_small_p_is_never_a_zero() -> None:
 def test_headline(found: Verdict, says: str) -> None:
     assert headline(found).startswith(says)
     assert headline(found).endswith("; other seeds: cannot tell: both sides have a single seed.")
+
+
+ONE_SEED = "between these two runs; another seed may change it: "
+
+
+@pytest.mark.parametrize(
+    ("found", "lead"),
+    [
+        (verdict(seed_test=seeds(p=None, one=1, other=1)), ONE_SEED),
+        (verdict(questions(0, -0.01, 0.01), seeds(p=None, one=1, other=1), p=0.9), ONE_SEED),
+        (verdict(seed_test=seeds(p=None, one=1)), "between these runs; another seed may change it: "),
+        (verdict(seed_test=seeds(), p_seeds=0.01), ""),
+        (verdict(seed_test=seeds(), p_seeds=0.5), "with these seeds; others may not agree: "),
+        (verdict(seed_test=seeds(-0.1), p_seeds=0.01), "with these seeds; others may not agree: "),
+        (verdict(p=0.9, seed_test=seeds(), p_seeds=0.5), ""),
+    ],
+)
+def test_the_first_words_say_where_seeds_are_unknown_or_disagree(found: Verdict, lead: str) -> None:
+    assert found.lead == lead
+    assert headline(found).startswith(lead + "candidate ")
+    assert comparison(found).grid().rows[0][6].startswith(lead)
+
+
+@pytest.mark.parametrize(("clusters", "outcome"), [(19, "undecided"), (149, "undecided"), (151, "same")])
+def test_ties_on_few_questions_are_no_proof_of_equality(clusters: int, outcome: str) -> None:
+    test = questions(0.0, 0.0, 0.0, p=1.0, clusters=clusters, detectable=0.0)
+    assert verdict(test, p=1.0).outcome == outcome

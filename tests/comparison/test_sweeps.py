@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.compare import start
+from rag_experiments.comparison.records import sweep_gaps
 from rag_experiments.comparison.records.run_records import load_runs
 from rag_experiments.comparison.records.sweep_gaps import gaps, sweep_folders
 from tests.comparison.conftest import rows_with, write_run
@@ -111,7 +112,7 @@ def test_a_summary_that_the_disk_does_not_give_is_said(tmp_path, monkeypatch) ->
     def fail(*arguments, **options):
         raise OSError("input/output error")
 
-    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(sweep_gaps, "read_json", fail)
     assert "cannot be read (input/output error)" in gaps(runs, [tmp_path])[0]
 
 

@@ -57,13 +57,17 @@ def test_holm_covers_every_candidate_and_metric(tmp_path: Path) -> None:
 
 
 def test_no_relevant_difference_and_underpowered_are_told_apart(tmp_path: Path) -> None:
-    base = write_run(tmp_path / "base", {"test": rows_with(0.5, questions=40)})
-    write_run(tmp_path / "same", {"test": rows_with(0.5, questions=40)}, {"trainer.learning_rate": 1.0})
-    verdict, _ = verdict_of(tmp_path, base)
-    assert verdict.outcome == "same"
+    many = write_run(tmp_path / "many" / "base", {"test": rows_with(0.5, questions=200)})
+    write_run(tmp_path / "many" / "same", {"test": rows_with(0.5, questions=200)}, {"trainer.learning_rate": 1.0})
+    assert verdict_of(tmp_path / "many", many)[0].outcome == "same"
+    base = write_run(tmp_path / "few" / "base", {"test": rows_with(0.5, questions=40)})
+    write_run(tmp_path / "few" / "same", {"test": rows_with(0.5, questions=40)}, {"trainer.learning_rate": 1.0})
+    verdict, _ = verdict_of(tmp_path / "few", base)
+    assert verdict.outcome == "undecided"  # that forty tie does not tell that fewer than two in a hundred differ
+    assert verdict.question_sentence == "cannot tell (all 40 questions tie, which are too few)"
     rows = rows_with(0.55, questions=40, seed=5)
-    write_run(tmp_path / "maybe", {"test": rows}, {"trainer.learning_rate": 2.0})
-    verdicts = judge(RunTable(load_runs([tmp_path]), "recall@1"), base).verdicts
+    write_run(tmp_path / "few" / "maybe", {"test": rows}, {"trainer.learning_rate": 2.0})
+    verdicts = judge(RunTable(load_runs([tmp_path / "few"]), "recall@1"), base).verdicts
     maybe = next(v for v in verdicts if v.candidate.name == "maybe")
     assert maybe.outcome == "undecided"
     assert maybe.underpowered
@@ -165,3 +169,30 @@ def test_null_runs_are_seldom_called_different(tmp_path: Path) -> None:
     comparison = judge(RunTable(load_runs([tmp_path]), "recall@1"), base)
     assert len(comparison.verdicts) == 20
     assert sum(v.outcome in ("better", "worse") for v in comparison.verdicts) <= 1
+
+
+def test_a_single_independent_question_is_a_sentence(tmp_path: Path) -> None:
+    def rows(wins: int) -> list[dict]:
+        return [ranked_row(f"q{i}", 1 if i < wins else 6, ("gold",)) for i in range(20)]
+
+    base = write_run(tmp_path / "base", {"test": rows(5)})
+    write_run(tmp_path / "other", {"test": rows(12)}, {"trainer.learning_rate": 1.0})
+    verdict, comparison = verdict_of(tmp_path, base)
+    assert verdict.questions.clusters == 1
+    assert any("a single independent question says nothing of others" in note for note in comparison.grid().notes)
+
+
+def test_the_order_in_which_runs_are_named_changes_nothing(tmp_path: Path) -> None:
+    """Two runs of one configuration, one beside it: table, baseline and difference are the same both ways."""
+    paths = [
+        write_run(tmp_path / "a", {"test": rows_with(0.4)}),
+        write_run(tmp_path / "b", {"test": rows_with(0.5, seed=1)}),
+        write_run(tmp_path / "c", {"test": rows_with(0.6, seed=2)}, {"trainer.learning_rate": 1.0}),
+    ]
+    for named in paths[:2]:
+        seen = []
+        for order in (paths, paths[::-1]):
+            comparison = judge(RunTable(load_runs(order), "recall@1"), named)
+            seen.append([(v.candidate.name, v.baseline_mean, v.candidate_mean) for v in comparison.verdicts])
+            assert [run.path for run in comparison.baseline.counted] == [named]  # the run that was named, and no twin
+        assert seen[0] == seen[1]

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+import rag_experiments
 from rag_experiments.dashboard.shared.watch import Watch
+from tests.comparison.conftest import ranked_row, write_run
 from tests.dashboard import synthetic
 from tests.dashboard.conftest import Served
 
@@ -184,7 +186,7 @@ def test_the_sweep_finds_what_matters(dashboard: Served) -> None:
     assert bars["y"][-1] == "learning rate"  # drawn from below: the last is on top
     assert bars["x"][-1] > 0.5
     ends = found["parallel"]["data"][-1]
-    assert len(ends["x"]) == 12  # a point a completed run
+    assert len(ends["x"]) == 6  # a point a configuration, of two seeds each
 
 
 def test_curves_band_seeds_and_smooth(dashboard: Served) -> None:
@@ -299,3 +301,57 @@ def test_the_best_is_marked_within_a_set_of_questions(serve: Callable[..., Serve
     assert "2 sets of questions or passages" in text
     best = [row.partition("</tr>")[0] for row in text.split("<tr data-row")[1:] if " best" in row.partition("</tr>")[0]]
     assert {name[:3] for row in best for name in labels(row)} == {"one", "two"}
+
+
+@pytest.mark.parametrize("page", ["dashboard", "report"])
+def test_no_control_of_a_figure_sends_it_anywhere(page: str) -> None:
+    """Plotly's own default shows a button that sends the figure to a company's server."""
+    files = {"dashboard": "dashboard/static/app.js", "report": "comparison/output/templates/report.html"}
+    script = (Path(rag_experiments.__file__).parent / files[page]).read_text(encoding="utf-8")
+    settings = re.search(r"const NOTHING_LEAVES = \{(.*?)\};", script, re.S)
+    assert settings
+    assert "showSendToCloud: false" in settings[1]
+    assert 'plotlyServerURL: ""' in settings[1]
+    assert '"sendChartToCloud"' in settings[1]
+    drawn = re.findall(r"Plotly\.(?:newPlot|react)\(.*?\);", script, re.S)
+    assert drawn
+    assert all("...NOTHING_LEAVES" in call for call in drawn)
+
+
+def test_the_sweep_ranks_configurations_on_dev_and_shows_test(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """The best on test, and the best single seed, are other configurations than the best by its seeds' mean on dev."""
+    figures = {1e-5: ((0.9, 0.1), 0.9), 1e-4: ((0.6, 0.7), 0.2), 3e-3: ((0.5, 0.51), 0.8)}
+    for rate, (dev, test) in figures.items():
+        for seed in (0, 1):
+            run = tmp_path / "runs" / f"rate{rate}-{seed}"
+            synthetic.write_run(run, synthetic.config("ctl", seed, trainer__learning_rate=rate))
+            found = {"dev/recall@4": dev[seed], "test/recall@4": test}
+            (run / "metrics.json").write_text(json.dumps(found), encoding="utf-8")
+    served = serve(tmp_path / "runs", cache=tmp_path / "cache")
+    text = served.get("/sweep").text
+    best = text.partition('id="best"')[2].partition("</table>")[0]
+    cells = re.findall(r"0[.][1-9][0-9]{2}(?=</)", best)
+    assert cells == ["0.650", "0.200", "0.505", "0.800", "0.500", "0.900"]
+    assert best.count("2 seeds") == 3
+    assert 'id="on-test"' not in text
+    assert 'id="on-test"' in served.get("/sweep?metric=test/recall@4").text
+    drawn = json.dumps(figures_of(text))
+    assert len(figures_of(text)["slice-1"]["data"][0]["x"]) == 3  # a point a configuration
+    assert "learning rate" in drawn
+    assert '"seed"' not in drawn  # no setting that one could choose
+    for metric in ("dev/recall@4", "test/recall@4"):
+        rows = served.get(f"/runs?metric={metric}").text.split("<tr data-row")[1:]
+        marked = [name for row in rows for name in labels(row) if " best" in row.partition("</tr>")[0]]
+        assert set(marked) == {"rate0.0001-0", "rate0.0001-1"}
+
+
+def test_the_change_of_a_run_is_over_the_same_questions(serve: Callable[..., Served], tmp_path: Path) -> None:
+    """Zero shot over the four easy questions of eight: the two figures differ downwards, every question upwards."""
+    before = [ranked_row(f"q{i}", 1 if i < 3 else 0, gold=[f"g{i}"]) for i in range(4)]
+    after = [ranked_row(f"q{i}", 1 if i < 4 else 0, gold=[f"g{i}"]) for i in range(8)]
+    figures = {"zero_shot/test/recall@1": 0.75, "test/recall@1": 0.5}
+    write_run(tmp_path / "runs" / "one", {"zero_shot/test": before, "test": after}, figures=figures)
+    text = serve(tmp_path / "runs", cache=tmp_path / "cache").get("/repeat").text
+    row = text.partition(">test/recall@1<")[2].partition("</tr>")[0]
+    assert "+0.250" in row
+    assert "over the 4 questions asked both times" in row

@@ -284,3 +284,21 @@ def test_without_scripts_the_forms_still_work(browser, dashboard: Served) -> Non
     page.locator("button.go").click()
     assert len(rows(page)) == 12
     context.close()
+
+
+def test_the_columns_menu_is_as_wide_as_what_it_holds(page) -> None:
+    page.goto("/runs")
+    page.click("#columns summary")
+    box = page.evaluate(
+        "(({ clientWidth, scrollWidth }) => [clientWidth, scrollWidth])(document.querySelector('.menu-body'))"
+    )
+    assert box[0] == box[1]  # nothing has to be scrolled sideways
+    assert box[0] > page.evaluate("document.querySelector('#columns').clientWidth")
+
+
+def test_no_button_of_a_figure_shares_it(page) -> None:
+    page.goto("/sweep")
+    page.wait_for_function(DRAWN)
+    titles = page.evaluate("[...document.querySelectorAll('.modebar-btn')].map((one) => one.dataset.title)")
+    assert "Download plot as a PNG" in titles
+    assert not [title for title in titles if "hare" in title or "loud" in title or "tudio" in title]

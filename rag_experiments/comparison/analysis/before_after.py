@@ -14,6 +14,7 @@ from rag_experiments.comparison.analysis.statistics import FEW_CLUSTERS
 from rag_experiments.comparison.analysis.table_columns import ANSWERS, RANKINGS
 from rag_experiments.comparison.records.run_records import RunRecord, read_rows
 from rag_experiments.core.text_table import Grid, to_text
+from rag_experiments.core.visible import say
 from rag_experiments.evaluation.bootstrap import Interval, intervals
 from rag_experiments.runs.directory import RunDirectory
 
@@ -109,4 +110,4 @@ def _changes(
 
 def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
     """The table on standard output, as a run ends with it."""
-    print(before_after(run))
+    say(before_after(run))

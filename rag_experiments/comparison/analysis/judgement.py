@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -45,9 +46,36 @@ class Verdict:
         if self.questions is None:
             return self._direction(self.p_seeds, self.seeds.difference)
         found = self._direction(self.p_questions, self.questions.difference)
-        if found == "undecided" and self.questions.low > -RELEVANT and self.questions.high < RELEVANT:
+        if (
+            found == "undecided"
+            and not self.too_few
+            and -RELEVANT < self.questions.low <= self.questions.high < RELEVANT
+        ):
             return "same"
         return found
+
+    @property
+    def too_few(self) -> bool:
+        """Too few questions to rule a relevant difference out, however narrow the interval.
+
+        Where nothing differs the bootstrap has no width at all; by the rule of three a share of up to 3/n could still
+        have been missed (Hanley & Lippman-Hand 1983).
+        """
+        test = self.questions
+        if test is None:
+            return False
+        return test.clusters < FEW_CLUSTERS or (test.low == test.high and 3 / test.clusters > RELEVANT)
+
+    @property
+    def lead(self) -> str:
+        """The first words of the verdict where another training seed could turn it round; else empty."""
+        if min(self.seeds.candidate_seeds, self.seeds.baseline_seeds) < 2:
+            two = self.seeds.candidate_seeds == self.seeds.baseline_seeds
+            return f"between these {'two ' if two else ''}runs; another seed may change it: "
+        if self.seeds.p is None or self.questions is None or self.outcome not in ("better", "worse"):
+            return ""
+        agrees = self._direction(self.p_seeds, self.seeds.difference) == self.outcome
+        return "" if agrees else "with these seeds; others may not agree: "
 
     def _direction(self, p: float | None, difference: float) -> str:
         if p is None or p >= ALPHA:
@@ -69,6 +97,8 @@ class Verdict:
         word = words[self.outcome]
         if test.clusters < FEW_CLUSTERS:
             return f"{word} (only {test.clusters} independent questions)"
+        if self.outcome == "undecided" and test.low == test.high:
+            return f"{word} (all {test.questions} questions tie, which are too few)"
         return f"{word} (underpowered)" if self.underpowered else word
 
     @property
@@ -77,6 +107,8 @@ class Verdict:
         test = self.questions
         if test is None or not self.underpowered:
             return ""
+        if not math.isfinite(test.detectable):
+            return f"{self.candidate.label}, {self.metric}: a single independent question says nothing of others"
         needed = int(test.clusters * (test.detectable / RELEVANT) ** 2)
         return (
             f"{self.candidate.label}, {self.metric}: with {test.clusters} independent questions only differences of "
@@ -119,7 +151,7 @@ class Comparison:
                 number(v.candidate_mean),
                 _with_interval(v),
                 "–" if v.p_questions is None else p_text(v.p_questions),
-                OUTCOMES[v.outcome],
+                v.lead + OUTCOMES[v.outcome],
                 v.question_sentence,
                 v.seed_sentence + ("" if v.p_seeds is None else f", p {p_text(v.p_seeds)}"),
             ]
@@ -146,6 +178,7 @@ class Comparison:
                 "difference": v.difference,
                 "outcome": v.outcome,
                 "underpowered": v.underpowered,
+                "lead": v.lead.removesuffix(": ") or None,
                 "incomplete": v.incomplete or None,
                 "questions": None if v.questions is None else {**asdict(v.questions), "p_holm": v.p_questions},
                 "seeds": {**asdict(v.seeds), "p_holm": v.p_seeds},
@@ -176,4 +209,4 @@ def headline(verdict: Verdict) -> str:
     name, metric = verdict.candidate.label, bare(verdict.metric)
     direction = {"better": "is better", "worse": "is worse", "same": "makes no relevant difference"}
     says = direction.get(verdict.outcome, "cannot be told from the baseline")
-    return f"{name} {says} on {metric}: {_with_interval(verdict)}; other seeds: {verdict.seed_sentence}."
+    return f"{verdict.lead}{name} {says} on {metric}: {_with_interval(verdict)}; other seeds: {verdict.seed_sentence}."

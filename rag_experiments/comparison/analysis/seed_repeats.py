@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-import yaml
-
 from rag_experiments.comparison.records.run_records import RunRecord
+from rag_experiments.core.bounded_files import read_yaml
 
 _OF_THE_FIRST_TIME = ("hydra.run.dir=", "hydra.sweep.", "resume=", "sweep.name=", "sweep.job=")
 """Where the first run was written, and which sweep it was a job of: with these the second would be refused."""
@@ -15,8 +14,8 @@ _OF_THE_FIRST_TIME = ("hydra.run.dir=", "hydra.sweep.", "resume=", "sweep.name="
 def overrides(run: RunRecord) -> list[str]:
     """What Hydra recorded as typed (for a sweep's job: as the sweep gave it); empty where it did not."""
     try:
-        found = yaml.safe_load((run.path / ".hydra" / "overrides.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        found = read_yaml(run.path / ".hydra" / "overrides.yaml")
+    except (OSError, ValueError):
         return []
     return [str(item) for item in found] if isinstance(found, list) else []
 

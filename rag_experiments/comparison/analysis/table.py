@@ -38,6 +38,13 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
+def _seed_order(seed: Any) -> tuple[int, float, str]:
+    """Numbers, then texts, then none."""
+    if seed is None:
+        return 2, 0, ""
+    return (1, 0, seed) if isinstance(seed, str) else (0, seed, "")
+
+
 @dataclass
 class Group:
     """Runs of one config, which differ in their seed. `label`: what sets it apart in its table, in words."""
@@ -49,10 +56,15 @@ class Group:
     def counted(self) -> list[RunRecord]:
         """The completed runs, the newest of each seed: a run done twice is no second seed."""
         newest: dict[Any, RunRecord] = {}
-        for run in sorted(self.runs, key=lambda run: str(run.status.get("started") or "")):
+        for run in sorted(self.runs, key=lambda run: (str(run.status.get("started") or ""), str(run.path))):
             if run.completed:
                 newest[run.seed] = run
-        return sorted(newest.values(), key=lambda run: (run.seed is None, run.seed or 0))
+        return sorted(newest.values(), key=lambda run: _seed_order(run.seed))
+
+    def count(self, run: RunRecord) -> None:
+        """Let a completed run of this group, and no other of its seed, count: somebody named it."""
+        if run.completed and run not in self.counted:
+            self.counted = [run if other.seed == run.seed else other for other in self.counted]
 
     @property
     def seeds(self) -> list[Any]:
@@ -182,13 +194,13 @@ class RunTable:
 
     def _grouped(self, runs: Sequence[RunRecord]) -> list[Group]:
         members: dict[str, list[RunRecord]] = defaultdict(list)
-        for run in runs:
+        for run in sorted(runs, key=lambda run: str(run.path)):  # not as they were named: the order must be stable
             members[table_columns.group_key(run) if self.grouped else str(run.path)].append(run)
         sign = -1 if self.metric and higher_is_better(self.metric) else 1
 
-        def rank(group: Group) -> tuple[bool, float]:
+        def rank(group: Group) -> tuple[bool, float, str]:
             summary = group.summary(self.metric) if self.metric else None
-            return summary is None, sign * summary.mean if summary else 0.0
+            return summary is None, sign * summary.mean if summary else 0.0, str(group.runs[0].path)
 
         return sorted((Group(runs) for runs in members.values()), key=rank)
 

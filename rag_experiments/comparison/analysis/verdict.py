@@ -42,6 +42,8 @@ def find_baseline(table: RunTable, directory: Path | str) -> tuple[Section, Grou
             f"--baseline {directory} holds {len(names)} different configs; name one run, such as {min(names.values())}"
         )
     section, group = found[0]
+    if len(inside) == 1:
+        group.count(inside[0])  # not a newer one of its configuration and seed
     if not group.counted:
         raise RequestError(f"--baseline {directory}: its run is {group.state}, so it has no final figures")
     return section, group

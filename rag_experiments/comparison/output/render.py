@@ -18,6 +18,7 @@ from rag_experiments.comparison.analysis.table_columns import BOOKKEEPING, MAX_S
 from rag_experiments.comparison.records.metric_fields import Fields, short_labels, short_value, value_of
 from rag_experiments.core import text_table
 from rag_experiments.core.text_table import Grid
+from rag_experiments.core.visible import json_visible
 
 BESIDE = 4
 """Settings before the figures in the report; the others come after them."""
@@ -77,7 +78,7 @@ class Document:
 def render(document: Document, form: str) -> str:
     """The document as one of `FORMATS`, html apart (see `report`)."""
     if form == "json":
-        return json.dumps(records(document), ensure_ascii=False, indent=2, allow_nan=False)
+        return json_visible(json.dumps(records(document), ensure_ascii=False, indent=2, allow_nan=False))
     if form == "csv":
         return _csv(document.table)
     writers = {"table": text_table.to_text, "markdown": text_table.to_markdown, "latex": text_table.to_latex}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
+
+from rag_experiments.core.bounded_files import LARGEST_NUMBER
 
 Points = list[tuple[float, float]]
 
@@ -37,4 +38,4 @@ def _points(lines: Iterable[Mapping[str, Any]], metric: str, by: str) -> dict[fl
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether it is a finite number: a loss that left the numbers is a gap in its curve."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER

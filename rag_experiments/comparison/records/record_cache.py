@@ -14,7 +14,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Raised when what a record holds changes: older files are then ignored."""
 
 
@@ -40,15 +40,15 @@ class RecordCache:
         if self.connection is None:
             return None
         try:
-            row = self.connection.execute("SELECT stamp, record FROM runs WHERE path = ?", (path,)).fetchone()
+            row = self.connection.execute("SELECT stamp, record FROM runs WHERE path = ?", (_key(path),)).fetchone()
         except sqlite3.Error as error:
             self._give_up(error)
             return None
-        return json.loads(row[1]) if row and row[0] == stamp else None
+        return json.loads(row[1]) if row and row[0] == _key(stamp) else None
 
     def put(self, path: str, stamp: str, record: dict[str, Any]) -> None:
         """Keep a record for the next call."""
-        self.fresh[path] = (stamp, json.dumps(record, ensure_ascii=False))
+        self.fresh[_key(path)] = (_key(stamp), json.dumps(record))
 
     def __exit__(self, *exception: object) -> None:
         if self.connection is None:
@@ -64,3 +64,8 @@ class RecordCache:
     def _give_up(self, error: Exception) -> None:
         log.info("%s is not used: %s", self.file, error)
         self.connection = None
+
+
+def _key(text: str) -> str:
+    """Text that SQLite takes: a path's bytes need be no Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -29,7 +29,8 @@ def status(value: Any) -> dict[str, Any]:
     for key in _PLAIN:
         if not isinstance(found.get(key), str | int | None):
             raise ValueError(f"{key} is no text")
-    if not isinstance(found.get("seconds"), int | float | None):
+    seconds = found.get("seconds")
+    if not isinstance(seconds, int | float | None) or (seconds is not None and not math.isfinite(seconds)):
         raise ValueError("seconds is no number")
     return found
 
@@ -76,6 +77,7 @@ def prediction(value: Any) -> dict[str, Any]:
     for key in ("retrieved_ids", "gold_ids", "given_ids", "references"):
         if not _is_texts(row.get(key)) and not (row.get(key) is None and key != "retrieved_ids"):
             raise ValueError(f"question {row['id']} has no list of {key}")
+    row["metrics"] = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
     if not isinstance(row.get("answer"), str | None):
         raise ValueError(f"question {row['id']} has an answer that is no text")
     return row

@@ -14,16 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from rag_experiments.comparison.records import record_checks
 from rag_experiments.comparison.records.record_cache import RecordCache
+from rag_experiments.core.bounded_files import SETTINGS_BYTES, parse_json, read_json, read_lines, read_text, read_yaml
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
+SAID = 300
+"""Characters of a reason."""
 UNREADABLE = "unreadable"
 """State of a directory whose `status.json` or `config.yaml` cannot be read; `problem` says why."""
 
@@ -174,8 +173,10 @@ def _files(run: RunDirectory) -> list[str]:
     """Status, config, figures, Hydra's record, then the predictions. Strings: a `Path` costs more than its `stat`."""
     root = str(run.path)
     found = []
-    for folder, _, names in os.walk(os.path.join(root, "predictions")):
-        found += [os.path.join(folder, name) for name in names if name.endswith(".jsonl") and name[0] != "."]
+    for folder, folders, names in os.walk(os.path.join(root, "predictions")):
+        found += [
+            os.path.join(folder, name) for name in (*names, *folders) if name.endswith(".jsonl") and name[0] != "."
+        ]
     first = ("status.json", "config.yaml", "metrics.json", os.path.join(".hydra", "hydra.yaml"))
     return [*(os.path.join(root, name) for name in first), *sorted(found)]
 
@@ -197,18 +198,19 @@ def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
     files = [Path(name) for name in names]
 
     def attempt(file: Path, read: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
-        if not file.is_file():
-            return {}
         try:
             return read(file)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            said = next(iter(str(error).splitlines()), type(error).__name__)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            told = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            said = next(iter(told.splitlines()), type(error).__name__)[:SAID]
             problems.append(f"{file.relative_to(run.path)} cannot be read: {said}")
             return {}
 
-    status = attempt(run.status_path, lambda file: record_checks.status(_json(file)))
-    config = attempt(run.config_path, lambda file: record_checks.config(_yaml(file)))
-    metrics = attempt(run.metrics_path, lambda file: record_checks.figures(_json(file)))
+    status = attempt(run.status_path, lambda file: record_checks.status(read_json(file)))
+    config = attempt(run.config_path, lambda file: record_checks.config(read_yaml(file)))
+    metrics = attempt(run.metrics_path, lambda file: record_checks.figures(read_json(file)))
     stages = {}
     for file in files[4:]:
         stage = file.relative_to(run.path / "predictions").with_suffix("").as_posix()
@@ -224,17 +226,12 @@ def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _yaml(file: Path) -> Any:
-    return yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # a safe loader: no objects are made
-
-
 def read_config(file: Path) -> dict[str, Any]:
     """A run's `config.yaml`; empty where it is missing or no mapping."""
-    value = _yaml(file) if file.is_file() else None
+    try:
+        value = read_yaml(file)
+    except FileNotFoundError:
+        return {}
     return value if isinstance(value, dict) else {}
 
 
@@ -242,19 +239,17 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """The lines of a predictions file; none where it is missing.
 
     Raises:
-        ValueError: a line is broken.
+        ValueError: a line is broken, or it is no file that can be read.
     """
-    if not file.is_file():
-        return []
     rows = []
-    with open(file, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+    try:
+        for number, line in read_lines(file):
             try:
-                rows.append(record_checks.prediction(json.loads(line)))
+                rows.append(record_checks.prediction(parse_json(line)))
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error
+    except FileNotFoundError:
+        return []
     return rows
 
 
@@ -270,8 +265,8 @@ def _stage_info(file: Path) -> dict[str, Any]:
 def _choices(file: Path) -> dict[str, str]:
     """`hydra.runtime.choices`. Read line by line: parsing the whole of `hydra.yaml` takes longer than all else."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = read_text(file, SETTINGS_BYTES).splitlines()
+    except (OSError, ValueError):  # without it the runs have less beautiful names
         return {}
     found: dict[str, str] = {}
     inside, indent = False, 0

@@ -5,11 +5,11 @@ A sweep's folder holds `multirun.yaml` from its start and `sweep.json` (its jobs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rag_experiments.comparison.records.run_records import RunRecord
+from rag_experiments.core.bounded_files import read_json
 
 _LEVELS = 4
 """Folders above a run in which its sweep is looked for: job names with a slash make some."""
@@ -27,13 +27,13 @@ def gaps(runs: Iterable[RunRecord], asked: Iterable[Path | str]) -> list[str]:
         if not any(folder.is_relative_to(root) for root in roots):
             continue
         summary = folder / "sweep.json"
-        if not summary.is_file():
+        if not summary.exists():
             said.append(f"INCOMPLETE: the sweep {folder.name} is still going, or was stopped before its end.")
             continue
         try:
-            jobs = json.loads(summary.read_text(encoding="utf-8"))["jobs"]
+            jobs = read_json(summary)["jobs"]
             missing = [job["job"] for job in jobs if (folder / job["directory"]).resolve() not in known]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             said.append(f"{summary} cannot be read ({error}): whether the sweep is complete is not known.")
             continue
         if missing:
@@ -52,5 +52,5 @@ def sweep_folders(runs: Iterable[RunRecord]) -> Iterator[Path]:
             if folder in seen:
                 continue
             seen.add(folder)
-            if (folder / "multirun.yaml").is_file() or (folder / "sweep.json").is_file():
+            if (folder / "multirun.yaml").is_file() or (folder / "sweep.json").exists():
                 yield folder

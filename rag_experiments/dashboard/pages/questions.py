@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rag_experiments.comparison.records.history import is_number
 from rag_experiments.comparison.records.metric_fields import higher_is_better
 from rag_experiments.dashboard.shared.address import Value, View
 from rag_experiments.dashboard.shared.corpus import passages_of
@@ -260,12 +261,14 @@ def fill(
 
 
 def _ids(row: Mapping[str, Any], name: str) -> list[str]:
-    return [str(id_) for id_ in row.get(name) or []]
+    found = row.get(name)
+    return [str(id_) for id_ in found] if isinstance(found, list) else []
 
 
 def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage], depth: int) -> Side:
     retrieved, gold = _ids(row, "retrieved_ids"), set(_ids(row, "gold_ids"))
-    scores = row.get("retrieved_scores") or []
+    scores = row.get("retrieved_scores")
+    scores = [score if is_number(score) else None for score in scores] if isinstance(scores, list) else []
     before = {id_: rank for rank, id_ in enumerate(_ids(other, "retrieved_ids"), 1)} if other else None
     hits = [
         Hit(
@@ -281,7 +284,7 @@ def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mappin
     ]
     answer = row.get("answer")
     return Side(
-        metrics={name: value for name, value in (row.get("metrics") or {}).items() if isinstance(value, int | float)},
+        metrics={name: value for name, value in (row.get("metrics") or {}).items() if is_number(value)},
         hits=hits,
         answer=None if answer is None else mark(str(answer), [str(text) for text in row.get("references") or []]),
         gold_rank=next((rank for rank, id_ in enumerate(retrieved, 1) if id_ in gold), None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from typing import Any
@@ -10,6 +11,7 @@ import yaml
 
 from rag_experiments.comparison.analysis import seed_repeats
 from rag_experiments.comparison.records.metric_fields import split_metric
+from rag_experiments.core.bounded_files import open_regular
 from rag_experiments.dashboard.shared.address import Value, View
 from rag_experiments.dashboard.shared.predictions import stages_of
 from rag_experiments.dashboard.shared.scope import scope_of
@@ -99,14 +101,45 @@ def before_after(run: Run) -> list[dict[str, Any]]:
             continue
         low, high = run.figures.get(f"{name}_ci_low"), run.figures.get(f"{name}_ci_high")
         before = run.figures.get(f"zero_shot/{name}")
+        change, note = _change(run, stage, metric, before, after)
         rows.append({"name": name, "before": before, "after": after, "low": low, "high": high})
+        rows[-1] |= {"change": change, "note": note}
     return sorted(rows, key=lambda row: row["name"].split("/")[0] != "test")
+
+
+def _change(run: Run, stage: str, metric: str, before: float | None, after: float) -> tuple[float | None, str]:
+    """After minus before over the same questions, and over how many where these are not all.
+
+    Zero shot is often asked over fewer questions (`evaluation.max_questions`): a difference of the two figures would
+    then be of two samples, and may have the other sign.
+    """
+    if before is None:
+        return None, ""
+    first, last = run.stages.get(f"zero_shot/{stage}"), run.stages.get(stage)
+    if first is not None and last is not None and first.digest == last.digest:
+        return after - before, ""
+    try:
+        earlier, later = run.predictions(f"zero_shot/{stage}"), run.predictions(stage)
+    except (OSError, ValueError):
+        return None, ""
+    if not earlier and not later:  # no predictions are kept: the counts alone can tell
+        counts = {run.figures.get(f"{name}/questions") for name in (stage, f"zero_shot/{stage}")}
+        return (after - before, "") if len(counts) == 1 else (None, "not over the same questions")
+    pairs = [
+        (earlier[key]["metrics"].get(metric), later[key]["metrics"].get(metric)) for key in later if key in earlier
+    ]
+    differences = [new - old for old, new in pairs if old is not None and new is not None]
+    if not differences:
+        return None, "not over the same questions"
+    return sum(differences) / len(differences), f"over the {len(differences)} questions asked both times"
 
 
 def error_text(run: Run) -> str:
     """The traceback of a failed run, its end; else what the status says."""
     try:
-        return run.directory.error_path.read_text(encoding="utf-8", errors="replace")[-ERROR_SHOWN:]
-    except OSError:
+        with open_regular(run.directory.error_path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 4 * ERROR_SHOWN))
+            return file.read(4 * ERROR_SHOWN).decode("utf-8", "replace")[-ERROR_SHOWN:]
+    except (OSError, ValueError):
         error = run.status.get("error")
         return f"{error.get('type')}: {error.get('message')}" if isinstance(error, dict) else ""

@@ -6,17 +6,27 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from rag_experiments.comparison.analysis.judgement import headline
 from rag_experiments.comparison.analysis.labels import option_names
 from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.analysis.table_columns import group_key
 from rag_experiments.comparison.analysis.verdict import judge
 from rag_experiments.comparison.records.metric_fields import higher_is_better, split_metric
 from rag_experiments.core.errors import RequestError
 from rag_experiments.dashboard.shared import wording as text
 from rag_experiments.dashboard.shared.address import Value, View
-from rag_experiments.dashboard.shared.scope import comparable, differing, metric_names, plain, scope_of, telling
+from rag_experiments.dashboard.shared.scope import (
+    choosing_metric,
+    comparable,
+    differing,
+    metric_names,
+    plain,
+    scope_of,
+    telling,
+)
 from rag_experiments.dashboard.shared.watch import Run, Watch
 
 DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "noise": "", "usual": ()}
@@ -57,7 +67,8 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     names = [name for name in view.many("metric") if name in names_there] or usual_names
     view.forget("key", usual)
     view.forget("metric", tuple(usual_names))
-    order = view.one("sort") or (f"-{names[0]}" if names and higher_is_better(names[0]) else "")
+    first = choosing_metric(names[0], scope.matching) if names else ""
+    order = view.one("sort") or (f"-{first}" if first and higher_is_better(first) else "")
     rows = ordered(scope.matching, order)
     pages = max(1, math.ceil(len(rows) / ROWS))
     page = int(view.number("page", 1, pages))
@@ -165,16 +176,23 @@ def _set_of(run: Run, name: str) -> tuple[str, str]:
 
 
 def _bests(runs: Sequence[Run], name: str) -> set[str]:
-    """The keys of the runs with the best figure of their set of questions, where that set has several runs."""
+    """The keys of the runs of the best configuration of each set of questions, where that set has several.
+
+    Best by the mean of its seeds, on dev where all have the figure there: for a figure on test, the chosen is marked.
+    """
     sets: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
         if run.completed and name in run.figures:
             sets[_set_of(run, name)].append(run)
     found: set[str] = set()
     for members in (members for members in sets.values() if len(members) > 1):
-        values = [run.figures[name] for run in members]
-        best = max(values) if higher_is_better(name) else min(values)
-        found |= {run.key for run in members if run.figures[name] == best}
+        by = choosing_metric(name, members)
+        groups: dict[str, list[Run]] = defaultdict(list)
+        for run in members:
+            groups[group_key(run)].append(run)
+        means = {key: fmean(run.figures[by] for run in alike) for key, alike in groups.items()}
+        best = max(means.values()) if higher_is_better(by) else min(means.values())
+        found |= {run.key for key, alike in groups.items() if means[key] == best for run in alike}
     return found
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rag_experiments.comparison.analysis.labels import option_names
-from rag_experiments.comparison.analysis.table_columns import default_metric
-from rag_experiments.comparison.records.metric_fields import higher_is_better
-from rag_experiments.dashboard.pages.runs import ordered
+from rag_experiments.comparison.analysis.table import Group, RunTable
+from rag_experiments.comparison.analysis.table_columns import default_metric, group_key
+from rag_experiments.comparison.records.metric_fields import higher_is_better, split_metric
 from rag_experiments.dashboard.shared import wording
 from rag_experiments.dashboard.shared.address import Value, View
 from rag_experiments.dashboard.shared.importance import importances
-from rag_experiments.dashboard.shared.scope import comparable, differing, metric_names, scope_of
+from rag_experiments.dashboard.shared.scope import choosing_metric, comparable, differing, metric_names, scope_of
 from rag_experiments.dashboard.shared.sweep_axes import Axis
 from rag_experiments.dashboard.shared.sweep_figures import contour, importance_bars, parallel, slice_plot
 from rag_experiments.dashboard.shared.watch import Run, Watch
@@ -26,20 +26,24 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     scope = scope_of(watch.look(), view)
     done = [run for run in scope.shown if run.completed and run.metrics]
     names = metric_names(done)
-    metric = view.one("metric") if view.one("metric") in names else (default_metric(done) or "")
-    view.forget("metric", default_metric(done) or "")
+    default = choosing_metric(default_metric(done) or "", done)
+    metric = view.one("metric") if view.one("metric") in names else default
+    view.forget("metric", default)
     measured = [run for run in done if metric in run.metrics]
-    keys = [key for key in differing(measured, seed=True) if _varied(measured, key)]
+    keys = [key for key in differing(measured) if _varied(measured, key)]  # a seed is no setting to choose
+    shown = _test_of(metric, measured)
     found: dict[str, Any] = {
         "scope": scope,
         "names": names,
         "metric": metric,
         "count": len(measured),
+        "shown": shown,
+        "on_test": split_metric(metric)[0] == "test",
         "keys": keys,
         "labels": wording.labels(keys),
         "warning": comparable(measured),
     }
-    if len(measured) < 3 or not keys:
+    if not keys or len({group_key(run) for run in measured}) < 3:
         return found | {"figures": None}
     return found | figures(measured, keys, metric, view)
 
@@ -48,15 +52,17 @@ def _varied(runs: list[Run], key: str) -> bool:
     return len({repr(run.flat.get(key)) for run in runs}) > 1
 
 
-def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
-    """The figures over runs that all have the metric."""
+def figures(everyone: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
+    """The figures over configurations, each at the mean of its seeds: of many single seeds the best is the luckiest."""
+    groups = best_groups(everyone, metric)
+    runs = [group.counted[0] for group in groups]
     labels, lower = wording.labels(keys), not higher_is_better(metric)
     options = option_names(runs)
-    columns = {
-        key: [options.get(key, {}).get(str(run.flat.get(key)), run.flat.get(key)) for run in runs] for key in keys
-    }
-    goal = Axis(metric, metric, [run.metrics[metric] for run in runs])
-    shares = importances(columns, goal.values)
+    columns = {key: [_named(run.flat.get(key), options.get(key, {})) for run in runs] for key in keys}
+    goal = Axis(metric, metric, [summary.mean for group in groups if (summary := group.summary(metric))])
+    # Over single runs: the seeds of a configuration are what a setting's share is told from.
+    everything = {key: [_named(run.flat.get(key), options.get(key, {})) for run in everyone] for key in keys}
+    shares = importances(everything, [run.metrics[metric] for run in everyone])
     ranked = [item.key for item in shares]
     axes = {key: Axis(key, labels[key], columns[key]) for key in keys}
     names = [run.name for run in runs]
@@ -74,9 +80,29 @@ def figures(runs: list[Run], keys: list[str], metric: str, view: View) -> dict[s
         "options": options,
         "x": x,
         "y": y,
-        "best": ordered(runs, metric if lower else f"-{metric}")[:BEST],
+        "best": groups[:BEST],
         "shares": shares,
     }
+
+
+def best_groups(runs: list[Run], metric: str) -> list[Group]:
+    """Configurations by the mean of their seeds, the best first."""
+    table = RunTable([run for run in runs if metric in run.metrics], metric=metric)
+    groups = [group for group in table.groups if group.summary(metric)]
+
+    def mean(group: Group) -> float:
+        summary = group.summary(metric)
+        assert summary is not None
+        return summary.mean
+
+    return sorted(groups, key=mean, reverse=higher_is_better(metric))
+
+
+def _test_of(metric: str, runs: list[Run]) -> str:
+    """The test figure shown beside a dev figure that was chosen by; empty where there is none."""
+    stage, name = split_metric(metric)
+    wanted = f"test/{name}"
+    return wanted if stage == "dev" and any(wanted in run.metrics for run in runs) else ""
 
 
 def _named(value: Any, names: Mapping[str, str]) -> Any:

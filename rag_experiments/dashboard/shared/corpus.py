@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
+from rag_experiments.core.bounded_files import read_text
 from rag_experiments.dashboard.shared.watch import Run
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.records import Passage
@@ -41,7 +42,7 @@ def store_of(run: Run, cache: Path) -> PassageStore | None:
 def _find(folder: Path, wanted: str) -> Path | None:
     for file in folder.glob("*/content_hash"):
         try:
-            if file.read_text(encoding="utf-8").strip() == wanted:
+            if read_text(file, 1024).strip() == wanted:
                 return file.parent
         except (OSError, ValueError):
             continue

@@ -6,13 +6,14 @@ of the few questions on a page are read when they are shown.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from rag_experiments.comparison.records.history import is_number
+from rag_experiments.core.bounded_files import BROKEN_LINES, LINE_BYTES, open_regular, parse_json
 from rag_experiments.dashboard.shared.watch import Run
 
 KEPT = 8
@@ -43,11 +44,11 @@ class PredictionIndex:
     def rows(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         """The whole rows of some questions."""
         found = {}
-        with open(self.path, "rb") as file:
+        with open_regular(self.path) as file:
             for id_ in ids:
                 if id_ in self.entries:
                     file.seek(self.entries[id_].start)
-                    found[id_] = json.loads(file.readline())
+                    found[id_] = parse_json(file.readline(LINE_BYTES))
         return found
 
 
@@ -67,7 +68,10 @@ def index_of(run: Run, stage: str) -> PredictionIndex | None:
         if key in _indices:
             _indices.move_to_end(key)
             return _indices[key]
-    index = read_index(path)
+    try:
+        index = read_index(path)
+    except (OSError, ValueError):  # a pipe, a folder, a file without end: the run is said to be unreadable elsewhere
+        return None
     with _lock:
         _indices[key] = index
         while len(_indices) > KEPT:
@@ -78,17 +82,21 @@ def index_of(run: Run, stage: str) -> PredictionIndex | None:
 def read_index(path: Path) -> PredictionIndex:
     """One pass over a predictions file; a line that is no question is counted and passed over."""
     entries: dict[str, Entry] = {}
-    start = broken = 0
-    with open(path, "rb") as file:
-        for line in file:
+    start = broken = blank = 0
+    with open_regular(path) as file:
+        while line := file.readline(LINE_BYTES + 1):
+            if len(line) > LINE_BYTES:
+                raise ValueError(f"a line has more than {LINE_BYTES:,} bytes")
             try:
-                row = json.loads(line)
+                row = parse_json(line)
                 words = [row["question"], row.get("answer") or "", *(row.get("references") or [])]
                 searched = " ".join(map(str, words)).lower()
-                metrics = {k: float(v) for k, v in (row.get("metrics") or {}).items() if isinstance(v, int | float)}
+                metrics = {k: float(v) for k, v in (row.get("metrics") or {}).items() if is_number(v)}
                 entries[str(row["id"])] = Entry(start, str(row["id"]), str(row["question"]), searched, metrics)
             except (ValueError, KeyError, TypeError, AttributeError):
-                broken += bool(line.strip())
+                blank, broken = (blank, broken + 1) if line.strip() else (blank + 1, broken)
+                if max(blank, broken) > BROKEN_LINES:
+                    break
             start += len(line)
     return PredictionIndex(path, entries, broken)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rag_experiments.comparison.analysis.labels import telling_keys
 from rag_experiments.comparison.analysis.table_columns import config_columns
+from rag_experiments.comparison.records.metric_fields import split_metric
 from rag_experiments.dashboard.shared.address import View
 from rag_experiments.dashboard.shared.filter import parse_filter
 from rag_experiments.dashboard.shared.watch import Run
@@ -123,6 +124,17 @@ def metric_names(runs: Iterable[Run]) -> list[str]:
         return (FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS), -counted[name], name)
 
     return sorted(counted, key=order)
+
+
+def choosing_metric(name: str, runs: Sequence[Run]) -> str:
+    """The figure on dev that goes with a figure on test, where every run that has the one has the other.
+
+    Who chooses settings by test has no figure left that says how good the choice is.
+    """
+    stage, bare = split_metric(name)
+    wanted = f"dev/{bare}"
+    having = [run for run in runs if name in run.figures]
+    return wanted if stage == "test" and having and all(wanted in run.figures for run in having) else name
 
 
 def chosen_metric(wanted: str, names: Sequence[str]) -> str:

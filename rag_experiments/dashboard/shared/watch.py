@@ -7,7 +7,7 @@ every file but `metrics.jsonl` is replaced whole, and that one only grows (or is
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import os
 import threading
 import time
@@ -20,12 +20,15 @@ from typing import Any
 
 from rag_experiments.comparison.records.record_cache import RecordCache
 from rag_experiments.comparison.records.run_records import RunRecord, default_cache, load_record
+from rag_experiments.core.bounded_files import open_regular
 from rag_experiments.core.errors import RequestError
-from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.directory import RunDirectory, parsed_metrics
 from rag_experiments.runs.identity import find_runs
 
 LOOK_AGAIN_SECONDS = 1.0
 """Requests closer together than this see the same state of the disk."""
+READ_AT_ONCE = 256 << 20
+"""Bytes of a log that one look reads; the next, after a change, goes on from there."""
 WATCHED = ("status.json", "config.yaml", "metrics.json", "metrics.jsonl")
 Stamp = tuple[int, int, int]
 """Modification time, size, inode."""
@@ -167,15 +170,12 @@ def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> t
     if run is not None and earlier is not None and earlier[2] == stamp[2] and run.read_to <= stamp[1]:
         lines, start = list(run.logged), run.read_to
     try:
-        with open(directory.history_path, "rb") as file:
+        with open_regular(directory.history_path) as file:
             file.seek(start)
-            data = file.read()
-    except OSError:
+            data = file.read(READ_AT_ONCE)
+    except (OSError, ValueError):
         return lines, start
     whole, newline, _ = data.rpartition(b"\n")  # the last line may be half written
-    for text in whole.split(b"\n"):
-        with suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict) and isinstance(line.get("step"), int):
-                lines.append(line)
+    with suppress(ValueError):  # a line that is too long
+        lines += parsed_metrics(io.BytesIO(whole))
     return lines, start + len(whole) + len(newline)

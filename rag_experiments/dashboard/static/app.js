@@ -34,6 +34,10 @@ document.addEventListener("submit", () => clearTimeout(typing), true);
 
 // -- figures -------------------------------------------------------------------------------------
 
+// No control may send a figure to Plotly's servers: neither its buttons, nor the link, nor an address to send to.
+const NOTHING_LEAVES = { showSendToCloud: false, showEditInChartStudio: false, showLink: false, sendData: false,
+  plotlyServerURL: "", modeBarButtonsToRemove: ["sendChartToCloud", "sendDataToCloud", "editInChartStudio"] };
+
 let plotly = null;
 
 function loadPlotly() {
@@ -93,7 +97,8 @@ async function draw(figure, again = false) {
   const canvas = figure.querySelector(".canvas");
   const entries = data.filter((trace) => trace.name && trace.showlegend !== false).length;
   await Plotly.react(canvas, data, dress({ ...layout, entries }, Number(figure.dataset.height), figure.clientWidth < 560),
-    { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
+    { responsive: true, displaylogo: false, ...NOTHING_LEAVES,
+      modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", ...NOTHING_LEAVES.modeBarButtonsToRemove] });
   figure.dataset.drawn = String(Number(figure.dataset.drawn ?? 0) + 1);
 }
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import RunConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.runs.outcome import ending_of, termination_as_interrupt
 
 
@@ -58,7 +59,7 @@ def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
         except BrokenPipeError:
             raise
         except (OSError, MemoryError) as error:
-            print(f"error: {ending_of(error).sentence}", file=sys.stderr)
+            say(f"error: {ending_of(error).sentence}", file=sys.stderr)
             return command_line.FAILED
 
     command_line.exit_with(guarded)
