@@ -99,7 +99,7 @@ def test_an_algorithm_trains_two_roles_at_once(installed, outside, tiny_bert, ti
     assert planned.returncode == 0, planned.stderr
     assert "encoder parameters" in planned.stdout
     assert "reader parameters" in planned.stdout
-    run = trained(outside, installed, "algorithm=both", f"model.path={tiny_bert}", *reader)
+    run = trained(outside, installed, "algorithm=both", f"model.path={tiny_bert}", *reader, "trainer.logging_steps=1")
     assert sorted(folder.name for folder in run.model_dir.iterdir()) == ["encoder", "reader"]
     metrics = run.read_final_metrics()
     assert {"test/recall@1", "test/exact_match", "zero_shot/test/f1"} <= metrics.keys()
@@ -118,6 +118,7 @@ def test_an_algorithm_trains_two_roles_at_once(installed, outside, tiny_bert, ti
     short = ["trainer.eval_strategy=no", "trainer.save_strategy=no", "trainer.load_best_model_at_end=false"]
     one = run_from(outside, installed, "train", *sft, *common, *short, "model.path='run://run#reader'")
     assert one.returncode == 0, one.stderr
+    common[-1] = "hydra.run.dir=unnamed"
     unnamed = run_from(outside, installed, "train", *sft, *common, *short, "model.path=run://run")
     assert unnamed.returncode == 2
     assert "run://run#encoder or run://run#reader" in unnamed.stderr

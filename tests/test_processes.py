@@ -96,7 +96,7 @@ def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_
     run_by_two(arguments)
     (run,) = find_runs(tmp_path / "outputs")
     assert run.state == "completed"
-    (teacher,) = (tmp_path / "cache" / "fid_teachers").glob("*/config.json")
+    (teacher,) = (tmp_path / "cache" / "first_runs").glob("*/*/model/config.json")
     assert (teacher.parent / "model.safetensors").is_file()
 
 

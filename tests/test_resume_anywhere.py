@@ -90,10 +90,12 @@ def test_cost_counts_every_segment(whole, tmp_path):
     cut = killed_after(whole, steps(whole)[-1], tmp_path / "cut")
     file = cut.last_checkpoint() / TOTALS
     file.write_text(json.dumps({**json.loads(file.read_text()), "seconds": 5000.0, "tokens": 10_000_000}))
+    (cut.path / "cost.json").write_text(json.dumps({"prepare": 3000.0, "train": 5000.0}))
     assert train.start([f"resume={cut.path}"]) == 0
     metrics = cut.read_final_metrics()
     assert 5000.0 <= metrics["seconds/train"] < 5600.0
-    assert metrics["tokens_per_second"] == pytest.approx(10_000_000 / metrics["seconds/train"])
+    assert 3000.0 <= metrics["seconds/prepare"] < 3600.0
+    assert metrics["tokens_per_second"] == pytest.approx(10_000_000 / metrics["seconds/train"], rel=0.01)
 
 
 @pytest.mark.parametrize("whole", ["last"], indirect=True)

@@ -20,7 +20,7 @@ def begun(directory: Path, overrides: list[str] = STORED, **status) -> Path:
     """A run directory as Hydra and `recording` leave it when a run is killed."""
     (directory / ".hydra").mkdir(parents=True)
     (directory / ".hydra" / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(overrides)))
-    hash_ = resume.config_hash(command_line.compose(overrides))
+    hash_ = resume.composed_hash(command_line.compose(overrides))
     stored = {"state": "interrupted", "config_hash": hash_, "started": "2026-01-01", **status}
     (directory / "status.json").write_text(json.dumps(stored))
     return directory
@@ -173,4 +173,4 @@ def test_the_hash_of_a_composed_configuration_is_that_of_the_run():
     from rag_experiments.training.checks import check_common
 
     composed = command_line.compose(STORED)
-    assert resume.config_hash(composed) == config_hash(check_common(composed)[1])
+    assert resume.composed_hash(composed) == config_hash(check_common(composed)[1])

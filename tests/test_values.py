@@ -196,7 +196,7 @@ def test_articles():
 
 
 def test_annotated_types_of_the_schema():
-    for wrong in ({"k": 0}, {"bm25_b": 1.1}, {"bm25_k1": 0.0}, {"dense_weight": -0.1}, {"type": "x"}, {"nprobe": 0}):
+    for wrong in ({"k": 0}, {"bm25_b": 1.1}, {"bm25_k1": 0.0}, {"dense_weight": -0.1}, {"nprobe": 0}):
         with pytest.raises(RequestError, match=rf"^retriever\.{next(iter(wrong))}="):
             check_values(schema.RetrieverConfig, wrong, "retriever")
     values: dict[str, Any] = {"bm25_b": 0, "dense_weight": 1, "k": 1}

@@ -91,7 +91,7 @@ def test_it_reads_what_the_retriever_finds_over_the_whole_corpus(model, tmp_path
     read = [store.ids(rows) for rows in trainer.rows.values()]
     assert {len(ids) for ids in read} == {2}
     assert any(passage.startswith("x") for ids in read for passage in ids)
-    assert {len(ids) for ids in map(store.ids, trainer_of(model, tmp_path, algorithm_train_k=5).rows)} == {5}
+    assert {len(ids) for ids in map(store.ids, trainer_of(model, tmp_path, algorithm_train_k=5).rows.values())} == {5}
 
 
 def test_gold_is_added_only_where_asked(model, tmp_path):
@@ -180,7 +180,7 @@ def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes,
         return logits, targets
 
     trainer = FiDTrainer.__new__(FiDTrainer)
-    trainer.components = SimpleNamespace(model=SimpleNamespace(answer_logits=answer_logits))
+    trainer.components = SimpleNamespace(models={"reader": SimpleNamespace(answer_logits=answer_logits)})
     trainer.args = SimpleNamespace(average_tokens_across_devices=across)
     trainer.accelerator = SimpleNamespace(num_processes=processes, autocast=contextlib.nullcontext)
     trainer.recompute = True

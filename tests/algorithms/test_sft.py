@@ -166,7 +166,7 @@ def test_loss_is_a_share_of_the_steps_tokens_on_every_process(across, processes,
     logits, targets = torch.tensor([[0.3, 1.0], [2.0, -1.0]], dtype=torch.float64), torch.tensor([0, 1])
     monkeypatch.setattr("rag_experiments.models.reader.answer_tokens.answer_logits", lambda *_: (logits, targets))
     trainer = SFTTrainer.__new__(SFTTrainer)
-    trainer.components = SimpleNamespace(model=SimpleNamespace(kind="decoder"))
+    trainer.components = SimpleNamespace(models={"reader": SimpleNamespace(kind="decoder")})
     trainer.args = SimpleNamespace(average_tokens_across_devices=across)
     trainer.accelerator = SimpleNamespace(num_processes=processes)
     summed = -logits.log_softmax(-1)[[0, 1], [0, 1]].sum().item()

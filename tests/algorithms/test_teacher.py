@@ -125,7 +125,7 @@ OTHER = {
     "path": "other", "revision": "r", "precision": "bf16", "attn_implementation": "eager", "init": "random",
     "architecture": {"model_type": "llama"}, "kind": "encoder_decoder", "max_input_length": 9, "max_new_tokens": 9,
     "batch_size": 9, "chat_template": "none", "instruction": "i", "lora": LoraConfig(), "load_in_4bit": True,
-    "fid": FidSettings(passage_tokens=9),
+    "fid": FidSettings(passage_tokens=9), "template_date": "2024-01-02",
 }  # fmt: skip
 
 

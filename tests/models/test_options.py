@@ -151,6 +151,7 @@ OTHER_VECTORS = {
 }  # fmt: skip
 CHANGES_NO_ANSWER = {
     "path", "revision", "attn_implementation", "init", "architecture", "batch_size", "lora", "load_in_4bit", "fid",
+    "template_date",  # of a template that shows no date; below, of one that does
 }  # fmt: skip
 OTHER_ANSWERS = {
     "precision": "bf16", "kind": "encoder_decoder", "max_input_length": 99, "max_new_tokens": 99,
@@ -195,3 +196,6 @@ def test_a_readers_fingerprint_holds_every_field_that_changes_an_answer(tiny_lla
         list(made.module.parameters())[-1].view(-1)[-1] += 1e-3
     found.add(made.fingerprint())
     assert len(found) == 3 + len(OTHER_ANSWERS)
+    made.tokenizer.chat_template += "{# strftime_now #}"
+    days = [dataclasses.replace(config, template_date=day) for day in ("2024-01-02", "2024-01-03")]
+    assert len({Reader(*parts, day, "base").fingerprint() for day in days}) == 2

@@ -234,6 +234,7 @@ NOT_THE_READERS = {
     "architecture": WEIGHTS,
     "lora": WEIGHTS,
     "load_in_4bit": "needs a GPU; other weights",
+    "template_date": "this template shows no date",
     "fid": "a reader of its own, below",
     "attn_implementation": "the same numbers but for rounding",
     "batch_size": "the same numbers but for rounding",
