@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rag_experiments.core.errors import RequestError
 
@@ -30,19 +30,8 @@ def atomic_write_bytes(path: Path | str, content: bytes) -> None:
     Raises:
         OSError: it could not be written; `path` is as it was and no temporary file is left.
     """
-    path = Path(path)
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_directory(path.parent)
+    with _atomically(Path(path), "xb") as file:
+        file.write(content)
 
 
 def atomic_write_text(path: Path | str, text: str) -> None:
@@ -57,11 +46,17 @@ def atomic_write_json(path: Path | str, value: Any) -> None:
 
 def atomic_write_jsonl(path: Path | str, rows: Iterable[Any]) -> None:
     """Write one JSON value a line, whole or not at all; `rows` may be a generator."""
-    path = Path(path)
+    with _atomically(Path(path), "x") as file:
+        file.writelines(json_text(row) + "\n" for row in rows)
+
+
+@contextmanager
+def _atomically(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """A new file to fill, put at `path` when it is on disk and removed when that fails; texts are UTF-8."""
     temporary = _temporary(path)
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.writelines(json_text(row) + "\n" for row in rows)
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
