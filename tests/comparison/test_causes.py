@@ -94,3 +94,16 @@ def test_retriever_by_reader(tmp_path: Path) -> None:
     assert [row[fid].mean for row in matrix.cells] == [1.0, 1.0]
     only = RunTable([run for run in table.runs if "bm25" in run.name], "exact_match")
     assert retriever_by_reader(only, only.sections[0]) is None
+
+
+def test_one_retriever_at_two_depths_is_two_rows(tmp_path: Path) -> None:
+    for depth in (1, 4):
+        for reader in ("sft", "fid"):
+            changes = {"retriever.k": depth, "algorithm.name": reader, "model.kind": "decoder"}
+            write_run(tmp_path / f"{depth}-{reader}", {"test": [answered("1", 1, depth == 4)]}, changes)
+    table = RunTable(load_runs([tmp_path]), "exact_match")
+    matrix = retriever_by_reader(table, table.sections[0])
+    assert matrix is not None
+    rows = zip(matrix.rows, matrix.cells, strict=True)
+    found = {name.rpartition(" ")[2]: [cell.mean for cell in row if cell] for name, row in rows}
+    assert found == {"k=1": [0.0, 0.0], "k=4": [1.0, 1.0]}
