@@ -251,6 +251,7 @@ def test_a_first_run_is_kept_under_the_weights_that_it_starts_from(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "tokenizer.json").write_text("{}")
         save_file({"w": torch.zeros(2)}, tmp_path / name / "model.safetensors")
     before = first_runs.weights_behind(model(tmp_path / "a"))
     assert first_runs.weights_behind(model(tmp_path / "b")) == before, "not where they lie"
