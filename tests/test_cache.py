@@ -18,7 +18,7 @@ import pytest
 from rag_experiments.core import cache
 from rag_experiments.core.digest import Digest, digest, without
 from rag_experiments.core.errors import RequestError
-from rag_experiments.runs.outcome import ending_of
+from rag_experiments.core.outcome import ending_of
 
 FILL = """
 import sys, time

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
+from rag_experiments.core import outcome
 from rag_experiments.core.errors import RequestError
-from rag_experiments.runs import outcome
-from rag_experiments.runs.outcome import Ending, Pruned, Terminated, ending_of
+from rag_experiments.core.outcome import Ending, Pruned, Terminated, ending_of
 
 
 class OutOfMemoryError(RuntimeError):

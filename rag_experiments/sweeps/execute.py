@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json
-from rag_experiments.runs.outcome import termination_as_interrupt
+from rag_experiments.core.outcome import termination_as_interrupt
 from rag_experiments.sweeps.jobs import Job, prepare_directory, record_ending, record_exception
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from rag_experiments.config.schema import SweepConfig
 from rag_experiments.core import provenance
 from rag_experiments.core.errors import RequestError, did_you_mean
 from rag_experiments.core.files import atomic_write_text, safe_name
+from rag_experiments.core.outcome import Ending, ending_of, traceback_text
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
-from rag_experiments.runs.outcome import Ending, ending_of, traceback_text
 from rag_experiments.runs.recorder import now
 
 log = logging.getLogger(__name__)

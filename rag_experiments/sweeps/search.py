@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import termination_as_interrupt
 from rag_experiments.core.visible import say
-from rag_experiments.runs.outcome import termination_as_interrupt
 from rag_experiments.sweeps import space, summary
 from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import RunConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import ending_of, termination_as_interrupt
 from rag_experiments.core.visible import say
-from rag_experiments.runs.outcome import ending_of, termination_as_interrupt
 
 
 @dataclass
