@@ -59,8 +59,9 @@ def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
         except BrokenPipeError:
             raise
         except (OSError, MemoryError) as error:
-            say(f"error: {ending_of(error).sentence}", file=sys.stderr)
-            return command_line.FAILED
+            ending = ending_of(error)
+            say(f"error: {ending.sentence}", file=sys.stderr)
+            return ending.exit_status
 
     command_line.exit_with(guarded)
 
