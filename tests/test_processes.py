@@ -104,7 +104,11 @@ def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_
     assert train.start([*arguments, *own]) == 0
     (alones,) = (tmp_path / "own" / "first_runs").glob("*/*/model/config.json")
     assert alones.parent.parent.name == teacher.parent.parent.name
-    assert_all_near(by_two, load_file(alones.parent / "model.safetensors"), share=2e-5)
+    by_one = load_file(alones.parent / "model.safetensors")
+    assert_all_near(by_two, by_one, share=2e-5)
+    start = load_file(tiny_llama / "model.safetensors")
+    with pytest.raises(AssertionError):
+        assert_all_near({name: start[name] for name in by_one}, by_one, share=2e-5)  # it learnt something
 
 
 @pytest.mark.timeout(400)
