@@ -13,6 +13,7 @@ from rag_experiments.config import command_line
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training import chain
+from tests.stand_in import stand_in
 
 LOOP = ["experiment=fid_dca_loop", "seed=3", "tracking=none"]
 
@@ -31,7 +32,7 @@ def started(monkeypatch, tmp_path) -> list[list[str]]:
         finish(Path(at), recall=0.5 + len(commands) / 100)
         return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(chain.subprocess, "run", run)
+    stand_in(monkeypatch, chain, "subprocess", run=run)
     return commands
 
 
@@ -92,7 +93,7 @@ def test_completed_stages_are_skipped_and_an_unfinished_one_is_resumed(started, 
 
 
 def test_a_failed_stage_ends_the_chain_with_its_status(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(chain.subprocess, "run", lambda command, check: SimpleNamespace(returncode=1))
+    stand_in(monkeypatch, chain, "subprocess", run=lambda command, check: SimpleNamespace(returncode=1))
     assert launch(tmp_path) == 1
     assert "go on with resume=" in capsys.readouterr().err
     assert not (tmp_path / "loop" / "comparison.md").exists()

@@ -48,7 +48,10 @@ def test_the_readme_works_and_finds_what_ask_finds(
             assert {name for _, name in shown} == {passage.id for _, passage in found}
 
 
-def test_passages_are_in_the_rows_of_the_index(run: RunDirectory, tmp_path: Path) -> None:
+def test_passages_are_in_the_rows_of_the_index(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "_PARQUET_BLOCK", 7)  # 40 passages: whole blocks and a part of one
     assert export.start([f"run={run.path}", str(tmp_path / "out")]) == 0
     table = pq.read_table(tmp_path / "out" / "passages.parquet")
     assert table.column_names == ["id", "title", "text"]

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_experiments.core import files
+from tests.stand_in import stand_in
 
 WRITERS = {
     "bytes": lambda path, text: files.atomic_write_bytes(path, text.encode()),
@@ -37,7 +38,7 @@ def full_disk(*arguments, **options):
 def test_a_write_that_cannot_end_leaves_the_old_file_and_nothing_else(write, tmp_path, monkeypatch, fails):
     file = tmp_path / "status.json"
     file.write_bytes(b"old")
-    monkeypatch.setattr(os, fails, full_disk)
+    stand_in(monkeypatch, files, "os", **{fails: full_disk})
     with pytest.raises(OSError, match="No space"):
         write(file, "new")
     assert file.read_bytes() == b"old"
@@ -58,8 +59,7 @@ def test_content_is_on_disk_before_it_has_its_name_and_the_name_after(write, tmp
         events.append(("rename", Path(source).stat().st_size))
         replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(os, "replace", seen_replace)
+    stand_in(monkeypatch, files, "os", fsync=seen_fsync, replace=seen_replace)
     file = tmp_path / "file"
     write(file, "some text")
     size = file.stat().st_size
@@ -74,7 +74,7 @@ def test_an_unfinished_file_has_a_name_that_lists_pass_over(write, tmp_path, mon
         names.append(Path(source))
         replace(source, target)
 
-    monkeypatch.setattr(os, "replace", seen)
+    stand_in(monkeypatch, files, "os", replace=seen)
     write(tmp_path / "a.jsonl", "x")
     write(tmp_path / "a.jsonl", "y")
     assert all(name.parent == tmp_path and name.name.startswith(files.TEMPORARY_PREFIX) for name in names)
@@ -113,7 +113,7 @@ def test_a_file_system_that_syncs_no_folders_is_no_obstacle(write, tmp_path, mon
             raise OSError(errno.EINVAL, "Invalid argument")
         fsync(descriptor)
 
-    monkeypatch.setattr(os, "fsync", files_only)
+    stand_in(monkeypatch, files, "os", fsync=files_only)
     write(tmp_path / "file", "x")
     assert (tmp_path / "file").is_file()
 
@@ -162,7 +162,7 @@ def test_a_folder_that_cannot_be_renamed_leaves_the_old_one(tmp_path, monkeypatc
             full_disk()
         replace(source, to)
 
-    monkeypatch.setattr(os, "replace", fails)
+    stand_in(monkeypatch, files, "os", replace=fails)
     with pytest.raises(OSError, match="No space"):
         make(target, "new")
     assert os.listdir(tmp_path) == (["model"] if existed else [])
@@ -178,7 +178,7 @@ def test_what_cannot_be_removed_is_no_reason_to_fail(tmp_path, monkeypatch):
             raise OSError(errno.EBUSY, "Device or resource busy")
 
     make(tmp_path / "model", "old")
-    monkeypatch.setattr(files.shutil, "rmtree", busy)
+    stand_in(monkeypatch, files, "shutil", rmtree=busy)
     make(tmp_path / "model", "new")
     assert (tmp_path / "model" / "inner" / "weights").read_text() == "new"
     with pytest.raises(ZeroDivisionError), files.atomic_directory(tmp_path / "other"):
@@ -197,8 +197,7 @@ def test_every_file_of_a_folder_is_on_disk_before_it_has_its_name(tmp_path, monk
         events.append("rename")
         replace(source, target)
 
-    monkeypatch.setattr(os, "fsync", seen_fsync)
-    monkeypatch.setattr(os, "replace", seen_replace)
+    stand_in(monkeypatch, files, "os", fsync=seen_fsync, replace=seen_replace)
     with files.atomic_directory(tmp_path / "model") as folder:
         (folder / "a").write_text("1")
         (folder / "deep" / "er").mkdir(parents=True)

@@ -14,6 +14,7 @@ from rag_experiments.config import command_line
 from rag_experiments.core import outcome
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.outcome import Ending, Pruned, Terminated, ending_of
+from tests.stand_in import stand_in
 
 
 class OutOfMemoryError(RuntimeError):
@@ -202,9 +203,10 @@ def test_a_child_takes_a_signal_as_its_own(monkeypatch, held):
     """It inherits the handler, and is not the run."""
     signals = outcome.Signals(held)
     child, done = outcome.os.getpid() + 1, []
-    monkeypatch.setattr(outcome.os, "getpid", lambda: child)
-    monkeypatch.setattr(outcome.os, "kill", lambda *arguments: done.append(("kill", *arguments)))
-    monkeypatch.setattr(outcome.signal, "signal", lambda *arguments: done.append(("handler", *arguments)))
+    stand_in(
+        monkeypatch, outcome, "os", getpid=lambda: child, kill=lambda *arguments: done.append(("kill", *arguments))
+    )
+    stand_in(monkeypatch, outcome, "signal", signal=lambda *arguments: done.append(("handler", *arguments)))
     signals.handle(signal.SIGTERM, None)
     assert done == [("handler", signal.SIGTERM, signal.SIG_DFL), ("kill", child, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):  # as Python itself: a data loader's worker waits for its owner's word

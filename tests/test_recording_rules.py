@@ -21,6 +21,7 @@ from rag_experiments.core.outcome import Pruned
 from rag_experiments.runs import directory, recorder
 from rag_experiments.runs.directory import RunDirectory
 from tests.recorded import recorded
+from tests.stand_in import stand_in
 
 
 def interrupted(path, **status) -> RunDirectory:
@@ -78,7 +79,7 @@ def test_seconds_count_every_segment(tmp_path):
 
 def test_seconds_are_those_of_the_block(tmp_path, monkeypatch):
     clock = iter([10.0, 12.50049])
-    monkeypatch.setattr(recorder.time, "monotonic", lambda: next(clock))
+    stand_in(monkeypatch, recorder, "time", monotonic=lambda: next(clock))
     run = RunDirectory.create(tmp_path)
     with recorded(run, "abc"):
         assert run.read_status()["seconds"] == 0.0
@@ -176,7 +177,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch):
     def flock(descriptor, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    stand_in(monkeypatch, recorder, "fcntl", flock=flock)
     with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         pass
     assert outcome.exit_status == 0
@@ -236,7 +237,7 @@ def test_a_heart_that_cannot_beat_does_not_end_the_run(tmp_path, monkeypatch):
         failed.set()
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(recorder.os, "utime", utime)
+    stand_in(monkeypatch, recorder, "os", utime=utime)
     with recorded(RunDirectory.create(tmp_path), "abc") as outcome:
         assert failed.wait(30)
         failed.clear()
@@ -314,7 +315,10 @@ def test_a_signal_before_the_block_begins_is_an_interruption(tmp_path, monkeypat
         signal.raise_signal(number)
         return real(*arguments)
 
-    monkeypatch.setattr(*place, interrupted)
+    if place[0] is fcntl:
+        stand_in(monkeypatch, recorder, "fcntl", flock=interrupted)
+    else:
+        monkeypatch.setattr(*place, interrupted)
     run = RunDirectory.create(tmp_path)
     try:
         with pytest.raises(KeyboardInterrupt), recorded(run, "abc"):

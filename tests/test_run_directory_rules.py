@@ -15,6 +15,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import TEMPORARY_PREFIX
 from rag_experiments.runs import directory
 from rag_experiments.runs.directory import RunDirectory
+from tests.stand_in import stand_in
 from tests.test_run_directory import make_checkpoint
 
 
@@ -332,7 +333,7 @@ def test_a_process_of_another_user_lives(monkeypatch):
     def kill(pid, number):
         raise PermissionError
 
-    monkeypatch.setattr(os, "kill", kill)
+    stand_in(monkeypatch, provenance, "os", kill=kill)
     assert provenance.process_lives(provenance.process_identity()) is True
 
 

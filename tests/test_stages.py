@@ -16,6 +16,7 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.tracking import NullTracker
 from rag_experiments.training import cost_clock, stages
 from rag_experiments.training.callbacks import SHOWN, Progress, RunLog
+from tests.stand_in import stand_in
 
 
 class Told(NullTracker):
@@ -159,7 +160,7 @@ def test_the_console_shows_a_few_figures():
 
 def test_memory_is_in_mebibytes(monkeypatch):
     monkeypatch.setattr(stages.torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(stages.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=3 * 2**20))
+    stand_in(monkeypatch, stages, "resource", getrusage=lambda who: SimpleNamespace(ru_maxrss=3 * 2**20))
     monkeypatch.setattr(sys, "platform", "linux")
     assert stages.peak_memory_mb() == 3 * 2**10  # Linux counts kibibytes
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -271,7 +272,7 @@ class FakeTrainer:
 @pytest.fixture
 def moved(monkeypatch) -> list[float]:
     clock = [100.0]
-    monkeypatch.setattr(cost_clock.time, "perf_counter", lambda: clock[0])
+    stand_in(monkeypatch, cost_clock, "time", perf_counter=lambda: clock[0])
     return clock
 
 

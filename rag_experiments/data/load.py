@@ -29,7 +29,7 @@ from rag_experiments.data.split import split_questions
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 6
+IMPORT_VERSION = 5
 """Part of the cache's key: raised when the same files would be imported differently."""
 AFTERWARDS = "what is imported is divided and cut short afterwards"
 NOT_IMPORTED = {

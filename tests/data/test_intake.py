@@ -358,3 +358,11 @@ def test_pieces_have_their_words_and_their_overlap(count, words, data):
     if len(pieces) > 1:
         new, step, quarter = pieces[-1][-1] - pieces[-2][-1], words - overlap, max(1, words // 4)
         assert min(step, quarter) <= new < step + quarter, "a rest of less than a quarter is no piece"
+
+
+def test_passages_are_found_by_id_over_any_number_of_runs(tmp_path, monkeypatch):
+    """Hashes of ids are sorted in runs of a block: each run goes behind the ones before it."""
+    monkeypatch.setattr(number_columns, "BLOCK", 3)
+    ids = [f"p{number}" for number in range(64 * 3)]
+    passage_store.write_passages(tmp_path, (Passage(id=name, title="", text=name) for name in ids))
+    assert PassageStore(tmp_path).rows(ids[::-1]).tolist() == list(range(len(ids)))[::-1]

@@ -363,3 +363,12 @@ def test_a_classifier_of_several_outputs_is_no_cross_encoder(cross_encoder, tmp_
     AutoTokenizer.from_pretrained(cross_encoder).save_pretrained(tmp_path / "two")
     with pytest.raises(RequestError, match="has 2 outputs; a cross-encoder has one"):
         mining.CrossEncoderJudge(str(tmp_path / "two"), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "long_enough"),
+    [("1912", True), ("191", False), ("of it", True), ("müh", False), ("北京", True), ("北", False), (" 191 ", False)],
+)
+def test_an_answer_too_short_to_be_looked_for(answer, long_enough):
+    """A short word is in any text by chance; two characters of an unspaced script are two words."""
+    assert mining._long_enough(answer) == long_enough

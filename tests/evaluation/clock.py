@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+
+from rag_experiments.evaluation import generation_evaluator, retrieval_evaluator
+from tests.stand_in import stand_in
 
 
 class Clock:
-    """Stands in for `time.perf_counter`."""
+    """Stands in for `time.perf_counter` in the evaluators."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.now = 1000.0
-        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        for evaluator in (generation_evaluator, retrieval_evaluator):
+            stand_in(monkeypatch, evaluator, "time", perf_counter=lambda: self.now)
 
     def wait(self, seconds: float) -> None:
         self.now += seconds

@@ -264,3 +264,14 @@ def test_the_callback_records_each_figure(passages, encoder, tmp_path, caplog):
     recorded.clear()
     callback.on_step_end(*state(6, tmp_path))
     assert recorded == {}, "nobody reads them after the last step"
+
+
+def test_a_fingerprint_knows_the_index_and_who_embeds_the_questions(passages, encoder, tmp_path):
+    """Between two refreshes the encoder goes on learning: the index stays, and the questions' vectors are others."""
+    retriever = dense(passages, encoder, tmp_path)
+    retriever.refresh()
+    before = retriever.fingerprint()
+    encoder.seed = 7
+    between = retriever.fingerprint()
+    retriever.refresh()
+    assert len({before, between, retriever.fingerprint()}) == 3

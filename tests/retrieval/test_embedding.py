@@ -10,9 +10,11 @@ import pytest
 
 from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.retrieval import embedding
 from rag_experiments.retrieval.embedding import embed_corpus
 from tests.numeric import assert_near
 from tests.retrieval.fakes import ListPassages, WordEncoder
+from tests.stand_in import stand_in
 
 
 def test_vectors_are_those_of_the_passages_in_order(
@@ -89,7 +91,7 @@ def test_a_full_disk_is_said_before_anything_is_computed(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.posix_fallocate", full)
+    stand_in(monkeypatch, embedding, "os", posix_fallocate=full)
     with pytest.raises(OSError, match=r"No space left on device \(paths.cache="):
         embed_corpus(encoder, passages, tmp_path, False)
     assert encoder.embedded == 0

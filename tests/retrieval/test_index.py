@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 
@@ -99,3 +100,14 @@ def test_wrong_requests_are_refused(config: RetrieverConfig, message: str, monke
     monkeypatch.setattr("faiss.get_num_gpus", lambda: 0)
     with pytest.raises(RequestError, match=message):
         FaissIndex.build(vectors(20), config)
+
+
+def test_an_index_on_a_gpu_is_brought_back_to_be_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_cpu = faiss.IndexFlatIP(4)
+
+    class GpuIndexFlat:
+        ntotal, d = 0, 4
+
+    monkeypatch.setattr(faiss, "index_gpu_to_cpu", lambda index: on_cpu, raising=False)
+    FaissIndex(GpuIndexFlat(), "flat").save(tmp_path)
+    assert faiss.read_index(str(tmp_path / "index.faiss")).d == 4

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 
 import pytest
 
+from rag_experiments.sweeps import claims
 from rag_experiments.sweeps.claims import Claims
+from tests.stand_in import stand_in
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_without_locks_every_sweep_has_every_job(two, monkeypatch):
     def flock(descriptor, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", flock)
+    stand_in(monkeypatch, claims, "fcntl", flock=flock)
     one, other = two
     assert one.take("a/job")
     assert other.take("a/job")
@@ -95,7 +96,7 @@ def test_a_folder_that_cannot_be_looked_at_has_no_claims(two, monkeypatch):
     def denied(*arguments):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(os, "open", denied)
+    stand_in(monkeypatch, claims, "os", open=denied)
     assert not other.elsewhere("a/job")
 
 

@@ -17,6 +17,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import execute
 from rag_experiments.sweeps.jobs import Job
+from tests.stand_in import stand_in
 
 
 @pytest.fixture
@@ -132,9 +133,9 @@ def shown(job, monkeypatch):
             seen["command"] = command
             return popen([sys.executable, "-c", SHOW, *command[1:]], **options)
 
-        monkeypatch.setattr(execute.subprocess, "Popen", start)
-        assert execute.start_process(job, environment).wait() == 0
-        monkeypatch.setattr(execute.subprocess, "Popen", popen)
+        with monkeypatch.context() as patch:
+            stand_in(patch, execute, "subprocess", Popen=start)
+            assert execute.start_process(job, environment).wait() == 0
         seen["arguments"], seen["env"], seen["session"] = json.loads(execute.last_line(job.path / execute.CONSOLE))
         return seen
 

@@ -22,6 +22,7 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import execute, launchers
 from rag_experiments.sweeps.cluster import RayLauncher, RemoteLauncher
 from rag_experiments.sweeps.jobs import Job, record_exception
+from tests.stand_in import stand_in
 from tests.wandb_reader import read_back
 
 TINY = ("trainer.num_train_epochs=1", "evaluation.splits=[dev]", "evaluation.zero_shot=false")
@@ -275,7 +276,7 @@ def test_a_job_on_a_full_disk_says_so_and_keeps_what_was_finished(tmp_path):
 
 def test_places_have_their_gpus_and_their_threads(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    stand_in(monkeypatch, launchers, "os", sched_getaffinity=lambda pid: set(range(8)))
     four = launchers.LocalLauncher(n_jobs="auto", gpus=4)
     assert [place.environment["CUDA_VISIBLE_DEVICES"] for place in four.free] == ["0", "1", "2", "3"]
     two = launchers.LocalLauncher(n_jobs="auto", gpus="4,5,6,7", gpus_per_job=2)
