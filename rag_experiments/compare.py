@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import DONE
 from rag_experiments.core.visible import say
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def start(arguments: Sequence[str]) -> int:
     try:
         args = parser().parse_args(arguments)
     except SystemExit as leaving:  # --help
-        return int(leaving.code or 0)
+        return int(leaving.code or DONE)
     form = args.format or _BY_SUFFIX.get(Path(args.output).suffix if args.output else "", "table")
     if form == "html" and not args.output:
         raise RequestError("--format html needs --output FILE")
@@ -81,7 +82,7 @@ def start(arguments: Sequence[str]) -> int:
         from rag_experiments.comparison.output.wandb_report import make_report
 
         say(make_report(document), file=sys.stderr)
-    return 0
+    return DONE
 
 
 def make_document(args: argparse.Namespace) -> Document:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
+from rag_experiments.config import command_line
+from rag_experiments.core import outcome
 from rag_experiments.core.errors import RequestError
-from rag_experiments.runs import outcome
-from rag_experiments.runs.outcome import Ending, Pruned, Terminated, ending_of
+from rag_experiments.core.outcome import Ending, Pruned, Terminated, ending_of
 from tests.stand_in import stand_in
 
 
@@ -209,3 +212,56 @@ def test_a_child_takes_a_signal_as_its_own(monkeypatch, held):
     with pytest.raises(KeyboardInterrupt):  # as Python itself: a data loader's worker waits for its owner's word
         signals.handle(signal.SIGINT, None)
     assert len(done) == 2
+
+
+def test_a_status_is_the_endings():
+    endings = [None, ValueError(), RequestError("x"), KeyboardInterrupt(), Pruned("behind"), FULL]
+    statuses = [outcome.exit_status(exception) for exception in endings]
+    assert statuses == [ending_of(exception).exit_status for exception in endings] == [0, 1, 2, 130, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RequestError("no such key"), 2, "error: no such key"),
+        (KeyboardInterrupt("again continues"), 130, "interrupted; again continues"),
+        (FULL, 1, "error: the disk is full: [Errno 28] No space left on device"),
+        (MemoryError("40 GB"), 1, "error: out of memory: 40 GB"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_a_command_leaves_with_it_and_one_sentence(error, status, said, capfd):
+    def task(arguments: list[str]) -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as leaving:
+        command_line.exit_with(task, [])
+    assert leaving.value.code == status
+    assert capfd.readouterr().err.strip() == said
+
+
+@pytest.mark.parametrize("error", [PermissionError("x"), ValueError("x"), SystemExit(3)])
+def test_the_programs_own_fault_keeps_its_traceback(error):
+    def task(arguments: list[str]) -> int:
+        raise error
+
+    with pytest.raises(type(error)):
+        command_line.exit_with(task, [])
+
+
+def test_one_place_decides_an_exit_status():
+    """No other file of the package leaves the process, or knows the numbers."""
+    package = Path(outcome.__file__).parents[1]
+    leaves, numbers = set(), set()
+    for file in package.rglob("*.py"):
+        where = str(file.relative_to(package))
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("sys.exit", "os._exit", "exit", "SystemExit"):
+                leaves.add(where)
+            if isinstance(node, ast.Constant) and node.value == outcome.INTERRUPTED:
+                numbers.add(where)
+            if isinstance(node, ast.FunctionDef) and node.name in ("start", "serve", "run_here", "close"):
+                returned = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+                numbers |= {where for value in returned if isinstance(value, ast.Constant) and value.value is not None}
+    assert leaves == {"config/command_line.py"}
+    assert numbers == {"core/outcome.py"}

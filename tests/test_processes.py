@@ -97,7 +97,18 @@ def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_
     (run,) = find_runs(tmp_path / "outputs")
     assert run.state == "completed"
     (teacher,) = (tmp_path / "cache" / "first_runs").glob("*/*/model/config.json")
-    assert (teacher.parent / "model.safetensors").is_file()
+    by_two = load_file(teacher.parent / "model.safetensors")
+
+    # A step of two processes is that of one with twice the batch, so the key is one, too.
+    own = [f"paths.cache={tmp_path / 'own'}", f"hydra.run.dir={tmp_path / 'alone'}"]
+    assert train.start([*arguments, *own]) == 0
+    (alones,) = (tmp_path / "own" / "first_runs").glob("*/*/model/config.json")
+    assert alones.parent.parent.name == teacher.parent.parent.name
+    by_one = load_file(alones.parent / "model.safetensors")
+    assert_all_near(by_two, by_one, share=2e-5)
+    start = load_file(tiny_llama / "model.safetensors")
+    with pytest.raises(AssertionError):
+        assert_all_near({name: start[name] for name in by_one}, by_one, share=2e-5)  # it learnt something
 
 
 @pytest.mark.timeout(400)

@@ -10,9 +10,9 @@ import sys
 import pytest
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import ending_of
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import newest_unfinished
-from rag_experiments.runs.outcome import ending_of
 from tests.recorded import recorded
 
 

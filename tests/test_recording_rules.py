@@ -17,9 +17,9 @@ import pytest
 
 from rag_experiments.core import provenance
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import Pruned
 from rag_experiments.runs import directory, recorder
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.runs.outcome import Pruned
 from tests.recorded import recorded
 from tests.stand_in import stand_in
 

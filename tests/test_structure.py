@@ -58,6 +58,21 @@ def test_one_room_knows_a_library(library, home):
             assert structure.room(module, FILES) in {home} | known.get(library, set()), f"{module} imports {library}"
 
 
+def test_one_file_hashes():
+    """So that there is one way to make a key, and one list of functions that recorded hashes rest on."""
+    libraries = {"hashlib", "xxhash", "mmh3"}
+    found = set()
+    for module, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if libraries & {name.split(".")[0] for name in names}:
+                found.add(module)
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "hash"
+            assert not called, f"{module}: hash() of a text is another in each process"
+    assert {str(module).removeprefix("rag_experiments.") for module in found} == {"core.digest"}
+
+
 def test_what_a_refusal_needs_imports_no_torch():
     needed = [
         "config.command_line",

@@ -7,6 +7,7 @@ both `[B, K]` matrices in it, and a place without a candidate (-1) has no weight
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -264,7 +265,8 @@ class PrepareScores(TrainerCallback):
 def coming_examples(loader: Any, first_step: int, last_step: int, accumulation: int, processes: int) -> list[int]:
     """Numbers of the examples of optimiser steps `first_step` to `last_step` (exclusive), of all processes, each once.
 
-    All examples where the loader's order cannot be asked for ahead.
+    All examples where the loader's order cannot be asked for ahead. Several processes take whole batches in turn, and
+    accelerate fills up an epoch's last round from the epoch's first one (`BatchSamplerShard`, `even_batches`).
     """
     steps = max(1, math.ceil(len(loader) / accumulation))
     batches = loader.batch_sampler
@@ -275,10 +277,14 @@ def coming_examples(loader: Any, first_step: int, last_step: int, accumulation: 
         return list(range(len(loader.dataset)))
     if getattr(sampler, "generator", None) is not None:  # seeded by the epoch; the loader's own must stay as it is
         sampler.generator = torch.Generator()
-    size = batches.batch_size * accumulation * processes
+    each = batches.batch_size * processes  # examples of a round: a batch for every process
+    size = each * accumulation
     found: dict[int, None] = {}
     for epoch in range(first_step // steps, (last_step - 1) // steps + 1):
         sampler.set_epoch(epoch)
         start, end = max(0, first_step - epoch * steps), min(steps, last_step - epoch * steps)
-        found |= dict.fromkeys(list(sampler)[start * size : end * size])
+        order = list(sampler)
+        if processes > 1:
+            order += itertools.islice(itertools.cycle(order[:each]), -len(order) % each)
+        found |= dict.fromkeys(order[: len(loader) * each][start * size : end * size])
     return list(found)

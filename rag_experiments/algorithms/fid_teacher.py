@@ -8,7 +8,6 @@ is no part of the content, since a reader that reads passages apart does not see
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import logging
 import os
 import time
@@ -20,8 +19,9 @@ from tqdm.auto import tqdm
 
 from rag_experiments.algorithms.base import SAME_FIGURES, FirstRun
 from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer
-from rag_experiments.algorithms.shared.lm_scoring import ScoreCache
+from rag_experiments.algorithms.shared.score_cache import ScoreCache, content_key, score_file, token_bytes
 from rag_experiments.config.schema import FidSettings, ReaderConfig, RunConfig
+from rag_experiments.core.digest import digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.fid.fid_attention import TeacherScore, passage_scores
@@ -43,8 +43,7 @@ class PassageTeacher:
         """`cache`: the folder of all runs' caches; `None`: kept in memory for this run."""
         self.reader = reader
         self.kind = kind
-        name = f"{reader.fingerprint()}_{kind}.sqlite"
-        self.cache = ScoreCache(None if cache is None else cache / "teacher_scores" / name)
+        self.cache = ScoreCache(score_file(cache, "teacher_scores", digest(reader.fingerprint(), kind)))
         self.asked = self.hits = self.underflowed = 0
         self.seconds = 0.0
 
@@ -118,12 +117,8 @@ class PassageTeacher:
         return question.answers[0]
 
     def _key(self, prompt: Prompt, answer: str | None) -> bytes:
-        digest = hashlib.blake2b(digest_size=16)
-        for part in (prompt.head, *prompt.passages, prompt.tail):
-            digest.update(len(part).to_bytes(4, "little"))
-            digest.update(np.asarray(part, dtype="<i4").tobytes())
-        digest.update(repr(answer).encode())
-        return digest.digest()
+        parts = [token_bytes(part) for part in (prompt.head, *prompt.passages, prompt.tail)]
+        return content_key(parts, answer)
 
     def cost(self) -> str:
         """What the scores have cost so far, in words."""

@@ -21,11 +21,14 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig
 
 from rag_experiments.core.errors import RequestError, did_you_mean
+from rag_experiments.core.outcome import DONE as DONE
+from rag_experiments.core.outcome import INTERRUPTED as INTERRUPTED
+from rag_experiments.core.outcome import WRONG_REQUEST as WRONG_REQUEST
+from rag_experiments.core.outcome import ending_of, exit_status
 from rag_experiments.core.visible import say
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 NO_HOME = "home directory"
 """Part of what pathlib says where `~` is asked for, HOME is not set, and the user is in no password file."""
 
@@ -56,10 +59,16 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
         status = say_wrong_request(RequestError("a path begins with ~ and this user has no home directory: set HOME"))
     except KeyboardInterrupt as interruption:
         say("; ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
-        status = INTERRUPTED
+        status = exit_status(interruption)
     except BrokenPipeError:  # `… | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = DONE
+    except (OSError, MemoryError) as error:
+        ending = ending_of(error)
+        if ending.error is None or ending.error["kind"] == "exception":  # the program's fault: with its traceback
+            raise
+        say(f"error: {ending.sentence}", file=sys.stderr)
+        status = ending.exit_status
     sys.exit(status)
 
 
@@ -78,7 +87,7 @@ def _speak_utf8() -> None:
 def say_wrong_request(error: RequestError) -> int:
     """Print the sentence and return the exit status."""
     say(f"error: {error}", file=sys.stderr)
-    return WRONG_REQUEST
+    return exit_status(error)
 
 
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")

@@ -6,7 +6,6 @@ target: a reader sees the old content or the new, and a full disk loses nothing 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from rag_experiments.core.digest import settled_digest
 from rag_experiments.core.errors import RequestError
 
 TEMPORARY_PREFIX = ".partial-"
@@ -79,23 +79,28 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, names in os.walk(temporary):
-            for name in names:
-                _sync_file(Path(folder) / name)
-        if path.exists():
-            aside = _temporary(path.with_name(path.name + "-old"))
-            os.replace(path, aside)
-            try:
-                os.replace(temporary, path)
-            except BaseException:
-                os.replace(aside, path)
-                raise
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            os.replace(temporary, path)
+        put_directory(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def put_directory(temporary: Path, path: Path) -> None:
+    """Rename a filled folder to `path`, once all of it is on disk; see `atomic_directory`."""
+    for folder, _, names in os.walk(temporary):
+        for name in names:
+            _sync_file(Path(folder) / name)
+    if path.exists():
+        aside = _temporary(path.with_name(path.name + "-old"))
+        os.replace(path, aside)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.replace(aside, path)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.replace(temporary, path)
     _sync_directory(path.parent)
 
 
@@ -132,10 +137,10 @@ def safe_name(text: str, limit: int = 100) -> str:
     """
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", ascii_text).strip("-.")
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()[:8]
+    whole = settled_digest(text)[:8]
     if not name:
-        return digest
-    return name if len(name) <= limit else f"{name[: limit - 9].rstrip('-._')}-{digest}"
+        return whole
+    return name if len(name) <= limit else f"{name[: limit - 9].rstrip('-._')}-{whole}"
 
 
 def _temporary(path: Path) -> Path:

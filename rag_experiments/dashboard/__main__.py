@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from rag_experiments.config.command_line import exit_with
+from rag_experiments.config.command_line import DONE, exit_with
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.visible import say
 
@@ -74,7 +74,7 @@ def serve(arguments: Sequence[str]) -> int:
         config = uvicorn.Config(create_app(watch), log_level="warning", lifespan="off", server_header=False)
         with suppress(KeyboardInterrupt):  # the way to end it
             uvicorn.Server(config).run(sockets=[bound])
-    return 0
+    return DONE
 
 
 def warm_up() -> None:

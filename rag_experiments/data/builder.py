@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import xxhash
 
+from rag_experiments.core.digest import content_bytes
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.copies import Copies, content_number, content_of
 from rag_experiments.data.number_columns import Column
@@ -140,8 +140,8 @@ class Intake:
         if not text.strip() and not title.strip():
             raise BadRow("'text' is empty")
         if repeatable:
-            content = xxhash.xxh128("\x1f".join(content_of(text, title)).encode()).digest()
-            known = self._repeatable.setdefault(xxhash.xxh128(id.encode()).digest(), content)
+            content = content_bytes("\x1f".join(content_of(text, title)))
+            known = self._repeatable.setdefault(content_bytes(id), content)
             if known is not content:
                 if known != content:
                     raise BadRow(f"passage id {id!r} stands for another title or text here than before")

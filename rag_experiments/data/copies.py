@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import xxhash
 
+from rag_experiments.core import digest
 from rag_experiments.core.text import identity
 from rag_experiments.data.number_columns import sorted_runs
 from rag_experiments.data.passage_store import PassageStore
@@ -28,7 +28,7 @@ def content_of(text: str, title: str) -> tuple[str, str]:
 
 def content_number(text: str, title: str) -> int:
     """64 bits of `content_of`; two contents may share them, if barely."""
-    return xxhash.xxh64_intdigest("\x1f".join(content_of(text, title)).encode("utf-8"))
+    return digest.content_number("\x1f".join(content_of(text, title)))
 
 
 class Copies:

@@ -7,7 +7,6 @@ that the second run of the same data opens it in a moment. A changed file has an
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -15,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from rag_experiments.config.schema import DataConfig
+from rag_experiments.core import cache as disk_cache
+from rag_experiments.core.digest import digest, settled_digest, without
 from rag_experiments.core.errors import RequestError
-from rag_experiments.core.files import atomic_directory, atomic_write_json, atomic_write_jsonl
+from rag_experiments.core.files import atomic_write_json, atomic_write_jsonl
 from rag_experiments.core.text import VERSION
 from rag_experiments.data import data_formats
 from rag_experiments.data.builder import SPLITS, Asked, Intake, RefusedRow
@@ -32,6 +31,13 @@ log = logging.getLogger(__name__)
 
 IMPORT_VERSION = 5
 """Part of the cache's key: raised when the same files would be imported differently."""
+AFTERWARDS = "what is imported is divided and cut short afterwards"
+NOT_IMPORTED = {
+    "path": "what is read there is in the key, not where it lies",
+    **dict.fromkeys(("dev_fraction", "test_fraction", "split_seed", "max_train", "max_dev", "max_test"), AFTERWARDS),
+    "query_history": "of the words that are searched with",
+}
+"""Keys under `data:` that change nothing of what is imported, and why."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
 """What `check.needs` calls the fields of a question."""
 
@@ -107,25 +113,18 @@ def import_data(config: DataConfig, cache: Path) -> Path:
     """
     module = data_formats.reader(config.format)
     key = _import_key(config, fingerprint(config))
-    root = cache.expanduser() / "data"
-    folder = root / key
-    if (folder / "manifest.json").is_file():
-        return folder
+
+    def fill(making: Path) -> None:
+        intake = Intake(making, titles=config.titles)
+        module.read(config, intake)
+        intake.finish()
+        _write_questions(making, intake, config)
+
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{key}.lock"):
-            if not (folder / "manifest.json").is_file():
-                with atomic_directory(folder) as making:
-                    intake = Intake(making, titles=config.titles)
-                    module.read(config, intake)
-                    intake.finish()
-                    _write_questions(making, intake, config)
+        return disk_cache.entry(cache.expanduser(), "data", key, fill)
     except RefusedRow as error:
         where = f"data={config.format}" + (f" data.path={config.path}" if config.path else "")
         raise RequestError(f"{error} (rag_experiments.data.check {where} … --fix DIR writes the rest)") from error
-    except OSError as error:
-        raise RequestError(f"paths.cache={cache}: the data cannot be imported: {error}") from error
-    return folder
 
 
 def fingerprint(config: DataConfig) -> str:
@@ -142,10 +141,7 @@ def fingerprint(config: DataConfig) -> str:
 
 def _import_key(config: DataConfig, fingerprint: str) -> str:
     """Of the content read and of every key that decides what is made of it; not of where it lies."""
-    common = {entry.name for entry in dataclasses.fields(DataConfig)} - {"format", "titles"}
-    values = {name: value for name, value in dataclasses.asdict(config).items() if name not in common}
-    text = json.dumps([IMPORT_VERSION, VERSION, fingerprint, values], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:32]
+    return digest(IMPORT_VERSION, VERSION, fingerprint, without(config, NOT_IMPORTED))
 
 
 # -- the cache's own questions ---------------------------------------------------------------------
@@ -179,13 +175,9 @@ def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[
     """A seeded choice of `limit` questions, in their order."""
     if limit is None or limit >= len(asked):
         return asked
-    ranked = sorted(asked, key=lambda one: _rank(f"{config.split_seed}/{one.question.id}"))
+    ranked = sorted(asked, key=lambda one: settled_digest(f"{config.split_seed}/{one.question.id}"))
     kept = {one.question.id for one in ranked[:limit]}
     return [one for one in asked if one.question.id in kept]
-
-
-def _rank(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _shared_questions(splits: dict[str, list[Question]]) -> list[str]:
@@ -200,12 +192,14 @@ def _shared_questions(splits: dict[str, list[Question]]) -> list[str]:
 
 
 def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question]]) -> str:
-    digest = hashlib.sha256(passages.content_hash.encode())
-    for name, questions in splits.items():
-        digest.update(name.encode())
-        for question in questions:
-            values = dataclasses.asdict(question)
-            if not values["copies"]:  # as before there were any
-                del values["copies"]
-            digest.update(json.dumps(values, sort_keys=True, ensure_ascii=False).encode("utf-8"))
-    return digest.hexdigest()[:32]
+    def texts() -> Iterator[str]:
+        yield passages.content_hash
+        for name, questions in splits.items():
+            yield name
+            for question in questions:
+                values = dataclasses.asdict(question)
+                if not values["copies"]:  # as before there were any
+                    del values["copies"]
+                yield json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+    return settled_digest(texts())[:32]

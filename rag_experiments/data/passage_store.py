@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xxhash
 
+from rag_experiments.core.digest import ContentDigest, content_number
 from rag_experiments.data.number_columns import Column, sorted_runs
 from rag_experiments.data.records import Passage
 
@@ -123,7 +123,7 @@ class PassageStore:
 
 def hash_id(value: str) -> int:
     """64 bits of an id."""
-    return xxhash.xxh64_intdigest(value.encode("utf-8", "surrogatepass"))
+    return content_number(value)
 
 
 class PassageWriter:
@@ -135,7 +135,7 @@ class PassageWriter:
         self._file = pa.ipc.new_file(self._sink, SCHEMA)
         self._block: list[Passage] = []
         self._characters = 0
-        self._digest = xxhash.xxh128()
+        self._digest = ContentDigest()
         self._hashes = Column(path / "unsorted_id_hashes")
 
     def add(self, passage: Passage) -> None:
@@ -143,7 +143,7 @@ class PassageWriter:
         self._block.append(passage)
         self._characters += len(passage.text)
         self._hashes.append(hash_id(passage.id))
-        self._digest.update("\x1f".join((passage.id, passage.title, passage.text, "\x1e")).encode("utf-8"))
+        self._digest.add("\x1f".join((passage.id, passage.title, passage.text, "\x1e")))
         if len(self._block) >= BLOCK or self._characters >= BLOCK_CHARACTERS:
             self._flush()
 

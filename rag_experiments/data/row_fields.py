@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import xxhash
-
+from rag_experiments.core.digest import content_digest
 from rag_experiments.data.bad_row import BadRow as BadRow
 from rag_experiments.data.bad_row import shown as shown
 from rag_experiments.data.cells import listed
@@ -120,7 +119,7 @@ def _turn(turn: object, name: str) -> list[Turn]:
 
 def content_id(text: str, title: str = "") -> str:
     """An id for a passage that came without one: the same for the same title and text."""
-    return xxhash.xxh128_hexdigest(f"{title}\x1f{text}".encode("utf-8", "surrogatepass"))
+    return content_digest(f"{title}\x1f{text}")
 
 
 def keys_of(row: Mapping[str, object]) -> str:

@@ -6,11 +6,11 @@ the same text under different ids, questions that ask the same, and questions of
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rag_experiments.config.schema import DataConfig
+from rag_experiments.core.digest import content_digest, settled_digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import identity
 from rag_experiments.data.passage_store import PassageStore
@@ -82,7 +82,7 @@ def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
             yield f"group {group}"
     # One passage has one text, so that its id need not be a bond as well.
     for text in store.full_texts(store.rows(one.question.positive_ids)):
-        yield f"text {hashlib.sha256(identity(text).encode('utf-8')).hexdigest()}"
+        yield f"text {content_digest(identity(text))}"
 
 
 def _take(ranked: list[list[Asked]], wanted: int, leave: int) -> list[Asked]:
@@ -107,7 +107,7 @@ def _take(ranked: list[list[Asked]], wanted: int, leave: int) -> list[Asked]:
 
 
 def _rank(seed: int, unit: list[Asked]) -> str:
-    return hashlib.sha256(f"{seed}/{unit[0].question.id}".encode()).hexdigest()
+    return settled_digest(f"{seed}/{unit[0].question.id}")
 
 
 def _in_order(chosen: list[Asked], order: list[Asked]) -> list[Asked]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.files import atomic_write_json
 
 FACTS_FILE = "rag_experiments.json"
 """Written into every saved model: its kind and the settings that its weights were trained with."""
@@ -19,10 +19,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 def write_facts(folder: Path, kind: str, config: Mapping[str, Any]) -> None:
     """Record beside the weights what the model is, so that it can be opened with nothing but its folder."""
-    text = json.dumps({"kind": kind, "config": dict(config)}, ensure_ascii=False, indent=2) + "\n"
-    temporary = folder / f".{FACTS_FILE}.{os.getpid()}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / FACTS_FILE)
+    atomic_write_json(folder / FACTS_FILE, {"kind": kind, "config": dict(config)})
 
 
 def read_facts(folder: Path) -> dict[str, Any] | None:

@@ -7,10 +7,7 @@ memory-mapped when it is opened again.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import shutil
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -21,9 +18,10 @@ import bm25s
 import numpy as np
 import Stemmer
 from bm25s.stopwords import STOPWORDS_EN
-from filelock import FileLock
 
+from rag_experiments.core import cache as disk_cache
 from rag_experiments.core import text as texts
+from rag_experiments.core.digest import digest, without
 from rag_experiments.retrieval.retriever import Retriever, SearchResult, best_rows, empty_result
 
 if TYPE_CHECKING:
@@ -39,6 +37,14 @@ STOP_WORDS = frozenset((*STOPWORDS_EN, "i"))
 must be named: it stands in every third question of a person."""
 LONGEST_KEPT = 32
 """Characters of the longest run of letters that is remembered while an index is built."""
+NOT_OF_WORDS = {
+    "type": "the BM25 half of a hybrid is the same",
+    "k": "said at each search",
+    **dict.fromkeys(("encoder", "device"), "of vectors"),
+    **dict.fromkeys(("index", "nlist", "nprobe", "hnsw_m", "ef_construction", "ef_search"), "of an index of vectors"),
+    **dict.fromkeys(("fusion", "rrf_k", "dense_weight"), "of a hybrid, whose own fingerprint holds them"),
+}
+"""Keys of the retriever that change nothing here, and why."""
 FEWEST_QUESTIONS = 4
 """Of a search that is warned about: one question of unknown words says nothing about the data."""
 
@@ -86,8 +92,7 @@ class BM25Retriever(Retriever):
     def fingerprint(self) -> str:
         """A hash of the corpus, the two parameters, and what decides the words."""
         words = [texts.VERSION, unidata_version, Stemmer.version()]
-        parameters = [bm25s.__version__, words, self.passages.content_hash, self.config.bm25_k1, self.config.bm25_b]
-        return hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:32]
+        return digest(bm25s.__version__, words, self.passages.content_hash, without(self.config, NOT_OF_WORDS))
 
     def save(self, folder: Path) -> None:
         """The files that `bm25s.BM25.load` opens."""
@@ -104,15 +109,9 @@ class BM25Retriever(Retriever):
     def _open_or_build(self) -> bm25s.BM25:
         if self.cache is None:
             return self._build()
-        root = self.cache / "bm25"
-        folder = root / self.fingerprint()
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{folder.name}.lock"):
-            if not folder.is_dir():
-                temporary = root / f"{folder.name}.partial"
-                shutil.rmtree(temporary, ignore_errors=True)
-                self._build().save(temporary, show_progress=False)
-                temporary.rename(folder)
+        folder = disk_cache.entry(
+            self.cache, "bm25", self.fingerprint(), lambda making: self._build().save(making, show_progress=False)
+        )
         return bm25s.BM25.load(folder, mmap=True, show_progress=False)
 
     def _build(self) -> bm25s.BM25:

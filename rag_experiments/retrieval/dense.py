@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock
 
+from rag_experiments.core import cache as disk_cache
+from rag_experiments.core.digest import digest, without
 from rag_experiments.core.distributed import is_main_process
 from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
-from rag_experiments.retrieval.index import FaissIndex
+from rag_experiments.retrieval.index import FaissIndex, library_version
 from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
 if TYPE_CHECKING:
@@ -25,7 +23,18 @@ if TYPE_CHECKING:
 QUERY_BLOCK = 4096
 """Questions embedded and searched at a time."""
 
-_BUILD_KEYS = {"flat": (), "ivf": ("nlist",), "hnsw": ("hnsw_m", "ef_construction")}
+_NOT_OF_THE_INDEX = {
+    "type": "a hybrid's vectors are the same",
+    **dict.fromkeys(("k", "nprobe", "ef_search"), "of a search; set when the index is opened"),
+    "encoder": "its vectors are in the key",
+    "device": "an index is kept as that of a CPU",
+    **dict.fromkeys(("bm25_k1", "bm25_b", "fusion", "rrf_k", "dense_weight"), "of the other half of a hybrid"),
+}
+_NOT_OF_THE_KIND = {
+    "ivf": dict.fromkeys(("hnsw_m", "ef_construction"), "of a graph"),
+    "hnsw": {"nlist": "of inverted lists"},
+}
+"""Keys of the retriever that do not change what an index is built to, and why."""
 
 
 class DenseRetriever(Retriever):
@@ -82,8 +91,7 @@ class DenseRetriever(Retriever):
     def fingerprint(self) -> str:
         """A hash of the indexed vectors, the encoder's current weights and the index's parameters."""
         _ = self.index
-        parts = [self._key, self.encoder.fingerprint(), json.dumps(asdict(self.config), sort_keys=True, default=str)]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return digest(self._key, self.encoder.fingerprint(), self.config)
 
     def save(self, folder: Path) -> None:
         """`index.faiss` and `index.json`."""
@@ -94,25 +102,18 @@ class DenseRetriever(Retriever):
         self._key = vectors_key(self.encoder, self.passages)
         vectors_ND = embed_corpus(self.encoder, self.passages, self.cache, self.progress, store=store)
         if isinstance(vectors_ND, np.memmap) and self.config.index != "flat" and self.cache is not None:
-            self._index = self._cached_index(vectors_ND, self.cache / "indices")
+            self._index = self._cached_index(vectors_ND, self.cache)
         else:
             self._index = FaissIndex.build(vectors_ND, self.config)
         # A flat index holds a copy of its own: what is only in memory need not be held twice.
         keep = isinstance(vectors_ND, np.memmap) or self._index.vectors() is None
         self._vectors_ND = vectors_ND if keep else None
 
-    def _cached_index(self, vectors_ND: np.ndarray, root: Path) -> FaissIndex:
+    def _cached_index(self, vectors_ND: np.ndarray, cache: Path) -> FaissIndex:
         """The index built before over the same vectors with the same parameters, or a new one, kept for the next."""
-        parameters = {name: getattr(self.config, name) for name in _BUILD_KEYS[self.config.index]}
-        content = json.dumps([self._key, self.config.index, parameters], sort_keys=True)
-        key = hashlib.sha256(content.encode()).hexdigest()[:32]
-        root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{key}.lock"):
-            folder = root / key
-            if folder.is_dir():
-                return FaissIndex.load(folder, self.config)
-            index = FaissIndex.build(vectors_ND, self.config)
-            temporary = root / f"{key}.partial"
-            index.save(temporary)
-            temporary.rename(folder)
-            return index
+        reasons = _NOT_OF_THE_INDEX | _NOT_OF_THE_KIND[self.config.index]
+        key = digest(self._key, library_version(), without(self.config, reasons))
+        folder = disk_cache.entry(
+            cache, "indices", key, lambda making: FaissIndex.build(vectors_ND, self.config).save(making)
+        )
+        return FaissIndex.load(folder, self.config)

@@ -8,7 +8,6 @@ that want the same vectors share the blocks between them (a lock each) instead o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from tqdm.auto import tqdm
 
 from rag_experiments.core import distributed
+from rag_experiments.core.cache import Entry, in_a_sentence
+from rag_experiments.core.digest import digest
 
 if TYPE_CHECKING:
     from rag_experiments.data.passage_store import PassageStore
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 BLOCK = 16_384
 """Passages sorted by length and embedded together: wide enough that batches hold hardly any padding."""
 
-_VECTORS = "vectors.npy"
+_VECTORS, _LAYOUT = "vectors.npy", "layout.json"
 
 
 def embed_corpus(
@@ -50,11 +51,10 @@ def embed_corpus(
     """
     shape = (len(passages), encoder.dimension)
     if cache is not None:
-        root = cache / "vectors"
-        key = vectors_key(encoder, passages)
-        found = _open(root / key, shape)
+        place = Entry(cache, "vectors", vectors_key(encoder, passages))
+        found = _open(place, shape)
         if store:
-            return found if found is not None else _embed_into(root, key, encoder, passages, progress, block)
+            return found if found is not None else _embed_into(place, encoder, passages, progress, block)
         # Another run may have put them there between one process's look and the next one's.
         if all(distributed.gathered(found is not None)):
             assert found is not None
@@ -73,33 +73,28 @@ def embed_corpus(
 
 def vectors_key(encoder: Encoder, passages: PassageStore) -> str:
     """The cache key: equal keys mean equal vectors."""
-    parts = [passages.content_hash, encoder.fingerprint(), str(len(passages)), str(encoder.dimension)]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return digest(passages.content_hash, encoder.fingerprint(), len(passages), encoder.dimension)
 
 
-def _embed_into(
-    root: Path, key: str, encoder: Encoder, passages: PassageStore, progress: bool, block: int
-) -> np.ndarray:
-    """Fill the cache entry `key`, together with every other process that does so at the same moment."""
-    final, partial, locks = root / key, root / f"{key}.partial", root / "locks"
+def _embed_into(place: Entry, encoder: Encoder, passages: PassageStore, progress: bool, block: int) -> np.ndarray:
+    """Fill the cache entry, together with every other process that does so at the same moment."""
     shape = (len(passages), encoder.dimension)
-    locks.mkdir(parents=True, exist_ok=True)
-    with FileLock(locks / f"{key}.lock"):
-        found = _open(final, shape)
+    with in_a_sentence(place.root), place.lock():
+        found = _open(place, shape)
         if found is not None:
             return found
-        _prepare(partial, shape, block)
-        vectors_ND = np.load(partial / _VECTORS, mmap_mode="r+")
+        _prepare(place.partial, shape, block)
+        vectors_ND = np.load(place.partial / _VECTORS, mmap_mode="r+")
     blocks = list(enumerate(_blocks(len(passages), block)))
     with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
         # First pass: whatever no other process works on. Second: wait for those, or do what a dead one left.
         for wait in (False, True):
             waiting = []
             for number, rows in blocks:
-                done = partial / f"{number:06d}.done"
+                done = place.partial / f"{number:06d}.done"
                 try:
-                    with FileLock(locks / f"{key}.{number:06d}.lock", timeout=-1 if wait else 0):
-                        if not (done.exists() or final.exists()):
+                    with place.lock(f"{number:06d}", timeout=-1 if wait else 0):
+                        if not (done.exists() or place.whole()):
                             vectors_ND[rows] = encoder.embed_passages(passages.full_texts(rows))
                             vectors_ND.flush()
                             done.touch()
@@ -108,25 +103,27 @@ def _embed_into(
                     waiting.append((number, rows))
             blocks = waiting
     del vectors_ND
-    with FileLock(locks / f"{key}.lock"):
-        if not final.exists():
-            partial.rename(final)
+    with in_a_sentence(place.root), place.lock():
+        if not place.whole():
+            place.put((_VECTORS, _LAYOUT))
             # After the rename: a process that looks for a block's marker in between must find one or the other.
-            for marker in final.glob("*.done"):
+            for marker in place.path.glob("*.done"):
                 marker.unlink()
-    for lock in locks.glob(f"{key}.*.lock"):
+    for lock in place.path.parent.glob(f"{place.key}.*.lock"):
         # Whoever still waits on one finds the finished entry right after, so the files may go.
         lock.unlink(missing_ok=True)
-    found = _open(final, shape)
+    found = _open(place, shape)
     if found is None:
-        raise RuntimeError(f"{final}: the vectors just written there cannot be read; remove the folder and try again")
+        raise RuntimeError(
+            f"{place.path}: the vectors just written there cannot be read; remove the folder and try again"
+        )
     return found
 
 
 def _prepare(partial: Path, shape: tuple[int, int], block: int) -> None:
     """An empty array with its disk space reserved, unless an earlier process left one to go on with."""
     layout = {"shape": list(shape), "block": block}
-    note = partial / "layout.json"
+    note = partial / _LAYOUT
     if note.is_file() and json.loads(note.read_text(encoding="utf-8")) == layout:
         return
     shutil.rmtree(partial, ignore_errors=True)
@@ -140,12 +137,11 @@ def _prepare(partial: Path, shape: tuple[int, int], block: int) -> None:
     note.write_text(json.dumps(layout), encoding="utf-8")
 
 
-def _open(entry: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _open(place: Entry, shape: tuple[int, int]) -> np.ndarray | None:
     """The finished vectors of a cache entry, or `None` where there are none of this shape."""
-    file = entry / _VECTORS
-    if not file.is_file():
+    if not place.whole():
         return None
-    vectors_ND = np.load(file, mmap_mode="r")
+    vectors_ND = np.load(place.path / _VECTORS, mmap_mode="r")
     return vectors_ND if vectors_ND.shape == shape else None
 
 

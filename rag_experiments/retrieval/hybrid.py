@@ -6,15 +6,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_experiments.core.digest import digest
 from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
 if TYPE_CHECKING:
@@ -55,9 +53,7 @@ class HybridRetriever(Retriever):
 
     def fingerprint(self) -> str:
         """A hash of both lists and of how they are fused."""
-        settings = json.dumps(asdict(self.config), sort_keys=True, default=str)
-        parts = [self.dense.fingerprint(), self.sparse.fingerprint(), settings]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+        return digest(self.dense.fingerprint(), self.sparse.fingerprint(), self.config)
 
     def save(self, folder: Path) -> None:
         """Both indices, each in its own folder."""

@@ -51,6 +51,11 @@ class Index(ABC):
         """Read what `save` wrote."""
 
 
+def library_version() -> str:
+    """Of FAISS: another one may build other lists and graphs."""
+    return faiss.__version__
+
+
 class FaissIndex(Index):
     """`flat` is exact. `ivf` looks into `nprobe` of `nlist` lists; `hnsw` walks a graph (Malkov & Yashunin 2016)."""
 

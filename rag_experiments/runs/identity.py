@@ -5,7 +5,6 @@ A run is found by its `config_hash`, never by its name. Imports no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.core.digest import settled_digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 
@@ -27,7 +27,7 @@ def config_hash(resolved: dict[str, Any]) -> str:
     """
     kept = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
     text = json.dumps(_same_numbers(kept), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+    return settled_digest(text)[:16]
 
 
 def _same_numbers(value: Any) -> Any:

@@ -16,8 +16,8 @@ from typing import Any
 from rag_experiments.core import provenance
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_text
+from rag_experiments.core.outcome import FAILED, Ending, ending_of, termination_as_interrupt, traceback_text
 from rag_experiments.runs.directory import HEARTBEAT, RunDirectory
-from rag_experiments.runs.outcome import Ending, ending_of, termination_as_interrupt, traceback_text
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ RESERVE_BYTES = 64 * 1024
 class Outcome:
     """What `recording` leaves behind."""
 
-    exit_status: int = 1
+    exit_status: int = FAILED
     ending: Ending | None = None
     exception: BaseException | None = None
     refused: RequestError | None = None

@@ -21,8 +21,8 @@ from rag_experiments.config.schema import TrackingConfig
 from rag_experiments.core.credentials import mask_secrets
 from rag_experiments.core.distributed import is_main_process
 from rag_experiments.core.files import plain, safe_name
+from rag_experiments.core.outcome import ending_of
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.runs.outcome import ending_of
 from rag_experiments.runs.tracking_names import flat_row, metric_name, session_mode, summary_of, tags
 
 log = logging.getLogger(__name__)

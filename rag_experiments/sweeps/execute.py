@@ -18,10 +18,11 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
-from rag_experiments.core.errors import RequestError
+from rag_experiments.config.command_line import exit_with
 from rag_experiments.core.files import atomic_write_json
-from rag_experiments.runs.outcome import termination_as_interrupt
+from rag_experiments.core.outcome import DONE, INTERRUPTED, exit_status, termination_as_interrupt
 from rag_experiments.sweeps.jobs import Job, prepare_directory, record_ending, record_exception
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def run_here(job: Job) -> int:
         raise
     except BaseException as error:
         record_exception(job, error)
-        return 2 if isinstance(error, RequestError) else 1
-    if status == 130:
+        return exit_status(error)
+    if status == INTERRUPTED:
         raise KeyboardInterrupt
     return status
 
@@ -142,7 +143,7 @@ def await_end(process: subprocess.Popen, grace_seconds: float = 60.0) -> None:
 
 def settle(job: Job, status: int, out_of_memory: bool) -> None:
     """Record the end of a process that could not do so itself: killed from outside, or broken before its run began."""
-    if status in (0, 130):
+    if status in (DONE, INTERRUPTED):
         return
     run = job.run
     state = run.read_status().get("state")
@@ -189,7 +190,7 @@ def end_with_the_sweep() -> None:
         return
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it died before the line above
-        sys.exit(130)
+        raise KeyboardInterrupt("the sweep has ended")
 
 
 def read_job(path: Path) -> Job:
@@ -197,16 +198,15 @@ def read_job(path: Path) -> Job:
     return Job(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def main() -> None:
+def main() -> NoReturn:
     """A job's own process."""
-    end_with_the_sweep()
-    status = 1
-    try:
+
+    def run(arguments: list[str]) -> int:
+        end_with_the_sweep()
         with termination_as_interrupt():
-            status = run_here(read_job(Path(sys.argv[1])))
-    except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+            return run_here(read_job(Path(arguments[0])))
+
+    exit_with(run, sys.argv[1:])
 
 
 def follow(path: Path, position: int) -> tuple[bytes, int]:

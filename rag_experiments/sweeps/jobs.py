@@ -19,9 +19,9 @@ from rag_experiments.config.schema import SweepConfig
 from rag_experiments.core import provenance
 from rag_experiments.core.errors import RequestError, did_you_mean
 from rag_experiments.core.files import atomic_write_text, safe_name
+from rag_experiments.core.outcome import FAILED, Ending, ending_of, traceback_text
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
-from rag_experiments.runs.outcome import Ending, ending_of, traceback_text
 from rag_experiments.runs.recorder import now
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def result_of(job: Job) -> Result:
     state = run.state
     if error.get("kind") == "pruned":
         return Result("pruned", seconds=status.get("seconds"), note=error.get("message", ""), error_kind="pruned")
-    note = Ending(state, 1, error).sentence if error and state == "failed" else ""  # type: ignore[arg-type]
+    note = Ending(state, FAILED, error).sentence if error and state == "failed" else ""  # type: ignore[arg-type]
     value = None
     if state == "completed" and job.metric:
         figures = run.read_final_metrics()

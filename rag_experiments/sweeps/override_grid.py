@@ -16,8 +16,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import termination_as_interrupt
 from rag_experiments.core.visible import say
-from rag_experiments.runs.outcome import termination_as_interrupt
 from rag_experiments.sweeps.job_launcher import JobLauncher
 from rag_experiments.sweeps.jobs import Job
 from rag_experiments.sweeps.session import Session

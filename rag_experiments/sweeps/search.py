@@ -14,13 +14,13 @@ from contextlib import suppress
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import DONE, FAILED, termination_as_interrupt
 from rag_experiments.core.visible import say
-from rag_experiments.runs.outcome import termination_as_interrupt
 from rag_experiments.sweeps import space, summary
 from rag_experiments.sweeps.jobs import Job, Result, result_of
 from rag_experiments.sweeps.naming import job_label
 from rag_experiments.sweeps.override_grid import BaseSweeper
-from rag_experiments.sweeps.session import DONE, FAILED, Session
+from rag_experiments.sweeps.session import Session
 from rag_experiments.training import optuna_parts
 from rag_experiments.training.study import open_study, remember_pruner, split_address, study_address
 

@@ -18,6 +18,7 @@ from rag_experiments.config.schema import RunConfig, SweepConfig
 from rag_experiments.config.validation import check_values
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import check_writable
+from rag_experiments.core.outcome import DONE, FAILED, INTERRUPTED
 from rag_experiments.core.visible import say
 from rag_experiments.data.load import RagData, load_data
 from rag_experiments.runs.identity import config_hash
@@ -30,7 +31,6 @@ from rag_experiments.training.checks import check_common
 
 log = logging.getLogger(__name__)
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
 WAIT_SECONDS = 2.0
 """Between two looks at jobs that another process runs."""
 

@@ -15,12 +15,14 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock
 from transformers import set_seed
 
 from rag_experiments.algorithms.base import SAME_FIGURES, FirstRun, RunComponents
-from rag_experiments.core.digest import digest
+from rag_experiments.config.schema import ModelConfig
+from rag_experiments.core import cache as disk_cache
+from rag_experiments.core.digest import digest, files_digest, without
 from rag_experiments.core.files import atomic_directory
+from rag_experiments.model_files import metadata, sources
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.recorder import recording
 from rag_experiments.runs.tracking import NullTracker
@@ -43,32 +45,79 @@ def make_first_runs(request: Request, components: RunComponents) -> None:
         log.info("%s: %s, from %s", role, folder, model.path)
 
 
-def key_of(first: FirstRun, data: Any, retriever: Any) -> str:
-    """What the run is kept under: all that decides what it learns."""
+NOT_LEARNT_FROM = {
+    **dict.fromkeys(("name", "resume", "plan"), "what it is called, and how it was asked for"),
+    **dict.fromkeys(("tracking", "sweep", "paths"), "where results go"),
+    **dict.fromkeys(("evaluation", "early_stopping"), "a first run is not evaluated"),
+    "trainer": "in the key without what only says how to compute",
+    "data": "in the key without what its content shows",
+    "retriever": "in the key without its encoder",
+}
+"""Parts of a first run's configuration that stand in its key otherwise or not at all, and why."""
+_IN_THE_CONTENT = {
+    "path": "where it lies",
+    **dict.fromkeys(("format", "titles", "dev_fraction", "test_fraction", "split_seed"), "the content's hash shows it"),
+    **dict.fromkeys(("max_train", "max_dev", "max_test"), "the content's hash shows it"),
+}
+_BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
+
+
+def key_of(first: FirstRun, data: Any, retriever: Any, weights: str = "", processes: int = 1) -> str:
+    """What the run is kept under: all that decides what it learns.
+
+    Args:
+        weights: `weights_behind` its model.
+        processes: how many train together. Where the loss is a mean over the whole step (`scales_own_loss`), the step's
+            size counts and not who computes which part: two processes with half the batch take the same examples in
+            the same order. What differs is rounding, the draws of dropout, and an epoch's last step where it is not
+            full, which several processes fill up from the epoch's start. So they share one run with a single process.
+    """
     config = first.config
+    trainer = {name: value for name, value in config.trainer.items() if name not in SAME_FIGURES}
+    size, accumulated = (trainer.pop(name, default) for name, default in zip(_BATCH, (8, 1), strict=True))
+    whole = first.trainer_class.scales_own_loss
     return digest(
-        dataclasses.asdict(config.model),
-        dataclasses.asdict(config.algorithm),
-        {name: value for name, value in config.trainer.items() if name not in SAME_FIGURES},
-        config.seed,
-        config.data.query_history,
+        f"{first.trainer_class.__module__}:{first.trainer_class.__qualname__}",
+        first.role,
+        without(config, NOT_LEARNT_FROM),
+        trainer,
+        size * accumulated * processes if whole else [size, accumulated, processes],
+        without(config.data, _IN_THE_CONTENT),
+        without(config.retriever, {"encoder": "in the retriever's fingerprint"}),
         data.content_hash,
         [question.id for question in first.questions],
         retriever.fingerprint(),
+        weights,
     )
+
+
+def weights_behind(model: ModelConfig) -> str:
+    """A hash of the files at `model.path`: tomorrow the same path may hold others. Empty for a hub id.
+
+    Raises:
+        RequestError: the model is not there.
+    """
+    place = sources.resolve(model.path, model.revision, weights=model.init != "random").local
+    if place is None:
+        return ""
+    files = [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.is_file())
+    own = files_digest(files)
+    if not place.is_dir() or not metadata.is_adapter(place):
+        return own
+    return digest(own, weights_behind(dataclasses.replace(model, path=metadata.base_of_adapters(place), revision=None)))
 
 
 def _made(first: FirstRun, components: RunComponents) -> Path:
     """The `model/` of the run, found in the cache or made now."""
     state = PartialState()
     data = dataclasses.replace(components.data, splits={**components.data.splits, "train": first.questions})
-    key = key_of(first, data, components.retriever)
-    run = RunDirectory(components.cache / "first_runs" / first.config.algorithm.name / key)
-    run.path.parent.mkdir(parents=True, exist_ok=True)
+    key = key_of(first, data, components.retriever, weights_behind(first.config.model), state.num_processes)
+    place = disk_cache.Entry(components.cache, f"first_runs/{first.config.algorithm.name}", key)
+    run = RunDirectory(place.path)
     # All processes of this run train together, so only the first may hold back other runs: the second would wait for
     # the lock, and the first for the second's gradients.
-    with FileLock(f"{run.path}.lock") if state.process_index == 0 else contextlib.nullcontext():
-        (known,) = broadcast_object_list([run.model_dir.is_dir()])
+    with place.lock() if state.process_index == 0 else contextlib.nullcontext():
+        (known,) = broadcast_object_list([disk_cache.is_whole(run.model_dir)])
         if known:
             return run.model_dir
         log.info("training a model that this run needs first, once: %s", first.config.name)
@@ -93,5 +142,6 @@ def _train(first: FirstRun, components: RunComponents, run: RunDirectory) -> Non
     if run.writes:
         with atomic_directory(run.model_dir) as folder:
             components.save(folder)
+            disk_cache.write_listing(folder)
         shutil.rmtree(run.checkpoints_dir, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rag_experiments.config.schema import RunConfig
-from rag_experiments.runs.outcome import Pruned
+from rag_experiments.core.outcome import Pruned
 
 log = logging.getLogger(__name__)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
 
 from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import RunComponents
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer
 from rag_experiments.config.schema import (
+    DataConfig,
     EncoderConfig,
     EvaluationConfig,
     FidSettings,
@@ -60,7 +60,7 @@ def make_dca_trainer(
             "seed": arguments.get("seed", 0),
             "model": model_config,
             "algorithm": DCAConfig(**{"teacher": teacher, "candidates": 4, **hyper}),
-            "data": SimpleNamespace(query_history="user"),
+            "data": DataConfig(format="jsonl"),
             "retriever": RetrieverConfig(),
             "evaluation": EvaluationConfig(bootstrap=0),
         }

@@ -226,6 +226,13 @@ def test_a_first_run_that_fails_goes_on_when_it_is_asked_for_again(tiny_bert, re
     assert RunDirectory(status.parent).state == "completed"
     assert components.config.algorithm.teacher.path == str(status.parent / "model")
 
+    weights = status.parent / "model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-4])
+    components.config.algorithm.teacher = reader
+    first_runs.make_first_runs(request, components)
+    assert weights.read_bytes() == whole, "a model that was cut short is trained again"
+
 
 def test_candidates_of_the_data_may_be_uneven(tiny_bert, reader, tmp_path):
     lists = [("p1", "p2", "p3"), ("p4",), ("p5", "p5", "p6")] + [("p0", "p1")] * 5

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from accelerate.data_loader import prepare_data_loader
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from rag_experiments.algorithms import distillation
@@ -431,46 +432,54 @@ class Epochs(torch.utils.data.Sampler):
         return iter(np.random.default_rng(self.epoch).permutation(self.count).tolist())
 
 
-class Share:
-    """One process's batches of all, as accelerate shares them."""
-
-    def __init__(self, batches, processes: int):
-        self.batch_sampler, self.processes = batches, processes
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.batch_sampler) / self.processes)
-
-
-class Loader:
-    def __init__(self, count: int, size: int, processes: int):
-        batches: Any = torch.utils.data.BatchSampler(Epochs(count), size, drop_last=False)
-        self.dataset, self.batch_sampler = range(count), Share(batches, processes) if processes > 1 else batches
-
-    def __len__(self) -> int:
-        return len(self.batch_sampler)
+def loaders(count: int, size: int, processes: int, drop_last: bool, shuffled: bool) -> list[Any]:
+    """Every process's data loader of a Trainer, as accelerate makes it."""
+    made = []
+    for rank in range(processes):
+        torch.manual_seed(3)  # each process has the run's seed
+        examples = list(range(count))
+        sampler: Any = torch.utils.data.RandomSampler(examples) if shuffled else Epochs(count)
+        plain: Any = torch.utils.data.DataLoader(examples, batch_size=size, sampler=sampler, drop_last=drop_last)
+        made.append(
+            prepare_data_loader(
+                plain, num_processes=processes, process_index=rank, put_on_device=False, use_seedable_sampler=True
+            )
+        )
+    return made
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=80, deadline=None)
+@example(count=3, size=1, processes=2, accumulation=1, first=1, more=1, drop_last=False, shuffled=True)
 @given(
     count=st.integers(1, 30), size=st.integers(1, 4), processes=st.integers(1, 3), accumulation=st.integers(1, 3),
-    first=st.integers(0, 12), more=st.integers(1, 12),
+    first=st.integers(0, 12), more=st.integers(1, 12), drop_last=st.booleans(), shuffled=st.booleans(),
 )  # fmt: skip
-def test_coming_examples_are_those_that_the_steps_will_meet(count, size, processes, accumulation, first, more):
-    """Against the batches of the epochs written out one after another, cut into optimiser steps of all processes."""
-    given_loader = Loader(count, size, processes)
+def test_coming_examples_are_those_that_the_steps_will_meet(
+    count, size, processes, accumulation, first, more, drop_last, shuffled
+):
+    """Against what accelerate's loaders hand to all processes, cut into optimiser steps."""
+    given_loaders = loaders(count, size, processes, drop_last, shuffled)
+    rounds = len(given_loaders[0])
+    assume(rounds > 0)
+    epoch_steps = math.ceil(rounds / accumulation)
     steps: list[set[int]] = []
-    for epoch in range(40):
-        order = np.random.default_rng(epoch).permutation(count).tolist()
-        each = size * processes * accumulation
-        epoch_steps = max(1, math.ceil(len(given_loader) / accumulation))
-        steps += [set(order[step * each : (step + 1) * each]) for step in range(epoch_steps)]
+    for epoch in range((first + more) // epoch_steps + 1):
+        taken = []
+        for loader in loaders(count, size, processes, drop_last, shuffled):
+            loader.set_epoch(epoch)  # which leaves out the sampler of a share: `EpochsOrder` tells it
+            batches = loader.batch_sampler
+            (batches.batch_sampler if processes > 1 else batches).sampler.set_epoch(epoch)
+            taken.append([set(batch.tolist()) for batch in loader])
+        assert {len(batches) for batches in taken} == {rounds}
+        for start in range(0, rounds, accumulation):
+            steps.append(set().union(*(batch for own in taken for batch in own[start : start + accumulation])))
     expected = set().union(*steps[first : first + more])
-    found = distillation.coming_examples(given_loader, first, first + more, accumulation, processes)
-    assert len(found) == len(set(found))
-    assert expected <= set(found)
-    if more < math.ceil(len(given_loader) / accumulation):
-        assert set(found) == expected, "no score is made that no step asks for"
-    assert given_loader.batch_sampler is not None
+    for loader in given_loaders:
+        found = distillation.coming_examples(loader, first, first + more, accumulation, processes)
+        assert len(found) == len(set(found))
+        assert expected <= set(found)
+        if more < epoch_steps:
+            assert set(found) == expected, "no score is made that no step asks for"
 
 
 def test_coming_examples_are_all_where_the_order_is_unknown():
@@ -493,7 +502,7 @@ def told(every: int = 0, **config) -> tuple[PrepareScores, list[list[int]]]:
 
 def test_scores_are_prepared_for_the_steps_until_the_next_refresh_and_not_after_the_last_step():
     callback, calls = told(every=3)
-    given_loader = Loader(8, 2, 1)
+    given_loader = loaders(8, 2, 1, drop_last=False, shuffled=False)[0]
     order = [np.random.default_rng(epoch).permutation(8).tolist() for epoch in range(3)]
     state = SimpleNamespace(max_steps=8, global_step=0)
     callback.on_train_begin(None, state, None, train_dataloader=given_loader)
@@ -511,5 +520,10 @@ def test_scores_are_prepared_for_the_steps_until_the_next_refresh_and_not_after_
 
 def test_prescore_prepares_all():
     callback, calls = told(prescore=True)
-    callback.on_train_begin(None, SimpleNamespace(max_steps=1, global_step=0), None, train_dataloader=Loader(8, 2, 1))
+    callback.on_train_begin(
+        None,
+        SimpleNamespace(max_steps=1, global_step=0),
+        None,
+        train_dataloader=loaders(8, 2, 1, drop_last=False, shuffled=False)[0],
+    )
     assert calls == [list(range(8))]

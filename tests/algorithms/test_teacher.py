@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import TrainerCallback
 
 from rag_experiments.algorithms import dca, fid_teacher
 from rag_experiments.algorithms.base import SAME_FIGURES, EpochsOrder, FirstRun
+from rag_experiments.algorithms.ctl import CTLTrainer
 from rag_experiments.algorithms.dca import DCAConfig, DCATrainer, _Listed
 from rag_experiments.algorithms.fid import FiDTrainer
 from rag_experiments.algorithms.fid_teacher import PassageTeacher
 from rag_experiments.algorithms.sft import SFTTrainer
-from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig, RunConfig
+from rag_experiments.config.schema import (
+    DataConfig,
+    EncoderConfig,
+    EvaluationConfig,
+    FidSettings,
+    LoraConfig,
+    PathsConfig,
+    ReaderConfig,
+    RetrieverConfig,
+    RunConfig,
+    SweepConfig,
+    TrackingConfig,
+)
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.reader.prompts import Prompt
 from rag_experiments.training import first_runs
@@ -128,19 +145,35 @@ OTHER = {
     "fid": FidSettings(passage_tokens=9), "template_date": "2024-01-02",
 }  # fmt: skip
 
+OTHER_FID = {"name": "other", "answer": "first", "passages": "data", "train_k": 9, "add_gold": True}
+OTHER_RETRIEVER = {
+    "type": "bm25", "k": 9, "encoder": EncoderConfig(path="other"), "index": "ivf", "nlist": 9, "nprobe": 9,
+    "hnsw_m": 9, "ef_construction": 9, "ef_search": 9, "device": "cpu", "bm25_k1": 0.9, "bm25_b": 0.9,
+    "fusion": "weighted", "rrf_k": 9, "dense_weight": 0.9,
+}  # fmt: skip
+OTHER_DATA = {
+    "format": "beir", "path": "other", "titles": False, "dev_fraction": 0.2, "test_fraction": 0.2, "split_seed": 9,
+    "query_history": "all", "max_train": 9, "max_dev": 9, "max_test": 9,
+}  # fmt: skip
+
 
 def run_config(**algorithm) -> RunConfig:
-    values = dict.fromkeys((field.name for field in dataclasses.fields(RunConfig)), None)
     own = {"teacher": ReaderConfig(path="model"), "teacher_steps": 7, "teacher_batch_size": 6, **algorithm}
     return RunConfig(
-        **{
-            **values,
-            "seed": 9,
-            "name": "mine",
-            "algorithm": DCAConfig(**own),
-            "data": SimpleNamespace(query_history="user"),
-            "trainer": {"use_cpu": True, "disable_tqdm": True, "learning_rate": 1.0, "ddp_timeout": 77},
-        }
+        seed=9,
+        name="mine",
+        resume=None,
+        plan=False,
+        early_stopping=None,
+        model=EncoderConfig(path="encoder"),
+        algorithm=DCAConfig(**own),
+        data=DataConfig(format="jsonl"),
+        retriever=RetrieverConfig(),
+        trainer={"use_cpu": True, "disable_tqdm": True, "learning_rate": 1.0, "ddp_timeout": 77},
+        evaluation=EvaluationConfig(),
+        tracking=TrackingConfig(),
+        sweep=SweepConfig(),
+        paths=PathsConfig(),
     )
 
 
@@ -148,32 +181,89 @@ def first_run(config: RunConfig | None = None, ids=("q1", "q2")) -> FirstRun:
     return fid_teacher.teacher_run(config or run_config(), [Question(i, "?", answers=("x",)) for i in ids])
 
 
-def key_of(first: FirstRun, content_hash="hash", retriever="words") -> str:
+def key_of(first: FirstRun, content_hash="hash", retriever="words", **more) -> str:
     return first_runs.key_of(
-        first, SimpleNamespace(content_hash=content_hash), SimpleNamespace(fingerprint=lambda: retriever)
+        first, SimpleNamespace(content_hash=content_hash), SimpleNamespace(fingerprint=lambda: retriever), **more
     )
 
 
 def test_a_first_run_is_kept_under_all_that_it_was_made_from():
-    """Every field of its model, its algorithm and its training, walked through; data, questions, queries, retriever."""
+    """Every field of its configuration, walked through, and what its configuration does not say."""
     base = first_run()
-    keys = [key_of(base)]
-    assert key_of(first_run()) == keys[0]
-    for field in dataclasses.fields(ReaderConfig):
-        assert field.name in OTHER, f"{field.name}: give it another value here"
-        model = dataclasses.replace(base.config.model, **{field.name: OTHER[field.name]})
-        keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, model=model))))
-    for change in ({"train_k": 9}, {"answer": "first"}, {"passages": "data"}, {"add_gold": True}):
-        algorithm = dataclasses.replace(base.config.algorithm, **change)
-        keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, algorithm=algorithm))))
+    key = key_of(base)
+    assert key_of(first_run()) == key
+    seen = [key]
+
+    def follows(first: FirstRun, where: str, expected: bool = True, **more) -> None:
+        found = key_of(first, **more)
+        assert (found not in seen) == expected, where
+        seen.append(found)
+
+    def other(part: str, name: str, value: Any) -> FirstRun:
+        changed = dataclasses.replace(getattr(base.config, part), **{name: value})
+        return dataclasses.replace(base, config=dataclasses.replace(base.config, **{part: changed}))
+
+    walked = {"model": OTHER, "algorithm": OTHER_FID, "retriever": OTHER_RETRIEVER, "data": OTHER_DATA}
+    for part, values in walked.items():
+        fields = {field.name for field in dataclasses.fields(getattr(base.config, part))}
+        assert fields == set(values), f"{part}: give a new field another value here"
+        for name, value in values.items():
+            shown = {"data": first_runs._IN_THE_CONTENT, "retriever": {"encoder"}}.get(part, ())
+            follows(other(part, name, value), f"{part}.{name}", expected=name not in shown)
     for name in base.config.trainer:
-        if name not in SAME_FIGURES:
-            trainer = {**base.config.trainer, name: "other"}
-            keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, trainer=trainer))))
-    for change in ({"seed": 1}, {"data": SimpleNamespace(query_history="all")}):
-        keys.append(key_of(dataclasses.replace(base, config=dataclasses.replace(base.config, **change))))
-    keys += [key_of(base, content_hash="other"), key_of(base, retriever="others"), key_of(first_run(ids=("q1", "q3")))]
-    assert len(set(keys)) == len(keys)
+        trainer = {**base.config.trainer, name: 17}
+        first = dataclasses.replace(base, config=dataclasses.replace(base.config, trainer=trainer))
+        follows(first, f"trainer.{name}", expected=name not in SAME_FIGURES)
+    rest = {field.name for field in dataclasses.fields(RunConfig)} - {*walked, "trainer"}
+    assert rest - set(first_runs.NOT_LEARNT_FROM) == {"seed"}, "a part is new: say whether it is part of the key"
+    follows(dataclasses.replace(base, config=dataclasses.replace(base.config, seed=1)), "seed")
+    follows(base, "data", content_hash="other")
+    follows(base, "retriever", retriever="others")
+    follows(base, "weights", weights="others")
+    follows(first_run(ids=("q1", "q3")), "questions")
+    follows(dataclasses.replace(base, trainer_class=SFTTrainer), "trainer_class")
+    follows(dataclasses.replace(base, role="other"), "role")
+
+
+def test_processes_that_share_a_step_share_the_run():
+    """With a mean over the whole step the step's size counts; with one over each process's batch, who has what."""
+
+    def key(size: int, accumulation: int, processes: int, trainer_class: Any = FiDTrainer) -> str:
+        base = first_run()
+        trainer = {
+            **base.config.trainer,
+            "per_device_train_batch_size": size,
+            "gradient_accumulation_steps": accumulation,
+        }
+        config = dataclasses.replace(base.config, trainer=trainer)
+        return key_of(dataclasses.replace(base, config=config, trainer_class=trainer_class), processes=processes)
+
+    ways = [(6, 1, 1), (3, 1, 2), (3, 2, 1), (1, 3, 2)]
+    assert len({key(*way) for way in ways}) == 1
+    assert key(3, 1, 1) != key(6, 1, 1) != key(6, 1, 2)
+    assert len({key(*way, trainer_class=CTLTrainer) for way in ways}) == len(ways)
+
+
+def test_a_first_run_is_kept_under_the_weights_that_it_starts_from(tmp_path):
+    def model(path: Path, **more) -> ReaderConfig:
+        return ReaderConfig(path=str(path), **more)
+
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "tokenizer.json").write_text("{}")
+        save_file({"w": torch.zeros(2)}, tmp_path / name / "model.safetensors")
+    before = first_runs.weights_behind(model(tmp_path / "a"))
+    assert first_runs.weights_behind(model(tmp_path / "b")) == before, "not where they lie"
+    save_file({"w": torch.ones(2)}, tmp_path / "a" / "model.safetensors")
+    assert first_runs.weights_behind(model(tmp_path / "a")) != before
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    (adapters / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "b")}))
+    save_file({"w": torch.zeros(1)}, adapters / "adapter_model.safetensors")
+    on_zeros = first_runs.weights_behind(model(adapters))
+    save_file({"w": torch.ones(2)}, tmp_path / "b" / "model.safetensors")
+    assert first_runs.weights_behind(model(adapters)) != on_zeros, "of the model below them, too"
 
 
 def test_how_a_first_run_is_computed_is_no_part_of_its_key():

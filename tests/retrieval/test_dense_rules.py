@@ -13,6 +13,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from rag_experiments.config.schema import RetrieverConfig
+from rag_experiments.core import cache as disk_cache
 from rag_experiments.core import distributed
 from rag_experiments.retrieval import candidates as refresh
 from rag_experiments.retrieval import embedding
@@ -81,12 +82,13 @@ def test_what_one_process_does_not_find_none_takes(passages, tmp_path, monkeypat
 
 
 def test_an_entry_of_another_shape_is_no_entry(passages, tmp_path):
-    key = vectors_key(WordEncoder(), passages)
-    (tmp_path / "vectors" / key).mkdir(parents=True)
-    assert embedding._open(tmp_path / "vectors" / key, (60, 24)) is None
-    np.save(tmp_path / "vectors" / key / "vectors.npy", np.zeros((3, 24), np.float32))
-    assert embedding._open(tmp_path / "vectors" / key, (60, 24)) is None
-    found = embedding._open(tmp_path / "vectors" / key, (3, 24))
+    place = disk_cache.Entry(tmp_path, "vectors", vectors_key(WordEncoder(), passages))
+    assert embedding._open(place, (60, 24)) is None
+    place.partial.mkdir(parents=True)
+    np.save(place.partial / "vectors.npy", np.zeros((3, 24), np.float32))
+    place.put()
+    assert embedding._open(place, (60, 24)) is None
+    found = embedding._open(place, (3, 24))
     assert isinstance(found, np.memmap)
 
 
@@ -95,15 +97,15 @@ def test_work_begun_with_other_blocks_is_begun_again(passages, tmp_path):
     killed.fail_after = 30
     with pytest.raises(KeyboardInterrupt):
         embed_corpus(killed, passages, tmp_path, False, block=10)
-    (partial,) = (tmp_path / "vectors").glob("*.partial")
+    (partial,) = (tmp_path / "vectors").glob(".partial-*")
     assert json.loads((partial / "layout.json").read_text()) == {"shape": [60, 24], "block": 10}
     heir = WordEncoder()
     found = embed_corpus(heir, passages, tmp_path, False, block=15)
     assert heir.embedded == 60
     np.testing.assert_array_equal(found, WordEncoder().embed_queries(passages.texts))
     folders = {path.name for path in (tmp_path / "vectors").glob("*") if path.is_dir()}
-    assert folders == {"locks", vectors_key(WordEncoder(), passages)}  # type: ignore[arg-type]
-    assert [path.name for path in (tmp_path / "vectors" / "locks").iterdir() if path.name.count(".") > 1] == []
+    assert folders == {vectors_key(WordEncoder(), passages)}  # type: ignore[arg-type]
+    assert [path.name for path in (tmp_path / "vectors").iterdir() if path.name.count(".") > 1] == []
 
 
 # -- dense ---------------------------------------------------------------------------------------------
@@ -174,8 +176,8 @@ def test_a_retriever_is_built_of_what_is_given(kind, passages, encoder, tmp_path
 def test_a_bm25_index_half_written_is_written_again(passages, tmp_path):
     config = RetrieverConfig(type="bm25")
     name = BM25Retriever(config, passages, tmp_path).fingerprint()
-    (tmp_path / "bm25" / f"{name}.partial").mkdir(parents=True)
-    (tmp_path / "bm25" / f"{name}.partial" / "rest").write_text("of a killed run")
+    (tmp_path / "bm25" / f".partial-{name}").mkdir(parents=True)
+    (tmp_path / "bm25" / f".partial-{name}" / "rest").write_text("of a killed run")
     found = BM25Retriever(config, passages, tmp_path).search(["item7"], 1)
     assert found.rows_QK.tolist() == [[7]]
     assert not (tmp_path / "bm25" / name / "rest").exists()

@@ -65,7 +65,7 @@ def test_a_killed_run_is_taken_up_where_it_stopped(passages: ListPassages, tmp_p
     assert (killed.embedded, heir.embedded) == (30, 30)
     np.testing.assert_array_equal(found, WordEncoder().embed_queries(passages.texts))
     left = sorted(path.name for path in (tmp_path / "vectors").rglob("*") if path.is_file())
-    assert [name for name in left if not name.endswith(".lock")] == ["layout.json", "vectors.npy"]
+    assert [name for name in left if not name.endswith(".lock")] == ["entry.json", "layout.json", "vectors.npy"]
 
 
 def test_processes_side_by_side_share_the_work(passages: ListPassages, tmp_path: Path) -> None:
@@ -92,9 +92,19 @@ def test_a_full_disk_is_said_before_anything_is_computed(
         raise OSError(28, "No space left on device")
 
     stand_in(monkeypatch, embedding, "os", posix_fallocate=full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device \(paths.cache="):
         embed_corpus(encoder, passages, tmp_path, False)
     assert encoder.embedded == 0
+
+
+def test_vectors_that_were_cut_short_are_made_again(passages: ListPassages, tmp_path: Path) -> None:
+    embed_corpus(WordEncoder(), passages, tmp_path, False)
+    (file,) = (tmp_path / "vectors").glob("*/vectors.npy")
+    file.write_bytes(file.read_bytes()[:-500])
+    again = WordEncoder()
+    found = embed_corpus(again, passages, tmp_path, False)
+    assert again.embedded == len(passages)
+    np.testing.assert_array_equal(found, WordEncoder().embed_queries(passages.texts))
 
 
 def test_a_trained_encoder_never_meets_its_old_vectors(tiny_bert: Path, passages: ListPassages, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_a_cached_search_is_of_this_retriever_these_queries_in_this_order_and_th
             wanted = Counting(name).search(queries, k)
             np.testing.assert_array_equal(found.rows_QK, wanted.rows_QK)
             np.testing.assert_array_equal(found.scores_QK, wanted.scores_QK)
-    assert len(list((tmp_path / "searches").glob("*.npz"))) == len(requests)
+    assert len(list((tmp_path / "searches").glob("*/found.npz"))) == len(requests)
 
 
 # -- readers' scores -----------------------------------------------------------------------------------

@@ -326,9 +326,10 @@ def test_a_job_ends_when_its_sweep_is_killed():
 
 def test_a_job_whose_sweep_has_gone_does_not_begin(monkeypatch):
     monkeypatch.setenv("RAG_EXPERIMENTS_SWEEP_PID", str(2**22 + 1))
+    job = [sys.executable, "-m", "rag_experiments.sweeps.execute", "no job that could begin"]
+    done = subprocess.run(job, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted; the sweep has ended\n")
     code = "from rag_experiments.sweeps.execute import end_with_the_sweep; end_with_the_sweep(); print('began')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (130, "")
     monkeypatch.delenv("RAG_EXPERIMENTS_SWEEP_PID")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "began\n")

@@ -9,8 +9,8 @@ import pytest
 from transformers import TrainerState
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import Pruned
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.runs.outcome import Pruned
 from rag_experiments.sweeps import space
 from rag_experiments.training import study
 from rag_experiments.training.pruning import PruningCallback

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm.auto import tqdm
 
-from rag_experiments.algorithms.shared.score_cache import ScoreCache, pair_key
+from rag_experiments.algorithms.shared.score_cache import ScoreCache, pair_key, score_file
 from rag_experiments.data.records import Question
 from rag_experiments.models.reader.prefix_scorer import PrefixScorer, can_share
 from rag_experiments.models.reader.prompts import Prompt, TruncationCounts
@@ -34,7 +34,7 @@ class AnswerScorer:
         """`cache`: the folder of all runs' caches; `None`: kept in memory for this run."""
         self.reader = reader
         self.batch_size = batch_size
-        self.cache = ScoreCache(None if cache is None else cache / "lm_scores" / f"{reader.fingerprint()}.sqlite")
+        self.cache = ScoreCache(score_file(cache, "lm_scores", reader.fingerprint()))
         self.shared = PrefixScorer(reader) if can_share(reader) else None
         self.truncation = TruncationCounts()
         self.asked = self.hits = 0

@@ -7,15 +7,17 @@ instruction, template, passages, question and answer as the model sees them, are
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
+from rag_experiments.core.cache import Entry
+from rag_experiments.core.digest import digest
 from rag_experiments.core.errors import RequestError
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS scores (key BLOB PRIMARY KEY, log_probs BLOB NOT NULL) WITHOUT ROWID"
@@ -96,11 +98,21 @@ class ScoreCache:
         return opened
 
 
+def score_file(cache: Path | None, room: str, key: str) -> Path | None:
+    """Where the scores under `key`, which holds all that decides one besides what is scored, are in `cache`."""
+    return None if cache is None else Entry(cache, room, key).file(".sqlite")
+
+
 def pair_key(prompt_ids: Iterable[int], answer_ids: Iterable[int]) -> bytes:
     """The content of a pair: 16 bytes that two different ones share by accident as good as never."""
-    digest = hashlib.blake2b(digest_size=16)
-    prompt = np.asarray(list(prompt_ids), dtype="<i4")
-    digest.update(len(prompt).to_bytes(4, "little"))
-    digest.update(prompt.tobytes())
-    digest.update(np.asarray(list(answer_ids), dtype="<i4").tobytes())
-    return digest.digest()
+    return content_key(token_bytes(prompt_ids), token_bytes(answer_ids))
+
+
+def token_bytes(ids: Iterable[int]) -> bytes:
+    """Token ids as a part of a key: 4 bytes each."""
+    return np.asarray(list(ids), dtype="<i4").tobytes()
+
+
+def content_key(*parts: Any) -> bytes:
+    """The key of a score: a `digest` in 16 bytes."""
+    return bytes.fromhex(digest(*parts))

@@ -12,6 +12,8 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.core.cache import Entry
+
 log = logging.getLogger(__name__)
 
 VERSION = 3
@@ -22,7 +24,7 @@ class RecordCache:
     """`get` and `put` records by run path and stamp; new ones are written in one go at the end of the `with` block."""
 
     def __init__(self, folder: Path):
-        self.file = folder / "compare" / f"runs-v{VERSION}.sqlite"
+        self.file = Entry(folder, "compare", f"runs-v{VERSION}").file(".sqlite")
         self.connection: sqlite3.Connection | None = None
         self.fresh: dict[str, tuple[str, str]] = {}
 

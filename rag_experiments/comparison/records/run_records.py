@@ -5,7 +5,6 @@ A run's `metrics.jsonl` is never read here: the table needs the final figures on
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from rag_experiments.comparison.records import record_checks
 from rag_experiments.comparison.records.record_cache import RecordCache
 from rag_experiments.core.bounded_files import SETTINGS_BYTES, parse_json, read_json, read_lines, read_text, read_yaml
+from rag_experiments.core.digest import settled_digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
@@ -259,7 +259,7 @@ def _stage_info(file: Path) -> dict[str, Any]:
         json.dumps([str(r["id"]), r.get("question"), sorted(r.get("gold_ids") or []), r.get("references") or []])
         for r in rows
     )
-    return {"questions": len(rows), "digest": hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]}
+    return {"questions": len(rows), "digest": settled_digest("\n".join(told))[:16]}
 
 
 def _choices(file: Path) -> dict[str, str]:

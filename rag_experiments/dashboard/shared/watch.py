@@ -6,7 +6,6 @@ every file but `metrics.jsonl` is replaced whole, and that one only grows (or is
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import threading
@@ -21,6 +20,7 @@ from typing import Any
 from rag_experiments.comparison.records.record_cache import RecordCache
 from rag_experiments.comparison.records.run_records import RunRecord, default_cache, load_record
 from rag_experiments.core.bounded_files import open_regular
+from rag_experiments.core.digest import digest, settled_digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory, parsed_metrics
 from rag_experiments.runs.identity import find_runs
@@ -119,13 +119,13 @@ class Watch:
         changed = [key for key, (_, _, stamps) in there.items() if key not in old or old[key].stamps != stamps]
         fresh = self._read(there, changed) if changed else {}
         self.runs = {key: fresh.get(key) or old[key] for key in there}
-        digest = hashlib.sha256()
+        seen = []
         for key, run in self.runs.items():
             if run.state == "running":  # it may have been killed: its process is looked at every time
                 with suppress(RequestError):
                     run.state = run.directory.state
-            digest.update(f"{key}{run.state}{run.stamps}".encode())
-        self.version = digest.hexdigest()[:12]
+            seen.append([key, run.state, run.stamps])
+        self.version = digest(seen, size=6)
 
     def _read(self, there: dict[str, tuple[str, RunDirectory, Stamps]], keys: list[str]) -> dict[str, Run]:
         """New objects for the runs that changed: who still works with the old ones is not disturbed."""
@@ -142,7 +142,7 @@ class Watch:
         """A run's name is its path below the watched directories, so that an address fits a copy elsewhere, too."""
         name = os.path.relpath(path, self.base)
         name = path.name if name == "." else name
-        return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10], name
+        return settled_digest(name)[:10], name
 
 
 def _stamps(directory: RunDirectory) -> Stamps:

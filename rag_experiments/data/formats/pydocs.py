@@ -13,7 +13,6 @@ interpreter and `data.packages` alone.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.machinery
 import importlib.metadata
@@ -30,6 +29,7 @@ from typing import Annotated
 from pydantic import Field
 
 from rag_experiments.config.schema import DataConfig, PositiveInt
+from rag_experiments.core.digest import settled_digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
 from rag_experiments.data.formats.lines import refuse_path
@@ -137,7 +137,7 @@ def _passage(item: Documented, gold: bool, max_words: int) -> Passage:
 
 
 def _number(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8")).digest()[:8], "big")
+    return int(settled_digest(text)[:16], 16)
 
 
 # -- objects ---------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from typing import Any, NoReturn
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import RunConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.outcome import ending_of, termination_as_interrupt
 from rag_experiments.core.visible import say
-from rag_experiments.runs.outcome import ending_of, termination_as_interrupt
 
 
 @dataclass
@@ -59,8 +59,9 @@ def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
         except BrokenPipeError:
             raise
         except (OSError, MemoryError) as error:
-            say(f"error: {ending_of(error).sentence}", file=sys.stderr)
-            return command_line.FAILED
+            ending = ending_of(error)
+            say(f"error: {ending.sentence}", file=sys.stderr)
+            return ending.exit_status
 
     command_line.exit_with(guarded)
 

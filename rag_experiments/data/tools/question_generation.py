@@ -14,7 +14,6 @@ an interrupted one stopped.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -29,6 +28,7 @@ from pydantic import Field
 from tqdm.auto import tqdm
 
 from rag_experiments.config.schema import NonNegativeInt, PositiveInt
+from rag_experiments.core.digest import digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, json_text
 from rag_experiments.core.text import answer_key, identity, word_count
@@ -177,7 +177,7 @@ class Generator:
             "reader": self.reader.fingerprint(),
             "retriever": None if self.retriever is None else self.retriever.fingerprint(),
             "options": {key: value for key, value in asdict(self.options).items() if key != "block"},
-            "prompts": hashlib.sha256(f"{ASK}\n{ANSWER}".encode()).hexdigest()[:16],
+            "prompts": digest(ASK, ANSWER),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / SETTINGS

@@ -7,7 +7,6 @@ answers for training, index, evaluation and what is saved: they cannot disagree 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.core.digest import digest, without
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.queries import Query, shortened
 from rag_experiments.model_files.metadata import write_facts
@@ -30,11 +30,21 @@ from rag_experiments.models.encoder import encoder_files
 from rag_experiments.models.encoder.cpu_attention import use_cpu_attention
 from rag_experiments.models.encoder.pooling import PoolingMode, pool
 from rag_experiments.models.shared.precision import autocast, default_device, precision_name, resolve_precision
+from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
 
 _SAVED_SETTINGS = (
     "pooling", "similarity", "query_prefix", "passage_prefix", "max_query_length", "max_passage_length",
     "padding_side", "append_eos", "dimension",
 )  # fmt: skip
+
+NOT_IN_A_VECTOR = {
+    **dict.fromkeys(
+        ("path", "revision", "init", "architecture"), "what they make of the weights is seen in the weights"
+    ),
+    "kind": "there is one",
+    **dict.fromkeys(("attn_implementation", "batch_size"), "the same numbers but for rounding"),
+}
+"""Keys of the model that do not decide its vectors, and why."""
 
 
 class Encoder(nn.Module):
@@ -186,17 +196,8 @@ class Encoder(nn.Module):
 
     def fingerprint(self) -> str:
         """A hash of the weights and of all else that decides a vector: equal fingerprints mean equal vectors."""
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(self._tokenizer_hash.encode())
-        settings = {name: getattr(self.config, name) for name in (*_SAVED_SETTINGS, "precision")}
-        architecture = self.backbone.config.to_dict()
-        for volatile in ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache"):
-            architecture.pop(volatile, None)
-        digest.update(json.dumps([settings, architecture], sort_keys=True, default=str).encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        settings = without(self.config, NOT_IN_A_VECTOR)
+        return weights_digest(self, self._tokenizer_hash, settings, architecture_of(self.backbone.config))
 
     def get_input_embeddings(self) -> torch.nn.Module:
         """The backbone's (`trainer.neftune_noise_alpha` adds its noise there)."""
@@ -287,4 +288,4 @@ def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
     for volatile in ("truncation", "padding"):
         state.pop(volatile, None)
-    return hashlib.sha256(json.dumps(state, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return digest(state)

@@ -7,7 +7,6 @@ The only change from `Reader`: what a prompt's parts become. Weights, files and 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rag_experiments.config.schema import FidSettings, ReaderConfig
+from rag_experiments.core.digest import digest, without
 from rag_experiments.model_files.metadata import read_facts
 from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.fid import fid_states
@@ -28,6 +28,9 @@ from rag_experiments.models.reader.key_value_cache import CACHE
 from rag_experiments.models.reader.prompts import Prompt
 from rag_experiments.models.reader.reader import AnswerScores, Reader, batches
 from rag_experiments.models.shared.precision import autocast
+
+NOT_IN_A_STATE = dict.fromkeys(("sub_batch_size", "reuse_mb"), "how the work is cut up")
+"""Keys under `model.fid` that do not decide what is written or scored, and why."""
 
 
 def saved_settings(path: str, revision: str | None = None) -> FidSettings | None:
@@ -79,8 +82,7 @@ class FidReader(Reader):
 
     def fingerprint(self) -> str:
         """As `Reader.fingerprint`; how passages are read is part of it."""
-        apart = f"{self.settings.passage_tokens} {self.settings.question_with_passage}"
-        return hashlib.blake2b(f"fid {apart} {super().fingerprint()}".encode(), digest_size=16).hexdigest()
+        return digest("fid", without(self.settings, NOT_IN_A_STATE), super().fingerprint())
 
     @property
     def bare(self) -> Any:

@@ -8,18 +8,15 @@ was saved is opened again and compared with what was read before it is given a n
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from rag_experiments.core import cache as disk_cache
+from rag_experiments.core.digest import digest, files_digest
 from rag_experiments.core.errors import RequestError
 
 _VERSION = 1
@@ -33,28 +30,16 @@ def import_gguf(file: Path, cache: Path) -> Path:
 
     Raises `RequestError` when the `gguf` package is missing or transformers cannot read the file.
     """
-    models = cache / "models"
-    models.mkdir(parents=True, exist_ok=True)
-    folder = models / f"{file.stem}-{_content_key(file)}"
-    if folder.is_dir():
-        return folder
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            _write(file, folder)
-    return folder
+    key = f"{file.stem}-{digest(_VERSION, files_digest([file]))}"
+    return disk_cache.entry(cache, "models", key, lambda making: _write(file, making))
 
 
 def _write(file: Path, folder: Path) -> None:
-    """Import `file` into a temporary folder, check it, and give it its name."""
+    """Import `file` into a folder, and check it."""
     model, tokenizer = _read(file)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        _check(model, temporary, tokenizer, file)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _check(model, folder, tokenizer, file)
 
 
 def _read(file: Path) -> tuple[PreTrainedModel, Any]:
@@ -86,11 +71,3 @@ def _check(model: PreTrainedModel, folder: Path, tokenizer: Any, file: Path) -> 
     chance = torch.log(torch.tensor(float(first_LV.shape[-1])))
     if not loss < chance:
         raise RequestError(f"model.path: {file} gives nonsense when read (loss {loss:.1f} on a plain sentence).")
-
-
-def _content_key(file: Path) -> str:
-    digest = hashlib.blake2b(f"import {_VERSION}".encode(), digest_size=8)
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

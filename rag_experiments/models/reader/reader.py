@@ -7,8 +7,6 @@ Any Hugging Face causal LM or encoder-decoder, with or without adapters. What it
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,11 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.core.digest import without
 from rag_experiments.models.reader import answer_tokens, reader_files
 from rag_experiments.models.reader.prompts import TEMPLATE_DATE, Prompt, PromptBuilder, TruncationCounts
 from rag_experiments.models.shared.precision import autocast, precision_name, resolve_precision
+from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
 
 if TYPE_CHECKING:
     from rag_experiments.data.records import Passage, Question
@@ -30,8 +30,18 @@ if TYPE_CHECKING:
 LONGEST_DEFAULT = 2048
 """Tokens a prompt and its answer may have where nothing is said, however long a context the model can take."""
 
-VOLATILE = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
-"""Of a model's Hugging Face config: what may differ between two copies of one model."""
+NOT_IN_A_SCORE = {
+    **dict.fromkeys(
+        ("path", "revision", "init", "architecture"), "what they make of the weights is seen in the weights"
+    ),
+    **dict.fromkeys(("lora", "load_in_4bit"), "adapters, and what rounding left, are weights"),
+    **dict.fromkeys(
+        ("instruction", "chat_template", "template_date"), "what they come to is in the fingerprint itself"
+    ),
+    "fid": "of `FidReader`, whose fingerprint has it",
+    **dict.fromkeys(("attn_implementation", "batch_size"), "the same numbers but for rounding"),
+}
+"""Keys of the model that do not decide what is written or scored, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +130,12 @@ class Reader:
             "template": self.tokenizer.chat_template if self.prompts.chat else None,
             "vocabulary": len(self.tokenizer),
             # Heads, positions and norms decide what weights of the same shapes make of a text.
-            "architecture": answer_tokens.base_module(self.module).config.to_dict(),
-            "config": {k: getattr(self.config, k) for k in ("kind", "precision", "max_input_length", "max_new_tokens")},
+            "architecture": architecture_of(answer_tokens.base_module(self.module).config),
+            "config": without(self.config, NOT_IN_A_SCORE),
         }
         if self.prompts.dated:
             settings["date"] = self.prompts.date
-        for volatile in VOLATILE:
-            settings["architecture"].pop(volatile, None)
-        digest = hashlib.blake2b(json.dumps(settings, sort_keys=True, default=str).encode(), digest_size=16)
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return weights_digest(self.module, settings)
 
     # -- writing ---------------------------------------------------------------------------------
 

@@ -1,4 +1,8 @@
-"""How a run ended: which state, which exit status, which sentence. Imports no torch."""
+"""How a run, or any command, ended: which state, which exit status, which sentence. Imports no torch.
+
+The only place where an exit status is decided: commands end through `config.command_line.exit_with`, which asks
+`exit_status`, as runs and the jobs of a sweep do.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rag_experiments.core.errors import RequestError
+
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses; 130 is a shell's own for Ctrl-C."""
 
 State = Literal["running", "completed", "failed", "interrupted"]
 STATES: tuple[State, ...] = ("running", "completed", "failed", "interrupted")
@@ -58,16 +65,26 @@ class Ending:
         return f"{lead}{lines[0]}"[:500]
 
 
+def exit_status(exception: BaseException | None) -> int:
+    """The exit status that an exception (or None: a good end) means. A trial that was cut short has ended well."""
+    if exception is None or isinstance(exception, Pruned):
+        return DONE
+    if isinstance(exception, KeyboardInterrupt):
+        return INTERRUPTED
+    return WRONG_REQUEST if isinstance(exception, RequestError) else FAILED
+
+
 def ending_of(exception: BaseException | None) -> Ending:
     """The ending that an exception (or None: a good end) means."""
+    status = exit_status(exception)
     if exception is None:
-        return Ending("completed", 0)
+        return Ending("completed", status)
     error = {"type": type(exception).__name__, "message": str(exception), "kind": _kind(exception)}
     if isinstance(exception, Pruned):
-        return Ending("interrupted", 0, {**error, "kind": "pruned"})
+        return Ending("interrupted", status, {**error, "kind": "pruned"})
     if isinstance(exception, KeyboardInterrupt):
-        return Ending("interrupted", 130, error)
-    return Ending("failed", 2 if isinstance(exception, RequestError) else 1, error)
+        return Ending("interrupted", status, error)
+    return Ending("failed", status, error)
 
 
 def _kind(exception: BaseException) -> str:
