@@ -14,13 +14,15 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from rag_experiments.core.errors import RequestError, did_you_mean
+from rag_experiments.config.hydra_errors import translated_errors
+from rag_experiments.config.overrides import prepare
+from rag_experiments.core.errors import RequestError
 from rag_experiments.core.visible import say
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,13 @@ class CommandLine:
     config_dir: str | None
     shows_only: bool
     """Hydra prints something (`--cfg`, `--info`, …) and runs nothing."""
+    options: list[str] = field(default_factory=list)
+    """Hydra's options as they were typed."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """As Hydra takes them: options, then overrides."""
+        return [*self.options, *self.overrides]
 
 
 def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
@@ -81,6 +90,13 @@ def say_wrong_request(error: RequestError) -> int:
     return WRONG_REQUEST
 
 
+_NOT_TAKEN = {
+    "--config-name": "a set of overrides is chosen with experiment=<name>, from conf/experiment or --config-dir",
+    "--config-path": "a folder of your own options is added with --config-dir DIR",
+    "--package": "write the whole key, such as model.path=…",
+    "--experimental-rerun": "a run goes on with resume=<run directory>",
+}
+"""Options of Hydra's that would change nothing here, or the wrong thing, without a word."""
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
 
 
@@ -114,14 +130,32 @@ def parse(arguments: list[str]) -> CommandLine:
 
     parser.error = refuse  # type: ignore[method-assign]
     try:
-        args = parser.parse_args(arguments)
-    except argparse.ArgumentError as error:
+        # Options may stand between overrides: `seed=1,2 -m trainer=quick`.
+        args = parser.parse_intermixed_args(arguments)
+    except (argparse.ArgumentError, TypeError) as error:
         refuse(str(error))
+    for option, instead in _NOT_TAKEN.items():
+        if getattr(args, option.lstrip("-").replace("-", "_"), None):
+            raise RequestError(f"{option} is not taken here: {instead}")
     shows_only = bool(args.cfg or args.info or args.hydra_help or args.shell_completion)
     for override in args.overrides:
         if override.startswith("-"):
             raise RequestError(f"unknown option {override}; `--help` shows the options")
-    return CommandLine(list(args.overrides), bool(args.multirun), args.config_dir, shows_only)
+    options = _without(arguments, args.overrides)
+    overrides = list(args.overrides) if args.shell_completion else prepare(args.overrides, bool(args.multirun))
+    return CommandLine(overrides, bool(args.multirun), args.config_dir, shows_only, options)
+
+
+def _without(arguments: list[str], overrides: list[str]) -> list[str]:
+    """The options among the arguments, with their values."""
+    left = list(overrides)
+    options = []
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.pop(0)
+        else:
+            options.append(argument)
+    return options
 
 
 def register() -> None:
@@ -153,7 +187,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     from rag_experiments.config.groups import conf_dir
 
     register()
-    extra = list(overrides)
+    extra = prepare(overrides)
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise RequestError(f"--config-dir {config_dir}: there is no such directory")
@@ -183,93 +217,6 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     finally:
         sys.argv = typed
     return task.status
-
-
-class translated_errors:
-    """Turns what Hydra and OmegaConf raise on a wrong override into a `RequestError`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        if isinstance(error, HydraException | OmegaConfBaseException):
-            raise RequestError(_sentence(error)) from error
-
-
-def _sentence(error: BaseException) -> str:
-    from rag_experiments.config.groups import OPTION_GROUPS, choices
-
-    text, cause = str(error), error.__cause__
-    if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
-        return _sentence(cause)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found.group(1), text, cause)
-    if text.startswith("Error merging override") and (key := getattr(cause, "full_key", None)):
-        reason = str(cause).splitlines()[0]
-        return f"{key}: {reason[0].lower()}{reason[1:]}"
-    if found := re.search(r"[Cc]ould not find '([^']+)'", text):
-        group, _, option = found.group(1).rpartition("/")
-        if group in OPTION_GROUPS or group.startswith("hydra"):
-            offered = _offered(text) or choices(group)
-            return f"{group}={option} is not one of the {group} options{did_you_mean(option, offered)}"
-        name = found.group(1)
-        return f"{name} was not found: is the config group misspelt?{did_you_mean(name, OPTION_GROUPS)}"
-    if "No match in the defaults list" in text:
-        return f"{text.splitlines()[0]}: the groups are {', '.join(OPTION_GROUPS)}"
-    first = text.splitlines()[0] if text else type(error).__name__
-    if first.startswith("LexerNoViableAlt"):  # a letter outside ASCII, unquoted; Hydra shows the whole override
-        key, _, value = first.partition(": ")[2].partition("=")
-        return f"the override {key}={value} cannot be read: quote its value, as in \"{key}='{value}'\""
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"the override {found.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
-    if "no viable alternative" in first or "mismatched input" in first or "extraneous input" in first:
-        return f"an override cannot be read: {first} (key=value is wanted; quote special characters)"
-    return first
-
-
-def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
-    """The sentence for a key that Hydra cannot override, with the nearest ones where it goes astray."""
-    from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, choices
-
-    if "@" in key:  # a group at another place: Hydra lists the places there are
-        places = re.search(r"Did you mean to override (?:one of )?([^?]+)\?", text)
-        return f"{key} is an unknown place{did_you_mean(key, places.group(1).split(', ') if places else [])}"
-    if "/" in key:
-        parent = key.rpartition("/")[0]
-        nested = [f"{parent}/{name}" for name in choices(parent, folders=True)]
-        return f"{key} is an unknown config group{did_you_mean(key, nested)}"
-    wrong = getattr(cause, "full_key", None) or key
-    holder, _, name = wrong.rpartition(".")
-    if not holder:
-        known = [*{*GROUPS, *OPTION_GROUPS}, "seed", "name", "resume", "plan", "early_stopping", "hydra"]
-        if name in known:
-            return f"{name} is no config group: set its keys, such as hydra.run.dir=…"
-        return f"{key} is an unknown key{did_you_mean(name, sorted(known))}"
-    parent_node: Any = getattr(cause, "parent_node", None)
-    there = [str(inner) for inner in parent_node or () if not str(inner).startswith("_")]
-    if not there:
-        return f"{key} is an unknown key: {holder} has no keys of its own"
-    sentence = f"{key} is an unknown key{did_you_mean(name, there)}"
-    if holder in ("hydra.sweeper", "hydra.launcher"):  # each option of these groups has its own
-        group = holder.replace(".", "/")
-        sentence += f"; another {group} may have it ({', '.join(choices(group))})"
-    return sentence
-
-
-def _offered(text: str) -> list[str]:
-    lines = text.splitlines()
-    for index, line in enumerate(lines):
-        if line.startswith("Available options"):
-            options = []
-            for option in lines[index + 1 :]:
-                if not option.startswith("\t"):
-                    break
-                options.append(option.strip())
-            return options
-    return []
 
 
 def help_page(program: str, purpose: str) -> str:
