@@ -64,7 +64,7 @@ def test_the_stored_command_line_is_replayed_into_its_directory(run):
     plan = resume.resolve([f"resume={run}"], None)
     assert plan.directory == run
     assert plan.overrides[: len(STORED)] == STORED
-    assert f"resume={run}" in plan.overrides
+    assert resume.asked_for(plan.overrides) == str(run)
     composed = command_line.compose(plan.overrides)
     assert (composed.seed, composed.hydra.run.dir) == (3, str(run))
     assert composed.hydra.output_subdir is None  # the first .hydra/ is never overwritten

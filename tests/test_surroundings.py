@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.config import command_line
-from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
 

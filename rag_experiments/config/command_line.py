@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import locale
 import logging
 import os
@@ -69,6 +70,10 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
     except BrokenPipeError:  # `… | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = DONE
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        status = say_wrong_request(RequestError(f"{str(error.filename)[:60]}… is too long for the name of a file"))
     sys.exit(status)
 
 

@@ -35,6 +35,8 @@ def _sentence(error: BaseException) -> str:
         return f"{key}: {reason[0].lower()}{reason[1:]}"
     if found := re.search(r"[Cc]ould not find '([^']+)'", text):
         group, _, option = found.group(1).rpartition("/")
+        if (first_part := found.group(1).partition("/")[0]) in OPTION_GROUPS:  # `model=/a/folder`
+            group, option = first_part, found.group(1).removeprefix(f"{first_part}/")
         if group in OPTION_GROUPS or group.startswith("hydra"):
             offered = _offered(text) or choices(group)
             return f"{group}={option} is not one of the {group} options{did_you_mean(option, offered)}"

@@ -19,7 +19,7 @@ from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, choices
 from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.errors import RequestError
 
-_KEY = re.compile(r"[A-Za-z_]\w*(?:[./-]\w+)*(?:@[\w.:]*)?")
+_KEY = re.compile(r"[A-Za-z_]\w*(?:[./-]\w+)*(?:@[\w.:]*)?", re.ASCII)
 _TEXT_KEYS = {"name", "resume", "run", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
 _LEFT_OUT_BY_NULL = ("experiment", "sweep")
 """Groups of which a run needs no option; `config.yaml` itself writes null for them."""
@@ -111,9 +111,8 @@ def _option(override: str, key: str, value: str, prefix: str, multirun: bool) ->
     """An override that chooses an option of a group."""
     group, _, place = key.partition("@")
     if _parsed(f"{key}={value}") is None or prefix == "~":
-        if prefix != "~" and not re.fullmatch(r"[\w./,-]*", value):
-            return f"{prefix}{key}={quote(unquote(value))}"  # no option has such a name: the sentence says so
-        return override
+        # No option has such a name; in quotes it gets as far as the sentence that says so.
+        return override if prefix == "~" else f"{prefix}{key}={quote(unquote(value))}"
     parsed = _parsed(f"{key}={value}")
     if parsed.is_sweep_override():
         if not multirun:

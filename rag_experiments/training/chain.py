@@ -21,8 +21,8 @@ completed are not run again, an unfinished one is resumed, so the same command (
 from __future__ import annotations
 
 import json
-import shlex
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments.config import command_line
-from rag_experiments.config.overrides import quote
+from rag_experiments.config.overrides import quote, typed
 from rag_experiments.config.schema import PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, atomic_write_text
@@ -106,8 +106,8 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
         return command_line.DONE
     _check_first(stages[0], config_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    typed = [value for value in overrides if _key(value) != "hydra.run.dir"]
-    atomic_write_json(directory / FILE, {"overrides": typed, "config_dir": config_dir})
+    given = [value for value in overrides if _key(value) != "hydra.run.dir"]
+    atomic_write_json(directory / FILE, {"overrides": given, "config_dir": config_dir})
     for number, stage in enumerate(stages, 1):
         status = run_stage(stage, config_dir, f"stage {number} of {len(stages)}")
         if status != command_line.DONE:

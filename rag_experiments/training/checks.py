@@ -30,7 +30,6 @@ from rag_experiments.core.errors import RequestError, with_article
 from rag_experiments.data.data_formats import config_class, registered_format
 from rag_experiments.model_files import sources
 
-
 TOP = ("seed", "name", "resume", "plan", "early_stopping")
 """Keys of a run that are in no group."""
 
