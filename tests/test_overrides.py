@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -168,3 +169,18 @@ def test_a_text_that_must_have_a_form_is_told_it():
     changes = ["algorithm=sft", "data=keyvalue", "model.template_date=yesterday"]
     with pytest.raises(RequestError, match=r"model\.template_date='yesterday': must be a date such as 2024-07-26"):
         check_common(command_line.compose(changes))
+
+
+@pytest.mark.parametrize("override", ["~algorithm=false", "~algorithm=1", "~tracking=x,y"])
+def test_an_option_that_was_not_chosen_cannot_be_taken_out(override):
+    with pytest.raises(RequestError, match=override.partition("=")[0].lstrip("~")):
+        command_line.compose([override])
+
+
+def test_a_pattern_that_fits_nothing_is_a_sentence():
+    """`glob(…)` is for the options of a group; a key has none."""
+    from rag_experiments.sweeps.override_grid import combinations
+
+    override = Mock(input_line="trainer.learning_rate=glob(*)", **{"sweep_string_iterator.return_value": iter(())})
+    with pytest.raises(RequestError, match=r"trainer\.learning_rate=glob\(\*\): no option"):
+        combinations([override])

@@ -110,9 +110,11 @@ def _no_key(override: str, key: str, valued: bool) -> str:
 def _option(override: str, key: str, value: str, prefix: str, multirun: bool) -> str | None:
     """An override that chooses an option of a group."""
     group, _, place = key.partition("@")
-    if _parsed(f"{key}={value}") is None or prefix == "~":
+    if prefix == "~":  # Hydra wants the option's name here, and takes no other for one
+        return f"~{key}" if value in ("", "null") else f"~{key}={quote(unquote(value))}"
+    if _parsed(f"{key}={value}") is None:
         # No option has such a name; in quotes it gets as far as the sentence that says so.
-        return override if prefix == "~" else f"{prefix}{key}={quote(unquote(value))}"
+        return f"{prefix}{key}={quote(unquote(value))}"
     parsed = _parsed(f"{key}={value}")
     if parsed.is_sweep_override():
         if not multirun:
