@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from rag_experiments.config import command_line
+from rag_experiments.config.overrides import quote, typed
 from rag_experiments.core import distributed, files
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.distributed import is_main_process
@@ -49,11 +50,11 @@ def start(arguments: list[str]) -> int:
         raise RequestError("a sweep starts processes of its own: start it without torchrun or accelerate launch")
     if line.shows_only and not is_main_process():
         return command_line.DONE
-    space = next((value for value in line.overrides if value.startswith("sweep=") and value != "sweep=null"), None)
+    space = next((value for value in line.overrides if value.startswith("sweep=")), None)
     if line.multirun or line.shows_only:
-        if space and not any(value.startswith("hydra/sweeper=") for value in line.overrides):
-            arguments = [*arguments, "hydra/sweeper=optuna"]  # the YAML of a space cannot choose it
-        return command_line.run_hydra(arguments, TaskFunction())
+        searches = space and not any(value.startswith("hydra/sweeper=") for value in line.overrides)
+        more = ["hydra/sweeper=optuna"] if searches else []  # the YAML of a space cannot choose it
+        return command_line.run_hydra(line.arguments + more, TaskFunction())
     if space and not any(value.startswith("sweep.name=") for value in line.overrides):  # a sweep's job has both
         raise RequestError(f"{space} is a search space: add -m to search it")
     continued = resume.asked_for(line.overrides)
@@ -72,7 +73,7 @@ def start(arguments: list[str]) -> int:
         return command_line.DONE
     # The directory was decided above; Hydra must not decide again, a second later.
     overrides = [value for value in command.overrides if not value.startswith("hydra.run.dir=")]
-    overrides.append(f"hydra.run.dir={resume.quoted(str(directory))}")
+    overrides.append(f"hydra.run.dir={quote(str(directory))}")
     if not is_main_process():
         overrides += [value for value in distributed.QUIET if value not in overrides]
     task = TaskFunction(request, resuming=command.directory is not None)
@@ -103,7 +104,9 @@ def decide(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, Di
             if distributed.several():
                 raise RequestError("a chain starts a process for each stage: start it without torchrun")
         elif command.directory is None and (directory / "status.json").exists():
-            raise RequestError(f"hydra.run.dir={directory} already holds a run: continue it with resume={directory}")
+            raise RequestError(
+                f"hydra.run.dir={directory} already holds a run: continue it with {typed('resume', str(directory))}"
+            )
         return {
             "overrides": command.overrides,
             "config_dir": command.config_dir,

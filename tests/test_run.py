@@ -237,6 +237,16 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_bert, small_data
     assert max(line["step"] for line in run.read_metrics()) == 6  # the first is the best; two without a better one
 
 
+def test_a_plan_says_how_many_questions_a_question_is_contrasted_with(tiny_bert, small_data, tmp_path, capsys):
+    """Accumulation makes a step larger and adds no negative."""
+    batches = ("trainer.per_device_train_batch_size=4", "trainer.gradient_accumulation_steps=2")
+    assert train.start([*request(tiny_bert, small_data, tmp_path, *batches), "plan=true"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "8 questions per step" in lines["batch"]
+    assert "from the 4 questions" in lines["negatives"]
+    assert "gradient_accumulation_steps adds none" in lines["negatives"]
+
+
 def test_plan_writes_nothing_and_says_what_would_happen(tiny_bert, small_data, tmp_path, capsys):
     assert train.start([*request(tiny_bert, small_data, tmp_path, "plan=true")]) == 0
     said = capsys.readouterr().out

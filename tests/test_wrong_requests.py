@@ -105,7 +105,8 @@ REQUESTS = {
         False,
     ),
     "contradicting trainer arguments": (["trainer.eval_strategy=steps", "trainer.eval_steps=7"], ["trainer"], True),
-    "unreadable override": (["model.path=[1"], ["override"], False),
+    "unreadable override": (["model.path=[1"], ["model.path", "'[1'"], False),
+    "an override without a key": (["=5"], ["no key"], False),
     "unknown option flag": (["--quick"], ["--quick"], False),
 }
 

@@ -159,6 +159,8 @@ class AlgorithmTrainer(ResumableTrainer):
     """Fields that every question must have: `positive_ids`, `answers`."""
     groups_by_length: ClassVar[bool] = False
     """True where `trainer.train_sampling_strategy=group_by_length` has a meaning: the others sort within a batch."""
+    contrasts_in_batch: ClassVar[bool] = False
+    """True where the passages of the other questions in a forward pass are a question's negatives."""
     scales_own_loss: ClassVar[bool] = False
     """True where `compute_loss` divides by `num_items_in_batch`, the whole optimiser step's count."""
 

@@ -88,7 +88,7 @@ class CTLConfig:
     """Train these leading dimensions as well (Kusupati et al. 2022); the loss is the mean over them and the whole."""
     mask_known_positives: bool = True
     sub_batch_size: Annotated[int, Field(ge=1)] = 32
-    """Texts of like length padded together, where `mini_batch_size` is None."""
+    """Texts of similar length padded together, where `mini_batch_size` is None."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ class CTLTrainer(AlgorithmTrainer):
     Config = CTLConfig
     trains = frozenset({"encoder"})
     required_fields = frozenset({"positive_ids"})
+    contrasts_in_batch = True
     config: CTLConfig
 
     def training_examples(self) -> Examples:

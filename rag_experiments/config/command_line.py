@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import errno
 import locale
 import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from rag_experiments.core.errors import RequestError, did_you_mean
+from rag_experiments.config.hydra_errors import translated_errors
+from rag_experiments.config.overrides import prepare
+from rag_experiments.core.errors import RequestError
 from rag_experiments.core.outcome import DONE as DONE
 from rag_experiments.core.outcome import INTERRUPTED as INTERRUPTED
 from rag_experiments.core.outcome import WRONG_REQUEST as WRONG_REQUEST
@@ -42,6 +45,13 @@ class CommandLine:
     config_dir: str | None
     shows_only: bool
     """Hydra prints something (`--cfg`, `--info`, …) and runs nothing."""
+    options: list[str] = field(default_factory=list)
+    """Hydra's options as they were typed."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """As Hydra takes them: options, then overrides."""
+        return [*self.options, *self.overrides]
 
 
 def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
@@ -64,11 +74,15 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = DONE
     except (OSError, MemoryError) as error:
-        ending = ending_of(error)
-        if ending.error is None or ending.error["kind"] == "exception":  # the program's fault: with its traceback
-            raise
-        say(f"error: {ending.sentence}", file=sys.stderr)
-        status = ending.exit_status
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            too_long = RequestError(f"{str(error.filename)[:60]}… is too long for the name of a file")
+            status = say_wrong_request(too_long)
+        else:
+            ending = ending_of(error)
+            if ending.error is None or ending.error["kind"] == "exception":  # the program's fault: with its traceback
+                raise
+            say(f"error: {ending.sentence}", file=sys.stderr)
+            status = ending.exit_status
     sys.exit(status)
 
 
@@ -90,6 +104,13 @@ def say_wrong_request(error: RequestError) -> int:
     return exit_status(error)
 
 
+_NOT_TAKEN = {
+    "--config-name": "a set of overrides is chosen with experiment=<name>, from conf/experiment or --config-dir",
+    "--config-path": "a folder of your own options is added with --config-dir DIR",
+    "--package": "write the whole key, such as model.path=…",
+    "--experimental-rerun": "a run goes on with resume=<run directory>",
+}
+"""Options of Hydra's that would change nothing here, or the wrong thing, without a word."""
 _OVERRIDE = re.compile(r"[+~]*[A-Za-z_][\w.@/-]*=")
 
 
@@ -123,14 +144,32 @@ def parse(arguments: list[str]) -> CommandLine:
 
     parser.error = refuse  # type: ignore[method-assign]
     try:
-        args = parser.parse_args(arguments)
-    except argparse.ArgumentError as error:
+        # Options may stand between overrides: `seed=1,2 -m trainer=quick`.
+        args = parser.parse_intermixed_args(arguments)
+    except (argparse.ArgumentError, TypeError) as error:
         refuse(str(error))
+    for option, instead in _NOT_TAKEN.items():
+        if getattr(args, option.lstrip("-").replace("-", "_"), None):
+            raise RequestError(f"{option} is not taken here: {instead}")
     shows_only = bool(args.cfg or args.info or args.hydra_help or args.shell_completion)
     for override in args.overrides:
         if override.startswith("-"):
             raise RequestError(f"unknown option {override}; `--help` shows the options")
-    return CommandLine(list(args.overrides), bool(args.multirun), args.config_dir, shows_only)
+    options = _without(arguments, args.overrides)
+    overrides = list(args.overrides) if args.shell_completion else prepare(args.overrides, bool(args.multirun))
+    return CommandLine(overrides, bool(args.multirun), args.config_dir, shows_only, options)
+
+
+def _without(arguments: list[str], overrides: list[str]) -> list[str]:
+    """The options among the arguments, with their values."""
+    left = list(overrides)
+    options = []
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.pop(0)
+        else:
+            options.append(argument)
+    return options
 
 
 def register() -> None:
@@ -162,7 +201,7 @@ def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     from rag_experiments.config.groups import conf_dir
 
     register()
-    extra = list(overrides)
+    extra = prepare(overrides)
     if config_dir is not None:
         if not Path(config_dir).is_dir():
             raise RequestError(f"--config-dir {config_dir}: there is no such directory")
@@ -192,93 +231,6 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     finally:
         sys.argv = typed
     return task.status
-
-
-class translated_errors:
-    """Turns what Hydra and OmegaConf raise on a wrong override into a `RequestError`."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
-
-        if isinstance(error, HydraException | OmegaConfBaseException):
-            raise RequestError(_sentence(error)) from error
-
-
-def _sentence(error: BaseException) -> str:
-    from rag_experiments.config.groups import OPTION_GROUPS, choices
-
-    text, cause = str(error), error.__cause__
-    if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
-        return _sentence(cause)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found.group(1), text, cause)
-    if text.startswith("Error merging override") and (key := getattr(cause, "full_key", None)):
-        reason = str(cause).splitlines()[0]
-        return f"{key}: {reason[0].lower()}{reason[1:]}"
-    if found := re.search(r"[Cc]ould not find '([^']+)'", text):
-        group, _, option = found.group(1).rpartition("/")
-        if group in OPTION_GROUPS or group.startswith("hydra"):
-            offered = _offered(text) or choices(group)
-            return f"{group}={option} is not one of the {group} options{did_you_mean(option, offered)}"
-        name = found.group(1)
-        return f"{name} was not found: is the config group misspelt?{did_you_mean(name, OPTION_GROUPS)}"
-    if "No match in the defaults list" in text:
-        return f"{text.splitlines()[0]}: the groups are {', '.join(OPTION_GROUPS)}"
-    first = text.splitlines()[0] if text else type(error).__name__
-    if first.startswith("LexerNoViableAlt"):  # a letter outside ASCII, unquoted; Hydra shows the whole override
-        key, _, value = first.partition(": ")[2].partition("=")
-        return f"the override {key}={value} cannot be read: quote its value, as in \"{key}='{value}'\""
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"the override {found.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
-    if "no viable alternative" in first or "mismatched input" in first or "extraneous input" in first:
-        return f"an override cannot be read: {first} (key=value is wanted; quote special characters)"
-    return first
-
-
-def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
-    """The sentence for a key that Hydra cannot override, with the nearest ones where it goes astray."""
-    from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, choices
-
-    if "@" in key:  # a group at another place: Hydra lists the places there are
-        places = re.search(r"Did you mean to override (?:one of )?([^?]+)\?", text)
-        return f"{key} is an unknown place{did_you_mean(key, places.group(1).split(', ') if places else [])}"
-    if "/" in key:
-        parent = key.rpartition("/")[0]
-        nested = [f"{parent}/{name}" for name in choices(parent, folders=True)]
-        return f"{key} is an unknown config group{did_you_mean(key, nested)}"
-    wrong = getattr(cause, "full_key", None) or key
-    holder, _, name = wrong.rpartition(".")
-    if not holder:
-        known = [*{*GROUPS, *OPTION_GROUPS}, "seed", "name", "resume", "plan", "early_stopping", "hydra"]
-        if name in known:
-            return f"{name} is no config group: set its keys, such as hydra.run.dir=…"
-        return f"{key} is an unknown key{did_you_mean(name, sorted(known))}"
-    parent_node: Any = getattr(cause, "parent_node", None)
-    there = [str(inner) for inner in parent_node or () if not str(inner).startswith("_")]
-    if not there:
-        return f"{key} is an unknown key: {holder} has no keys of its own"
-    sentence = f"{key} is an unknown key{did_you_mean(name, there)}"
-    if holder in ("hydra.sweeper", "hydra.launcher"):  # each option of these groups has its own
-        group = holder.replace(".", "/")
-        sentence += f"; another {group} may have it ({', '.join(choices(group))})"
-    return sentence
-
-
-def _offered(text: str) -> list[str]:
-    lines = text.splitlines()
-    for index, line in enumerate(lines):
-        if line.startswith("Available options"):
-            options = []
-            for option in lines[index + 1 :]:
-                if not option.startswith("\t"):
-                    break
-                options.append(option.strip())
-            return options
-    return []
 
 
 def help_page(program: str, purpose: str) -> str:

@@ -11,6 +11,7 @@ when it is needed. A kind from outside the package is an object of the same clas
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +147,7 @@ def import_target(target: Any, key: str, what: str) -> Any:
     Raises:
         RequestError: no such module or name. `what` says what it should be, with an example.
     """
-    if not isinstance(target, str) or "." not in target:
+    if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         raise RequestError(f"{key}={target!r} must name {what}")
     module_name, name = target.rsplit(".", 1)
     try:

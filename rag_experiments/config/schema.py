@@ -8,10 +8,12 @@ a data format's in its own.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from pydantic_core import core_schema
 
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -19,6 +21,22 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Matching:
+    """For `Annotated`: the whole text must match `pattern`; `what` says in words what that is."""
+
+    pattern: str
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(f"must be {self.what}")
+        return text
 
 
 @dataclass(kw_only=True)
@@ -98,7 +116,7 @@ class ReaderConfig(ModelConfig):
     """`auto`: the tokenizer's where it has one, the documented plain template else; `none`: the plain one."""
     instruction: str | None = None
     """Replaces the default instruction in the prompt."""
-    template_date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] | None = None
+    template_date: Annotated[str, Matching(r"\d{4}-\d\d-\d\d", "a date such as 2024-07-26")] | None = None
     """The date that a chat template prints as today's, such as 2024-07-26; `None`: the one the model was trained with,
     else that one. Never the clock's: a prompt must not change overnight."""
     lora: LoraConfig | None = None

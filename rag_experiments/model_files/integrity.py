@@ -33,6 +33,8 @@ def check_folder(given: str, folder: Path, weights: bool) -> None:
         given: the folder as the user wrote it.
         weights: False where a configuration or a tokenizer is enough.
     """
+    if not folder.is_dir():
+        raise RequestError(f"model.path: {given!r} is neither a folder nor a file of weights.")
     adapters = is_adapter(folder)
     gguf = any(folder.glob("*.gguf"))
     has_config = (folder / "config.json").is_file() or adapters or gguf

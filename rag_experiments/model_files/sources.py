@@ -62,7 +62,7 @@ def resolve(path: str, revision: str | None = None, *, weights: bool = True) -> 
         _check_local(path, local, weights)
         return ResolvedSource("local", path, local=local)
     if not _looks_like_hub_id(path):
-        raise RequestError(f"model.path: there is no folder {path!r}.")
+        raise RequestError(f"model.path: there is no folder {path!r}, and it is no name of a model on the hub.")
     return _on_hub(path, revision, weights)
 
 
@@ -206,7 +206,16 @@ def _check_base(given: str, folder: Path) -> None:
 def _looks_like_hub_id(path: str) -> bool:
     """`name` or `owner/name`, not something that is plainly a path on this disk."""
     parts = path.split("/")
-    return len(parts) <= 2 and all(parts) and not path.startswith((".", "~")) and "\\" not in path
+    if len(parts) > 2 or not all(parts) or path.startswith("~"):
+        return False
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _on_hub(hub_id: str, revision: str | None, weights: bool) -> ResolvedSource:

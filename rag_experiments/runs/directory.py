@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from rag_experiments.config.overrides import typed
 from rag_experiments.core import provenance
 from rag_experiments.core.bounded_files import BROKEN_LINES, lines_of, open_regular, parse_json, read_json
 from rag_experiments.core.distributed import is_main_process
@@ -56,7 +57,7 @@ class RunDirectory:
         run = cls(path)
         if run.writes:
             if run.status_path.exists():
-                raise RequestError(f"{run.path} already holds a run: continue it with resume={run.path}")
+                raise RequestError(f"{run.path} already holds a run: continue it with {typed('resume', str(run.path))}")
             run.path.mkdir(parents=True, exist_ok=True)
         return run
 

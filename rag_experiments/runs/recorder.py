@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from rag_experiments.config.overrides import typed
 from rag_experiments.core import provenance
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_text
@@ -129,7 +130,7 @@ def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: fl
     elif ending.error and ending.error["kind"] == "pruned":
         log.info("pruned %s", ending.error["message"])
     elif ending.state == "interrupted":
-        log.warning("interrupted; continue with resume=%s", run.path)
+        log.warning("interrupted; continue with %s", typed("resume", str(run.path)))
 
 
 def _claim(run: RunDirectory) -> int | None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rag_experiments.config.overrides import quote
 from rag_experiments.config.schema import SweepConfig
 from rag_experiments.core import provenance
 from rag_experiments.core.errors import RequestError, did_you_mean
@@ -60,14 +61,12 @@ class Job:
 
     def arguments(self) -> list[str]:
         """The command line of the run: `python -m rag_experiments.train …`."""
-        from rag_experiments.training.resume import quoted
-
         if self.action == "resume":
             # The stored command line comes first; a trial may have another number than when it began.
             trial = [override for override in self.extra if override.startswith(("sweep.study=", "sweep.trial="))]
-            return [f"resume={quoted(self.directory)}", *trial]
+            return [f"resume={quote(self.directory)}", *trial]
         where = ["--config-dir", self.config_dir] if self.config_dir else []
-        return [*where, *self.overrides, *self.extra, f"hydra.run.dir={quoted(self.directory)}"]
+        return [*where, *self.overrides, *self.extra, f"hydra.run.dir={quote(self.directory)}"]
 
 
 @dataclass

@@ -108,7 +108,7 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
     """The product of all values, in the order typed, the last key varying fastest.
 
     Raises:
-        RequestError: an interval, which is for a search.
+        RequestError: an interval, which is for a search; a pattern that fits nothing.
     """
     choices = []
     for override in overrides:
@@ -116,7 +116,12 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
         if not override.is_sweep_override():
             choices.append([override.input_line or f"{key}={override.get_value_element_as_str()}"])
         elif override.is_discrete_sweep():
-            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if not values:
+                raise RequestError(
+                    f"{override.input_line}: no option of a config group fits, so there is nothing to run"
+                )
+            choices.append(values)
         else:
             raise RequestError(
                 f"{key} is an interval: that is for a search (hydra/sweeper=optuna), a grid takes values"

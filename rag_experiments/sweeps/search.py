@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from rag_experiments.config.overrides import quote
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.outcome import DONE, FAILED, termination_as_interrupt
 from rag_experiments.core.visible import say
@@ -157,7 +158,7 @@ class OptunaSweeper(BaseSweeper):
     def _job(self, session: Session, number: int, params: dict[str, Any]) -> Job:
         overrides = [*self.fixed, *self._overrides(params)]
         job = session.job(overrides, self.space, label=self._label(number, params))
-        job.extra = [f"sweep.study={quoted(self.address)}", f"sweep.trial={number}"]
+        job.extra = [f"sweep.study={quote(self.address)}", f"sweep.trial={number}"]
         session.plan(job)
         self.jobs[number] = job
         self._note(number, "directory", job.path.name)
@@ -209,10 +210,3 @@ class OptunaSweeper(BaseSweeper):
             say(f"no trial has the figure {session.rows[0][0].metric}: set sweep.metric to one of metrics.json")
         say(f"the study: optuna-dashboard {split_address(self.address)[0]}")
         return found is not None
-
-
-def quoted(value: str) -> str:
-    """`value` as Hydra's override grammar reads it back unchanged."""
-    from rag_experiments.training.resume import quoted as quote
-
-    return quote(value)

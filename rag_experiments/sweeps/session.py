@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
+from rag_experiments.config.overrides import quote
 from rag_experiments.config.schema import RunConfig, SweepConfig
 from rag_experiments.config.validation import check_values
 from rag_experiments.core.errors import RequestError
@@ -101,7 +102,7 @@ class Session:
     def plan(self, job: Job) -> Job:
         """Give the job its directory and decide what is to be done."""
         self.planner.plan(job)
-        job.extra = [f"sweep.name={quoted(self.folder.name)}", f"sweep.job={quoted(job.label)}", *job.extra]
+        job.extra = [f"sweep.name={quote(self.folder.name)}", f"sweep.job={quote(job.label)}", *job.extra]
         if job.refusal is not None and job.action != "reuse":
             job.action = "refused"
         return job
@@ -238,16 +239,9 @@ def _drained(items: list[Any]) -> Iterator[Any]:
 
 
 def _place(job: Job) -> list[str]:
-    subdir = quoted(job.path.name)
+    subdir = quote(job.path.name)
     keep = ["hydra.output_subdir=null"] if job.action == "resume" else []  # the first .hydra/ is never overwritten
     return [f"hydra.sweep.subdir={subdir}", *keep]
-
-
-def quoted(value: str) -> str:
-    """`value` as Hydra's override grammar reads it back unchanged."""
-    from rag_experiments.training.resume import quoted as quote
-
-    return quote(value)
 
 
 def command_line_config_dir(config: DictConfig) -> str | None:

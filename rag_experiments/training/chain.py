@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -33,12 +34,12 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments.config import command_line
+from rag_experiments.config.overrides import quote, typed
 from rag_experiments.config.schema import PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, atomic_write_text
 from rag_experiments.core.visible import say
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.training import resume
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def resumed_arguments(directory: Path, given: Sequence[str]) -> list[str]:
         raise RequestError(f"resume={directory} goes on with a chain of runs as it was started: leave out {given[0]}")
     stored = json.loads((directory / FILE).read_text(encoding="utf-8"))
     config_dir = ["--config-dir", stored["config_dir"]] if stored["config_dir"] else []
-    return [*config_dir, *stored["overrides"], f"hydra.run.dir={resume.quoted(str(directory))}"]
+    return [*config_dir, *stored["overrides"], f"hydra.run.dir={quote(str(directory))}"]
 
 
 def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None) -> int:
@@ -105,12 +106,14 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
         return command_line.DONE
     _check_first(stages[0], config_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    typed = [value for value in overrides if _key(value) != "hydra.run.dir"]
-    atomic_write_json(directory / FILE, {"overrides": typed, "config_dir": config_dir})
+    given = [value for value in overrides if _key(value) != "hydra.run.dir"]
+    atomic_write_json(directory / FILE, {"overrides": given, "config_dir": config_dir})
     for number, stage in enumerate(stages, 1):
         status = run_stage(stage, config_dir, f"stage {number} of {len(stages)}")
         if status != command_line.DONE:
-            say(f"the chain stopped at {stage.directory}; go on with resume={directory}", file=sys.stderr)
+            say(
+                f"the chain stopped at {stage.directory}; go on with {typed('resume', str(directory))}", file=sys.stderr
+            )
             return status
     _compare(stages, directory)
     return command_line.DONE
@@ -148,7 +151,7 @@ def list_stages(plan: ChainPlan, directory: Path, shared: Sequence[str]) -> list
                 raise RequestError(f"chain.stages.{kind}: stage {error} has not run before it") from error
             name = f"{turn}_{kind}"
             at = directory / name
-            overrides += [*shared, *described.extra, f"name={name}", f"hydra.run.dir={resume.quoted(str(at))}"]
+            overrides += [*shared, *described.extra, f"name={name}", f"hydra.run.dir={quote(str(at))}"]
             stages.append(Stage(name, kind, at, overrides))
             newest[kind] = at
     return stages
@@ -161,9 +164,9 @@ def run_stage(stage: Stage, config_dir: str | None, said: str) -> int:
         if RunDirectory.open(stage.directory).read_status().get("state") == "completed":
             say(f"{said}: {stage.name} is completed", flush=True)
             return command_line.DONE
-        overrides = [f"resume={resume.quoted(str(stage.directory))}"]
+        overrides = [f"resume={quote(str(stage.directory))}"]
         config_dir = None
-    say(f"{said}: {stage.name}  {' '.join(overrides)}", flush=True)
+    say(f"{said}: {stage.name}  {shlex.join(overrides)}", flush=True)
     given = ["--config-dir", config_dir] if config_dir else []
     command = [sys.executable, "-m", "rag_experiments.train", *given, *overrides]
     return subprocess.run(command, check=False).returncode

@@ -30,6 +30,9 @@ from rag_experiments.core.errors import RequestError, with_article
 from rag_experiments.data.data_formats import config_class, registered_format
 from rag_experiments.model_files import sources
 
+TOP = ("seed", "name", "resume", "plan", "early_stopping")
+"""Keys of a run that are in no group."""
+
 
 def without_hydra(composed: DictConfig) -> DictConfig:
     """The configuration of a run: without Hydra's own node, and without the plan of a chain of runs."""
@@ -59,7 +62,7 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
         "sweep": check_values(schema.SweepConfig, plain["sweep"], "sweep"),
         "paths": check_values(schema.PathsConfig, plain["paths"], "paths"),
     }
-    top = {key: plain[key] for key in ("seed", "name", "resume", "plan", "early_stopping")}
+    top = {key: plain[key] for key in TOP}
     config = check_values(schema.RunConfig, {**plain, **top}, "", already=parts)
     _check_metric_name(config)
     # A default that is typed out and one that is left out are one configuration: one hash, no column apart.
@@ -132,6 +135,9 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise RequestError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    for key in TOP:
+        if key not in plain:
+            raise RequestError(f"{key} has no value: leave ~{key} out, or set {key}=…")
     for group in GROUPS:
         value = plain.get(group)
         if not isinstance(value, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rag_experiments.config import roles
 from rag_experiments.config.kinds import MODEL_KINDS
@@ -13,6 +13,9 @@ from rag_experiments.core.visible import say
 from rag_experiments.models.shared.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
 from rag_experiments.training.request import Request
+
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
 
 TEXTS_SAMPLED = 200
 
@@ -43,6 +46,7 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
         ("passages", f"{len(data.passages):,} ({_lengths(config.model, data)})"),
         *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
         ("batch", f"{batch} questions per step ({per_epoch} steps per epoch)"),
+        *_contrast(request.trainer_class, args),
         ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
         ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),
     ]
@@ -55,6 +59,17 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     rows.append(("trainer", ", ".join(f"{key}={value}" for key, value in sorted(config.trainer.items()))))
     rows += [("note", note) for note in data.notes]
     return rows
+
+
+def _contrast(trainer_class: Any, args: TrainingArguments) -> list[tuple[str, str]]:
+    """How many questions a question is contrasted with: accumulation adds to the step, not to the negatives."""
+    if not trainer_class.contrasts_in_batch:
+        return []
+    together = args.per_device_train_batch_size * max(1, args.world_size)
+    said = f"from the {together} questions of a forward pass, and those listed"
+    if args.gradient_accumulation_steps > 1:
+        said += "; trainer.gradient_accumulation_steps adds none, algorithm.mini_batch_size saves memory"
+    return [("negatives", said)]
 
 
 def _models(request: Request) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.config import command_line, roles
+from rag_experiments.config.overrides import split_override
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import config_hash
@@ -37,10 +38,10 @@ def split_run(overrides: list[str], command: str) -> tuple[Path, list[str]]:
     Raises:
         RequestError: no run is named, or there is none.
     """
-    named = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "run"]
+    named = [value for key, value in map(split_override, overrides) if key == "run"]
     if not named or not named[-1]:
         raise RequestError(f"python -m rag_experiments.{command} needs run=<run directory>")
-    directory = Path(named[-1].strip("'\"")).expanduser()
+    directory = Path(named[-1]).expanduser()
     if not directory.is_dir():
         raise RequestError(f"run={directory}: there is no such directory")
     return directory, [value for value in overrides if value.partition("=")[0] != "run"]

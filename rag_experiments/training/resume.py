@@ -8,7 +8,6 @@ overrides may only touch what cannot change the result. Hydra's own means would 
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rag_experiments.config import command_line
+from rag_experiments.config.overrides import prepare, quote, split_override, typed
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import config_hash, newest_unfinished
@@ -34,13 +34,13 @@ class CommandPlan:
     @property
     def arguments(self) -> list[str]:
         """As Hydra's command line takes them."""
-        return [*(["--config-dir", self.config_dir] if self.config_dir else []), *self.overrides]
+        return [*(["--config-dir", self.config_dir] if self.config_dir else []), *prepare(self.overrides)]
 
 
 def asked_for(overrides: list[str]) -> str | None:
     """The value of `resume=…`, or None."""
-    asked = [value.partition("=")[2] for value in overrides if value.partition("=")[0] == "resume"]
-    return unquoted(asked[-1]) if asked else None
+    asked = [value for key, value in map(split_override, overrides) if key == "resume"]
+    return asked[-1] if asked else None
 
 
 def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
@@ -77,7 +77,8 @@ def _replayed(directory: Path, given: list[str], config_dir: str | None) -> Comm
     if status.get("state") == "completed":
         raise RequestError(
             f"resume={directory}: that run is completed; evaluate it with python -m rag_experiments.evaluate "
-            f"run={directory}, or start a new one with model=run model.path=run://{directory}"
+            f"{typed('run', str(directory))}, or start a new one with model=run "
+            f"{typed('model.path', f'run://{directory}')}"
         )
     stored = stored_overrides(directory)
     config_dir = config_dir or stored_config_dir(directory)
@@ -90,28 +91,12 @@ def _replayed(directory: Path, given: list[str], config_dir: str | None) -> Comm
             raise RequestError(
                 f"resume={directory}: {key} would change the result of a run that has begun: leave it out"
             )
-    return CommandPlan(_into(directory, [*stored, *given, f"resume={directory}"]), config_dir, directory)
+    return CommandPlan(_into(directory, [*stored, *given, f"resume={quote(str(directory))}"]), config_dir, directory)
 
 
 def _into(directory: Path, overrides: list[str]) -> list[str]:
     kept = [value for value in overrides if not value.startswith(("hydra.run.dir=", "hydra.sweep.", "hydra/launcher"))]
-    return [*kept, f"hydra.run.dir={quoted(str(directory))}", "hydra.output_subdir=null"]
-
-
-def quoted(value: str) -> str:
-    """`value` as Hydra's override grammar reads it back unchanged."""
-    # A backslash is one, but before a quote, where the grammar takes two for one: inside, and at the end.
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
-    return f"'{escaped}'"
-
-
-def unquoted(text: str) -> str:
-    """What `quoted` was given; a text that is not in quotes is as it is."""
-    if len(text) < 2 or text[0] != text[-1] or text[0] not in "'\"":
-        return text
-    inner = re.sub(rf"((?:\\\\)*)\\{text[0]}", lambda found: found[1][::2] + text[0], text[1:-1])
-    return re.sub(r"\\+$", lambda found: found[0][::2], inner)
+    return [*kept, f"hydra.run.dir={quote(str(directory))}", "hydra.output_subdir=null"]
 
 
 def composed_hash(composed: Any) -> str:

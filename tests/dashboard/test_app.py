@@ -14,6 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 import rag_experiments
+from rag_experiments.config.overrides import prepare
 from rag_experiments.dashboard.shared.watch import Watch
 from tests.comparison.conftest import ranked_row, write_run
 from tests.dashboard import synthetic
@@ -208,9 +209,9 @@ def test_cost_lists_the_front(dashboard: Served) -> None:
 
 
 def typed(shown: str) -> dict[str, str]:
-    """What Hydra reads from a command line as a page shows it, typed into a shell."""
+    """What a run is told by a command line as a page shows it, typed into a shell."""
     words = shlex.split(html.unescape(shown))[3:]
-    overrides = OverridesParser.create().parse_overrides([word for word in words if "=" in word])
+    overrides = OverridesParser.create().parse_overrides(prepare(word for word in words if "=" in word))
     return {override.key_or_group: override.value() for override in overrides}
 
 
@@ -220,7 +221,7 @@ def test_repeat_gives_the_command_and_the_end(dashboard: Served) -> None:
     assert "ZeroDivisionError: division by zero" in text
     (failed,) = (run for run in dashboard.watch.look().values() if run.state == "failed")
     (shown,) = re.findall(r"python -m rag_experiments.train (?:&#39;)?resume=[^<]*", text)
-    assert typed(shown) == {"resume": str(failed.path)}  # commas in its path: quoted for Hydra, and for the shell
+    assert typed(shown) == {"resume": str(failed.path)}  # commas in its path
     assert "rag_experiments.evaluate" not in text, "it has not ended well"
     done = dashboard.get(f"/repeat?run={dashboard.key('ctl,lr=2e-05,batch=16,seed=0')}").text
     completed = dashboard.watch.look()[dashboard.key("ctl,lr=2e-05,batch=16,seed=0")]

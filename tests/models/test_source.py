@@ -208,3 +208,10 @@ def test_a_reader_that_the_folder_is_not(
         else:
             with pytest.raises(RequestError, match=f"is an? {kind}, where an? {asked} is asked for"):
                 sources.check_reads(found, asked)
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null", "a b", "[1", "x" * 300, "-x", "a//b"])
+def test_what_is_neither_a_folder_nor_a_model_is_a_sentence(path, weights):
+    with pytest.raises(RequestError, match=r"model\.path"):
+        sources.resolve(path, weights=weights)

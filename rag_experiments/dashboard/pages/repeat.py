@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 from typing import Any
 
 import yaml
 
 from rag_experiments.comparison.analysis import seed_repeats
 from rag_experiments.comparison.records.metric_fields import split_metric
+from rag_experiments.config.overrides import typed
 from rag_experiments.core.bounded_files import open_regular
 from rag_experiments.dashboard.shared.address import Value, View
 from rag_experiments.dashboard.shared.predictions import stages_of
 from rag_experiments.dashboard.shared.scope import scope_of
 from rag_experiments.dashboard.shared.watch import Run, Watch
-from rag_experiments.training.resume import quoted
 
 DEFAULTS: dict[str, Value] = {"run": ""}
 OFFERED = 300
@@ -62,9 +60,8 @@ def commands(run: Run) -> list[tuple[str, str, str]]:
 
 
 def _override(key: str, run: Run) -> str:
-    """`key=<the run's directory>` for a shell, and in quotes where Hydra's grammar would read the path otherwise."""
-    path = str(run.directory.path)
-    return shlex.quote(f"{key}={path if re.fullmatch(r'[A-Za-z0-9._/-]+', path) else quoted(path)}")
+    """`key=<the run's directory>` for a shell."""
+    return typed(key, str(run.directory.path))
 
 
 def facts(run: Run) -> dict[str, str]:
