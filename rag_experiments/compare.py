@@ -128,8 +128,12 @@ def make_document(args: argparse.Namespace) -> Document:
 
 def _write(document: Document, form: str, output: str | None) -> None:
     from rag_experiments.comparison.output.render import render
+    from rag_experiments.core import text_table
     from rag_experiments.core.files import atomic_write_bytes
 
+    if form == "table" and output is None:
+        text_table.show(document.all_grids())
+        return
     if form == "html":
         from rag_experiments.comparison.output.html_report import html_report
 

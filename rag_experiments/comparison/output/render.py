@@ -58,6 +58,10 @@ class Document:
             made += causes.grids(self.table, self.comparison.baseline, [v.candidate for v in self._candidates()])
         return made
 
+    def all_grids(self) -> list[Grid]:
+        """With `details`."""
+        return [*self.grids(), *self.details()]
+
     def details(self) -> list[Grid]:
         """What the report shows at length, in short: the questions that changed most, how to repeat a run."""
         if self.comparison is None or len(self.table.runs) > REPEATED:
@@ -82,8 +86,7 @@ def render(document: Document, form: str) -> str:
     if form == "csv":
         return _csv(document.table)
     writers = {"table": text_table.to_text, "markdown": text_table.to_markdown, "latex": text_table.to_latex}
-    details = document.details() if form != "latex" else []
-    return writers[form]([*document.grids(), *details])
+    return writers[form](document.grids() if form == "latex" else document.all_grids())
 
 
 def table_grids(table: RunTable, all_columns: bool = False) -> list[Grid]:

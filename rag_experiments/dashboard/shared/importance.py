@@ -84,10 +84,9 @@ def is_logarithmic(numbers: np.ndarray) -> bool:
 
 def spearman(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
     """Rank correlation, ties at their mean rank; None where either is constant."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    ranks_x, ranks_y = rankdata(x_N), rankdata(y_N)
-    if ranks_x.std() == 0 or ranks_y.std() == 0:
+    if np.ptp(x_N) == 0 or np.ptp(y_N) == 0:  # scipy warns, and says nan
         return None
-    value = float(np.corrcoef(ranks_x, ranks_y)[0, 1])
+    value = float(spearmanr(x_N, y_N).statistic)
     return None if math.isnan(value) else value
