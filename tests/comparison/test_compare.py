@@ -192,7 +192,7 @@ def test_from_the_shell_without_torch(two_runs) -> None:
     code = (
         "import sys; from rag_experiments.compare import start; "
         f"start([{root!r}, '--baseline', {str(two_runs[0])!r}]); "
-        "heavy = {'torch', 'transformers', 'datasets', 'wandb', 'plotly', 'faiss'} & set(sys.modules); "
+        "heavy = {'torch', 'transformers', 'datasets', 'wandb', 'plotly', 'matplotlib', 'faiss'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)

@@ -55,7 +55,7 @@ class Document:
                 made.append(found.grid())
         if self.comparison:
             made.append(self.comparison.grid())
-            made += causes.grids(self.table, self.comparison.baseline, [v.candidate for v in self._candidates()])
+            made += causes.grids(self.table, self.comparison.baseline, self.comparison.candidates)
         return made
 
     def all_grids(self) -> list[Grid]:
@@ -67,16 +67,10 @@ class Document:
         if self.comparison is None or len(self.table.runs) > REPEATED:
             return []
         baseline, metric = self.comparison.baseline, self.table.metric or ""
-        found = [causes.changed_grid(baseline, v.candidate, metric) for v in self._candidates()]
+        found = [causes.changed_grid(baseline, candidate, metric) for candidate in self.comparison.candidates]
         rows = [[run.name, line] for run in self.table.runs if (line := seed_repeats.command(run))]
         repeats = [Grid("repeat a run", ["run", "command"], rows, [False, False])] if rows else []
         return [*(one for one in found if one is not None), *repeats]
-
-    def _candidates(self) -> list[Any]:
-        seen: dict[int, Any] = {}
-        for verdict in self.comparison.verdicts if self.comparison else []:
-            seen.setdefault(id(verdict.candidate), verdict)
-        return list(seen.values())
 
 
 def render(document: Document, form: str) -> str:
