@@ -113,7 +113,7 @@ def named_rows(axes: Axes, names: list[str]) -> None:
 def legend_below(figure: Figure, entries: dict[str, Any], columns: int = 3) -> None:
     """Name → what is drawn, below everything."""
     if entries:
-        names = [wrapped(name, 40) for name in entries]
+        names = [wrapped(name, 96 // columns) for name in entries]
         figure.legend(list(entries.values()), names, loc="outside lower left", ncols=min(columns, len(entries)))
 
 

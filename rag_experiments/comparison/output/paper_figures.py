@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -112,11 +113,11 @@ def bars(table: RunTable) -> Figure:
     several = len({place for place, _, _ in found}) > 1
     figure, axes = _rows([group.label for _, group, _ in found], more=0.3 * several)
     entries = {}
+    error: dict[str, Any] = {"ecolor": drawing.INK, "error_kw": {"linewidth": 1, "capsize": 2}}
     for row, (place, group, summary) in enumerate(found):
         up, down = spread(group, metric, summary.mean, summary.sd)
         colour = drawing.COLOURS[place % len(drawing.COLOURS)]
-        error = {"ecolor": drawing.INK, "error_kw": {"linewidth": 1, "capsize": 2}}
-        bar = axes.barh(row, summary.mean, 0.6, xerr=[[down], [up]], color=colour, **error)
+        bar = axes.barh(row, summary.mean, 0.6, xerr=[[down], [up]] if up or down else None, color=colour, **error)
         entries[f"{chr(65 + place % 26)}. {table.sections[place].title}"] = bar
         if summary.n > 1:
             values = [run.metrics[metric] for run in group.counted if metric in run.metrics]
@@ -132,9 +133,11 @@ def before_after(changes: Sequence[Change]) -> Figure | None:
     return run_plots.bars_figure(changes)
 
 
-def forest(comparison: Comparison) -> Figure:
-    """Difference from the baseline with its 95 % interval, coloured by verdict."""
+def forest(comparison: Comparison) -> Figure | None:
+    """Difference from the baseline with its 95 % interval, coloured by verdict; None where no question has a figure."""
     found = [(v, v.questions) for v in comparison.verdicts if v.questions][:MOST]
+    if not found:
+        return None
     several = len({v.metric for v, _ in found}) > 1
     names = [f"{v.candidate.label} · {v.metric}" if several else v.candidate.label for v, _ in found]
     figure, axes = _rows(names, more=0.3)
@@ -143,10 +146,10 @@ def forest(comparison: Comparison) -> Figure:
     for row, (verdict, test) in enumerate(found):
         colour, marker = OUTCOME_LOOKS[verdict.outcome]
         error = [[test.difference - test.low], [test.high - test.difference]]
-        look = {"color": colour, "marker": marker, "markersize": 5, "capsize": 2, "linestyle": "none"}
-        entries[OUTCOMES[verdict.outcome]] = axes.errorbar(test.difference, row, xerr=error, **look)
+        bar = axes.errorbar(test.difference, row, xerr=error, fmt=marker, color=colour, markersize=5, capsize=2)
+        entries[OUTCOMES[verdict.outcome]] = bar
     _said(axes, [f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}]" for _, t in found])
-    what = "difference" if several else f"difference in {found[0][0].metric}" if found else "difference"
+    what = "difference" if several else f"difference in {found[0][0].metric}"
     said = f"{what} from {comparison.baseline.label} (95 % interval over questions)"
     axes.set_xlabel(wrapped(said, 76))
     legend_below(figure, entries, columns=4)
@@ -203,8 +206,8 @@ def cost(table: RunTable, against: str) -> Figure | None:
     for dot in dots:
         members[dot[2].runs[0].algorithm].append(dot)
     for number, (algorithm, ones) in enumerate(sorted(members.items())):
-        look = {"color": drawing.COLOURS[number % 6], "marker": drawing.MARKERS[number % 6], "linestyle": "none"}
-        (entries[algorithm],) = axes.plot([one[0] for one in ones], [one[1] for one in ones], **look)
+        colour, marker = drawing.COLOURS[number % 6], drawing.MARKERS[number % 6]
+        (entries[algorithm],) = axes.plot([one[0] for one in ones], [one[1] for one in ones], marker, color=colour)
     for section in table.sections:  # one beats another only on the same questions
         inside = [(price, quality) for price, quality, group in dots if group in section.groups]
         if len(front := pareto(inside, higher_is_better(metric))) > 1:
@@ -213,8 +216,8 @@ def cost(table: RunTable, against: str) -> Figure | None:
     middle = (min(dot[0] for dot in dots) + max(dot[0] for dot in dots)) / 2
     for price, quality, group in dots if len(dots) <= NAMED else []:
         place, side = ((5, 4), "left") if price <= middle else ((-5, 4), "right")
-        look = {"ha": side, "fontsize": 7, "color": drawing.SOFT}
-        axes.annotate(wrapped(group.label, 40), (price, quality), place, textcoords="offset points", **look)
+        small: dict[str, Any] = {"ha": side, "fontsize": 7, "color": drawing.SOFT}
+        axes.annotate(wrapped(group.label, 40), (price, quality), place, textcoords="offset points", **small)
     axes.set_xlabel(one_line(against))
     axes.set_ylabel(one_line(metric))
     axes.margins(0.08)
@@ -226,7 +229,8 @@ def matrix(found: Matrix) -> Figure:
     """A heat map with the figures in its cells; what it is of stands in the text, as `rag-compare` prints it."""
     values_RC = np.array([[cell.mean if cell else np.nan for cell in row] for row in found.cells], dtype=float)
     figure, (axes,) = canvas(0.9 + 0.42 * len(found.rows))
-    image = axes.imshow(values_RC, cmap="Blues", aspect="auto")
+    axes.imshow(values_RC, cmap="Blues", aspect="auto")
+    low, high = np.nanmin(values_RC), np.nanmax(values_RC)
     axes.set_xticks(range(len(found.columns)), [wrapped(name, 18) for name in found.columns])
     axes.set_yticks(range(len(found.rows)), [wrapped(name) for name in found.rows])
     axes.tick_params(length=0, labelcolor=drawing.INK)
@@ -234,7 +238,7 @@ def matrix(found: Matrix) -> Figure:
     axes.spines[:].set_visible(False)
     for row, cells in enumerate(found.cells):
         for column, cell in enumerate(cells):
-            dark = cell is not None and image.norm(cell.mean) > 0.6
+            dark = cell is not None and cell.mean > low + 0.6 * (high - low)
             colour = drawing.PAPER if dark else drawing.INK
             axes.text(column, row, str(cell or "–"), ha="center", va="center", color=colour)
     return figure

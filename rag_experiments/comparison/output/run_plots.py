@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -137,7 +138,7 @@ def bars_figure(changes: Sequence[Change], title: str | None = None) -> Figure |
             d = change.difference
             said = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
             axes.annotate(said, (1, row), (8, 0), ("axes fraction", "data"), "offset points", va="center")
-        above = {"va": "bottom", "color": drawing.SOFT}
+        above: dict[str, Any] = {"va": "bottom", "color": drawing.SOFT}
         axes.annotate("paired difference", (1, 1), (8, 4), "axes fraction", "offset points", **above)
     names = ("before training", "after training, with 95 % intervals")
     drawing.legend_below(figure, dict(zip(names, entries.values(), strict=True)))
