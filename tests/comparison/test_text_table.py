@@ -8,6 +8,7 @@ import re
 import pytest
 
 from rag_experiments.core.text_table import Grid, show, to_latex, to_markdown, to_text
+from rag_experiments.evaluate import print_beside
 
 EVIL = "[red]a[/red]\x1b[2J:smile:"
 GRID = Grid(
@@ -99,3 +100,10 @@ def test_a_table_without_rows_has_its_head() -> None:
     assert to_text([grid]).splitlines()[0] == "a  b"
     assert r"\begin{tabular}{lr}" in to_latex([grid])
     assert "| a" in to_markdown([grid])
+
+
+def test_an_evaluations_figures_stand_beside_the_runs(capsys) -> None:
+    print_beside({"test/f1": 0.25}, {"test/f1": 0.5, "test/f1_ci_low": 0.4, "test/aurc": 0.125})
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert re.split("  +", head) == ["metric", "in the run", "here"]
+    assert [row.split() for row in rows] == [["test/f1", "0.2500", "0.5000"], ["test/aurc", "0.1250"]]

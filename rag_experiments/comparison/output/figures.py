@@ -187,7 +187,10 @@ def cost(table: RunTable, against: str) -> go.Figure | None:
 
 
 def pareto(points: Sequence[tuple[float, float]], high: bool = True) -> list[tuple[float, float]]:
-    """The (price, quality) pairs that no cheaper one beats, by price."""
+    """The (price, quality) pairs that no cheaper one beats, by price.
+
+    In two dimensions one pass over sorted pairs; libraries for fronts (pymoo, paretoset) are made for many.
+    """
     kept: list[tuple[float, float]] = []
     for price, quality in sorted(points, key=lambda p: (p[0], -p[1] if high else p[1])):
         if not kept or (quality > kept[-1][1] if high else quality < kept[-1][1]):

@@ -47,7 +47,11 @@ def importances(columns: Mapping[str, Sequence[Any]], figures: Sequence[float]) 
 
 
 def epsilon_squared(levels_N: np.ndarray, figures_N: np.ndarray) -> float:
-    """Share of the figures' variance between the levels, less what chance alone would put there."""
+    """Share of the figures' variance between the levels, less what chance alone would put there.
+
+    It follows from the F of `scipy.stats.f_oneway` (a test holds them together), which is infinite where nothing
+    varies within the levels and no number where each is a single run: cases that have an answer here.
+    """
     names, index_N = np.unique(levels_N, return_inverse=True)
     count, groups = len(figures_N), len(names)
     total = float(((figures_N - figures_N.mean()) ** 2).sum())
