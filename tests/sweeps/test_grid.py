@@ -15,6 +15,7 @@ import pytest
 
 from rag_experiments import train
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.text_table import to_text
 from rag_experiments.sweeps import session, summary
 from rag_experiments.sweeps.jobs import Job, Result
 
