@@ -80,12 +80,12 @@ def start(arguments: Sequence[str]) -> int:
     if args.figures and Path(args.figures).exists() and not Path(args.figures).is_dir():
         raise RequestError(f"--figures {args.figures}: is a file; name a folder")
     document = make_document(args)
-    _write(document, form, args.output)
     if args.figures:
         from rag_experiments.comparison.output.paper_figures import write_figures
 
         names = write_figures(document, Path(args.figures))
         say(f"written to {args.figures}: {', '.join(names)}", file=sys.stderr)
+    _write(document, form, args.output)
     if args.wandb_report:
         from rag_experiments.comparison.output.wandb_report import make_report
 

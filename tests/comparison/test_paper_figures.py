@@ -106,12 +106,13 @@ def test_names_are_text_in_every_form(tmp_path, capsys) -> None:
     assert {font.get_object()["/Subtype"] for font in page["/Resources"]["/Font"].values()} <= {"/Type0", "/TrueType"}
 
 
-def test_nothing_finished_draws_nothing(tmp_path) -> None:
+def test_nothing_finished_draws_nothing(tmp_path, capsys) -> None:
     write_run(tmp_path / "a", {}, state="failed")
     folder = tmp_path / "figures"
     with pytest.raises(RequestError, match="nothing to draw"):
         start([str(tmp_path), "--figures", str(folder)])
     assert not folder.exists()
+    assert capsys.readouterr().out == ""  # nor is half an answer given
 
 
 @pytest.mark.parametrize("where", ["taken", "/proc/nothing/x"])
