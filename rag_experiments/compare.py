@@ -26,6 +26,7 @@ examples:
   rag-compare RUN                                       one run: before and after training
   rag-compare outputs --pivot algorithm data            a matrix
   rag-compare outputs --baseline RUN_A --output report.html
+  rag-compare outputs --baseline RUN_A --figures paper/figures
 """
 _BY_SUFFIX = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".html": "html", ".htm": "html"}
 
@@ -54,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--where", metavar="EXPR", help='only these runs, such as "algorithm=ctl and seed in [0, 1]"')
     p.add_argument("--pivot", nargs=2, metavar=("A", "B"), help="also a matrix of the metric by two keys")
     p.add_argument("--ungrouped", action="store_true", help="one row per seed")
+    p.add_argument("--figures", metavar="DIR", help="also draw the figures into DIR, each as pdf, png and svg")
     p.add_argument(
         "--wandb-report", action="store_true", help="also make a W&B report; offline, print what it would hold"
     )
@@ -76,7 +78,14 @@ def start(arguments: Sequence[str]) -> int:
     form = args.format or _BY_SUFFIX.get(Path(args.output).suffix if args.output else "", "table")
     if form == "html" and not args.output:
         raise RequestError("--format html needs --output FILE")
+    if args.figures and Path(args.figures).exists() and not Path(args.figures).is_dir():
+        raise RequestError(f"--figures {args.figures}: is a file; name a folder")
     document = make_document(args)
+    if args.figures:
+        from rag_experiments.comparison.output.paper_figures import write_figures
+
+        names = write_figures(document, Path(args.figures))
+        say(f"written to {args.figures}: {', '.join(names)}", file=sys.stderr)
     _write(document, form, args.output)
     if args.wandb_report:
         from rag_experiments.comparison.output.wandb_report import make_report
@@ -129,8 +138,12 @@ def make_document(args: argparse.Namespace) -> Document:
 
 def _write(document: Document, form: str, output: str | None) -> None:
     from rag_experiments.comparison.output.render import render
+    from rag_experiments.core import text_table
     from rag_experiments.core.files import atomic_write_bytes
 
+    if form == "table" and output is None:
+        text_table.show(document.all_grids())
+        return
     if form == "html":
         from rag_experiments.comparison.output.html_report import html_report
 

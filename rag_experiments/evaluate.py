@@ -125,12 +125,11 @@ def status(opened: Reopened) -> dict[str, Any]:
 
 def print_beside(before: dict[str, float], now: dict[str, float]) -> None:
     """One line a metric: in the run, and here."""
+    from rag_experiments.core import text_table
+
     shown = [name for name in now if not name.endswith(("_ci_low", "_ci_high"))]
-    width = max(map(len, shown), default=0)
-    say(f"{'':{width}}  {'in the run':>10}  {'here':>10}")
-    for name in shown:
-        earlier = before.get(name)
-        say(f"{name:{width}}  {'' if earlier is None else f'{earlier:.4f}':>10}  {now[name]:>10.4f}")
+    rows = [[name, f"{before[name]:.4f}" if name in before else "", f"{now[name]:.4f}"] for name in shown]
+    text_table.show([text_table.Grid("", ["metric", "in the run", "here"], rows, [False, True, True])])
 
 
 if __name__ == "__main__":

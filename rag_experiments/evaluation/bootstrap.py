@@ -4,6 +4,8 @@ Two questions on one passage succeed and fail together: resampled one by one the
 So clusters are drawn, whole (Field & Welsh 2007), and a cluster is a connected component of the graph in which
 questions are joined by a gold passage. Percentile intervals (Efron & Tibshirani 1993, ch. 13), expanded for the
 number of clusters as t intervals are (Hesterberg 2015, sec. 4.4): without that they are too narrow for a few dozen.
+Written here because `scipy.stats.bootstrap` draws single observations: it knows no clusters of different sizes, and
+its resamples are not the same for every metric.
 """
 
 from __future__ import annotations

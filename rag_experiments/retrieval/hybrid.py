@@ -2,6 +2,7 @@
 
 `rrf` adds 1 / (rrf_k + rank) over the lists (reciprocal rank fusion, Cormack et al. 2009): it needs no common scale.
 `weighted` adds the scores, each list first brought to 0..1 for its question; a passage one list misses counts 0 there.
+Two sums, written here: ranx, which has both, compiles with numba and wants dictionaries of ids.
 """
 
 from __future__ import annotations

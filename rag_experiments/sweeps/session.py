@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rag_experiments.config.overrides import quote
 from rag_experiments.config.schema import RunConfig, SweepConfig
 from rag_experiments.config.validation import check_values
+from rag_experiments.core import text_table
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import check_writable
 from rag_experiments.core.outcome import DONE, FAILED, INTERRUPTED
@@ -221,7 +222,9 @@ class Session:
         ended = {id(job): result for job, result in self.rows}
         rows = [(job, ended.get(id(job)) or self._unfinished(job)) for job in jobs]
         self._write_summary(rows)
-        say(f"\n{summary.table(rows)}\n\n{self.folder}: {summary.totals(rows)}", flush=True)
+        say()
+        text_table.show([summary.table(rows)])
+        say(f"\n{self.folder}: {summary.totals(rows)}", flush=True)
         if interrupted:
             say("interrupted: the same command again continues", flush=True)
             return INTERRUPTED

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.core.files import atomic_write_json
+from rag_experiments.core.text_table import Grid
 from rag_experiments.runs.recorder import now
 from rag_experiments.sweeps.jobs import Job, Result
 
@@ -34,20 +35,16 @@ def ended(number: int, total: int | None, job: Job, result: Result) -> None:
         log.info(text)
 
 
-def table(rows: Sequence[tuple[Job, Result]]) -> str:
+def table(rows: Sequence[tuple[Job, Result]]) -> Grid:
     """The closing table, the jobs in their order."""
-    if not rows:
-        return "no jobs"
     metric = next((job.metric for job, _ in rows if job.metric), None)
-    cells = [["job", "state", metric or "figure", "seconds", "note"]]
+    headers = ["job", "state", metric or "figure", "seconds", "note"]
+    cells = []
     for job, result in rows:
         value = "" if result.value is None else f"{result.value:.4f}"
         seconds = "" if result.seconds is None else f"{result.seconds:.0f}"
         cells.append([job.label, _state(job, result), value, seconds, _short(result.note)])
-    widths = [max(len(row[column]) for row in cells) for column in range(5)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return Grid("", headers, cells, [False, False, True, True, False])
 
 
 def totals(rows: Sequence[tuple[Job, Result]]) -> str:

@@ -180,10 +180,11 @@ def _check_first(stage: Stage, config_dir: str | None) -> None:
 
 
 def _compare(stages: Sequence[Stage], directory: Path) -> None:
-    from rag_experiments.core.text_table import to_markdown, to_text
+    from rag_experiments.core.text_table import show, to_markdown
 
     grid = comparison(stages)
-    say(f"\n{to_text([grid])}")
+    say()
+    show([grid])
     atomic_write_text(directory / "comparison.md", to_markdown([grid]) + "\n")
 
 

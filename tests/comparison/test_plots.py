@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import IO
 from xml.etree import ElementTree
 
-from rag_experiments.comparison.output.run_plots import curves_of, curves_svg, write_plots
+from rag_experiments.comparison.output import drawing
+from rag_experiments.comparison.output.run_plots import Curve, curves_figure, curves_of, write_plots
 from rag_experiments.comparison.records.history import points
 from rag_experiments.runs.directory import RunDirectory
 from tests.comparison.conftest import rows_with, write_run
@@ -31,7 +34,7 @@ def a_run(path: Path, lines: list[dict] = LINES, **changes: object) -> RunDirect
     return run
 
 
-def words(file: Path) -> list[str]:
+def words(file: Path | IO[bytes]) -> list[str]:
     """Every text of an SVG; fails where it is not well formed."""
     return [node.text or "" for node in ElementTree.parse(file).iter("{http://www.w3.org/2000/svg}text")]
 
@@ -72,10 +75,43 @@ def test_nothing_to_draw_draws_nothing(tmp_path: Path) -> None:
 
 
 def test_a_flat_and_a_single_point_have_an_axis() -> None:
-    from rag_experiments.comparison.output.run_plots import Curve
-
     for values in ([(5, 0.5)], [(0, 0.0), (3, 0.0)], [(0, -2.0), (3, -2.0)], [(0, 1e-9), (10**6, 2e9)]):
-        text = curves_svg([Curve("x", values)], "t")
-        assert text is not None
+        with drawing.house_style():
+            figure = curves_figure([Curve("x", values)], "t")
+            text = drawing.encoded(figure, "svg", "t").decode("utf-8")
+        low, high = figure.axes[0].get_ylim()
+        assert low < min(value for _, value in values)
+        assert high > max(value for _, value in values)
         assert "nan" not in text
         assert "inf" not in text
+
+
+def test_a_small_step_of_a_share_looks_small() -> None:
+    with drawing.house_style():
+        figure = curves_figure(
+            [Curve("dev/f1", [(0, 0.98), (1, 0.99)]), Curve("train/loss", [(0, 0.98), (1, 0.99)])], "t"
+        )
+    spans = [high - low for low, high in (axes.get_ylim() for axes in figure.axes)]
+    assert spans[0] >= 0.1
+    assert spans[1] < 0.02
+
+
+def test_a_figure_is_the_same_whatever_the_users_matplotlib_is_told(tmp_path: Path) -> None:
+    import matplotlib
+
+    run = a_run(tmp_path / "r")
+    first = [(run.path / file).read_bytes() for file in write_plots(run)]
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
+        assert [(run.path / file).read_bytes() for file in write_plots(run)] == first
+        assert matplotlib.rcParams["font.size"] == 30  # nor is theirs changed
+
+
+def test_a_dark_screen_has_colours_of_its_own(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "r")
+    for file in write_plots(run):
+        text = (run.path / file).read_text(encoding="utf-8")
+        rules = re.search(r"<style>@media \(prefers-color-scheme:dark\){(.*?)}</style>", text).group(1)
+        body = text[text.index("</metadata>") :]
+        for light in (drawing.INK, drawing.PAPER, drawing.BLUE):
+            assert f"fill: {light}" in body
+            assert f'[style*="fill: {light}"]' in rules

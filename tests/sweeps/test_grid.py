@@ -15,6 +15,7 @@ import pytest
 
 from rag_experiments import train
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.text_table import to_text
 from rag_experiments.sweeps import session, summary
 from rag_experiments.sweeps.jobs import Job, Result
 
@@ -287,3 +288,18 @@ def test_hydras_own_launcher_and_sweeper_work_too(sweep):
     assert set(sweep.jobs("b").values()) == {"completed"}
     sweep("seed=0,1,2", "hydra/sweeper=basic", name="b")
     assert len(sweep.ran) == 1
+
+
+def test_the_closing_table_has_each_job_in_its_order():
+    rows = [
+        (Job("seed=1", []), Result("failed", seconds=2.0, note="out of\nmemory \x1b[2J")),
+        (Job("seed=0", [], action="reuse", metric="dev/f1"), Result("completed", value=0.51234, seconds=61.4)),
+        (Job("seed=2", []), Result("not started")),
+    ]
+    grid = summary.table(rows)
+    assert grid.headers[:4] == ["job", "state", "dev/f1", "seconds"]
+    assert [row[0] for row in grid.rows] == ["seed=1", "seed=0", "seed=2"]
+    assert [row[2:4] for row in grid.rows] == [["", "2"], ["0.5123", "61"], ["", ""]]
+    lines = to_text([grid]).splitlines()
+    assert len(lines) == 5  # a note's line breaks make no line
+    assert "\x1b" not in "".join(lines)

@@ -13,7 +13,7 @@ from rag_experiments.comparison.analysis.pairing import Rows, pair
 from rag_experiments.comparison.analysis.statistics import FEW_CLUSTERS
 from rag_experiments.comparison.analysis.table_columns import ANSWERS, RANKINGS
 from rag_experiments.comparison.records.run_records import RunRecord, read_rows
-from rag_experiments.core.text_table import Grid, to_text
+from rag_experiments.core.text_table import Grid, show, to_text
 from rag_experiments.core.visible import say
 from rag_experiments.evaluation.bootstrap import Interval, intervals
 from rag_experiments.runs.directory import RunDirectory
@@ -110,4 +110,8 @@ def _changes(
 
 def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
     """The table on standard output, as a run ends with it."""
-    say(before_after(run))
+    changes = before_after(run)
+    if changes:
+        show([changes.grid()])
+    else:
+        say(changes)

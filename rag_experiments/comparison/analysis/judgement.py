@@ -139,6 +139,11 @@ class Comparison:
     """p values in the Holm correction."""
     notes: list[str]
 
+    @property
+    def candidates(self) -> list[Group]:
+        """Each once, in the order of the verdicts."""
+        return list({id(verdict.candidate): verdict.candidate for verdict in self.verdicts}.values())
+
     def grid(self) -> Grid:
         """One row a verdict."""
         headers = ["candidate", "metric", "baseline", "candidate", "difference [95 %]", "p (Holm)", "verdict"]

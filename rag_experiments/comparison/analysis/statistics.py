@@ -147,7 +147,10 @@ def seed_test(candidate: Sequence[float], baseline: Sequence[float]) -> SeedTest
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjusted p values, in the order given."""
+    """Holm's (1979) step-down adjusted p values, in the order given.
+
+    Written here: scipy corrects for false discoveries only, and statsmodels would come for these lines alone.
+    """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, highest = [0.0] * len(p_values), 0.0
     for rank, index in enumerate(order):

@@ -56,7 +56,7 @@ def bars(table: RunTable) -> go.Figure:
     for index, section in enumerate(table.sections):
         groups = [group for place, group in held if place == index]
         summaries = [summary for group in groups if (summary := group.summary(metric))]
-        spreads = [_spread(g, metric, s.mean, s.sd) for g, s in zip(groups, summaries, strict=True)]
+        spreads = [spread(g, metric, s.mean, s.sd) for g, s in zip(groups, summaries, strict=True)]
         error = {"type": "data", "array": [up for up, _ in spreads], "arrayminus": [down for _, down in spreads]}
         if groups:
             figure.add_bar(
@@ -80,7 +80,8 @@ def bars(table: RunTable) -> go.Figure:
     )
 
 
-def _spread(group: Group, metric: str, mean: float, sd: float | None) -> tuple[float, float]:
+def spread(group: Group, metric: str, mean: float, sd: float | None) -> tuple[float, float]:
+    """How far the error bar reaches above and below the mean: sd over seeds, or a single seed's 95 % interval."""
     if sd is not None:
         return sd, sd
     metrics = group.counted[0].metrics
@@ -186,7 +187,10 @@ def cost(table: RunTable, against: str) -> go.Figure | None:
 
 
 def pareto(points: Sequence[tuple[float, float]], high: bool = True) -> list[tuple[float, float]]:
-    """The (price, quality) pairs that no cheaper one beats, by price."""
+    """The (price, quality) pairs that no cheaper one beats, by price.
+
+    In two dimensions one pass over sorted pairs; libraries for fronts (pymoo, paretoset) are made for many.
+    """
     kept: list[tuple[float, float]] = []
     for price, quality in sorted(points, key=lambda p: (p[0], -p[1] if high else p[1])):
         if not kept or (quality > kept[-1][1] if high else quality < kept[-1][1]):

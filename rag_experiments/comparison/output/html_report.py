@@ -17,11 +17,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from rag_experiments.comparison.analysis import causes, matrix, seed_repeats
+from rag_experiments.comparison.analysis import causes, seed_repeats
 from rag_experiments.comparison.analysis.judgement import headline
-from rag_experiments.comparison.analysis.table import Group, RunTable
 from rag_experiments.comparison.output import figures
-from rag_experiments.comparison.output.render import Document, pivots
+from rag_experiments.comparison.output.figure_choice import chosen
+from rag_experiments.comparison.output.render import Document
 from rag_experiments.comparison.records.metric_fields import short_value, split_metric
 from rag_experiments.comparison.records.run_records import RunRecord
 
@@ -74,39 +74,8 @@ def _for_script(value: Any) -> str:
 
 def make_figures(document: Document) -> dict[str, dict[str, Any]]:
     """Element id → figure as plain JSON."""
-    table, comparison = document.table, document.comparison
-    found: list[Any] = []
-    if any(group.counted for group in table.groups) and table.metric:
-        found.append(figures.bars(table))
-    if document.changes:
-        found.append(figures.before_after(document.changes))
-    if comparison and comparison.verdicts:
-        candidates = _candidates(document)
-        found.append(figures.forest(comparison))
-        won = [causes.outcomes(comparison.baseline, group, table.metric or "") for group in candidates]
-        if any(won):
-            found.append(figures.wins([one for one in won if one]))
-        found.append(figures.causes([comparison.baseline, *candidates], table.stage))
-    elif table.sections:
-        found.append(figures.causes([g for g in table.sections[0].groups if g.counted], table.stage))
-    found += [figures.matrix(one) for section in table.sections if (one := matrix.retriever_by_reader(table, section))]
-    if document.pivot:
-        found += [figures.matrix(one) for one in pivots(table, *document.pivot)]
-    found += [figures.cost(table, price) for price in costs(table)]
+    found = [getattr(figures, name)(*arguments) for name, arguments in chosen(document)]
     return {f"figure-{i}": json.loads(figure.to_json()) for i, figure in enumerate(f for f in found if f is not None)}
-
-
-def costs(table: RunTable) -> list[str]:
-    """What quality is held against: training, and the latency of a question where it was measured."""
-    have = {name for run in table.runs for name in run.metrics}
-    latency = [f"{table.stage}/seconds/{what}_p50" for what in ("generation", "retrieval")]
-    wanted = ["seconds/train", "seconds/prepare", *latency, f"{table.stage}/seconds/retrieval"]
-    return [name for name in wanted if name in have][:3]
-
-
-def _candidates(document: Document) -> list[Group]:
-    assert document.comparison is not None
-    return list({id(v.candidate): v.candidate for v in document.comparison.verdicts}.values())
 
 
 def question_blocks(document: Document) -> list[dict[str, Any]]:
@@ -115,7 +84,7 @@ def question_blocks(document: Document) -> list[dict[str, Any]]:
     if comparison is None or table.metric is None:
         return []
     blocks = []
-    for candidate in _candidates(document)[:CANDIDATES]:
+    for candidate in comparison.candidates[:CANDIDATES]:
         found = causes.outcomes(comparison.baseline, candidate, table.metric)
         if found is None:
             continue

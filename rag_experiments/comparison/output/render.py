@@ -55,24 +55,22 @@ class Document:
                 made.append(found.grid())
         if self.comparison:
             made.append(self.comparison.grid())
-            made += causes.grids(self.table, self.comparison.baseline, [v.candidate for v in self._candidates()])
+            made += causes.grids(self.table, self.comparison.baseline, self.comparison.candidates)
         return made
+
+    def all_grids(self) -> list[Grid]:
+        """With `details`."""
+        return [*self.grids(), *self.details()]
 
     def details(self) -> list[Grid]:
         """What the report shows at length, in short: the questions that changed most, how to repeat a run."""
         if self.comparison is None or len(self.table.runs) > REPEATED:
             return []
         baseline, metric = self.comparison.baseline, self.table.metric or ""
-        found = [causes.changed_grid(baseline, v.candidate, metric) for v in self._candidates()]
+        found = [causes.changed_grid(baseline, candidate, metric) for candidate in self.comparison.candidates]
         rows = [[run.name, line] for run in self.table.runs if (line := seed_repeats.command(run))]
         repeats = [Grid("repeat a run", ["run", "command"], rows, [False, False])] if rows else []
         return [*(one for one in found if one is not None), *repeats]
-
-    def _candidates(self) -> list[Any]:
-        seen: dict[int, Any] = {}
-        for verdict in self.comparison.verdicts if self.comparison else []:
-            seen.setdefault(id(verdict.candidate), verdict)
-        return list(seen.values())
 
 
 def render(document: Document, form: str) -> str:
@@ -82,8 +80,7 @@ def render(document: Document, form: str) -> str:
     if form == "csv":
         return _csv(document.table)
     writers = {"table": text_table.to_text, "markdown": text_table.to_markdown, "latex": text_table.to_latex}
-    details = document.details() if form != "latex" else []
-    return writers[form]([*document.grids(), *details])
+    return writers[form](document.grids() if form == "latex" else document.all_grids())
 
 
 def table_grids(table: RunTable, all_columns: bool = False) -> list[Grid]:

@@ -1,42 +1,33 @@
 """Pictures in the run directory, as each run ends: `plots/learning_curves.svg` and `plots/before_after.svg`.
 
-Written as SVG by hand: no drawing library is needed where a run trains, text stays text, and a browser, GitHub and
-an editor show the file as it is, light or dark. Static: what moves is in the report and the dashboard.
+    curves_figure(curves_of(run), title), bars_figure(before_after(run), title)    # within `drawing.house_style`
+
+A browser, GitHub and an editor show the files as they are, light or dark. Static: what moves is in the report and the
+dashboard. `rag-compare RUN --figures DIR` draws the same two for a paper.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from typing import Any
 
-from rag_experiments.comparison.analysis.before_after import BeforeAfter, Change, before_after
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rag_experiments.comparison.analysis.before_after import Change, before_after
 from rag_experiments.comparison.analysis.table_columns import ANSWERS, RANKINGS
+from rag_experiments.comparison.output import drawing
 from rag_experiments.comparison.records.history import Points, points
 from rag_experiments.comparison.records.run_records import read_config
-from rag_experiments.core.files import atomic_write_text
-from rag_experiments.core.text_table import one_line
+from rag_experiments.core.files import atomic_write_bytes
 from rag_experiments.runs.directory import RunDirectory
 
-CURVES, BARS = "learning_curves.svg", "before_after.svg"
+CURVES, BARS = "learning_curves", "before_after"
 PANELS = 6
 SPAN = 0.1
 """What an axis of shares spans at least: one question more or less must not look like a climb."""
-WIDTH, PANEL_WIDTH, PANEL_HEIGHT = 780, 380, 210
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 30, 34
-"""Around the plotted area of a panel."""
-ROW, LABELS, VALUES = 38, 132, 170
-"""Of the bars: height a metric, room for names on the left and figures on the right."""
-_STYLE = """
-.ground{fill:#fff}text{font:12px system-ui,sans-serif;fill:#1c2430}.title{font-size:15px;font-weight:600}
-.name{font-weight:600}.soft{fill:#5d6875;font-size:11px}.grid{stroke:#e3e8ee}.axis{stroke:#aab4c0}
-.line{fill:none;stroke:#2f6fd0;stroke-width:2}.dot,.after{fill:#2f6fd0}.before{fill:#a9b4c2}
-.zero{stroke:#8a5a00;stroke-dasharray:5 4}.zeroname{fill:#8a5a00;font-size:11px}.span{stroke:#1c2430;stroke-width:1.2}
-@media (prefers-color-scheme:dark){.ground{fill:#12161c}text{fill:#e4e9f0}.soft{fill:#9aa6b5}.grid{stroke:#262d37}
-.axis{stroke:#4a5564}.line{stroke:#6ea3f5}.dot,.after{fill:#6ea3f5}.before{fill:#5c6878}.zero{stroke:#e3b341}
-.zeroname{fill:#e3b341}.span{stroke:#e4e9f0}}
-"""
 
 
 @dataclass(frozen=True)
@@ -51,13 +42,22 @@ class Curve:
 def write_plots(run: RunDirectory) -> list[str]:
     """Draw what the run has to show; returns the files written, below the run's directory."""
     folder, written = run.path / "plots", []
-    drawn = {CURVES: curves_svg(curves_of(run), run.path.name), BARS: bars_svg(before_after(run), run.path.name)}
-    for name, text in drawn.items():
-        if text is not None and run.writes:
-            folder.mkdir(exist_ok=True)
-            atomic_write_text(folder / name, text)
-            written.append(f"plots/{name}")
+    with drawing.house_style():
+        for name, figure in run_figures(run, before_after(run)).items():
+            if run.writes:
+                folder.mkdir(exist_ok=True)
+                data = drawing.encoded(figure, "svg", f"{name} of {run.path.name}")
+                atomic_write_bytes(folder / f"{name}.svg", data)
+                written.append(f"plots/{name}.svg")
     return written
+
+
+def run_figures(run: RunDirectory, changes: Sequence[Change]) -> dict[str, Figure]:
+    """Name → figure, of those that the run has anything for."""
+    name = run.path.name
+    made = {CURVES: curves_figure(curves_of(run), f"Learning curves of {name}")}
+    made[BARS] = bars_figure(changes, f"Before and after training: {name}")
+    return {name: figure for name, figure in made.items() if figure is not None}
 
 
 def curves_of(run: RunDirectory) -> list[Curve]:
@@ -79,67 +79,42 @@ def curves_of(run: RunDirectory) -> list[Curve]:
 # -- learning curves -----------------------------------------------------------------------------------
 
 
-def curves_svg(curves: Sequence[Curve], title: str) -> str | None:
+def curves_figure(curves: Sequence[Curve], title: str | None = None) -> Figure | None:
     """A panel a figure over steps, zero shot as a dashed line; None where nothing was logged."""
     if not curves:
         return None
-    parts = [_panel(curve, 10 + (i % 2) * PANEL_WIDTH, 40 + (i // 2) * PANEL_HEIGHT) for i, curve in enumerate(curves)]
-    height = 40 + -(-len(curves) // 2) * PANEL_HEIGHT
-    return _document(f"Learning curves of {title}", height, parts)
+    rows, columns = -(-len(curves) // 2), min(2, len(curves))
+    figure, panels = drawing.canvas(0.5 + 1.9 * rows, rows, columns)
+    for axes, curve in zip(panels, curves, strict=False):
+        _panel(axes, curve)
+    for axes in panels[len(curves) :]:
+        axes.remove()
+    return drawing.titled(figure, title) if title else figure
 
 
-def _panel(curve: Curve, x: float, y: float) -> str:
-    steps, values = [step for step, _ in curve.points], [value for _, value in curve.points]
-    seen = values + ([curve.zero_shot] if curve.zero_shot is not None else [])
-    x_ticks = _ticks(min(0, *steps), max(1, *steps), whole=True)
-    low, high = min(seen), max(seen)
+def _panel(axes: Axes, curve: Curve) -> None:
+    steps, values = zip(*curve.points, strict=True)
+    axes.plot(steps, values, color=drawing.BLUE, marker="o" if len(steps) <= 40 else "", markersize=3.5)
+    axes.set_title(drawing.wrapped(curve.name))
+    if curve.zero_shot is not None:
+        axes.axhline(curve.zero_shot, color=drawing.BROWN, linestyle="--", linewidth=1)
+        said = f"zero shot {curve.zero_shot:.3f} (dashed)"
+        axes.set_title(said, loc="right", color=drawing.BROWN, fontsize=8, fontweight="normal")
+    first, last = min(0, *steps), max(1, *steps)
+    axes.set_xlim(first - 0.02 * (last - first), last + 0.02 * (last - first))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel("step", loc="right")
+    low, high = min([*values, curve.zero_shot or values[0]]), max([*values, curve.zero_shot or values[0]])
     if curve.name.startswith("dev/") and 0 <= low <= high <= 1 and high - low < SPAN:  # of a share
         low = min(max(0.0, (low + high - SPAN) / 2), 1 - SPAN)
-        high = low + SPAN
-    y_ticks = _ticks(low, high)
-    left, right, top, bottom = x + LEFT, x + PANEL_WIDTH - RIGHT, y + TOP, y + PANEL_HEIGHT - BOTTOM
-
-    def across(step: float) -> float:
-        return left + (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (right - left)
-
-    def up(value: float) -> float:
-        return bottom - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (bottom - top)
-
-    parts = [_text(left, y + 18, curve.name, "name")]
-    for tick in y_ticks:
-        parts.append(_line(left, up(tick), right, up(tick), "grid"))
-        parts.append(_text(left - 6, up(tick) + 4, f"{tick:.4g}", "soft", "end"))
-    for tick in x_ticks:
-        parts.append(_text(across(tick), bottom + 16, f"{tick:.6g}", "soft", "middle"))
-    parts.append(_line(left, bottom, right, bottom, "axis"))
-    parts.append(_text(right, bottom + 30, "step", "soft", "end"))
-    if curve.zero_shot is not None:
-        parts.append(_line(left, up(curve.zero_shot), right, up(curve.zero_shot), "zero"))
-        parts.append(_text(right, y + 18, f"zero shot {curve.zero_shot:.3f} (dashed)", "zeroname", "end"))
-    points = [(across(step), up(value)) for step, value in curve.points]
-    if len(points) > 1:
-        parts.append(f'<polyline class="line" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in points)}"/>')
-    if len(points) <= 40:
-        parts += [f'<circle class="dot" cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in points]
-    return "\n".join(parts)
-
-
-def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Three to six round numbers that span the values."""
-    if high - low < 1e-9 * max(1.0, abs(high)):
-        low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
-    rough = (high - low) / 4
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
-    step = max(1.0, math.ceil(step)) if whole else step
-    first = math.floor(low / step + 1e-9)
-    return [(first + i) * step for i in range(math.ceil(high / step - 1e-9) - first + 1)]
+        axes.set_ylim(low - 0.05 * SPAN, low + 1.05 * SPAN)
 
 
 # -- before and after ----------------------------------------------------------------------------------
 
 
-def bars_svg(changes: BeforeAfter, title: str) -> str | None:
+def bars_figure(changes: Sequence[Change], title: str | None = None) -> Figure | None:
     """Two bars a metric with their 95 % intervals, from 0 to 1, and the paired difference beside them.
 
     What training left as it was for every question (a reader's retriever) is left out.
@@ -147,58 +122,24 @@ def bars_svg(changes: BeforeAfter, title: str) -> str | None:
     kept = [change for change in changes if (change.difference.low, change.difference.high) != (0, 0)] or changes
     if not kept:
         return None
-    parts, y = [], 62
-    parts += [_box(10, 34, 12, 12, "before"), _text(27, 45, "before training"), _box(132, 34, 12, 12, "after")]
-    parts.append(_text(149, 45, "after, with 95 % intervals; right: the paired difference"))
-    for split in dict.fromkeys(change.split for change in kept):
-        rows = [change for change in kept if change.split == split]
-        parts.append(_text(10, y + 14, f"{split}, {rows[0].questions} questions", "name"))
-        y += 24
-        bottom = y + ROW * len(rows)
-        for tick in (0, 0.25, 0.5, 0.75, 1):
-            parts.append(_line(_place(tick), y, _place(tick), bottom, "axis" if tick == 0 else "grid"))
-            parts.append(_text(_place(tick), bottom + 14, f"{tick:g}", "soft", "middle"))
-        parts += [_bars(change, y + ROW * i) for i, change in enumerate(rows)]
-        y = bottom + 30
-    return _document(f"Before and after training: {title}", y, parts)
-
-
-def _place(value: float) -> float:
-    return 10 + LABELS + min(max(value, 0.0), 1.0) * (WIDTH - 20 - LABELS - VALUES)
-
-
-def _bars(change: Change, y: float) -> str:
-    parts = [_text(LABELS, y + 23, change.metric, "", "end")]
-    for offset, name in ((4, "before"), (19, "after")):
-        interval = getattr(change, name)
-        parts.append(_box(_place(0), y + offset, _place(interval.mean) - _place(0), 13, name))
-        middle = y + offset + 6.5
-        parts.append(_line(_place(interval.low), middle, _place(interval.high), middle, "span"))
-    d = change.difference
-    parts.append(_text(WIDTH - 10, y + 23, f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]", "", "end"))
-    return "\n".join(parts)
-
-
-# -- SVG -----------------------------------------------------------------------------------------------
-
-
-def _document(title: str, height: float, parts: Sequence[str]) -> str:
-    name = escape(one_line(title))
-    size = f'width="{WIDTH}" height="{height:g}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" {size} role="img">'
-    ground = f'<rect class="ground" {size}/>'
-    body = "\n".join([ground, _text(10, 22, title, "title"), *parts])
-    return f"{head}\n<title>{name}</title>\n<style>{_STYLE}</style>\n{body}\n</svg>\n"
-
-
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    shown = escape(one_line(text))
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{shown}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
-
-
-def _box(x: float, y: float, width: float, height: float, kind: str) -> str:
-    return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}"/>'
+    splits = {change.split: [c for c in kept if c.split == change.split] for change in kept}
+    figure, panels = drawing.canvas(0.9 + 0.4 * len(splits) + 0.36 * len(kept), len(splits))
+    entries = {}
+    for axes, (split, rows) in zip(panels, splits.items(), strict=True):
+        axes.set_title(f"{split}, {rows[0].questions} questions")
+        for offset, side, colour in ((-0.18, "before", drawing.BEFORE), (0.18, "after", drawing.BLUE)):
+            found = [getattr(change, side) for change in rows]
+            places = [row + offset for row in range(len(rows))]
+            entries[side] = axes.barh(places, [i.mean for i in found], 0.34, color=colour)
+            axes.hlines(places, [i.low for i in found], [i.high for i in found], drawing.INK, linewidth=1)
+        drawing.named_rows(axes, [change.metric for change in rows])
+        axes.set_xlim(0, 1)
+        for row, change in enumerate(rows):
+            d = change.difference
+            said = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+            axes.annotate(said, (1, row), (8, 0), ("axes fraction", "data"), "offset points", va="center")
+        above: dict[str, Any] = {"va": "bottom", "color": drawing.SOFT}
+        axes.annotate("paired difference", (1, 1), (8, 4), "axes fraction", "offset points", **above)
+    names = ("before training", "after training, with 95 % intervals")
+    drawing.legend_below(figure, dict(zip(names, entries.values(), strict=True)))
+    return drawing.titled(figure, title) if title else figure

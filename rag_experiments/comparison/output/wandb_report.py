@@ -12,7 +12,7 @@ from typing import Any
 
 from rag_experiments.comparison.analysis.judgement import headline
 from rag_experiments.comparison.analysis.table_columns import MAX_SHOWN
-from rag_experiments.comparison.output.html_report import costs
+from rag_experiments.comparison.output.figure_choice import costs
 from rag_experiments.comparison.output.render import Document
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text_table import to_markdown

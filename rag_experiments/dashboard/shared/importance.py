@@ -47,7 +47,11 @@ def importances(columns: Mapping[str, Sequence[Any]], figures: Sequence[float]) 
 
 
 def epsilon_squared(levels_N: np.ndarray, figures_N: np.ndarray) -> float:
-    """Share of the figures' variance between the levels, less what chance alone would put there."""
+    """Share of the figures' variance between the levels, less what chance alone would put there.
+
+    It follows from the F of `scipy.stats.f_oneway` (a test holds them together), which is infinite where nothing
+    varies within the levels and no number where each is a single run: cases that have an answer here.
+    """
     names, index_N = np.unique(levels_N, return_inverse=True)
     count, groups = len(figures_N), len(names)
     total = float(((figures_N - figures_N.mean()) ** 2).sum())
@@ -84,10 +88,9 @@ def is_logarithmic(numbers: np.ndarray) -> bool:
 
 def spearman(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
     """Rank correlation, ties at their mean rank; None where either is constant."""
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    ranks_x, ranks_y = rankdata(x_N), rankdata(y_N)
-    if ranks_x.std() == 0 or ranks_y.std() == 0:
+    if np.ptp(x_N) == 0 or np.ptp(y_N) == 0:  # scipy warns, and says nan
         return None
-    value = float(np.corrcoef(ranks_x, ranks_y)[0, 1])
+    value = float(spearmanr(x_N, y_N).statistic)
     return None if math.isnan(value) else value

@@ -85,7 +85,7 @@ def difference(name: str, item: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`7.3 s`, `4 min 05 s`, `2 h 08 min`."""
+    """`7.3 s`, `4 min 05 s`, `2 h 08 min`: short enough for a column, which humanize's words are not."""
     if seconds is None:
         return NOTHING
     if seconds < 0.1:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
 from rag_experiments.data.cells import is_missing, listed
+from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of
 
 ID_KEYS = ("passage_id", "psg_id", "docid", "doc_id", "_id", "id", "pid")
@@ -50,3 +53,33 @@ def take_in(
     except BadRow as error:
         raise BadRow(f"in {name!r}: {error}") from None
     return passage_id
+
+
+def only_negatives(
+    listed: Sequence[str], positives: Sequence[str], intake: Intake, what: str = "passage"
+) -> tuple[str, ...]:
+    """The ids `listed` as hard negatives that are no positives; `what` is the word of a remark on the others."""
+    kept = tuple(value for value in listed if value not in positives)
+    if len(kept) < len(listed):
+        intake.remark(f"a gold {what} is listed as a hard negative too, and is not used as one")
+    return kept
+
+
+# -- the file of passages beside them ----------------------------------------------------------------------
+
+
+def passages_file(folder: Path, key: str, name: str | None) -> Path | None:
+    """The file in `folder` that `data.<key>` names as the corpus; None: the rows hold their passages.
+
+    Raises:
+        RequestError: it is not there.
+    """
+    path = folder / Path(name).expanduser() if name else None
+    if path is not None and not path.is_file():
+        raise RequestError(f"data.{key}={name}: there is no such file in {folder}")
+    return path
+
+
+def fingerprint_of(passages: Path | None, files: Mapping[str, Sequence[Path]]) -> str:
+    """A hash of the file of passages and of every split's files. Raises `RequestError` as `files_fingerprint`."""
+    return files_fingerprint([*([passages] if passages else []), *(path for paths in files.values() for path in paths)])

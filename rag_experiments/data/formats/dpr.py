@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag_experiments.config.schema import DataConfig
-from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
-from rag_experiments.data.formats.contexts import entries, take_in
-from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.contexts import entries, fingerprint_of, only_negatives, passages_file, take_in
 from rag_experiments.data.formats.lines import data_path
 from rag_experiments.data.formats.tables import find_files, json_rows, kind_of, named_rows, read_json, rows
 from rag_experiments.data.records import Question, Where
@@ -56,8 +54,7 @@ class DprConfig(DataConfig):
 
 def fingerprint(config: DprConfig) -> str:
     """A hash of the files. Raises `RequestError` where there is none."""
-    passages, files = _files(config)
-    return files_fingerprint([*([passages] if passages else []), *(path for paths in files.values() for path in paths)])
+    return fingerprint_of(*_files(config))
 
 
 def read(config: DprConfig, intake: Intake) -> None:
@@ -87,15 +84,12 @@ def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: s
     contexts = entries(row, "ctxs") or entries(row, "contexts")
     candidates = [take_in(intake, "ctxs", context, store=store) for context in contexts]
     positives += [candidates[index] for index in _gold(contexts, config.gold, bool(positives))]
-    kept = tuple(value for value in negatives if value not in positives)
-    if len(kept) < len(negatives):
-        intake.remark("a gold passage is listed as a hard negative too, and is not used as one")
     return Question(
         id=id_of(row, "id") or id_of(row, "question_id") or name,
         question=text_of(row, "question"),
         answers=answers_of_row(row, "answers", "answer", "target"),
         positive_ids=tuple(positives),
-        negative_ids=kept,
+        negative_ids=only_negatives(negatives, positives, intake),
         history=turns_of(row),
         candidate_ids=tuple(candidates),
     )
@@ -149,7 +143,4 @@ def _files(config: DprConfig) -> tuple[Path | None, dict[str, tuple[Path, ...]]]
     root = data_path(config.path, config.format)
     folder = root if root.is_dir() else root.parent
     files = find_files(root, config.files)
-    passages = folder / Path(config.passages).expanduser() if config.passages else None
-    if passages is not None and not passages.is_file():
-        raise RequestError(f"data.passages={config.passages}: there is no such file in {folder}")
-    return passages, files
+    return passages_file(folder, "passages", config.passages), files

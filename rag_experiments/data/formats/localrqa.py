@@ -20,8 +20,7 @@ from typing import Any
 from rag_experiments.config.schema import DataConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import SPLITS, Intake
-from rag_experiments.data.formats.contexts import entries, take_in
-from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.contexts import entries, fingerprint_of, only_negatives, passages_file, take_in
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question
@@ -43,9 +42,7 @@ class LocalrqaConfig(DataConfig):
 
 def fingerprint(config: LocalrqaConfig) -> str:
     """A hash of the files. Raises `RequestError` where there is none."""
-    documents, files = _files(config)
-    paths = [path for pair in files.values() for path in pair]
-    return files_fingerprint([*([documents] if documents else []), *paths])
+    return fingerprint_of(*_files(config))
 
 
 def read(config: LocalrqaConfig, intake: Intake) -> None:
@@ -79,9 +76,7 @@ def _questions(
     if not gold:
         raise BadRow("there is no 'gold_docs', or it is empty")
     listed = [_document(config, intake, "hard_neg_docs", entry, store) for entry in entries(row, "hard_neg_docs")]
-    negatives = tuple(value for value in listed if value not in gold)
-    if len(negatives) < len(listed):
-        intake.remark("a gold document is listed as a hard negative too, and is not used as one")
+    negatives = only_negatives(listed, gold, intake, "document")
     history = turns_of(row, "chat_history")
     for number, text in enumerate(texts, 1):
         yield Question(
@@ -133,7 +128,4 @@ def _files(config: LocalrqaConfig) -> tuple[Path | None, dict[str, list[Path]]]:
         raise RequestError(
             f"data.path={config.path}: there is none of {wanted}, nor the same with _w_qa{pickle_note(folder)}"
         )
-    documents = folder / config.documents if config.documents else None
-    if documents is not None and not documents.is_file():
-        raise RequestError(f"data.documents={config.documents}: there is no such file in {folder}")
-    return documents, files
+    return passages_file(folder, "documents", config.documents), files

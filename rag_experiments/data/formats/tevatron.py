@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.config.schema import DataConfig
-from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
-from rag_experiments.data.formats.contexts import ID_KEYS, entries, take_in
-from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.contexts import (
+    ID_KEYS,
+    entries,
+    fingerprint_of,
+    only_negatives,
+    passages_file,
+    take_in,
+)
 from rag_experiments.data.formats.lines import data_path
 from rag_experiments.data.formats.tables import all_rows, find_files, rows
 from rag_experiments.data.records import Question
@@ -55,8 +60,7 @@ class TevatronConfig(DataConfig):
 
 def fingerprint(config: TevatronConfig) -> str:
     """A hash of the files. Raises `RequestError` where there is none."""
-    corpus, files = _files(config)
-    return files_fingerprint([*([corpus] if corpus else []), *(path for paths in files.values() for path in paths)])
+    return fingerprint_of(*_files(config))
 
 
 def read(config: TevatronConfig, intake: Intake) -> None:
@@ -94,15 +98,12 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
         raise BadRow(f"there is no {names.positives!r}, and no data.corpus to search{keys_of(row)}")
     positives = passages(names.positives, names.positive_ids)
     negatives = passages(names.negatives, names.negative_ids)
-    kept = tuple(value for value in negatives if value not in positives)
-    if len(kept) < len(negatives):
-        intake.remark("a gold passage is listed as a hard negative too, and is not used as one")
     return Question(
         id=id_of(row, names.id) or default,
         question=text_of(row, names.question),
         answers=answers_of_row(row, names.answers),
         positive_ids=tuple(positives),
-        negative_ids=kept,
+        negative_ids=only_negatives(negatives, positives, intake),
     )
 
 
@@ -121,7 +122,4 @@ def _files(config: TevatronConfig) -> tuple[Path | None, dict[str, tuple[Path, .
     root = data_path(config.path, config.format)
     folder = root if root.is_dir() else root.parent
     files = find_files(root, config.files)
-    corpus = folder / Path(config.corpus).expanduser() if config.corpus else None
-    if corpus is not None and not corpus.is_file():
-        raise RequestError(f"data.corpus={config.corpus}: there is no such file in {folder}")
-    return corpus, files
+    return passages_file(folder, "corpus", config.corpus), files

@@ -214,7 +214,10 @@ class FidReader(Reader):
 
 
 class KeptStates:
-    """Passages' states by what they depend on, the least recently used dropped beyond `limit` bytes."""
+    """Passages' states by what they depend on, the least recently used dropped beyond `limit` bytes.
+
+    An `OrderedDict`: cachetools' `LRUCache` does as much, and would be a dependency for these lines alone.
+    """
 
     def __init__(self, limit: int):
         self.limit = limit
