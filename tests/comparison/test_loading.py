@@ -103,15 +103,15 @@ ROW = ranked_row("q", 1)
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("status.json", "[1]", "no mapping"),
+        ("status.json", "[1]", "not a mapping"),
         ("status.json", '{"state": 5}', "state is not one of running, completed"),
         ("status.json", '{"state": "failed", "error": "boom"}', "error is not a mapping"),
         ("status.json", '{"state": "completed", "data_hash": [1]}', "data_hash is not text"),
-        ("config.yaml", "hello", "no mapping"),
+        ("config.yaml", "hello", "not a mapping"),
         ("config.yaml", "algorithm: 3", "algorithm is not a mapping"),
         ("config.yaml", "seed: [1]", "seed is not a number"),
         ("config.yaml", "retriever: {k: many}", "retriever.k"),
-        ("metrics.json", "[]", "no mapping"),
+        ("metrics.json", "[]", "not a mapping"),
         ("metrics.json", "[" * 100_000, "metrics.json"),
         ("predictions/test.jsonl", json.dumps(ROW) + '\n{"id": "q1", "ques', "line 2"),
         ("predictions/test.jsonl", "[1]", "line 1: a line is not a mapping"),
