@@ -23,6 +23,9 @@ from rag_experiments.runs.identity import config_hash, newest_unfinished
 log = logging.getLogger(__name__)
 
 
+EARLIER_LENGTH = "model.max_new_tokens=32"
+
+
 @dataclass
 class CommandPlan:
     """The overrides to run with, and the directory that is continued (None: a fresh run)."""
@@ -83,6 +86,10 @@ def _replayed(directory: Path, given: list[str], config_dir: str | None) -> Comm
     stored = stored_overrides(directory)
     config_dir = config_dir or stored_config_dir(directory)
     first = composed_hash(command_line.compose(stored, config_dir))
+    if status.get("config_hash") not in (None, first):
+        # The default before answers' lengths settled it: a run that began with it goes on with it.
+        stored = [*stored, EARLIER_LENGTH]
+        first = composed_hash(command_line.compose(stored, config_dir))
     if status.get("config_hash") not in (None, first):
         raise RequestError(f"resume={directory}: its overrides no longer compose to the configuration it began with")
     for override in given:
