@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +92,7 @@ def tokenizer_of(model: Any) -> Any:
         return None
     try:
         return _read(AutoTokenizer, _weights_file(found))
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, ImportError, struct.error):  # the last: a GGUF that is cut short
         return None
 
 
