@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from rag_experiments.algorithms import ctl, dca, distillation, fid, rpg, sft, swr
+from rag_experiments.algorithms.shared.reader_examples import check_teacher
+from rag_experiments.config.schema import FidSettings, ReaderConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import check_required_fields
 from rag_experiments.data.records import Question
@@ -52,3 +54,23 @@ def test_lengths_are_those_of_the_first_epoch(tmp_path):
 
     assert trainer.lengths == lengths(0)
     assert trainer.lengths != lengths(1)
+
+
+def test_what_check_cannot_leave_out_is_not_offered(tmp_path):
+    """`check.needs` knows answers and positives alone."""
+    data = SimpleNamespace(splits={"train": [Question(id="q", question="?")]}, places={})
+    with pytest.raises(RequestError) as refused:
+        check_required_fields(data, {"candidate_ids"}, "it")
+    assert "check.needs" not in str(refused.value)
+    with pytest.raises(RequestError, match=r"check\.needs=\[positives\]"):
+        check_required_fields(data, {"positive_ids"}, "it")
+
+
+@pytest.mark.parametrize("fid", [None, FidSettings()])
+def test_a_question_that_leaves_a_teacher_no_room_is_refused_by_the_teachers_key(tmp_path, fid):
+    teacher = ReaderConfig(path=str(write_tiny_llama(tmp_path)), max_input_length=300, fid=fid)
+    short = Question(id="a", question="who?", answers=("he",))
+    long = Question(id="b", question="x" * 400, answers=("he",))
+    check_teacher(teacher, SimpleNamespace(splits={"train": [short]}, places={}))
+    with pytest.raises(RequestError, match=r"question 'b'.*algorithm\.teacher\.max_input_length"):
+        check_teacher(teacher, SimpleNamespace(splits={"train": [short, long]}, places={}))

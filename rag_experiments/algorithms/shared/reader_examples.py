@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rag_experiments.config import roles
 from rag_experiments.config.schema import FidSettings, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
@@ -42,12 +43,7 @@ def check_examples(config: RunConfig, data: RagData) -> None:
     if model.max_new_tokens is None:
         model.max_new_tokens = new_tokens([length for length, _ in longest["train"] if length])
         builder.reserve = model.max_new_tokens
-    for question, (_, answer) in zip(data.splits["train"], longest["train"], strict=True):
-        try:
-            builder.for_question(question, (), answer)
-        except RequestError as error:
-            place = data.places.get("train", {}).get(question.id)
-            raise RequestError(f"{place}: {error}" if place else str(error)) from error
+    _refuse_too_long(builder, data, [answer for _, answer in longest["train"]])
     too_long = sum(length > model.max_new_tokens for length, _ in longest["train"])
     notes = (
         [
@@ -60,6 +56,28 @@ def check_examples(config: RunConfig, data: RagData) -> None:
     for split in config.evaluation.splits:
         notes += _notes(split, data.splits.get(split) or [], builder, model.max_new_tokens)
     data.notes += [note for note in notes if note not in data.notes]
+
+
+def check_teacher(model: ReaderConfig, data: RagData) -> None:
+    """Refuse a training question that leaves no room in a teacher's prompts.
+
+    Raises:
+        RequestError: with the question's file and line, and the key of the teacher's own limit.
+    """
+    with roles.under_key("algorithm.teacher"):
+        builder = prompt_builder(model)
+        if builder is not None:
+            longest = [_longest(builder, question)[1] for question in data.splits["train"]]
+            _refuse_too_long(builder, data, longest)
+
+
+def _refuse_too_long(builder: PromptBuilder, data: RagData, answers: Sequence[str | None]) -> None:
+    for question, answer in zip(data.splits["train"], answers, strict=True):
+        try:
+            builder.for_question(question, (), answer)
+        except RequestError as error:
+            place = data.places.get("train", {}).get(question.id)
+            raise RequestError(f"{place}: {error}" if place else str(error)) from error
 
 
 def new_tokens(lengths: Sequence[int]) -> int:
