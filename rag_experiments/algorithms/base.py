@@ -212,8 +212,9 @@ class AlgorithmTrainer(ResumableTrainer):
     @classmethod
     def make_retriever(cls, config: RunConfig, data: RagData, models: dict[str, Any], cache: Path) -> Retriever:
         """A retriever over the whole corpus: with the encoder that trains, or a frozen one of its own."""
-        encoder = models.get(RETRIEVER_KINDS[config.retriever.type].encoder_role)
-        if encoder is None and config.retriever.encoder is not None:
+        kind = RETRIEVER_KINDS[config.retriever.type]
+        encoder = models.get(kind.encoder_role)
+        if encoder is None and kind.needs_encoder and config.retriever.encoder is not None:
             from rag_experiments.models.component import load_model
 
             encoder = load_model(config.retriever.encoder, cache, frozen=True)
