@@ -98,6 +98,8 @@ def reply(components: RunComponents, question: str, history: Sequence[Turn] = ()
         return Reply(None, passages)
     given = [[passage for _, passage in passages]]
     (answer,), _ = reader.answer([asked], given, components.config.evaluation.num_beams, False)
+    if answer is None:
+        raise RequestError("the question is longer than the reader reads (model.max_input_length)")
     return Reply(answer, passages)
 
 

@@ -161,12 +161,15 @@ def readme(opened: Reopened, retriever: Retriever, encoder_folder: str) -> str:
         if opened.run.predictions_path(split).is_file()
     ]
     parts = ["\n".join(lines) + "\n"]
-    hybrid = config.retriever.type == "hybrid"
-    if config.retriever.type != "bm25":
+    name = config.retriever.type
+    hybrid = name == "hybrid"
+    if hybrid or name == "faiss":
         settings = {"index": "index/dense" if hybrid else "index", "similarity": _encoder(retriever).config.similarity}
         parts.append(_README_DENSE.format(encoder=encoder_folder, question=question, **settings))
-    if config.retriever.type != "faiss":
+    if hybrid or name == "bm25":
         parts.append(_README_BM25.format(index="index/bm25" if hybrid else "index", question=question))
+    if len(parts) == 1:  # a kind from outside the package: how its index is opened, its own package knows
+        parts.append(f"\n`index/` is what `{type(retriever).__module__}.{type(retriever).__qualname__}.save` wrote.\n")
     return "".join(parts)
 
 

@@ -13,6 +13,7 @@ import pytest
 from rag_experiments import ask, export
 from rag_experiments.config import command_line
 from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.training.reopen import reopen
 from tests.conftest import write_small_data
 from tests.numeric import assert_near
 from tests.test_run import request, run_at
@@ -89,3 +90,16 @@ def test_wrong_requests_write_nothing(
     assert said.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+class LettersRetriever:
+    """One of somebody's own: no vectors, no words."""
+
+
+def test_a_retriever_from_outside_is_told_who_wrote_its_index(run: RunDirectory) -> None:
+    opened = reopen(run.path, [])
+    opened.request.config.retriever.type = "letters"
+    text = export.readme(opened, LettersRetriever(), "encoder")  # type: ignore[arg-type]
+    assert f"`{__name__}.LettersRetriever.save` wrote" in text
+    assert "```python" not in text
+    assert "passages.parquet" in text

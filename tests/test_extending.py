@@ -82,6 +82,9 @@ def test_a_kind_of_model_and_a_retriever_come_from_outside(installed, outside, t
     asked = run_from(outside, installed, "ask", "run=run", "--config-dir", "conf", "where", "is", "the", "cat")
     assert asked.returncode == 0, asked.stderr
     assert "[1]" in asked.stdout
+    exported = run_from(outside, installed, "export", "run=run", "out", "--config-dir", "conf")
+    assert exported.returncode == 0, exported.stderr
+    assert "LateRetriever.save` wrote" in (outside / "out" / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_algorithm_trains_two_roles_at_once(installed, outside, tiny_bert, tiny_llama):  # noqa: F811

@@ -175,3 +175,19 @@ def test_the_hash_of_a_composed_configuration_is_that_of_the_run():
 
     composed = command_line.compose(STORED)
     assert resume.composed_hash(composed) == config_hash(check_common(composed)[1])
+
+
+def test_a_readers_run_of_before_goes_on_with_the_length_it_began_with(tmp_path):
+    """`model.max_new_tokens` was 32 where nothing was said; now the training answers settle it."""
+    stored = ["algorithm=sft", "data=jsonl", "data.path=x", "tracking=none"]
+    directory = tmp_path / "run"
+    (directory / ".hydra").mkdir(parents=True)
+    (directory / ".hydra" / "overrides.yaml").write_text(json.dumps(stored))
+    before = resume.composed_hash(command_line.compose([*stored, "model.max_new_tokens=32"]))
+    (directory / "status.json").write_text(json.dumps({"state": "interrupted", "config_hash": before}))
+    plan = resume.resolve([f"resume={directory}"], None)
+    assert command_line.compose(plan.overrides).model.max_new_tokens == 32
+    now = resume.composed_hash(command_line.compose(stored))
+    assert now != before
+    (directory / "status.json").write_text(json.dumps({"state": "interrupted", "config_hash": now}))
+    assert command_line.compose(resume.resolve([f"resume={directory}"], None).overrides).model.max_new_tokens is None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.config.schema import PositiveFloat
+from rag_experiments.data.queries import retrieval_query
 
 
 def pull_loss(scores_B, weight):
@@ -32,8 +33,10 @@ class PullTrainer(AlgorithmTrainer):
     def collate(self, questions):
         encoder, store = self.components.model, self.components.data.passages
         rows = [int(store.rows(question.positive_ids[:1])[0]) for question in questions]
+        history = self.components.config.data.query_history
+        queries = [retrieval_query(question, history) for question in questions]
         return {
-            "queries": encoder.pad(encoder.tokenize_queries([question.question for question in questions])),
+            "queries": encoder.pad(encoder.tokenize_queries(queries)),
             "passages": encoder.pad(encoder.tokenize_passages(store.full_texts(rows))),
         }
 

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 
+from rag_experiments.algorithms.health import check_finite
 from rag_experiments.algorithms.resumable import ResumableTrainer
 from rag_experiments.config import roles
 from rag_experiments.config.kinds import MODEL_KINDS, RETRIEVER_KINDS, imported
@@ -63,7 +64,13 @@ class RunComponents:
         return RoleModules({role: component.module for role, component in self.models.items()})
 
     def save(self, folder: Path) -> None:
-        """Write what was trained: one model into `folder`, several into `folder/<role>`."""
+        """Write what was trained: one model into `folder`, several into `folder/<role>`.
+
+        Raises:
+            NothingLearnt: a weight is NaN or infinite.
+        """
+        for role, component in self.models.items():
+            check_finite(component.module, f"the {role}")
         for role, component in self.models.items():
             component.save(folder / role if len(self.models) > 1 else folder)
 
@@ -205,8 +212,9 @@ class AlgorithmTrainer(ResumableTrainer):
     @classmethod
     def make_retriever(cls, config: RunConfig, data: RagData, models: dict[str, Any], cache: Path) -> Retriever:
         """A retriever over the whole corpus: with the encoder that trains, or a frozen one of its own."""
-        encoder = models.get(RETRIEVER_KINDS[config.retriever.type].encoder_role)
-        if encoder is None and config.retriever.encoder is not None:
+        kind = RETRIEVER_KINDS[config.retriever.type]
+        encoder = models.get(kind.encoder_role)
+        if encoder is None and kind.needs_encoder and config.retriever.encoder is not None:
             from rag_experiments.models.component import load_model
 
             encoder = load_model(config.retriever.encoder, cache, frozen=True)

@@ -18,6 +18,7 @@ Where we deviate, and why:
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ from pydantic import Field
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
-from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt
+from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, RunConfig
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Question
 
@@ -109,6 +112,20 @@ class CTLTrainer(AlgorithmTrainer):
     required_fields = frozenset({"positive_ids"})
     contrasts_in_batch = True
     config: CTLConfig
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """Refuse a batch of one question that no listed negative is contrasted with: its loss is 0."""
+        train = data.splits["train"]
+        each = config.trainer.get("per_device_train_batch_size", 8)
+        together = min(each * int(os.environ.get("WORLD_SIZE", "1")), len(train))
+        listed = config.algorithm.hard_negatives and any(question.negative_ids for question in train)
+        if together == 1 and not listed:
+            raise RequestError(
+                f"trainer.per_device_train_batch_size={each} with {len(train)} training questions: a question alone in "
+                "its batch has nothing to be told apart from; take 2 or more, or list negatives "
+                "(python -m rag_experiments.data.mine) with algorithm.hard_negatives=1"
+            )
 
     def training_examples(self) -> Examples:
         store = self.components.data.passages

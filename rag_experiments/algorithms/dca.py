@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +45,15 @@ from rag_experiments.algorithms.distillation import (
 )
 from rag_experiments.algorithms.fid import check_listed, listed_rows
 from rag_experiments.algorithms.fid_teacher import PassageTeacher, needs_training, open_reader, teacher_run
-from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
+from rag_experiments.algorithms.shared.reader_examples import check_teacher
+from rag_experiments.config.schema import (
+    FidSettings,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ReaderConfig,
+    RunConfig,
+)
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.data.records import Question
@@ -158,6 +166,7 @@ class DCATrainer(DistillationTrainer):
         """Raises `RequestError` where the data lists no candidates, or lacks answers that the teacher needs."""
         super().check_data(config, data)
         own, questions = config.algorithm, data.splits["train"]
+        check_teacher(replace(own.teacher, fid=own.teacher.fid or FidSettings()), data)
         if own.passages == "data":
             check_listed(questions)
         if own.teacher_score in ("adist", "adist_peak"):

@@ -83,6 +83,7 @@ class FiDTrainer(SFTTrainer):
         if config.algorithm.passages == "data":
             check_listed(data.splits["train"])
         check_add_gold(config, data)
+        super().check_data(config, data)
 
     def __init__(
         self, components: RunComponents, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None

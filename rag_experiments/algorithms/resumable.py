@@ -19,6 +19,7 @@ import torch
 from accelerate.utils import gather_object
 from transformers import Trainer, TrainerCallback, TrainerState
 
+from rag_experiments.algorithms.health import Health
 from rag_experiments.core.files import atomic_write_json
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ class ResumableTrainer(Trainer):
         self.earlier_seconds = 0.0
         self._started = time.perf_counter()
         self._recorded: dict[str, list[float]] = defaultdict(list)
-        super().__init__(callbacks=[EarlierSegments(self), *(callbacks or [])], **kwargs)
+        self.health = Health(self)
+        super().__init__(callbacks=[EarlierSegments(self), self.health, *(callbacks or [])], **kwargs)
 
     def save_weights(self, folder: Path) -> None:
         """Write all weights that are trained into `folder`."""
@@ -80,9 +82,11 @@ class ResumableTrainer(Trainer):
     # -- tokens ----------------------------------------------------------------------------------
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
-        """Counts the tokens that are not padding, for `tokens_per_second`."""
+        """Counts the tokens that are not padding, for `tokens_per_second`, and keeps the loss for `Health`."""
         self.tokens_seen += _count_tokens(inputs)
-        return super().training_step(model, inputs, num_items_in_batch)
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self.health.losses.append(loss.detach())
+        return loss
 
     # -- checkpoints -----------------------------------------------------------------------------
     # No pickled arguments lie beside the weights. Trainer writes `trainer_state.json` last: a checkpoint that holds it
@@ -113,6 +117,7 @@ class ResumableTrainer(Trainer):
             "recorded": dict(self._recorded),
             "tokens": self.total_tokens(),
             "seconds": self.total_seconds(),
+            "moved": self.health.moved,
         }
 
     def take_totals(self, checkpoint: Path) -> None:
@@ -130,6 +135,7 @@ class ResumableTrainer(Trainer):
         self._recorded.clear()  # of what was recorded before training: the first segment has logged it
         self._recorded.update({name: [_number(value) for value in kept] for name, kept in totals["recorded"].items()})
         self.earlier_tokens, self.earlier_seconds = totals["tokens"], totals["seconds"]
+        self.health.moved = totals.get("moved", True)  # checkpoints of earlier versions do not say
         self._started, self.tokens_seen = time.perf_counter(), 0
 
     def total_tokens(self) -> int:

@@ -39,8 +39,10 @@ from rag_experiments.algorithms.distillation import (
     entropy,
 )
 from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer, CandidateJudge
+from rag_experiments.algorithms.shared.reader_examples import check_teacher
 from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.load import RagData
 from rag_experiments.models.reader.reader import Reader
 from rag_experiments.retrieval.candidates import Candidates
 
@@ -154,6 +156,12 @@ class RPGTrainer(DistillationTrainer):
             raise RequestError(
                 "algorithm=rpg needs a language model that judges: add model@algorithm.teacher=smollm2_135m"
             )
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """See `check_teacher`."""
+        super().check_data(config, data)
+        check_teacher(config.algorithm.teacher, data)
 
     def open_teacher(self) -> None:
         """The language model behind its score cache; refuses questions that do not fit its prompt."""

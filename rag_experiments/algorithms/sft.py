@@ -26,8 +26,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.shared.packing import packed_batch
+from rag_experiments.algorithms.shared.reader_examples import check_examples
 from rag_experiments.config.schema import ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.load import RagData
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.reader.prompts import TruncationCounts
@@ -97,6 +99,11 @@ class SFTTrainer(AlgorithmTrainer):
             check_four_bit(default_device())
         if config.model.load_in_4bit and config.model.lora is None:
             raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: RagData) -> None:
+        """See `check_examples`."""
+        check_examples(config, data)
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)

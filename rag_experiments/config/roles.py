@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from rag_experiments.config.kinds import RETRIEVER_KINDS
 from rag_experiments.config.schema import ModelConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 
@@ -76,7 +77,7 @@ def models_of(config: RunConfig, trainer_class: Any) -> list[RoleModel]:
         model = getattr(config.algorithm, role)
         if model is not None:
             found.append(RoleModel(role, f"algorithm.{role}", model, role in trained))
-    if config.retriever.encoder is not None:
+    if config.retriever.encoder is not None and RETRIEVER_KINDS[config.retriever.type].needs_encoder:
         found.append(RoleModel("retriever", RETRIEVER_KEY, config.retriever.encoder, False))
     return found
 

@@ -109,7 +109,9 @@ class ReaderConfig(ModelConfig):
     """Tokens of prompt and answer together (decoder); of one passage's input (FiD).
 
     `None`: the model's own limit, 2048 at most."""
-    max_new_tokens: PositiveInt = 32
+    max_new_tokens: PositiveInt | None = None
+    """Tokens an answer may have. `None`: those of the longest training answer and a quarter more, between 32 and 512;
+    32 for a reader that is not trained."""
     batch_size: PositiveInt = 16
     """Prompts per generation batch."""
     chat_template: Literal["auto", "none"] = "auto"

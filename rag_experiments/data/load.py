@@ -92,16 +92,16 @@ def check_required_fields(data: RagData, names: Collection[str], algorithm: str)
     """Raise `RequestError` if a question lacks a field that `algorithm` needs; the message names the first place."""
     words = {name: word for word, name in NEEDS.items()}
     for name in sorted(names):
-        need = words.get(name, name)
+        need = words.get(name)
+        fix = f"; rag_experiments.data.check … check.needs=[{need}] --fix DIR leaves them out" if need else ""
         for split, questions in data.splits.items():
             lacking = [question for question in questions if not getattr(question, name)]
             if not lacking:
                 continue
             place = data.places.get(split, {}).get(lacking[0].id, f"question {lacking[0].id!r}")
             raise RequestError(
-                f"{place}: no {name}, and algorithm={algorithm} needs {need} for every question "
-                f"({len(lacking)} of the {len(questions)} {split} questions have none; "
-                f"rag_experiments.data.check … check.needs=[{need}] --fix DIR leaves them out)"
+                f"{place}: no {name}, and algorithm={algorithm} needs {need or name} for every question "
+                f"({len(lacking)} of the {len(questions)} {split} questions have none{fix})"
             )
 
 

@@ -7,6 +7,7 @@ retrieval metrics from the same searches.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -23,6 +24,8 @@ from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, r
 from rag_experiments.models.reader.prompts import TruncationCounts
 from rag_experiments.retrieval.retriever import Retriever
 
+log = logging.getLogger(__name__)
+
 MAIN = ("exact_match", "f1", "oracle_exact_match", "oracle_f1")
 """Metrics of answers that have an interval."""
 
@@ -32,8 +35,8 @@ class Answerer(Protocol):
 
     def answer(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]], num_beams: int, progress: bool
-    ) -> tuple[list[str], TruncationCounts]:
-        """One answer per question from its passages, and counts of what was cut from the prompts."""
+    ) -> tuple[list[str | None], TruncationCounts]:
+        """One answer per question from its passages (None if the question is too long), and counts of what was cut."""
         ...
 
 
@@ -85,12 +88,15 @@ class GenerationEvaluator(Evaluator):
         for row, answer, passages in zip(rows, answers, given, strict=True):
             row["answer"] = answer
             row["given_ids"] = [passage.id for passage in passages]
-            row["metrics"] |= answer_metrics(answer, row["references"], [passage.full_text for passage in passages])
+            if answer is not None:  # left out: no figure of its answer counts
+                row["metrics"] |= answer_metrics(answer, row["references"], [passage.full_text for passage in passages])
         if self.config.evaluation.oracle:
             self._add_oracle(questions, rows)
         settings = self.config.evaluation
         summary = found.metrics | summarise(rows, MAIN, settings.bootstrap, self.retrieval.seed)
         summary |= {"seconds/generation": seconds, **cut.as_metrics()}
+        if cut.loud:
+            log.warning("%s", cut.sentence())
         if settings.bleu:
             summary["bleu"] = _corpus_bleu(rows, "answer")
             if settings.oracle:
@@ -101,7 +107,7 @@ class GenerationEvaluator(Evaluator):
 
     def _answer(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
-    ) -> tuple[list[str], TruncationCounts]:
+    ) -> tuple[list[str | None], TruncationCounts]:
         """Answer the questions; with several processes, each answers a share of them."""
         asked, given = distributed.own_share(questions), distributed.own_share(passages)
         own = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
@@ -120,8 +126,10 @@ class GenerationEvaluator(Evaluator):
         gold = self._passages([questions[index].distinct_golds for index in known])
         answers, _ = self._answer([questions[index] for index in known], gold)
         for index, answer in zip(known, answers, strict=True):
-            measured = answer_metrics(answer, rows[index]["references"], None)
             rows[index]["oracle_answer"] = answer
+            if answer is None:
+                continue
+            measured = answer_metrics(answer, rows[index]["references"], None)
             rows[index]["metrics"] |= {f"oracle_{name}": value for name, value in measured.items()}
 
     def _latency(self, questions: Sequence[Question]) -> dict[str, float]:

@@ -58,7 +58,7 @@ def resolve(path: str, revision: str | None = None, *, weights: bool = True) -> 
         _check_local(path, local, weights)
         return ResolvedSource("local", path, local=local)
     local = Path(path).expanduser()
-    if local.exists():
+    if _exists(local):
         _check_local(path, local, weights)
         return ResolvedSource("local", path, local=local)
     if not _looks_like_hub_id(path):
@@ -201,6 +201,14 @@ def _check_base(given: str, folder: Path) -> None:
         resolve(base)
     except RequestError as error:
         raise RequestError(f"model.path: the base of the adapters in {given!r} is missing: {error}") from error
+
+
+def _exists(local: Path) -> bool:
+    """Whether there is such a file or folder; there is none of a name that no file system takes."""
+    try:
+        return local.exists()
+    except OSError:
+        return False
 
 
 def _looks_like_hub_id(path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer
 from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.model_files import sources
 from rag_experiments.model_files.integrity import has_vocabulary
-from rag_experiments.model_files.metadata import base_of_adapters, is_adapter
+from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, read_facts
 from rag_experiments.models.shared import lora
 from rag_experiments.models.shared.precision import resolve_precision
 
@@ -38,7 +39,7 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
         model: a `ModelConfig`.
         trained: False for one that only reads or judges.
     """
-    config = _hf_config(model)
+    config = architecture_of(model)
     if config is None:
         return None
     with torch.device("meta"):
@@ -70,26 +71,47 @@ def _bytes_frozen(model: Any, device: torch.device) -> float:
 
 def hidden_size(model: Any) -> int | None:
     """Width of the vectors, where the architecture's configuration says it."""
-    config = _hf_config(model)
+    config = architecture_of(model)
     return getattr(config, "hidden_size", None) or getattr(config, "d_model", None)
 
 
 def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
     """Tokens of each text with the model's tokenizer; None where that is not on this disk."""
+    tokenizer = tokenizer_of(model)
+    if tokenizer is None:
+        return None
+    return [len(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
+
+
+def tokenizer_of(model: Any) -> Any:
+    """The model's tokenizer; None where it is not on this disk."""
     found = sources.resolve(model.path, model.revision, weights=False).local
     if found is not None and is_adapter(found) and not has_vocabulary(found):
         found = sources.resolve(base_of_adapters(found), weights=False).local
     if found is None:
         return None
     try:
-        tokenizer = _read(AutoTokenizer, found)
-    except (OSError, ValueError, ImportError):
+        return _read(AutoTokenizer, _weights_file(found))
+    except (OSError, ValueError, ImportError, struct.error):  # the last: a GGUF that is cut short
         return None
-    return [len(row) for row in tokenizer(list(texts), verbose=False)["input_ids"]]
 
 
-def _hf_config(model: Any) -> Any:
-    """None where it is not on this disk, or where a GGUF file in the folder has it."""
+def facts_of(model: Any) -> dict[str, Any]:
+    """The settings that an earlier run saved beside the model; empty where there are none."""
+    found = sources.resolve(model.path, model.revision, weights=False).local
+    facts = read_facts(found) if model.init != "random" and found is not None and found.is_dir() else None
+    return dict((facts or {}).get("config", {}))
+
+
+def _weights_file(folder: Path) -> Path:
+    """The GGUF in a folder that holds nothing else to read a tokenizer from; else the folder."""
+    if folder.is_dir() and not has_vocabulary(folder):
+        return next(iter(sorted(folder.glob("*.gguf"))), folder)
+    return folder
+
+
+def architecture_of(model: Any) -> Any:
+    """The model's Hugging Face config; None where it is not on this disk, or where a GGUF in the folder has it."""
     if model.architecture is not None:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)

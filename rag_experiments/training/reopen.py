@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_experiments.config import command_line, roles
 from rag_experiments.config.overrides import split_override
+from rag_experiments.core.bounded_files import read_yaml
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import config_hash
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 _FIXED = ("algorithm", "model", "seed", "trainer")
 """Keys that made the run's model; another value of theirs would be another run."""
-_READING = ("model.batch_size", "model.max_new_tokens", "model.precision", "model.attn_implementation")
+_READING = (
+    "model.batch_size",
+    "model.max_new_tokens",
+    "model.max_input_length",
+    "model.precision",
+    "model.attn_implementation",
+)
 """Keys below them that only say how the model is used."""
 
 
@@ -62,6 +69,7 @@ def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -
     config_dir = config_dir or resume.stored_config_dir(directory)
     composed = command_line.compose([*stored, *changes, "resume=null"], config_dir)
     request = _checked(composed)
+    _take_length(request, run)
     _take_models(request.config, run, request.trainer_class)
     return Reopened(run, request, changes)
 
@@ -97,6 +105,17 @@ def _checked(composed: object) -> Request:
         trainer_class=trainer_class,
         data=data,
     )
+
+
+def _take_length(request: Request, run: RunDirectory) -> None:
+    """How long the run's answers may be, where its training data settled it and nothing else is asked for."""
+    model: Any = request.config.model
+    if getattr(model, "max_new_tokens", 0) is None:
+        try:
+            settled = read_yaml(run.config_path)["model"]["max_new_tokens"]
+        except (OSError, ValueError, LookupError, TypeError):  # an edited or lost file: the reader's own default
+            return
+        model.max_new_tokens = settled if isinstance(settled, int) else None
 
 
 def _take_models(config: RunConfig, run: RunDirectory, trainer_class: Any) -> None:

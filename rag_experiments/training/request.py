@@ -60,10 +60,13 @@ def check_request(composed: DictConfig) -> Request:
     data = load_data(config.data, cache_dir(config))
     trainer_class = check_with_data(config, data)
     check_training_arguments(config)
+    identity = config_hash(resolved)
+    if "max_new_tokens" in resolved["model"]:  # settled by the data, as a part of the run and not of its identity
+        resolved["model"]["max_new_tokens"] = config.model.max_new_tokens
     return Request(
         config=config,
         resolved=resolved,
-        config_hash=config_hash(resolved),
+        config_hash=identity,
         trainer_class=trainer_class,
         data=data,
     )

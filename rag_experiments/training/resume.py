@@ -8,6 +8,7 @@ overrides may only touch what cannot change the result. Hydra's own means would 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import config_hash, newest_unfinished
 
 log = logging.getLogger(__name__)
+
+
+EARLIER_LENGTH = "model.max_new_tokens=32"
+"""The default before training answers settled it: a run that began with it goes on with it."""
 
 
 @dataclass
@@ -83,6 +88,11 @@ def _replayed(directory: Path, given: list[str], config_dir: str | None) -> Comm
     stored = stored_overrides(directory)
     config_dir = config_dir or stored_config_dir(directory)
     first = composed_hash(command_line.compose(stored, config_dir))
+    if status.get("config_hash") not in (None, first):
+        with suppress(RequestError):  # a run without a reader has no such key
+            earlier = composed_hash(command_line.compose([*stored, EARLIER_LENGTH], config_dir))
+            if status["config_hash"] == earlier:
+                stored, first = [*stored, EARLIER_LENGTH], earlier
     if status.get("config_hash") not in (None, first):
         raise RequestError(f"resume={directory}: its overrides no longer compose to the configuration it began with")
     for override in given:

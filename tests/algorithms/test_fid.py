@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rag_experiments.algorithms import fid
+from rag_experiments.algorithms import fid, sft
 from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer, fid_loss, passage_rows, with_gold
 from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
 from rag_experiments.core.errors import RequestError
@@ -121,7 +121,8 @@ def test_the_datas_own_passages(model, tmp_path):
     assert trainer.components.data.passages.ids(next(iter(trainer.rows.values()))) == ["x1", "p3"]
 
 
-def test_what_the_data_lacks_is_refused_before_weights_are_read():
+def test_what_the_data_lacks_is_refused_before_weights_are_read(monkeypatch):
+    monkeypatch.setattr(sft, "check_examples", lambda config, data: None)
     data = SimpleNamespace(splits={"train": [Question("q0", "Why?", answers=("so",))]})
 
     def check(**settings):

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, RoleModules, RunComponents
 from rag_experiments.config import kinds, roles
-from rag_experiments.config.schema import EncoderConfig, ReaderConfig
+from rag_experiments.config.schema import EncoderConfig, ReaderConfig, RetrieverConfig
 from rag_experiments.core.errors import RequestError
 
 
@@ -189,3 +189,16 @@ def test_a_kind_that_is_said_twice_must_be_one(outside):
         kinds.model_kind(node, "model")
     with pytest.raises(RequestError, match="is no RetrieverKind"):
         retriever("MINE")
+
+
+def test_an_encoder_that_the_retriever_does_not_use_is_no_model_of_the_run():
+    """BM25 beside the default encoder: it is not opened, and a plan does not count it."""
+    config = SimpleNamespace(
+        model=ReaderConfig(path="x"),
+        algorithm=SimpleNamespace(),
+        retriever=RetrieverConfig(type="bm25", encoder=EncoderConfig(path="y")),
+    )
+    trainer_class = SimpleNamespace(trains=frozenset({"reader"}), Config=SimpleNamespace)
+    assert [model.role for model in roles.models_of(config, trainer_class)] == ["reader"]
+    config.retriever.type = "faiss"
+    assert [model.role for model in roles.models_of(config, trainer_class)] == ["reader", "retriever"]

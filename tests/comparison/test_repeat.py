@@ -49,3 +49,19 @@ def test_a_record_in_another_encoding_is_none(tmp_path: Path) -> None:
     run = run_with(tmp_path / "r", "- a=1\n", command="typed")
     (run.path / ".hydra" / "overrides.yaml").write_bytes("- a=ü\n".encode("latin-1"))
     assert command(run) == "typed"
+
+
+def test_a_folder_of_own_options_is_part_of_the_command(tmp_path):
+    """Without it the options of the run's own packages are not found."""
+    write_run(tmp_path / "run", {})
+    hydra = tmp_path / "run" / ".hydra"
+    hydra.mkdir(exist_ok=True)
+    (hydra / "overrides.yaml").write_text("[algorithm=mine, seed=1]")
+    sources = "{path: hydra.conf, provider: hydra}, {path: /my conf, provider: command-line}"
+    (hydra / "hydra.yaml").write_text(f"hydra: {{runtime: {{config_sources: [{sources}]}}}}")
+    (run,) = load_runs([tmp_path])
+    line = command(run)
+    assert line is not None
+    assert "rag_experiments.train --config-dir '/my conf' algorithm=mine seed=1" in line
+    (hydra / "hydra.yaml").write_text("hydra: [")
+    assert "--config-dir" not in str(command(run))

@@ -134,3 +134,12 @@ def test_one_wording_about_two_articles_is_two_questions(tmp_path):
     (pooled,) = [q for questions in data.splits.values() for q in questions if q.question == "Where was she born?"]
     assert len(pooled.positive_ids) == 3
     assert gold_grades(pooled) == dict.fromkeys(pooled.positive_ids, 1)
+
+
+def test_a_gold_passage_below_its_copy_stays_what_it_is_called_in_the_list():
+    """Its copy was found first and stands for it; no passage is in the list twice."""
+    grades, ranked = one_of_each({"gold": 1}, ["copy", "other", "gold"], {"copy": "gold"})
+    assert grades == {"gold": 1}
+    assert ranked == ["gold", "other", "copy"]
+    _, ranked = one_of_each({"gold": 1}, ["copy", "second", "gold"], {"copy": "gold", "second": "gold"})
+    assert ranked == ["gold", "second", "copy"]

@@ -210,3 +210,12 @@ def test_clustered_interval_covers_and_the_naive_one_does_not() -> None:
         covered_naive += naive.low <= 0.5 <= naive.high
     assert covered / sets > 0.9
     assert covered_naive / sets < 0.7
+
+
+def test_an_interval_is_one_of_95_percent_unless_it_is_asked_otherwise() -> None:
+    values = np.random.default_rng(0).random(40)
+    clusters = np.arange(40)
+    plain = paired_difference(np.zeros(40), values, clusters)
+    assert plain == paired_difference(np.zeros(40), values, clusters, level=0.95)
+    wider = paired_difference(np.zeros(40), values, clusters, level=0.99)
+    assert wider.low < plain.low < plain.high < wider.high

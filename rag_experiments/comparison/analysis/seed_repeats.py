@@ -20,12 +20,22 @@ def overrides(run: RunRecord) -> list[str]:
     return [str(item) for item in found] if isinstance(found, list) else []
 
 
+def config_dir(run: RunRecord) -> list[str]:
+    """`--config-dir DIR` as the run was started with, where it was; empty where it was not, or nobody knows."""
+    try:
+        sources = read_yaml(run.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["config_sources"]
+        found = [str(entry["path"]) for entry in sources if entry["provider"] == "command-line"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
+    return ["--config-dir", found[0]] if found else []
+
+
 def command(run: RunRecord) -> str | None:
     """The command for a shell; None if the run directory does not hold the overrides."""
     kept = [item for item in overrides(run) if not item.startswith(_OF_THE_FIRST_TIME)]
     typed = run.status.get("command")
     if not kept and not typed:
         return None
-    line = shlex.join(["python", "-m", "rag_experiments.train", *kept]) if kept else str(typed)
+    line = shlex.join(["python", "-m", "rag_experiments.train", *config_dir(run), *kept]) if kept else str(typed)
     where = run.status.get("working_directory")
     return f"cd {shlex.quote(str(where))} && {line}" if where else line

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rag_experiments.config.schema import RunConfig
+from rag_experiments.config.schema import ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import stands_in
 from rag_experiments.data import data_formats
@@ -46,7 +46,8 @@ class Findings:
         lines = [f"data        {self.config.data.format}  {self.config.data.path or ''}".rstrip()]
         if self.data is not None:
             lines += self._counts(self.data) + self._lengths(self.data) + self._supervision(self.data)
-            lines += self._overlaps(self.data) + [f"note        {note}" for note in self.data.notes]
+            lines += self._overlaps(self.data) + self._reader(self.data)
+            lines += [f"note        {note}" for note in self.data.notes]
             for number in range(examples):
                 lines += self._example(self.data, number)
         return lines + self._problem_lines(problems)
@@ -113,6 +114,18 @@ class Findings:
         if answers:
             lines.append(f"  answers   {Lengths.of(counter.count(answers))}")
         return lines
+
+    def _reader(self, data: RagData) -> list[str]:
+        """What the reader of `model=` cannot read or write; also among the notes."""
+        if not isinstance(self.config.model, ReaderConfig):
+            return []
+        from rag_experiments.algorithms.shared.reader_examples import check_examples
+
+        try:
+            check_examples(self.config, data)
+        except RequestError as error:
+            return [f"reader      a training question cannot be used: {error}"]
+        return [f"reader      answers of {self.config.model.max_new_tokens} tokens at most"]
 
     def _supervision(self, data: RagData) -> list[str]:
         lines = []

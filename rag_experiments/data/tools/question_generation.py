@@ -153,7 +153,7 @@ class Generator:
             builder.build(question or "?", [passage], name=passage.id)
             for passage, question in zip(passages, questions, strict=True)
         ]
-        return self.reader.generate(prompts, max_new_tokens=tokens)
+        return [str(answer) for answer in self.reader.generate(prompts, max_new_tokens=tokens)]
 
     def _found(self, questions: list[str], rows: Sequence[int]) -> list[bool]:
         if self.retriever is None:

@@ -27,6 +27,7 @@ from rag_experiments.models.reader import answer_tokens, reader_files
 from rag_experiments.models.reader.key_value_cache import CACHE
 from rag_experiments.models.reader.prompts import Prompt
 from rag_experiments.models.reader.reader import AnswerScores, Reader, batches
+from rag_experiments.models.reader.written import Written, decoded
 from rag_experiments.models.shared.precision import autocast
 
 NOT_IN_A_STATE = dict.fromkeys(("sub_batch_size", "reuse_mb"), "how the work is cut up")
@@ -55,7 +56,7 @@ class FidReader(Reader):
         self.prompts = FidPromptBuilder(
             tokenizer,
             max_length=self.config.max_input_length,
-            reserve=config.max_new_tokens,
+            reserve=self.longest_answer,
             kind=self.kind,
             chat_template=config.chat_template,
             instruction=config.instruction,
@@ -144,10 +145,10 @@ class FidReader(Reader):
         num_beams: int = 1,
         batch_size: int | None = None,
         progress: bool = False,
-    ) -> list[str]:
-        """An answer a prompt, in their order; greedy, or by beam search."""
-        settings = self._generation_config(max_new_tokens or self.config.max_new_tokens, num_beams)
-        written: list[str] = [""] * len(prompts)
+    ) -> list[Written]:
+        """One answer per prompt, in their order; greedy, or by beam search."""
+        settings = self._generation_config(max_new_tokens or self.longest_answer, num_beams)
+        written = [Written("")] * len(prompts)
         kept = self.kept_states()
         with self._evaluating(), autocast(self.device, self.dtype):
             for rows in self._rows(prompts, batch_size, progress, "generating"):
@@ -156,8 +157,9 @@ class FidReader(Reader):
                     new = self._write_from_inputs(batch_prompts, settings)
                 else:
                     new = self._write_from_states(batch_prompts, settings, kept)
-                for row, text in zip(rows, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                    written[row] = text.strip()
+                texts = decoded(self.tokenizer, new, settings.eos_token_id, self.kind)
+                for row, text in zip(rows, texts, strict=True):
+                    written[row] = text
         return written
 
     def _write_from_inputs(self, prompts: Sequence[Prompt], settings: Any) -> Tensor:

@@ -54,6 +54,8 @@ _OPEN_THOUGHT = re.compile(
     r"(?:<(?P<tag>[\w:.-]*(?:think|thought|reason)[\w:.-]*)>|\[(?P<bracket>THINK)\]|<\|START_(?P<bar>THINKING)\|>)\s*\Z",
     re.I,
 )
+LOUD_SHARE = 0.02
+"""Of prompts or answers that are cut: above it, that is a warning."""
 _ROLES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 
@@ -89,6 +91,10 @@ class TruncationCounts:
     passages_dropped: int = 0
     passages_shortened: int = 0
     turns_dropped: int = 0
+    answers_cut: int = 0
+    """Answers that ran into `max_new_tokens`."""
+    questions_left_out: int = 0
+    """Questions that, alone, are longer than the reader reads."""
 
     def add(self, prompt: Prompt) -> None:
         """Count `prompt`."""
@@ -101,6 +107,12 @@ class TruncationCounts:
     def __add__(self, other: TruncationCounts) -> TruncationCounts:
         return TruncationCounts(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
+    @property
+    def loud(self) -> bool:
+        """Whether more than a few in a hundred lost something, or a question was left out: the user should know."""
+        most = max(self.prompts_truncated, self.answers_cut)
+        return bool(self.questions_left_out) or most > LOUD_SHARE * self.prompts
+
     def as_metrics(self) -> dict[str, float]:
         """`truncation/…` to counts."""
         counts = {**asdict(self), "passages_cut": self.passages_dropped + self.passages_shortened}
@@ -108,12 +120,22 @@ class TruncationCounts:
 
     def sentence(self) -> str:
         """What to tell the user, or nothing where nothing was cut."""
-        if not self.prompts_truncated:
-            return ""
-        return (
-            f"{self.prompts_truncated} of {self.prompts} prompts were too long: {self.passages_dropped} passages "
-            f"dropped, {self.passages_shortened} shortened, {self.turns_dropped} turns of history dropped."
-        )
+        sentences = []
+        if self.prompts_truncated:
+            sentences.append(
+                f"{self.prompts_truncated} of {self.prompts} prompts were too long: {self.passages_dropped} passages "
+                f"dropped, {self.passages_shortened} shortened, {self.turns_dropped} turns of history dropped."
+            )
+        if self.answers_cut:
+            sentences.append(
+                f"{self.answers_cut} of {self.prompts} answers ran into model.max_new_tokens and were cut."
+            )
+        if self.questions_left_out:
+            sentences.append(
+                f"{self.questions_left_out} questions were left out: alone they are longer than the reader reads "
+                "(model.max_input_length)."
+            )
+        return " ".join(sentences)
 
 
 @dataclass

@@ -7,6 +7,7 @@ Any Hugging Face causal LM or encoder-decoder, with or without adapters. What it
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +16,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from rag_experiments.config.schema import ReaderConfig
 from rag_experiments.core.digest import without
+from rag_experiments.core.errors import RequestError
 from rag_experiments.models.reader import answer_tokens, reader_files
 from rag_experiments.models.reader.prompts import TEMPLATE_DATE, Prompt, PromptBuilder, TruncationCounts
+from rag_experiments.models.reader.written import Written, decoded
 from rag_experiments.models.shared.precision import autocast, precision_name, resolve_precision
 from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
 
 if TYPE_CHECKING:
     from rag_experiments.data.records import Passage, Question
 
+log = logging.getLogger(__name__)
+
 LONGEST_DEFAULT = 2048
 """Tokens a prompt and its answer may have where nothing is said, however long a context the model can take."""
+
+LONGEST_ANSWER = 32
+"""Tokens an answer may have where `max_new_tokens` is None: of a reader that a run does not train."""
 
 NOT_IN_A_SCORE = {
     **dict.fromkeys(
@@ -72,7 +80,7 @@ class Reader:
         """Where the weights come from, in the words of `model.path`: adapters are put back onto it."""
         self.kind = config.kind
         self.dtype = resolve_precision(config.precision, self.device)
-        limit = config.max_input_length or _own_limit(answer_tokens.base_module(module), tokenizer)
+        limit = config.max_input_length or own_limit(answer_tokens.base_module(module).config, tokenizer)
         self.config = dataclasses.replace(
             config,
             precision=precision_name(self.dtype),
@@ -82,7 +90,7 @@ class Reader:
         self.prompts = PromptBuilder(
             tokenizer,
             max_length=limit,
-            reserve=config.max_new_tokens,
+            reserve=self.longest_answer,
             kind=self.kind,
             chat_template=config.chat_template,
             instruction=config.instruction,
@@ -147,11 +155,11 @@ class Reader:
         num_beams: int = 1,
         batch_size: int | None = None,
         progress: bool = False,
-    ) -> list[str]:
-        """An answer a prompt, in their order; greedy, or by beam search. Batches hold prompts of like length."""
-        settings = self._generation_config(max_new_tokens or self.config.max_new_tokens, num_beams)
+    ) -> list[Written]:
+        """One answer per prompt, in their order; greedy, or by beam search. Batches hold prompts of similar length."""
+        settings = self._generation_config(max_new_tokens or self.longest_answer, num_beams)
         ids = [prompt.ids for prompt in prompts]
-        written: list[str] = [""] * len(ids)
+        written = [Written("")] * len(ids)
         # One autocast around all batches: it keeps the cast weights, which a step a token would else cast anew.
         with self._evaluating(), autocast(self.device, self.dtype):
             for rows in batches(ids, batch_size or self.config.batch_size, progress, "generating"):
@@ -159,7 +167,7 @@ class Reader:
                     written[row] = text
         return written
 
-    def _generate_batch(self, ids: list[list[int]], settings: GenerationConfig) -> list[str]:
+    def _generate_batch(self, ids: list[list[int]], settings: GenerationConfig) -> list[Written]:
         left = self.kind == "decoder"
         pad = answer_tokens.pad_left if left else answer_tokens.pad_right
         inputs = {
@@ -168,7 +176,7 @@ class Reader:
         }
         out = self.module.generate(**inputs, generation_config=settings)
         new = out[:, inputs["input_ids"].shape[1] :] if left else out
-        return [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        return decoded(self.tokenizer, new, settings.eos_token_id, self.kind)
 
     def _generation_config(self, max_new_tokens: int, num_beams: int) -> GenerationConfig:
         """Greedy or beams, ending at the template's end token or the model's own; no sampling defaults."""
@@ -201,13 +209,32 @@ class Reader:
         passages: Sequence[Sequence[Passage]],
         num_beams: int = 1,
         progress: bool = False,
-    ) -> tuple[list[str], TruncationCounts]:
-        """An answer a question from the passages given for it, and what had to be cut from the prompts."""
-        prompts = [self.prompts.for_question(q, given) for q, given in zip(questions, passages, strict=True)]
+    ) -> tuple[list[str | None], TruncationCounts]:
+        """One answer per question from the passages given for it, and what had to be cut.
+
+        A question that leaves no room for passages or an answer gets None: it is named in the log, and counted.
+        """
         cut = TruncationCounts()
-        for prompt in prompts:
-            cut.add(prompt)
-        return self.generate(prompts, num_beams=num_beams, progress=progress), cut
+        prompts: dict[int, Prompt] = {}
+        for place, (question, given) in enumerate(zip(questions, passages, strict=True)):
+            try:
+                prompts[place] = self.prompts.for_question(question, given)
+            except RequestError as error:
+                cut.questions_left_out += 1
+                log.warning("left out: %s", error)
+                continue
+            cut.add(prompts[place])
+        written = self.generate(list(prompts.values()), num_beams=num_beams, progress=progress)
+        cut.answers_cut = sum(answer.cut for answer in written)
+        answers: list[str | None] = [None] * len(questions)
+        for place, answer in zip(prompts, written, strict=True):
+            answers[place] = str(answer)
+        return answers, cut
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens that an answer may have."""
+        return self.config.max_new_tokens or LONGEST_ANSWER
 
     # -- judging ---------------------------------------------------------------------------------
 
@@ -281,9 +308,8 @@ def batches(rows: Sequence[Sequence[Any]], size: int, progress: bool, what: str)
             bar.update(len(chunk))
 
 
-def _own_limit(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """What the model can take, `LONGEST_DEFAULT` at most."""
-    config = module.config
+def own_limit(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that a model with the Hugging Face config `config` can take, `LONGEST_DEFAULT` at most."""
     said = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     return min(LONGEST_DEFAULT, tokenizer.model_max_length, *(value for value in said if isinstance(value, int)))
 
