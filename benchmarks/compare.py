@@ -1,9 +1,9 @@
-"""How long `rag-compare` takes over many runs: first look, then with its cache. Prints a table.
+"""Measure how long `rag-compare` takes for many runs: the first time, then with its cache. Prints a table.
 
     python benchmarks/compare.py [--runs 500 1000 2000] [--questions 100]
 
-Makes run directories of the real shape (a whole resolved config, per-question predictions of two stages before and
-after training) in a temporary folder, and times the command as a user starts it.
+The benchmark makes realistic run directories (a complete resolved config, per-question predictions of two stages
+before and after training) in a temporary folder, and times the command as a user starts it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A step of contrastive training: this package beside sentence-transformers, same model and batches, in one process.
+"""Compare a contrastive training step with sentence-transformers: same model and batches, in one process.
 
     python -m benchmarks.ctl_step [--batch 64] [--steps 5] [--output FILE] [key=val …]
 
-A step is the forward of questions and gold passages, the loss with in-batch negatives (scale 20), the backward and
-AdamW, dropout on, on the questions of `data=pydocs`, another batch every step. Contestants take turns within a step, in
-an order that rotates; what counts is the ratio within a step, given as median and range, in processor time (a GPU's:
-time on the wall). With dropout off and in full precision their losses on one batch are compared first.
+A step is the forward pass of questions and gold passages, the loss with in-batch negatives (scale 20), the backward
+pass and AdamW, with dropout, on another batch of `data=pydocs` each step. In each step the contestants take turns in a
+rotating order. The result is the ratio within a step, as median and range, in processor time (on a GPU: wall time).
+First, the losses of all contestants on one batch are compared, in full precision and without dropout.
 
 - `ours auto`: as `algorithm=ctl` computes (bf16 autocast where the hardware has it)
 - `ours fp32`: the same in full precision
@@ -35,11 +35,11 @@ from rag_experiments.training.request import check_request
 
 Step = Callable[[list[int]], float]
 PAIRS = [("ours auto", "peer fp32"), ("ours fp32", "peer fp32"), ("ours auto", "peer bf16")]
-"""The first by default settings on both sides; the second by the same arithmetic; the third by the peer's fastest."""
+"""Pairs: default settings on both sides; the same arithmetic; the fastest setting of the peer."""
 
 
 def main() -> None:
-    """Compare, print a table, and write the figures where asked."""
+    """Compare, print a table, and write the figures if `--output` is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
@@ -70,12 +70,12 @@ def main() -> None:
 
 
 class _Texts:
-    """Question and gold passage of each training question."""
+    """The text and the gold passage of each training question."""
 
     def __init__(self, trainer: Any) -> None:
         store = trainer.components.data.passages
         asked = trainer.components.data.splits["train"]
-        # A passage once: the peer takes a repeated one for a negative, and the losses would differ.
+        # Each passage once: the peer takes a repeated passage for a negative, and the losses would differ.
         once = {int(store.rows(question.positive_ids)[0]): number for number, question in enumerate(asked)}
         self.numbers = sorted(once.values())
         self.queries = [question.question for question in asked]
@@ -149,7 +149,7 @@ def _peer_loss(peer: Any, loss_of: Any, texts: _Texts, numbers: list[int], bf16:
 
 
 def _loss_without_dropout(name: str, trainer: Any, peer: Any, texts: _Texts, size: int) -> float:
-    """Of the first batch, before anything was learnt."""
+    """The loss on the first batch before training."""
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
     numbers = texts.batch(0, size)
@@ -175,23 +175,23 @@ def _race(steps: dict[str, Step], texts: _Texts, args: argparse.Namespace) -> di
             set_seed(number)
             started = clock()
             steps[name](texts.batch(number, args.batch))
-            if number:  # the first: kernels chosen, memory touched
+            if number:  # the first step is warm-up
                 seconds[name].append(clock() - started)
     return seconds
 
 
 def _ratio(slower: list[float], faster: list[float]) -> dict[str, float]:
-    """How many times faster, by step."""
+    """How many times faster, as median and range over steps."""
     by_step = [a / b for a, b in zip(slower, faster, strict=True)]
     return {"median": statistics.median(by_step), "low": min(by_step), "high": max(by_step)}
 
 
 def _table(figures: dict[str, Any]) -> str:
     lines = [
-        f"{figures['batch']} questions a step, passages of {figures['tokens_a_passage']:.0f} tokens, "
+        f"{figures['batch']} questions per step, passages of {figures['tokens_a_passage']:.0f} tokens, "
         f"{figures['device']}, {figures['threads']} threads",
         "loss without dropout  " + "   ".join(f"{k} {v:.6f}" for k, v in figures["loss_without_dropout"].items()),
-        *(f"  {name:<10} {statistics.median(times):7.3f} s a step" for name, times in figures["seconds"].items()),
+        *(f"  {name:<10} {statistics.median(times):7.3f} s per step" for name, times in figures["seconds"].items()),
         *(
             f"  {name:<22} {ratio['median']:.2f} times as fast ({ratio['low']:.2f} to {ratio['high']:.2f})"
             for name, ratio in figures["ratios"].items()

@@ -1,11 +1,11 @@
-"""Damaged run directories beside sound ones: whether the sound ones are shown, and how long it takes.
+"""Put damaged run directories next to sound ones: are the sound ones shown, and how long does it take?
 
     python -m benchmarks.damaged_runs                  700 damaged directories in folders of seven, 3 sound ones in each
     python -m benchmarks.damaged_runs --count 50 --seed 1
 
-Every kind of damage is done to a copy of a sound run: to a file of its own, or to one drawn by chance. `rag-compare`
-is asked for its table, its csv and its JSON, and the dashboard for all of its pages. What counts: no traceback, no
-answer 500, the three sound runs in every table, and seconds.
+Each kind of damage is applied to a copy of a sound run: to a specific file, or to a randomly chosen one. `rag-compare`
+then writes its table, csv and JSON, and the dashboard serves all of its pages. The benchmark checks that there is no
+traceback and no status 500 and that every table shows the three sound runs, and it measures the seconds.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from pathlib import Path
 Damage = Callable[[Path, random.Random], None]
 
 FOLDER = 7
-"""Damaged runs in a folder that is looked at in one go."""
+"""Number of damaged runs in one folder."""
 SOUND = ("sound-a", "sound-b", "sound-c")
 PAGES = ("runs", "curves", "sweep", "questions", "cost", "repeat")
 FILES = ("status.json", "config.yaml", "metrics.json", "metrics.jsonl", "predictions/test.jsonl", ".hydra/hydra.yaml")
 LIMIT = 3.0
-"""Seconds that a command on a small folder may take."""
+"""Maximum seconds for a command on a small folder."""
 
 
 def _write(name: str, content: str | bytes) -> Damage:
@@ -70,7 +70,7 @@ def _row(**fields: object) -> Damage:
 
 
 def _replaced(make: Callable[[Path], object]) -> Damage:
-    """One file drawn by chance becomes something else."""
+    """Damage that replaces one randomly chosen file."""
 
     def damage(run: Path, chance: random.Random) -> None:
         file = run / chance.choice(FILES)
@@ -228,7 +228,7 @@ def sound_run(path: Path, number: int) -> None:
 
 
 def make_folder(folder: Path, kinds: list[str], chance: random.Random) -> None:
-    """The sound runs, and a damaged one of each kind."""
+    """Make the sound runs, and one damaged run of each kind."""
     for number, name in enumerate(SOUND):
         sound_run(folder / name, number + 1)
     for number, kind in enumerate(kinds):
@@ -240,7 +240,7 @@ def make_folder(folder: Path, kinds: list[str], chance: random.Random) -> None:
 
 
 def look(folder: Path, cache: Path) -> tuple[list[str], dict[str, float]]:
-    """What went wrong in a folder, and the seconds of every command and page."""
+    """The failures in a folder, and the seconds of each command and page."""
     from starlette.testclient import TestClient
 
     from rag_experiments import compare
@@ -308,7 +308,7 @@ def main() -> None:
         os.environ["RAG_EXPERIMENTS_CACHE"] = str(Path(place) / "first")
         (Path(place) / "first").mkdir()
         make_folder(Path(place) / "sound", [], chance)
-        look(Path(place) / "sound", Path(place) / "first")  # importing scipy and plotly is no matter of damage
+        look(Path(place) / "sound", Path(place) / "first")  # warm-up: the imports of scipy and plotly are not measured
         for start in range(0, len(kinds), FOLDER):
             some = kinds[start : start + FOLDER]
             folder, cache = Path(place) / f"folder-{start}", Path(place) / f"cache-{start}"

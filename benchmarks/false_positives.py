@@ -1,12 +1,12 @@
-"""How often two equal configurations are called better or worse, by how far training seeds scatter. Simulated.
+"""Simulate how often two equal configurations are called better or worse, depending on the spread over seeds.
 
     python -m benchmarks.false_positives                 the table of docs/compare.md (a few minutes)
     python -m benchmarks.false_positives --trials 2000
 
-Both sides have the same expected accuracy. A training seed moves a run's true accuracy by a normal number with the
-spread given as its standard deviation; a question is answered where a run's ability exceeds the question's difficulty
-plus noise of its own, so that two runs mostly succeed on the same questions, as real ones do. The verdicts are
-`rag-compare`'s own, over one candidate and one metric.
+Both sides have the same expected accuracy. A training seed changes a run's true accuracy by a normal random number
+whose standard deviation is the given spread. A run answers a question if its ability exceeds the question's difficulty
+plus random noise; so two runs mostly succeed on the same questions, like real runs. The verdicts are those of
+`rag-compare` for one candidate and one metric.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 SPREADS = (0.0, 0.01, 0.02, 0.04, 0.06)
 SEEDS = (1, 3, 5)
 ACCURACY, SHARED = 0.6, 0.7
-"""Mean share of right answers; correlation of two runs' latent success on a question."""
+"""Mean share of right answers, and correlation of the latent success of two runs on a question."""
 RESAMPLES = 999
 
 
@@ -33,7 +33,7 @@ def side(chance: np.random.Generator, difficulty_Q: np.ndarray, seeds: int, spre
 
 
 def trial(chance: np.random.Generator, questions: int, seeds: int, spread: float) -> tuple[bool, bool, bool]:
-    """Whether equals were called better or worse: at all, without a warning in the first words, by the seeds' test."""
+    """Whether equals were called better or worse: at all, without a warning in the verdict, and by the seeds' test."""
     from rag_experiments.comparison.analysis.judgement import Verdict
     from rag_experiments.comparison.analysis.statistics import question_test, seed_test
     from rag_experiments.comparison.analysis.table import Group
@@ -56,8 +56,10 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=167)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    print(f"{options.questions} questions, {options.trials} comparisons of equals a row\n")
-    print("| spread over seeds (sd) | seeds a side | called better or worse | without a warning first | seeds' test |")
+    print(f"{options.questions} questions, {options.trials} comparisons of equals per row\n")
+    print(
+        "| spread over seeds (sd) | seeds per side | called better or worse | without a warning first | seeds' test |"
+    )
     print("|---:|---:|---:|---:|---:|")
     for spread in SPREADS:
         for seeds in SEEDS:

@@ -1,15 +1,15 @@
-"""What a FiD step costs: against padding everything to the maximum length, and as the number of passages grows.
+"""The cost of a FiD step: compared with padding to the maximum length, and for growing numbers of passages.
 
     python benchmarks/fid.py [--d-model 256] [--layers 4] [--questions 4] [--step-passages 16] [--passages 4 16 64]
 
-A T5 with random weights reads passages whose lengths are drawn from 20 to 250 tokens. Two tables in one run:
+A T5 with random weights reads passages with random lengths from 20 to 250 tokens. The benchmark prints two tables:
 
-1. One training step with passages padded to 250 tokens and to the largest number of passages (as the published code
-   does), and as this program does it: each chunk to its longest, no padding passages.
-2. Activations kept for the backward pass at each number of passages, with and without recomputation.
+1. One training step with passages padded to 250 tokens and questions padded to the largest number of passages (as in
+   the published code), and one as in this package: chunks padded to their longest passage, no padding passages.
+2. Activations kept for the backward pass for each number of passages, with and without recomputation.
 
-Time is this process's CPU time, best of `--repeats`: it does not count what other processes do. Memory is the bytes
-that autograd keeps, each storage once (on a GPU, the allocator's peak).
+Time is the best CPU time of this process over `--repeats`, so other processes do not count. Memory is the number of
+bytes that autograd keeps, counting each storage once (on a GPU: the allocator's peak).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--d-model", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--questions", type=int, default=4)
-    parser.add_argument("--step-passages", type=int, default=16, help="of a question, in the first table")
+    parser.add_argument("--step-passages", type=int, default=16, help="passages per question in the first table")
     parser.add_argument("--passages", type=int, nargs="+", default=[4, 16, 64], help="in the second table")
     parser.add_argument("--sub-batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"one step of {options.questions} questions with {counts} passages on {device}")
     ways = {
         "padded to the maximum": to_device(padded_batch(prompts), device),
-        "chunks of like length": to_device(own_batch(prompts, options.sub_batch), device),
+        "chunks of similar length": to_device(own_batch(prompts, options.sub_batch), device),
     }
     costs = {name: cost(model, batch, False, options.repeats) for name, batch in ways.items()}
     reference = costs["padded to the maximum"]
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def small_t5(width: int, layers: int) -> T5ForConditionalGeneration:
-    """Random weights, dropout off so that both ways give one loss."""
+    """A T5 with random weights and without dropout, so that both ways give the same loss."""
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=VOCABULARY,
@@ -86,7 +86,7 @@ def small_t5(width: int, layers: int) -> T5ForConditionalGeneration:
 
 
 def make_prompts(counts: list[int], draws: random.Random) -> list[Prompt]:
-    """A prompt a question, its passages' lengths drawn anew."""
+    """One prompt per question; the lengths of its passages are random."""
 
     def passage() -> tuple[int, ...]:
         return tuple(draws.randrange(10, VOCABULARY) for _ in range(draws.randrange(20, LONGEST + 1)))
@@ -95,7 +95,7 @@ def make_prompts(counts: list[int], draws: random.Random) -> list[Prompt]:
 
 
 def own_batch(prompts: list[Prompt], size: int) -> dict[str, Any]:
-    """As the trainer makes it."""
+    """The batch as the trainer makes it."""
     return training_batch(prompts, [ANSWER] * len(prompts), 0, "encoder_decoder", size)
 
 
@@ -112,7 +112,7 @@ def padded_batch(prompts: list[Prompt]) -> dict[str, Any]:
 
 
 def loss_of(model: PreTrainedModel, batch: dict[str, Any], recompute: bool) -> torch.Tensor:
-    """The step's loss, either way."""
+    """The loss of a step for either kind of batch."""
     if "padded_BNL" in batch:
         ids_BNL, mask_BNL = batch["padded_BNL"], batch["mask_BNL"]
         size = len(ids_BNL)

@@ -1,10 +1,10 @@
-"""How much memory and time a large corpus takes: python -m benchmarks.million_passages [passages …]
+"""Measure memory and time for a large corpus: python -m benchmarks.million_passages [passages …]
 
-Writes that many short passages as native JSON lines, then imports, embeds (a BERT of one layer and 32
-dimensions, random weights) and searches them, each stage in a process of its own. Printed per stage: seconds,
-peak resident memory, and its anonymous part, which is what a machine must really have (the rest are pages of
-memory-mapped files, which the system drops when it needs room). `beyond` is the anonymous part less the bytes
-of the index.
+The benchmark writes that many short passages as native JSON lines; then it imports, embeds (with a BERT of one layer
+and 32 dimensions, random weights) and searches them, each stage in a process of its own. For each stage it prints the
+seconds, the peak resident memory, and the anonymous part of it, which the machine must really have (the rest are pages
+of memory-mapped files, which the system drops when it needs memory). `beyond` is the anonymous part minus the bytes of
+the index.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORDS, DIMENSION, QUESTIONS = 4000, 32, 200
 
 
 def main(sizes: list[int]) -> None:
-    """All stages for every size, a table."""
+    """Run all stages for each size and print a table."""
     print(
         f"{'passages':>9}  {'stage':<7} {'seconds':>8} {'peak MiB':>9} "
         f"{'anonymous':>10} {'index MiB':>10} {'beyond':>8}"
@@ -47,7 +47,7 @@ def main(sizes: list[int]) -> None:
 
 
 def write_corpus(folder: Path, size: int) -> None:
-    """`passages.jsonl` of 20 words each, `train.jsonl` and the other splits with some questions."""
+    """Write `passages.jsonl` with passages of 20 words, and splits with some questions."""
     draw = random.Random(0)
     vocabulary = [f"word{n}" for n in range(WORDS)]
     with open(folder / "passages.jsonl", "w", encoding="utf-8") as file:
@@ -63,7 +63,7 @@ def write_corpus(folder: Path, size: int) -> None:
 
 
 def write_encoder(folder: Path) -> None:
-    """One layer, random weights, a tokenizer of whole words."""
+    """Write an encoder with one layer, random weights and a tokenizer of whole words."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
@@ -81,7 +81,7 @@ def write_encoder(folder: Path) -> None:
 
 
 def run_stage(stage: str, folder: Path) -> None:
-    """One stage, measured; prints a line of JSON."""
+    """Run and measure one stage; print a line of JSON."""
     from rag_experiments.data.formats.jsonl import JsonlConfig
     from rag_experiments.data.load import load_data
 
@@ -106,7 +106,7 @@ def run_stage(stage: str, folder: Path) -> None:
 
 
 class Watch:
-    """The highest resident and anonymous memory of this process, looked at every 20 ms (MiB)."""
+    """The highest resident and anonymous memory of this process in MiB, measured every 20 ms."""
 
     def __init__(self) -> None:
         self._peak = self._anonymous = 0.0
@@ -115,7 +115,7 @@ class Watch:
         self._thread.start()
 
     def stop(self) -> dict[str, float]:
-        """What was seen."""
+        """Stop measuring; returns the highest values."""
         self._going = False
         self._thread.join()
         return {"peak": self._peak, "anonymous": self._anonymous}

@@ -1,10 +1,11 @@
-"""Random odd requests: each must be taken, or refused in one sentence. A traceback is a fault of ours.
+"""Random odd requests: each must be accepted, or refused with one sentence. A traceback is a bug of this package.
 
     python -m benchmarks.odd_requests [--count 1000] [--seed 0]
 
-Keys of every group, with values that people type by mistake: other alphabets, quotes, brackets, null, wrong types,
-interpolations, deletions, Hydra's own flags. Nothing is trained: a request that is taken ends at its plan. Printed: how
-many were taken and refused, and every request that ended in a traceback, which is also the exit status.
+A request has keys of any group with values that people type by mistake: other alphabets, quotes, brackets, null, wrong
+types, interpolations, deletions, Hydra's own flags. Nothing is trained: an accepted request ends after its plan. The
+benchmark prints how many requests were accepted and refused, and each request that ended in a traceback or left a file
+behind. The exit status is 1 if there was one.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ ALGORITHMS = ("ctl", "sft", "dca", "rpg", "swr", "fid")
 
 
 def requests(seed: int) -> Iterator[list[str]]:
-    """Endless: a sound request with one to three odd words."""
+    """Yield valid requests with one to three odd words added, without end."""
     chance = random.Random(seed)
     keys = [*NESTED, *GROUPS, *OPTION_GROUPS]
     while True:
@@ -149,7 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--show", action="store_true", help="print every request and what it was answered")
+    parser.add_argument("--show", action="store_true", help="print every request and its result")
     options = parser.parse_args()
     counts: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -158,7 +159,7 @@ def main() -> None:
         made = requests(options.seed)
         for number in range(1, options.count + 1):
             words = next(made)
-            # A plan trains nothing; the last word wins, and the small data set needs no reading.
+            # A plan trains nothing; the last word wins, and the small data set reads no files.
             result, text = outcome([*words, "data=keyvalue", "plan=true", f"paths.cache={folder}/cache"])
             counts[result] += 1
             if options.show or result == "traceback":

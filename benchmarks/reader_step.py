@@ -1,9 +1,9 @@
-"""A reader's training step against the plain way, in one process: answers only, like lengths, bf16 where it is native.
+"""Compare a reader's training step with the plain way, in one process: answers only, similar lengths, native bf16.
 
     python benchmarks/reader_step.py [--questions 32] [--repeats 2]
 
-The plain way pads every example to one length, computes logits at every position and runs in full precision. The
-two losses are compared too: what is left out must not be missed.
+The plain way pads every example to one length, computes logits at every position and runs in full precision. The losses
+are compared too, to show that what is left out does not change them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
         "plain": lambda: run(reader, pairs, options.batch, torch.float32, pad_to=options.pad_to),
         "bf16 where native": lambda: run(reader, pairs, options.batch, reader.dtype, pad_to=options.pad_to),
         "+ padded to the longest": lambda: run(reader, pairs, options.batch, reader.dtype),
-        "+ like lengths together": lambda: run(reader, grouped, options.batch, reader.dtype),
+        "+ similar lengths together": lambda: run(reader, grouped, options.batch, reader.dtype),
         "+ logits of answers only": lambda: run(reader, grouped, options.batch, reader.dtype, full_logits=False),
     }
     first = None
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def examples(reader: Reader, cache: Path, count: int) -> list[Pair]:
-    """Prompts on gold passages and their answers, of the embedded default."""
+    """Prompts with gold passages, and their answers, from the embedded default data."""
     data = load_data(config_class("pydocs")(format="pydocs"), cache)
     made = []
     for question in data.splits["train"][:: max(1, len(data.splits["train"]) // count)][:count]:
@@ -97,7 +97,7 @@ def run(
 
 
 def padded(tensor_BL: torch.Tensor, length: int, name: str, pad_id: int) -> torch.Tensor:
-    """Right-padded to `length`."""
+    """The tensor, padded to `length` on the right."""
     fill = {"labels": answer_tokens.IGNORE, "attention_mask": 0}.get(name, pad_id)
     return F.pad(tensor_BL, (0, length - tensor_BL.shape[1]), value=fill)
 

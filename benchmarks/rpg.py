@@ -1,14 +1,15 @@
-"""A step of RPG beside the plain way to do it: same language model, questions and candidates, in one process.
+"""Compare a step of RPG with the plain way: same language model, questions and candidates, in one process.
 
     python -m benchmarks.rpg [--batch 4] [--candidates 20] [--words 100] [--cold 3] [--warm 5] [--output FILE] [key=val]
 
-A step is the language model's scores of every (question, candidate) pair, the encoder's forward and backward, and the
-optimiser. The plain way: each pair alone, padded to 512 tokens, logits at every position, full precision, nothing kept;
-the encoder in full precision on one batch padded to its longest text. Ours: as a run does it, with an empty score cache
-(cold) and with a full one (warm). The plain scores and ours in full precision are compared first.
+A step is the language model's scores of all (question, candidate) pairs, the encoder's forward and backward pass, and
+the optimiser step. The plain way scores each pair alone, padded to 512 tokens, with logits at every position, in full
+precision, without a cache; its encoder computes in full precision on one batch padded to the longest text. This
+package's way is a step as in a run, with an empty score cache (cold) and with a full one (warm). First, the plain
+scores are compared with this package's scores in full precision.
 
-Passages are those of `data=pydocs`, neighbours joined until they have `--words` words (DPR's have 100), since short
-passages would flatter whoever does not pad. Candidates are the encoder's top K over all of them.
+The passages are those of `data=pydocs`; neighbours are joined until they have `--words` words (DPR's passages have
+100), because short passages would favour the way without padding. Candidates are the encoder's top K of all passages.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PADDED_TO = 512
 
 
 def main() -> None:
-    """Compare, print a table, and write the figures where asked."""
+    """Compare, print a table, and write the figures if `--output` is given."""
     args = _arguments()
     with tempfile.TemporaryDirectory() as folder:
         _write_data(Path(folder), args.words, args.batch)
@@ -48,7 +49,7 @@ def main() -> None:
         numbers = list(range(args.batch))
         figures = _describe(trainer, numbers)
         figures |= _check(trainer, numbers)
-        for _ in range(2):  # kernels chosen, memory touched
+        for _ in range(2):  # warm-up
             _ours(trainer, numbers, warm=True)
         plain = [_timed(lambda: _plain_step(trainer, numbers))]
         cold = [_timed(lambda: _ours(trainer, numbers, warm=False)) for _ in range(args.cold)]
@@ -69,16 +70,16 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--candidates", type=int, default=20)
-    parser.add_argument("--words", type=int, default=100, help="words a passage has at least")
-    parser.add_argument("--cold", type=int, default=3, help="steps timed with an empty cache")
-    parser.add_argument("--warm", type=int, default=5, help="steps timed with a full one")
+    parser.add_argument("--words", type=int, default=100, help="minimum number of words per passage")
+    parser.add_argument("--cold", type=int, default=3, help="number of timed steps with an empty cache")
+    parser.add_argument("--warm", type=int, default=5, help="number of timed steps with a full cache")
     parser.add_argument("--output", type=Path, help="write the figures here as JSON")
     parser.add_argument("overrides", nargs="*", help="of the run's configuration, such as algorithm.objective=replug")
     return parser.parse_args()
 
 
 def _write_data(folder: Path, words: int, questions: int) -> None:
-    """`pydocs` with passages joined to `words` words, as native files."""
+    """Write `pydocs` with passages joined to `words` words, as native files."""
     data = load_data(PydocsConfig(format="pydocs"), Path("~/.cache/rag_experiments").expanduser())
     joined: list[list[str]] = [[]]
     home: dict[str, str] = {}
@@ -123,7 +124,7 @@ def _prepare(trainer: RPGTrainer) -> None:
 
 
 def _ours(trainer: RPGTrainer, numbers: list[int], warm: bool) -> None:
-    """One step as a run does it."""
+    """One step as in a run."""
     if not warm:
         trainer.judge.scorer = AnswerScorer(trainer.judge.scorer.reader, None)
     trainer.training_step(trainer.model, trainer.collate(numbers))
@@ -153,7 +154,7 @@ def _plain_step(trainer: RPGTrainer, numbers: list[int]) -> None:
     encoder, store = trainer.components.model, trainer.components.data.passages
     with autocast(encoder.device, torch.float32):
         texts = store.full_texts(rows_BK.flatten().tolist())
-        # The class's own forward: the instance's is under the autocast of the training.
+        # The forward of the class, because the instance's runs under the autocast of training.
         queries = encoder.tokenize_queries([trainer.queries[n] for n in numbers])
         queries_BD = Encoder.forward(encoder, **_moved(encoder, queries))
         passages_ND = Encoder.forward(encoder, **_moved(encoder, encoder.tokenize_passages(texts)))
@@ -173,7 +174,7 @@ _READERS: dict[str, Reader] = {}
 
 
 def _plain_reader(trainer: RPGTrainer) -> Reader:
-    """The teacher in full precision, opened once and outside the clock."""
+    """The teacher in full precision, opened once and not timed."""
     if "plain" not in _READERS:
         import dataclasses
 
@@ -184,7 +185,7 @@ def _plain_reader(trainer: RPGTrainer) -> Reader:
 
 @torch.no_grad()
 def _plain_score(reader: Reader, prompt: Any, answer: str) -> torch.Tensor:
-    """One pair alone: padded, all logits."""
+    """The score of one pair alone, padded, with all logits."""
     answer_ids = reader.answer_ids(answer, include_end=False)
     ids = [*prompt.ids, *answer_ids][-PADDED_TO:]
     first = len(ids) - len(answer_ids)
@@ -216,7 +217,7 @@ def _describe(trainer: RPGTrainer, numbers: list[int]) -> dict[str, Any]:
 
 
 def _check(trainer: RPGTrainer, numbers: list[int]) -> dict[str, float]:
-    """The first question's scores: plain, ours in full precision, ours as a run computes them."""
+    """Compare the scores of the first question: plain, ours in full precision, and ours as in a run."""
     rows_BK, question = trainer.candidates.rows_QK[numbers[:1]], trainer.questions[numbers[0]]
     exact = _plain_reader(trainer)
     prompts = [prompt for _, prompt in trainer.judge.prompts(question, rows_BK[0])][:4]
@@ -231,7 +232,7 @@ def _check(trainer: RPGTrainer, numbers: list[int]) -> dict[str, float]:
 
 
 def _warm_parts(trainer: RPGTrainer, numbers: list[int]) -> dict[str, float]:
-    """Where a warm step's time goes."""
+    """Seconds of the parts of a warm step."""
     batch = trainer.collate(numbers)
     rows_BK = trainer.candidates.rows_QK[numbers]
     parts = {"prompts, keys and cache": _timed(lambda: trainer.judged(numbers, rows_BK))}
@@ -264,8 +265,8 @@ def _table(figures: dict[str, Any]) -> str:
         f"{figures['precision']}",
         f"largest difference of a mean log-probability: {figures['largest_difference_fp32']:.1e} in full precision, "
         f"{figures['largest_difference_as_run']:.1e} as a run computes",
-        f"{'plain':<8}{seconds['plain']:>9.2f} s a step",
-        *(f"{name:<8}{seconds[name]:>9.2f} s a step{faster[name]:>8.1f} times faster" for name in ("cold", "warm")),
+        f"{'plain':<8}{seconds['plain']:>9.2f} s per step",
+        *(f"{name:<8}{seconds[name]:>9.2f} s per step{faster[name]:>8.1f} times faster" for name in ("cold", "warm")),
         *(f"  {value:>7.3f} s  {name}" for name, value in figures["seconds_of_parts"].items()),
     ]
     return "\n".join(lines)

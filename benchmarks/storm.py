@@ -1,14 +1,14 @@
-"""Runs of all six algorithms, killed at random moments and resumed until done, against runs left in peace.
+"""Kill runs of all six algorithms at random moments, resume them, and compare them with undisturbed runs.
 
-    python -m benchmarks.storm                  12 kills, two an algorithm
+    python -m benchmarks.storm                  12 kills, two per algorithm
     python -m benchmarks.storm --kills 100      about 15 minutes on two cores
-    python -m benchmarks.storm --processes      each start a process of its own, so that kills meet imports too
+    python -m benchmarks.storm --processes      each start is a new process, so that kills also hit imports
 
-Tiny models made on the spot. A kill is SIGKILL, SIGTERM or SIGINT, at a moment drawn evenly over the time that the run
-needs in peace; a run is killed up to three times on its way. Then its weights, those of its last checkpoint, the
-figures in metrics.json, its predictions, and metrics.jsonl line for line must equal those of the run in peace: all but
-times and memory. Nothing unfinished may be left, and no run may say `running` whose process was asked to end.
-Prints a table; exit status 1 where something differs.
+The models are tiny and made by the benchmark. A kill is SIGKILL, SIGTERM or SIGINT at a random moment, uniform over the
+duration of the undisturbed run; a run is killed up to three times. Then its weights, the weights of its last
+checkpoint, metrics.json, its predictions, and each line of metrics.jsonl must equal those of the undisturbed run,
+except times and memory. No unfinished files may remain, and no run may have the state `running` after its process was
+asked to end. Prints a table; the exit status is 1 if something differs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # another number of threads rounds differently
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # another number of threads changes rounding
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 VARIANTS = {
-    # Steps, saves and logging lines fall together nowhere but at the end.
+    # Steps, checkpoints and logging lines coincide only at the end.
     "best": ["trainer.max_steps=9", "trainer.save_steps=2", "trainer.eval_steps=2", "trainer.logging_steps=3"],
     "last": [
         "trainer.max_steps=8",
@@ -67,7 +67,7 @@ class Models:
 
 @dataclass
 class Storm:
-    """One run on its way through its kills."""
+    """One run that is killed several times, with its results."""
 
     name: str
     kills: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Storm:
 
 
 def make_models(root: Path) -> Models:
-    """Random weights and forty passages, written to `root`."""
+    """Write models with random weights and forty passages to `root`."""
     from tests.conftest import write_small_data, write_tiny_bert
     from tests.tiny_readers import write_tiny_llama, write_tiny_t5
 
@@ -89,7 +89,7 @@ def make_models(root: Path) -> Models:
 
 
 def request(algorithm: str, models: Models) -> list[str]:
-    """A run of seconds, in full precision on the CPU."""
+    """The overrides of a run of a few seconds, in full precision on the CPU."""
     encoder = [f"model.path={models.bert}", "model.pooling=mean", "model.precision=fp32"]
     encoder += ["model.max_query_length=64", "model.max_passage_length=64"]
     reader = ["model.precision=fp32", "model.max_new_tokens=4", "model.max_input_length=700"]
@@ -130,7 +130,7 @@ def request(algorithm: str, models: Models) -> list[str]:
 
 
 class Starter:
-    """Starts a run: in a fork of this process, which has everything imported, or as a command."""
+    """Starts a run: in a fork of this process, which has imported everything, or as a command."""
 
     def __init__(self, processes: bool, log: Path):
         self.processes = processes
@@ -144,7 +144,7 @@ class Starter:
             torch.set_num_threads(1)
 
     def start(self, arguments: list[str]) -> int:
-        """The process' number."""
+        """Start the run; returns its process id."""
         if self.processes:
             command = [sys.executable, "-m", "rag_experiments.train", *arguments]
             with self.log.open("ab") as file:
@@ -177,7 +177,7 @@ class Starter:
 
 
 def wait(number: int, seconds: float | None = None) -> int | None:
-    """The exit status of a child (negative: the signal); None where it still runs after `seconds`."""
+    """The exit status of a child (negative: the signal); None if it still runs after `seconds`."""
     deadline = None if seconds is None else time.monotonic() + seconds
     while True:
         done, status = os.waitpid(number, os.WNOHANG)
@@ -189,18 +189,18 @@ def wait(number: int, seconds: float | None = None) -> int | None:
 
 
 def in_peace(starter: Starter, arguments: list[str], directory: Path) -> float:
-    """Run to the end; returns the seconds that it took."""
+    """Run to the end undisturbed; returns the seconds."""
     started = time.monotonic()
     status = wait(starter.start([*arguments, f"hydra.run.dir={directory}"]))
     if status != 0:
-        raise SystemExit(f"{directory} ended with {status} in peace: see {starter.log}")
+        raise SystemExit(f"{directory} ended with {status} without a kill: see {starter.log}")
     return time.monotonic() - started
 
 
 def through_the_storm(
     starter: Starter, arguments: list[str], directory: Path, seconds: float, draw: random.Random, kills: int
 ) -> Storm:
-    """Kill the run `kills` times at random moments, each time resumed, and then let it end."""
+    """Kill the run `kills` times at random moments, resume it each time, and then let it end."""
     storm = Storm(directory.name)
     began = time.monotonic()
     while True:
@@ -215,7 +215,7 @@ def through_the_storm(
         chosen = draw.choice(SIGNALS)
         moment = draw.uniform(0, seconds)
         status = wait(number, moment)
-        if status is not None:  # it was quicker than the signal
+        if status is not None:  # it ended before the signal
             if status != 0:
                 storm.differences.append(f"ended with {status} before {chosen.name}")
             break
@@ -224,11 +224,11 @@ def through_the_storm(
         if status is None:
             os.kill(number, signal.SIGKILL)
             wait(number)
-            storm.differences.append(f"{chosen.name} at {moment:.1f} s was not heeded in a minute")
+            storm.differences.append(f"{chosen.name} at {moment:.1f} s did not end the run within a minute")
         storm.kills.append(f"{chosen.name[3:]} {moment:.1f}")
         state = stored(directory).get("state")
         if state == "running" and chosen != signal.SIGKILL and stored(directory).get("pid") == number:
-            storm.differences.append(f"says running after {chosen.name} at {moment:.1f} s")
+            storm.differences.append(f"has the state running after {chosen.name} at {moment:.1f} s")
         if state == "completed":
             break
     storm.seconds = time.monotonic() - began
@@ -236,7 +236,7 @@ def through_the_storm(
 
 
 def stored(directory: Path) -> dict[str, Any]:
-    """The status of a run; empty where it has not begun."""
+    """The status of a run; empty if it has not begun."""
     file = directory / "status.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 
@@ -245,7 +245,7 @@ def stored(directory: Path) -> dict[str, Any]:
 
 
 def differences(peace: Path, storm: Path) -> Iterator[str]:
-    """What the two run directories do not have in common, times and memory aside."""
+    """The differences between the two run directories, except times and memory."""
     state = stored(storm).get("state")
     if state != "completed":
         yield f"its state is {state}"
@@ -274,7 +274,7 @@ def differences(peace: Path, storm: Path) -> Iterator[str]:
 
 
 def is_time(name: str) -> bool:
-    """Whether a figure depends on the machine's mood."""
+    """Whether a figure may differ between equal runs: times, speeds, memory, and what caches save."""
     words = ("seconds", "runtime", "per_second", "memory", "cache", "tokens_computed")
     return any(word in name for word in words)
 
@@ -290,7 +290,7 @@ def log_lines(run: Path) -> list[dict[str, Any]]:
 
 
 def unlike(one: Any, other: Any, where: str) -> Iterator[str]:
-    """The first few places where two JSON values differ."""
+    """The first places where two JSON values differ."""
     found = itertools.islice(_unlike(one, other, where), 4)
     yield from found
 
@@ -322,11 +322,11 @@ def equal_weights(one: Path, other: Path) -> bool:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=12, help="at least so many, over all algorithms")
+    parser.add_argument("--kills", type=int, default=12, help="minimum number of kills over all algorithms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--algorithms", nargs="+", default=["ctl", "rpg", "dca", "sft", "swr", "fid"])
-    parser.add_argument("--processes", action="store_true", help="each start a process of its own")
-    parser.add_argument("--folder", type=Path, help="where the runs go and stay; a temporary folder otherwise")
+    parser.add_argument("--processes", action="store_true", help="start each run in a new process")
+    parser.add_argument("--folder", type=Path, help="keep the runs in this folder; default: a temporary folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = (given.folder or Path(temporary)).resolve()
@@ -334,7 +334,7 @@ def main() -> None:
 
 
 def weather(given: argparse.Namespace, root: Path) -> int:
-    """All storms; returns the exit status."""
+    """Run all storms; returns the exit status."""
     root.mkdir(parents=True, exist_ok=True)
     models = make_models(root)
     starter = Starter(given.processes, root / "console.log")

@@ -1,6 +1,6 @@
-"""Where Hydra looks for plugins: it takes sweepers and launchers from the top-level package `hydra_plugins` only.
+"""Hydra's plugins: it finds sweepers and launchers only in the top-level package `hydra_plugins`.
 
-Imported at every start of Hydra, so nothing heavy is imported here or behind it.
+Hydra imports this file at every start, so neither this file nor its imports may be slow.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ OPEN = {
     "hydra/sweeper": {"open_grid": ["params"], "open_search": ["params", "sampler_options", "pruner_options"]},
     "hydra/launcher": {"open_submitit": ["parameters"], "open_ray": ["init"]},
 }
-"""Keys whose own keys are another package's, such as `hydra.launcher.parameters.slurm_partition`: Hydra would want
-a `+` before each. The YAML files in `conf/hydra/` name these nodes in their defaults."""
+"""Nodes whose keys belong to another package, such as `hydra.launcher.parameters.slurm_partition`. Hydra would require
+a `+` before each of these keys. The YAML files in `conf/hydra/` name the nodes in their defaults."""
 
 for group, nodes in OPEN.items():
     for name, keys in nodes.items():

@@ -1,11 +1,10 @@
-"""A local web page over run directories: the table, the curves, the sweep, the questions, the cost, the command.
+"""A local web page about run directories: table, curves, sweep, questions, cost and command lines.
 
-Starlette, Jinja2 and HTMX, and why not a dashboard library: thousands of runs and hundreds of thousands of
-predictions need paging on the server; a view has to be an address that can be sent; and a page made of plain
-forms and links works by keyboard, on a phone, and under a browser test. Streamlit keeps the view in a
-websocket session, and sends whole tables. Everything is a GET, nothing is ever written, and the only state
-is the address and the directories.
+It uses Starlette, Jinja2 and HTMX instead of a dashboard library for three reasons. Thousands of runs and hundreds of
+thousands of predictions need paging on the server. A view must have an address that can be sent. Pages of plain forms
+and links work by keyboard, on a phone, and in a browser test. (Streamlit keeps the view in a websocket session and
+sends whole tables.) All requests are GET, nothing is written, and the only state is the address and the directories.
 
-Figures are Plotly's, made in Python and shared with the HTML report; `plotly.min.js` comes out of the installed
-plotly package, HTMX out of `static/`: no page asks anything of another machine. Imports no torch.
+Plotly draws the figures, in Python, shared with the HTML report. `plotly.min.js` is part of the installed plotly
+package and HTMX is in `static/`, so no page loads anything from another machine. Imports no torch.
 """

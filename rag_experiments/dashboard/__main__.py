@@ -20,7 +20,7 @@ PORT = 8050
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong the way the other commands do."""
+    """Prints errors like the other commands."""
 
     def error(self, message: str) -> NoReturn:
         raise RequestError(f"{message} (see --help)")
@@ -35,10 +35,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def listen(port: int) -> socket.socket:
-    """A socket bound to 127.0.0.1, so that a taken port is found before anything is read.
+    """A socket bound to 127.0.0.1. It is opened first, so that a port in use is reported before runs are read.
 
     Raises:
-        RequestError: the port is taken, not allowed, or none.
+        RequestError: the port is in use, not allowed, or not a port.
     """
     if not 0 <= port <= 65535:
         raise RequestError(f"--port {port} is not a port: give a number from 1024 to 65535, or 0 for any that is free")
@@ -57,7 +57,7 @@ def listen(port: int) -> socket.socket:
 
 
 def serve(arguments: Sequence[str]) -> int:
-    """Check the request, read the runs once, serve until interrupted."""
+    """Check the request, read the runs once, and serve until interrupted."""
     import uvicorn
 
     from rag_experiments.dashboard.app import create_app
@@ -72,13 +72,13 @@ def serve(arguments: Sequence[str]) -> int:
         say(f"http://{HOST}:{bound.getsockname()[1]}/  ({runs}; Ctrl-C ends)", flush=True)
         threading.Thread(target=warm_up, daemon=True).start()
         config = uvicorn.Config(create_app(watch), log_level="warning", lifespan="off", server_header=False)
-        with suppress(KeyboardInterrupt):  # the way to end it
+        with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
             uvicorn.Server(config).run(sockets=[bound])
     return DONE
 
 
 def warm_up() -> None:
-    """Plotly imports a hundred modules at its first figure: better while the first table is being read."""
+    """Make one figure early: Plotly imports a hundred modules at its first figure, which would delay a page."""
     from rag_experiments.comparison.output.figure_style import base
 
     base("").add_scatter(x=[0], y=[0]).to_json()

@@ -1,4 +1,4 @@
-"""The web application: a route a page, the files they need, and one way to answer."""
+"""The web application: one route per page, the files that pages need, and how requests are answered."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def create_app(watch: Watch) -> Starlette:
         exception_handlers={
             404: lambda request, error: apology(templates, watch, 404, "There is no such page."),
             500: lambda request, error: apology(
-                templates, watch, 500, "This page broke; its traceback is printed where the dashboard was started."
+                templates, watch, 500, "This page failed; the terminal of the dashboard shows the traceback."
             ),
         },
     )
 
 
 def make_templates() -> jinja2.Environment:
-    """Jinja2 that escapes everything, and fails on a name that is not there."""
+    """A Jinja2 environment that escapes everything and fails on an unknown name."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"),
         autoescape=True,
@@ -87,14 +87,14 @@ def make_templates() -> jinja2.Environment:
 
 
 def figure_json(figure: Any) -> str:
-    """A figure of Plotly's, or the same as plain values, as JSON."""
+    """A Plotly figure, or its plain values, as JSON."""
     if hasattr(figure, "to_json"):
         return figure.to_json()
     return json.dumps(figure, ensure_ascii=False, separators=(",", ":"))
 
 
 def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[Request], Response]:
-    """The endpoint of a page. Plain functions: Starlette runs them in threads, so a slow page blocks no other."""
+    """The endpoint of a page. It is a plain function, which Starlette runs in a thread: a slow page blocks no other."""
     page = PAGES[name]
     template = templates.get_template(f"{name}.html")
 
@@ -102,7 +102,7 @@ def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[
         view = View.read(name, page.DEFAULTS, request.query_params.multi_items())
         watch.look()
         headers = {"Cache-Control": "no-store"}
-        if request.query_params.get("since") == watch.version:  # a page asking whether anything is new
+        if request.query_params.get("since") == watch.version:  # the page asks whether anything has changed
             return Response(status_code=204, headers=headers)
         status, shared = 200, {"view": view, "watch": watch, "stamp": watch.version, "problem": None}
         try:
@@ -119,12 +119,12 @@ def answer(watch: Watch, templates: jinja2.Environment, name: str) -> Callable[[
 
 
 def _sendable(page: str) -> bytes:
-    """The page's bytes; a folder's name need be no Unicode."""
+    """The page as bytes; the name of a folder may be invalid Unicode."""
     return page.encode("utf-8", "backslashreplace")
 
 
 def apology(templates: jinja2.Environment, watch: Watch, status: int, sentence: str) -> Response:
-    """The page for an address that there is not, or for one that failed."""
+    """The page for an unknown address or an error."""
     view = View("runs", {**COMMON, **runs.DEFAULTS})
     shared = {"view": view, "watch": watch, "stamp": watch.version, "problem": sentence}
     return HTMLResponse(templates.get_template("problem.html").render(shared), status_code=status)
@@ -136,6 +136,6 @@ def _plotly() -> bytes:
 
 
 def plotly_script(request: Request) -> Response:
-    """The script that the installed plotly package carries; 4.8 MB, so the browser keeps it."""
+    """The script from the installed plotly package (4.8 MB, so the browser caches it)."""
     headers = {"Cache-Control": "public, max-age=86400"}
     return Response(_plotly(), media_type="text/javascript", headers=headers)

@@ -1,9 +1,9 @@
-"""What keeps other people's text and other people's pages out.
+"""Protection against harmful text in run directories and against requests from other web pages.
 
-A run directory may come from anybody, so every text is escaped (Jinja2's autoescape) and, should that fail
-somewhere, the browser is told to run no script but this package's own files. And any web page that somebody
-has open may send requests to 127.0.0.1, or point its own host name there (DNS rebinding): so only requests
-that name this machine as the host are answered, and none from another site's page is.
+A run directory may come from anybody. Therefore every text is escaped (Jinja2's autoescape), and a content policy lets
+the browser run only this package's own scripts, in case escaping fails somewhere. Any open web page may send requests
+to 127.0.0.1, or point its own host name there (DNS rebinding). Therefore only requests that name this machine as host
+are answered, and no requests from pages of other sites.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 
 HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _HOST = re.compile(r"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(:[0-9]*)?")
-# Styles: Plotly puts its rules in <style> and style="…", which run nothing. Images: its PNG download.
+# Inline styles are needed by Plotly and cannot run code; data: and blob: images are its PNG download.
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
@@ -35,14 +35,14 @@ HEADERS = {
 def host_name(header: str) -> str:
     """The host of a `Host` header without its port: `localhost:8050` → `localhost`, `[::1]:80` → `[::1]`.
 
-    Empty where the header is neither, such as `[::1]evil.example`.
+    Empty if the header has neither form, such as `[::1]evil.example`.
     """
     found = _HOST.fullmatch(header)
     return found["host"].lower() if found else ""
 
 
 class Guard(BaseHTTPMiddleware):
-    """Refuses foreign hosts, other sites' requests and anything but reading; adds the headers."""
+    """Refuses other hosts, requests from other sites, and methods except GET and HEAD; adds the security headers."""
 
     async def dispatch(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         refusal = self.refusal(request)
@@ -52,12 +52,12 @@ class Guard(BaseHTTPMiddleware):
         return response
 
     def refusal(self, request: Request) -> Response | None:
-        """Why the request is not answered, or None."""
+        """A response that refuses the request, or None if it is allowed."""
         if host_name(request.headers.get("host", "")) not in HOSTS:
             return PlainTextResponse("This page is served for 127.0.0.1 and localhost only.\n", status_code=421)
         if request.method not in ("GET", "HEAD"):
             return PlainTextResponse("This page only reads.\n", status_code=405, headers={"Allow": "GET, HEAD"})
-        # A link from elsewhere may open a page (navigate); a foreign page's own fetch may not read one.
+        # A link on another site may open a page (navigate), but a script of that site may not read one.
         site, mode = request.headers.get("sec-fetch-site"), request.headers.get("sec-fetch-mode")
         if site in ("cross-site", "same-site") and mode != "navigate":
             return PlainTextResponse("Requests from other sites are not answered.\n", status_code=403)

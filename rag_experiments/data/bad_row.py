@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BadRow(Exception):
-    """What is wrong with the row being read; `Intake.row` adds where it stands."""
+    """What is wrong with the row being read; `Intake.row` adds its file and line."""
 
 
 def shown(value: object, limit: int = 60) -> str:

@@ -1,11 +1,11 @@
-"""Where every format hands in what it reads: rows are checked one by one, passages go straight to disk.
+"""Every format hands the rows that it reads to an `Intake`: rows are checked one by one, passages go straight to disk.
 
-Loading a data set ends at the first thing that is wrong (`RequestError`, with file and line). The
-`check` command asks for all of them: then the row is left out, counted and listed, never silently.
+Loading a data set stops at the first problem (`RequestError`, with file and line). The `check` command collects all
+problems instead: a bad row is left out, counted and listed.
 
-Memory: passages are written as they come, and what must be known of each (hashes of id and content, file and
-line: 24 bytes) goes to disk as well. Formats that repeat whole passages in question lines cost about 150 bytes
-of memory for each different one. Questions stay in memory.
+Memory: each passage is written as soon as it is read, and so are the 24 bytes that are kept about it (hashes of id and
+content, file and line). A format that repeats whole passages in question lines needs about 150 bytes of memory for
+each different passage. Questions stay in memory.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from rag_experiments.data.row_fields import BadRow, check_text
 
 SPLITS = ("train", "dev", "test")
 LINE_BITS = 40
-"""Of a passage's place; the number of its file stands above."""
+"""The low bits of a packed place hold the line number; the bits above them hold the number of the file."""
 REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
 
 
 class RefusedRow(RequestError):
-    """A row that ends the request; `check --fix` would leave it out."""
+    """A bad row that stops the command; `check --fix` would leave the row out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong with the data, where it is, and (`kind`) what it is counted under."""
+    """Something wrong with the data, its place, and the `kind` under which it is counted."""
 
     where: Where
     reason: str
@@ -53,15 +53,15 @@ class Problem:
 
 @dataclass(slots=True)
 class Asked:
-    """A question with the place it stands in and the units (articles) that a split must not part from it."""
+    """A question with its file and line, and the groups (articles) whose questions must be in the same split."""
 
     question: Question
     where: Where
     group: str | None = None
     more_groups: tuple[str, ...] = ()
-    """Those of the rows that were pooled into it."""
+    """The groups of the rows that were merged into this question."""
     about: str | None = None
-    """The text that the question is asked about, where its words alone do not say what is asked."""
+    """The text that the question is about, if the question cannot be understood without it."""
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Intake:
     """Collects one data set into `folder`.
 
     Attributes:
-        collect: go on after a problem and keep it in `problems`, instead of raising.
+        collect: keep a problem in `problems` and go on, instead of raising it.
         titles: False leaves every title out.
     """
 
@@ -94,7 +94,7 @@ class Intake:
     # -- what formats call --
 
     def row(self, where: Where) -> Intake:
-        """`with intake.row(where):` a `BadRow` raised inside becomes a problem of that place."""
+        """Use as `with intake.row(where):`. A `BadRow` raised inside is reported as a problem at `where`."""
         self._where = where
         return self
 
@@ -110,27 +110,27 @@ class Intake:
         return False
 
     def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
-        """Something is wrong at `where`. Raises `RequestError` unless problems are collected."""
+        """Report that something is wrong at `where`. Raises `RequestError` unless problems are collected."""
         if not self.collect:
             raise RefusedRow(f"{where}: {reason}")
         self.problems.append(Problem(where, reason, kind))
 
     def remark(self, what: str, where: Where | None = None) -> None:
-        """Something the user should know that makes nothing wrong; said once, counted, with its first place."""
+        """Record a note that is not an error. Equal notes are reported once, with their count and first place."""
         self._remarks[what] += 1
         self._first_remarks.setdefault(what, where or self._where)
 
     def columns(self, row: Iterable[str], used: Container[str]) -> None:
-        """A row's columns; those that nothing here reads are named in the end."""
+        """Record the columns of a row. `finish` adds a note with the columns that are not used."""
         for name in row:
             if name not in used:
                 self._unused.setdefault(name)
 
     def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
-        """One passage. `repeatable`: the same one may come again, and is kept once.
+        """Add one passage. With `repeatable`, the same passage may be added again, and is stored once.
 
         Raises:
-            BadRow: an empty or unwritable id or text, or a repeated id with another content.
+            BadRow: the id or the text is empty or not valid Unicode, or the id was used for another content.
         """
         check_text("id", id)
         if not id.strip():
@@ -153,15 +153,15 @@ class Intake:
         self._content_N.append(content_number(kept.text, kept.title))
 
     def split(self, name: str, file: str) -> None:
-        """The data has a split `name`, read from `file`; it may yet prove empty."""
+        """Record that the data has a split `name`, read from `file`. `finish` reports it if it is empty."""
         self.splits.setdefault(name, [])
         self._split_files.setdefault(name, file)
 
     def question(self, split: str, question: Question, group: str | None = None, about: str | None = None) -> None:
-        """One question of `split`. Rows that ask the same, about the same text where `about` names one, are pooled.
+        """Add one question to `split`. Rows with the same question (and the same `about`, if given) are merged.
 
         Raises:
-            BadRow: an empty question or answer, or text that is no Unicode.
+            BadRow: the question or an answer is empty, or is not valid Unicode.
         """
         check_text("question", question.question)
         if not question.question.strip():
@@ -192,10 +192,10 @@ class Intake:
     # -- the whole --
 
     def finish(self) -> PassageStore:
-        """Close the corpus and check what only the whole can show: doubled ids, missing passages, empty splits.
+        """Close the corpus and check what needs all rows: repeated ids, missing passages, empty splits.
 
         Raises:
-            RequestError: as `problem`; or no passage at all, whether problems are collected or not.
+            RequestError: as in `problem`; also if there is no passage at all, even when problems are collected.
         """
         self._writer.close()
         store = PassageStore(self.folder)
@@ -223,7 +223,7 @@ class Intake:
         return store
 
     def _join_copies(self, store: PassageStore, contents_N: np.ndarray) -> None:
-        """Golds get their copies, and what was done is said."""
+        """Make copies of positives positives too, and add notes with the counts."""
         asked = [one for questions in self.splits.values() for one in questions]
         ids = {value for one in asked for value in (*one.question.positive_ids, *(one.question.relevance or ()))}
         ids -= set(store.missing(listed := sorted(ids)))
@@ -239,7 +239,7 @@ class Intake:
             self.notes.append(f"{counts['dropped']} listed negatives are copies of a gold passage, and are left out")
 
     def passage_place(self, row: int) -> Where:
-        """Where the passage of `row` was read."""
+        """The file and line from which the passage of `row` was read."""
         place = int(self._places[row])
         return Where(list(self._files)[place >> LINE_BITS], place % (1 << LINE_BITS) or None)
 
@@ -249,14 +249,14 @@ class Intake:
         return f"there is not one usable passage in the data{first}"
 
     def _only(self, kept: np.ndarray, store: PassageStore) -> PassageStore:
-        """The store written again with the rows `kept`."""
+        """Write the store again with the rows `kept` only."""
         again = self.folder / "again"
         again.mkdir()
         writer = PassageWriter(again)
         for row in kept:
             writer.add(store[row])
         writer.close()
-        # The old files stay open, under no name, as long as `store` does.
+        # The old files are deleted, but stay readable as long as `store` is open.
         for path in again.iterdir():
             path.replace(self.folder / path.name)
         again.rmdir()
@@ -288,7 +288,7 @@ class Intake:
             del self.splits[name]
 
     def _with_passages(self, one: Asked, store: PassageStore) -> Asked | None:
-        """The question with references to passages that exist; None where no gold one is left."""
+        """The question without ids of passages that do not exist; None if no positive is left."""
         changed: dict[str, Any] = {}
         for name in REFERENCES:
             ids = getattr(one.question, name)
@@ -304,9 +304,9 @@ class Intake:
         return dataclasses.replace(one, question=dataclasses.replace(one.question, **changed))
 
     def _pool(self, first: Asked, other: Asked) -> None:
-        """`first` with what the data knows of the same question in another row."""
+        """Merge into `first` what another row says about the same question."""
         self.remark(
-            "a row asks what another one asks: they are one question, with the positives and answers of both",
+            "rows ask the same question: they are merged into one, with the positives and answers of all of them",
             other.where,
         )
         one, two = first.question, other.question
@@ -323,7 +323,7 @@ class Intake:
         negatives = tuple(value for value in listed if value not in set(positives))
         if len(negatives) < len(listed):
             self.remark(
-                "a row lists as a negative what another one has as the positive of the same question: left out",
+                "a negative of a question is left out: another row has it as a positive of the same question",
                 other.where,
             )
         first.question = dataclasses.replace(

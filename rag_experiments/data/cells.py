@@ -1,13 +1,13 @@
-"""A cell that holds several values as text: the one reading of it, for every format.
+"""Parse a cell that holds several values as text. Every format uses this parser.
 
-CSV has no lists, so whoever writes one prints it, and each program prints its own way:
+CSV has no lists, so programs write a list as text, each in its own way:
 
     ["red", "green"]    ['red', 'green']    ('red', 'green')    {'red', 'green'}      JSON and Python
     ['red' 'green']     [list(['red'])]     ['red', nan]                              numpy and pandas
     {'text': array(['red'], dtype=object), 'answer_start': array([24], dtype=int32)}  SQuAD's answers, out of Parquet
 
-Python would join `'red' 'green'` to one word. What begins as a list and cannot be read as one is refused, since as
-an answer nobody could give it; prose in brackets (`[Applause]`, `(born 1911)`) is prose.
+Python would join `'red' 'green'` to one word. A text that begins like a list but cannot be parsed is refused, because
+it would be a useless answer. Prose in brackets (`[Applause]`, `(born 1911)`) stays prose.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ _DEEPEST = 20
 
 
 class _Unreadable(Exception):
-    """Why a text is no list."""
+    """The reason why a text cannot be parsed as a list."""
 
 
 def listed(value: Any, name: str) -> Any:
-    """`value`, or the list or mapping it holds as text, numbers as they are printed; entries of lists as well.
-    Missing values (nan) go, lists in lists are one list.
+    """Parse `value`, and each entry if it is a list, if it holds a list or mapping as text. Numbers become their text.
+    Missing values (nan) are dropped, nested lists are flattened.
 
     Raises:
-        BadRow: a text that begins as a list and is none.
+        BadRow: a text begins like a list but cannot be parsed.
     """
     if isinstance(value, str):
         value = _read(value, name)
@@ -58,7 +58,7 @@ def listed(value: Any, name: str) -> Any:
 
 
 def is_missing(value: Any) -> bool:
-    """None, or a number that is none."""
+    """Whether the value is None or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
@@ -72,7 +72,7 @@ def _flat(values: Any, name: str) -> Iterator[Any]:
 
 
 def _read(text: str, name: str) -> Any:
-    # Numbers alone in brackets are a reference (`[3]`), or an answer as it stands.
+    # Numbers alone in brackets are a citation (`[3]`) or the answer itself.
     if not _BEGINS.match(text) or _NUMBERS.fullmatch(text):
         return text
     stripped = text.strip()
@@ -93,7 +93,7 @@ def _read(text: str, name: str) -> Any:
 
 
 def _goes_on(text: str) -> bool:
-    """Whether `text` is prose that begins in brackets: they are closed before its end, and words follow."""
+    """Whether `text` is prose that begins with a bracket: the bracket is closed before the end, and words follow."""
     return text[-1] not in "])}" and any(mark in text for mark in "])}")
 
 
@@ -153,7 +153,7 @@ def _entries(text: str, at: int, opened: str, depth: int) -> tuple[Any, int]:
 
 
 def _call(text: str, at: int, depth: int) -> tuple[Any, int]:
-    """`array([…], dtype=…)`, `list([…])`, `np.str_('…')`: what stands in it."""
+    """The value inside `array([…], dtype=…)`, `list([…])` or `np.str_('…')`."""
     part, after = _next(text, at)
     if part.group() != "(":
         raise _Unreadable(f"{part.group()!r} is out of place")

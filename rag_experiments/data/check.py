@@ -1,13 +1,13 @@
 """Look at a data set before it is used: python -m rag_experiments.data.check data=… data.path=… [--fix DIR]
 
-Prints counts, lengths in the model's tokens, doubled passages, questions whose gold passage is missing,
-answers that appear in no gold passage, what splits share, the first questions as the model will see
-them, and every bad row with its file, line and reason. `--fix DIR` writes what is usable as a native data
-set. Exit status 0: usable as it is; 2: something is wrong, or nothing is usable.
+Prints counts, lengths in the model's tokens, repeated passages, questions whose gold passage is missing, answers that
+appear in no gold passage, questions and passages that splits share, the first questions as the model will see them,
+and every bad row with its file, line and reason. `--fix DIR` writes the usable part as a native data set. Exit status
+0: the data is usable as it is; 2: something is wrong, or nothing is usable.
 
     check.examples=3     questions shown
     check.problems=50    bad rows shown (all are counted)
-    check.needs=[]       positives, answers: a question without them is a problem, and left out by --fix
+    check.needs=[]       positives, answers: a question without them is a problem, and --fix leaves it out
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from rag_experiments.data.tools.data_command import leave_with, parse, take_opti
 
 @dataclass(kw_only=True)
 class CheckOptions:
-    """How much is shown."""
+    """Keys under `check`."""
 
     examples: NonNegativeInt = 3
     problems: NonNegativeInt = 50
     needs: list[Literal["positives", "answers"]] = field(default_factory=list)
-    """What every question must have, as algorithms ask for it."""
+    """The fields that every question must have because an algorithm needs them."""
 
 
 def main() -> None:
@@ -39,14 +39,14 @@ def main() -> None:
 
 
 def start(arguments: list[str]) -> int:
-    """From the typed arguments to an exit status."""
+    """Run the command with the typed `arguments`; returns its exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return command_line.DONE
     arguments, fixed = take_option(arguments, "--fix")
     command = parse(arguments, "check", CheckOptions)
     if command.words:
-        raise RequestError(f"check does not know what {command.words[0]!r} is: key=value is wanted, or --fix DIR")
+        raise RequestError(f"check does not know {command.words[0]!r}: give key=value, or --fix DIR")
     folder = target_folder([fixed], "check") if fixed is not None else None
     from rag_experiments.data.tools.check_report import examine
     from rag_experiments.data.tools.native_writer import write_native

@@ -1,7 +1,7 @@
-"""Any format into the native one: python -m rag_experiments.data.convert data=… data.path=… DIR
+"""Convert any format into the native one: python -m rag_experiments.data.convert data=… data.path=… DIR
 
-DIR gets passages.jsonl and train, dev and test.jsonl, missing splits are cut from train. If something is wrong
-with the data it stops, as training does; `check --fix DIR` converts what is usable.
+DIR gets passages.jsonl and train, dev and test.jsonl; missing splits are cut from train. If something is wrong with
+the data the command stops, as training does; `check --fix DIR` converts the usable part.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def main() -> None:
 
 
 def start(arguments: list[str]) -> int:
-    """From the typed arguments to an exit status."""
+    """Run the command with the typed `arguments`; returns its exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return command_line.DONE

@@ -1,8 +1,8 @@
-"""Passages that say the same under several ids: who is gold, all its copies are.
+"""Passages with the same title and text under several ids: if one is gold, all its copies are gold.
 
-Which passage is gold is said by id, and a corpus may hold a text twice. Then a retriever that finds the other one is
+The data names gold passages by id, but a corpus may hold a text twice. A retriever that finds the other copy is
 right, and a loss that pushes it away is wrong. So copies of a gold passage become gold at import (masks, mining and
-judgement go on by ids), and the question remembers which are copies, so that they count as one.
+evaluation still use ids), and the question records which ids are copies, so that they count as one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rag_experiments.data.records import Passage, Question
 
 
 def content_of(text: str, title: str) -> tuple[str, str]:
-    """What passages that say the same have in common, spelling and spaces aside."""
+    """A key that is equal for passages with the same text and title, ignoring spelling variants and spaces."""
     return identity(title), identity(text)
 
 
 def content_number(text: str, title: str) -> int:
-    """64 bits of `content_of`; two contents may share them, if barely."""
+    """A 64-bit hash of `content_of`. Collisions are possible but rare."""
     return digest.content_number("\x1f".join(content_of(text, title)))
 
 
@@ -36,15 +36,15 @@ class Copies:
 
     Args:
         contents_N: `content_number` of every row.
-        golds: the rows of interest; others are not kept in memory.
+        golds: the rows whose copies are found; other rows are not kept in memory.
         folder: for temporary files.
     """
 
     def __init__(self, store: PassageStore, contents_N: np.ndarray, golds: Iterable[int], folder: Path):
         self.ids: dict[str, tuple[str, ...]] = {}
-        """Each gold id that has copies to all ids with its content, itself among them, in order of row."""
+        """Maps each gold id that has copies to all ids with its content, including itself, in order of row."""
         self.repeated = 0
-        """Passages that repeat an earlier one's content."""
+        """The number of passages that repeat the content of an earlier one."""
         wanted = set(golds)
         for numbers, rows in sorted_runs(contents_N, folder):
             same = numbers[1:] == numbers[:-1]
@@ -65,7 +65,10 @@ class Copies:
                 self.ids.update(dict.fromkeys(ids, tuple(ids)))
 
     def applied(self, question: Question, counts: Counter[str]) -> Question:
-        """`question` with the copies of its golds as golds and not as negatives; `counts`: `added`, `dropped`."""
+        """`question` with copies of its positives added to the positives and removed from the negatives.
+
+        `counts` is updated: `added` and `dropped`.
+        """
         golds = [*question.positive_ids, *(value for value, grade in (question.relevance or {}).items() if grade > 0)]
         if not any(value in self.ids for value in golds):
             return question

@@ -1,15 +1,15 @@
 """Which formats there are, and how one plugs in.
 
-A format is a module with three things, found through `FORMATS`; a new one is such a module, a line
-here, and a YAML in `conf/data/`. One from outside the package is such a module and a YAML that names its class:
+A format is a module with the three things below. To add one to the package, write the module, a line in `FORMATS` and
+a YAML in `conf/data/`. A format from outside the package needs the module and a YAML that names its class:
 `_target_: my_package.my_format.XConfig`.
 
     class XConfig(DataConfig)                       its keys
     fingerprint(config) -> str                      changes whenever what it reads changes
     read(config, intake: Intake) -> None            hands every passage and question to the intake
 
-`read` says what is wrong with a row by `intake.problem(where, reason)`, or by raising `BadRow` inside
-`with intake.row(where):`, and goes on; whether that ends the request is the intake's business.
+`read` reports a bad row by `intake.problem(where, reason)`, or by raising `BadRow` inside `with intake.row(where):`,
+and goes on. The intake decides whether the problem stops the command.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FORMATS = {
 
 
 def registered_format(node: dict[str, Any]) -> str:
-    """The name of the format whose keys are `node`; one named by `_target_` is taken into `FORMATS` first.
+    """The name of the format whose keys are `node`. A format given by `_target_` is added to `FORMATS` first.
 
     Raises:
         RequestError: there is no such format, or `_target_` names something else.
@@ -45,11 +45,11 @@ def registered_format(node: dict[str, Any]) -> str:
         target = str(node.pop("_target_"))
         found = import_target(target, "data._target_", "the configuration class of a format, such as my_format.XConfig")
         if not (isinstance(found, type) and issubclass(found, DataConfig)):
-            raise RequestError(f"data._target_={target} is no subclass of rag_experiments.config.schema.DataConfig")
+            raise RequestError(f"data._target_={target} is not a subclass of rag_experiments.config.schema.DataConfig")
         name = str(getattr(found, "format", ""))
         place = f"{found.__module__}:{found.__name__}"
         if FORMATS.setdefault(name, place) != place:
-            raise RequestError(f"data._target_={target}: there is another format of the name {name!r}")
+            raise RequestError(f"data._target_={target}: another format has the name {name!r}")
         node.setdefault("format", name)
     name = str(node.get("format"))
     if name not in FORMATS:

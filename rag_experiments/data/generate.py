@@ -1,8 +1,8 @@
-"""Questions for documents: python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
+"""Write questions for documents: python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
 
-A reader (`model=smollm2_135m` unless another is named) writes a question and an answer for each of a sample
-of passages; a pair is kept if the retriever finds the passage again. DIR becomes a native data set; its
-generated.jsonl lists every attempt and its result. The same command continues an interrupted one.
+A reader (`model=smollm2_135m` unless you name another) writes one question and its answer for each passage of a
+sample. A pair is kept if the retriever finds the passage again. DIR becomes a native data set; its generated.jsonl
+lists every attempt and its result. If the command was interrupted, the same command continues it.
 
     generate.passages=500|null  generate.round_trip=true  generate.round_trip_k=10  generate.seed=0
     generate.shortest_passage=20  generate.shortest_question=4  generate.question_tokens=40
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def start(arguments: list[str]) -> int:
-    """From the typed arguments to an exit status."""
+    """Run the command with the typed `arguments`; returns its exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return command_line.DONE
@@ -67,7 +67,7 @@ def start(arguments: list[str]) -> int:
 
 
 def defaults(arguments: list[str]) -> list[str]:
-    """The embedded reader and encoder, where others are not named."""
+    """Overrides that choose the embedded reader and encoder, unless `arguments` name others."""
     named = {word.partition("=")[0] for word in arguments}
     wanted = [READER] if "model" not in named else []
     dense = not any(word.startswith("retriever=bm25") for word in arguments)
@@ -75,15 +75,15 @@ def defaults(arguments: list[str]) -> list[str]:
 
 
 def open_folder(words: list[str]) -> Path:
-    """The folder to write: new, empty, or one that an earlier run of this command began.
+    """The folder to write: new, empty, or begun by an earlier run of this command.
 
     Raises:
-        RequestError: none or several, or it holds something else, or cannot be made.
+        RequestError: no folder or several are given, or it holds something else, or it cannot be made.
     """
     from rag_experiments.core.files import check_writable
 
     if len(words) != 1:
-        raise RequestError("one folder to write is wanted: python -m rag_experiments.data.generate data=… DIR")
+        raise RequestError("give one folder to write: python -m rag_experiments.data.generate data=… DIR")
     folder = Path(words[0]).expanduser()
     if folder.is_file():
         raise RequestError(f"{folder} is a file")
@@ -94,7 +94,7 @@ def open_folder(words: list[str]) -> Path:
 
 
 def make_generator(command: Command, passages: PassageStore, folder: Path) -> Generator:
-    """Load the reader and the retriever."""
+    """Load the reader and the retriever, and make the generator."""
     from rag_experiments.data.tools.question_generation import Generator
     from rag_experiments.models.component import load_model
     from rag_experiments.models.reader.reader import Reader

@@ -1,7 +1,7 @@
-"""A data configuration → passages on disk and questions in memory, checked.
+"""Load the data of a configuration: checked passages on disk, checked questions in memory.
 
-What a format reads is checked as a whole once and imported into a cache that is keyed by content, so
-that the second run of the same data opens it in a moment. A changed file has another key.
+Data is read and checked once, and imported into a cache. The cache key depends on the content, so a second run on the
+same data opens it at once, and a changed file gets another key.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from rag_experiments.data.split import split_questions
 log = logging.getLogger(__name__)
 
 IMPORT_VERSION = 5
-"""Part of the cache's key: raised when the same files would be imported differently."""
+"""Part of the cache key: raised when the same files would be imported differently."""
 AFTERWARDS = "what is imported is divided and cut short afterwards"
 NOT_IMPORTED = {
     "path": "what is read there is in the key, not where it lies",
     **dict.fromkeys(("dev_fraction", "test_fraction", "split_seed", "max_train", "max_dev", "max_test"), AFTERWARDS),
     "query_history": "of the words that are searched with",
 }
-"""Keys under `data:` that change nothing of what is imported, and why."""
+"""Keys under `data:` that do not change the imported data, with the reason."""
 NEEDS = {"positives": "positive_ids", "answers": "answers"}
-"""What `check.needs` calls the fields of a question."""
+"""The field of a question by its name in `check.needs`."""
 
 
 @dataclass
 class RagData:
-    """A data set as the rest of the program sees it."""
+    """A loaded data set."""
 
     passages: PassageStore
     splits: dict[str, list[Question]]
     """`train`, `dev`, `test`; ids are unique within a split."""
     content_hash: str
-    """Of passages, questions and their splits: two runs with the same one may be compared."""
+    """Hash of passages, questions and their splits. Two runs with equal hashes may be compared."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know: a split that was made, questions that were dropped."""
+    """Notes for the user: a split that was made, questions that were dropped."""
     places: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Split and question id to file and line."""
+    """File and line, by split and question id."""
 
     @property
     def corpus_hash(self) -> str:
-        """Of the passages alone."""
+        """Hash of the passages alone."""
         return self.passages.content_hash
 
 
 def load_data(config: DataConfig, cache: Path) -> RagData:
-    """Read, check, import, split.
+    """Read, check, import and split the data.
 
     Raises:
-        RequestError: something is missing or wrong, with file and line.
+        RequestError: something is missing or wrong; the message names file and line.
     """
     folder = import_data(config, cache)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def load_data(config: DataConfig, cache: Path) -> RagData:
 
 
 def assemble(store: PassageStore, asked: dict[str, list[Asked]], config: DataConfig, notes: list[str]) -> RagData:
-    """Splits where they are missing, limits, hashes: the part of loading that is not cached."""
+    """The part of loading that is not cached: cut missing splits, apply limits, hash the result."""
     divided, split_notes = split_questions(asked, store, config)
     kept = {name: _limited(divided.get(name, []), getattr(config, f"max_{name}"), config) for name in SPLITS}
     splits = {name: [one.question for one in questions] for name, questions in kept.items()}
@@ -89,7 +89,7 @@ def assemble(store: PassageStore, asked: dict[str, list[Asked]], config: DataCon
 
 
 def check_required_fields(data: RagData, names: Collection[str], algorithm: str) -> None:
-    """Raise `RequestError` where a question lacks a field that `algorithm` needs, with the place of the first."""
+    """Raise `RequestError` if a question lacks a field that `algorithm` needs; the message names the first place."""
     words = {name: word for word, name in NEEDS.items()}
     for name in sorted(names):
         need = words.get(name)
@@ -106,10 +106,10 @@ def check_required_fields(data: RagData, names: Collection[str], algorithm: str)
 
 
 def import_data(config: DataConfig, cache: Path) -> Path:
-    """The folder of the imported data: made now, or found in the cache.
+    """Import the data unless the cache holds it; returns its folder in the cache.
 
     Raises:
-        RequestError: as `load_data`; or the cache cannot be written.
+        RequestError: as in `load_data`; also if the cache cannot be written.
     """
     module = data_formats.reader(config.format)
     key = _import_key(config, fingerprint(config))
@@ -128,10 +128,10 @@ def import_data(config: DataConfig, cache: Path) -> Path:
 
 
 def fingerprint(config: DataConfig) -> str:
-    """Of everything the data is read from.
+    """A hash of everything that the data is read from.
 
     Raises:
-        RequestError: something that must be there is not, or cannot be read.
+        RequestError: a file is missing or cannot be read.
     """
     try:
         return data_formats.reader(config.format).fingerprint(config)
@@ -140,11 +140,11 @@ def fingerprint(config: DataConfig) -> str:
 
 
 def _import_key(config: DataConfig, fingerprint: str) -> str:
-    """Of the content read and of every key that decides what is made of it; not of where it lies."""
+    """The cache key: a hash of the content and of every key that affects the import, but not of the path."""
     return digest(IMPORT_VERSION, VERSION, fingerprint, without(config, NOT_IMPORTED))
 
 
-# -- the cache's own questions ---------------------------------------------------------------------
+# -- the questions in the cache --------------------------------------------------------------------
 
 
 def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
@@ -155,7 +155,7 @@ def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
 
 
 def _stored(one: Asked) -> dict[str, Any]:
-    # The file's name without its folder: a copied data set shares the cache of the first.
+    # Only the file's name, not its folder: a copied data set shares the cache of the original.
     place = [Path(one.where.file).name, one.where.line]
     return {**dataclasses.asdict(one.question), "where": place, "groups": [one.group, *one.more_groups]}
 
@@ -172,7 +172,7 @@ def _stored_questions(path: Path) -> Iterator[Asked]:
 
 
 def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[Asked]:
-    """A seeded choice of `limit` questions, in their order."""
+    """A seeded choice of `limit` questions, in their original order."""
     if limit is None or limit >= len(asked):
         return asked
     ranked = sorted(asked, key=lambda one: settled_digest(f"{config.split_seed}/{one.question.id}"))
@@ -181,7 +181,7 @@ def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[
 
 
 def _shared_questions(splits: dict[str, list[Question]]) -> list[str]:
-    """A sentence for each evaluation split that asks what train asks."""
+    """A sentence for each evaluation split that shares questions with train."""
     train = {question_key(question) for question in splits["train"]}
     notes = []
     for name in ("dev", "test"):
@@ -198,7 +198,7 @@ def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question
             yield name
             for question in questions:
                 values = dataclasses.asdict(question)
-                if not values["copies"]:  # as before there were any
+                if not values["copies"]:  # keeps the hash of data without copies as it was before copies were recorded
                     del values["copies"]
                 yield json.dumps(values, sort_keys=True, ensure_ascii=False)
 

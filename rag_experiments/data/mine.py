@@ -1,6 +1,6 @@
-"""Hard negatives for CTL: python -m rag_experiments.data.mine data=… data.path=… DIR [mine.…=…]
+"""Find hard negatives for CTL: python -m rag_experiments.data.mine data=… data.path=… DIR [mine.…=…]
 
-DIR gets the data set in the native format, its train questions with `negative_ids`. The encoder is `model=…`.
+DIR gets the data set in the native format; its train questions have `negative_ids`. The encoder is `model=…`.
 
     mine.retrievers=[bm25,encoder]  mine.count=4  mine.first_rank=1 mine.last_rank=50  mine.sampling=top|random
     mine.margin=0.05|null  mine.margin_absolute=null  mine.cross_encoder=null  mine.cross_encoder_margin=0.0
@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def start(arguments: list[str]) -> int:
-    """From the typed arguments to an exit status."""
+    """Run the command with the typed `arguments`; returns its exit status."""
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return command_line.DONE
@@ -60,10 +60,10 @@ def start(arguments: list[str]) -> int:
 
 
 def encoder_config(command: Command) -> EncoderConfig | None:
-    """The encoder that searches and judges: the model's, or the retriever's where the model is a reader.
+    """The encoder that searches and filters: the model's, or the retriever's if the model is a reader.
 
     Raises:
-        RequestError: one is needed and there is none.
+        RequestError: an encoder is needed, and there is none.
     """
     if not command.options.needs_encoder:
         return None

@@ -1,4 +1,4 @@
-"""Numbers about every passage, on disk rather than in memory while a corpus is read, and sorted there."""
+"""Numbers about every passage, kept and sorted on disk while a corpus is read, so that memory stays small."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 BLOCK = 65_536
-"""Numbers in memory while writing, and about so many while sorting."""
+"""Numbers held in memory while writing, and approximately while sorting."""
 
 
 class Column:
-    """64-bit numbers appended to a file; `values` maps it into memory."""
+    """64-bit numbers that are appended to a file; `values` maps the file into memory."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -23,13 +23,13 @@ class Column:
         self._block = array("Q")
 
     def append(self, value: int) -> None:
-        """One number."""
+        """Append one number."""
         self._block.append(value)
         if len(self._block) >= BLOCK:
             self._flush()
 
     def values(self) -> np.ndarray:
-        """All of them so far, read-only; they outlive the file's name."""
+        """All numbers so far, read-only; the array stays valid after the file is deleted."""
         self._flush()
         if not self.path.stat().st_size:
             return np.empty(0, dtype=np.uint64)
@@ -47,10 +47,10 @@ class Column:
 
 
 def sorted_runs(values_N: np.ndarray, folder: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`(values, their places)` in ascending order, run by run; equal values in one run, in order of place.
+    """Yields `(values, their places)` in ascending order, part by part. Equal values are in one part, by place.
 
-    The values are hashes: parted by their highest bits into temporary files in `folder`, they make runs of
-    about `BLOCK`, and memory holds one.
+    The values are hashes. Their highest bits divide them into temporary files in `folder` of about `BLOCK` values each,
+    so that memory holds only one part.
     """
     bits = min(9, max(0, math.ceil(math.log2(max(1, len(values_N)) / BLOCK))))
     with tempfile.TemporaryDirectory(dir=folder, prefix="sort-") as name:
@@ -70,7 +70,7 @@ def sorted_runs(values_N: np.ndarray, folder: Path) -> Iterator[tuple[np.ndarray
 
 
 def _part(values_N: np.ndarray, bits: int, folder: Path) -> None:
-    """Value and place of each, appended to the file that is called as its highest bits."""
+    """Append each value and its place to the file that is named after the value's highest bits."""
     shift = np.uint64(64 - bits)
     for start in range(0, len(values_N), BLOCK):
         values = np.asarray(values_N[start : start + BLOCK])
@@ -82,5 +82,5 @@ def _part(values_N: np.ndarray, bits: int, folder: Path) -> None:
 
 
 def repeats(values_N: np.ndarray, folder: Path) -> int:
-    """How many of the values equal an earlier one."""
+    """The number of values that equal an earlier one."""
     return sum(int((values[1:] == values[:-1]).sum()) for values, _ in sorted_runs(values_N, folder))

@@ -1,6 +1,6 @@
-"""The corpus as a memory-mapped Arrow table, so that one larger than memory works.
+"""The corpus as a memory-mapped Arrow table, so that a corpus may be larger than memory.
 
-Rows are found by id through sorted 64-bit hashes, also memory-mapped: 16 bytes a passage on disk, next to
+Rows are found by id through sorted 64-bit hashes, which are memory-mapped too: 16 bytes per passage on disk, almost
 nothing in memory.
 """
 
@@ -19,7 +19,7 @@ from rag_experiments.data.records import Passage
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BLOCK, BLOCK_CHARACTERS = 2_000, 8_000_000
-"""Passages, or characters of them, that are in memory while writing."""
+"""Limits of passages, and of their characters, held in memory while writing."""
 
 
 class PassageStore:
@@ -27,7 +27,7 @@ class PassageStore:
 
     Attributes:
         path: the folder that `PassageWriter` filled.
-        content_hash: of every id, title and text, in order.
+        content_hash: a hash of every id, title and text, in order.
     """
 
     def __init__(self, path: Path):
@@ -35,13 +35,13 @@ class PassageStore:
         self.content_hash = (path / "content_hash").read_text(encoding="utf-8").strip()
         reader = pa.ipc.open_file(pa.memory_map(str(path / "passages.arrow")))
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
-        # Rows are taken batch by batch: `take` on the whole table copies all of it first.
+        # Rows are taken batch by batch, because `take` on the whole table copies the table first.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         self._sorted_N = np.load(path / "id_hashes.npy", mmap_mode="r")
         self._order_N = np.load(path / "id_rows.npy", mmap_mode="r")
 
     def __reduce__(self) -> tuple[type[PassageStore], tuple[Path]]:
-        # Worker processes open the files again; nothing is copied to them.
+        # Worker processes open the files again, so nothing is copied to them.
         return PassageStore, (self.path,)
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class PassageStore:
                 yield Passage(*values)
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
-        """int64 rows of `ids`, in their order. Raises `KeyError` with the first id that is not there."""
+        """int64 rows of `ids`, in their order. Raises `KeyError` with the first id that no passage has."""
         rows = self._find(ids)
         for value, row in zip(ids, rows, strict=True):
             if row < 0:
@@ -71,7 +71,7 @@ class PassageStore:
         return not self.missing([value])
 
     def repeated_rows(self) -> list[tuple[int, int]]:
-        """`(first row, later row)` of every passage whose id an earlier one has, in the order of the later."""
+        """`(first row, later row)` for every passage with the id of an earlier one, in order of the later row."""
         repeats = []
         runs = np.flatnonzero(self._sorted_N[1:] == self._sorted_N[:-1])
         for hashed in np.unique(self._sorted_N[runs]):
@@ -88,7 +88,7 @@ class PassageStore:
         return [self._id(row) for row in rows]
 
     def full_texts(self, rows: slice | Sequence[int] | np.ndarray) -> list[str]:
-        """What an encoder reads of `rows`, in their order (`Passage.full_text`)."""
+        """The texts of `rows` that an encoder reads (`Passage.full_text`), in their order."""
         if isinstance(rows, slice):
             rows = range(*rows.indices(len(self)))
         return [self[row].full_text for row in rows]
@@ -98,7 +98,7 @@ class PassageStore:
         places = np.searchsorted(self._sorted_N, hashes)
         rows = np.full(len(ids), -1, dtype=np.int64)
         for index, (value, place) in enumerate(zip(ids, places.tolist(), strict=True)):
-            # Two ids may share a hash, if barely: look at each that has it.
+            # Two ids may, rarely, have the same hash: check each of them.
             while place < len(self._sorted_N) and self._sorted_N[place] == hashes[index]:
                 row = int(self._order_N[place])
                 if self._id(row) == value:
@@ -122,12 +122,12 @@ class PassageStore:
 
 
 def hash_id(value: str) -> int:
-    """64 bits of an id."""
+    """The 64-bit hash of an id."""
     return content_number(value)
 
 
 class PassageWriter:
-    """Writes a store into the folder `path`, a block in memory at a time."""
+    """Writes a store into the folder `path`, block by block."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -172,7 +172,7 @@ class PassageWriter:
 
 
 def _new_array(path: Path, kind: type, size: int) -> np.ndarray:
-    """An array on disk, to be filled."""
+    """A new memory-mapped array, to be filled by the caller."""
     if not size:
         np.save(path, np.empty(0, dtype=kind))
         return np.empty(0, dtype=kind)

@@ -1,4 +1,4 @@
-"""The one place a retrieval query is made, and what makes two questions the same."""
+"""How a retrieval query is made from a question, and when two questions are the same."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rag_experiments.data.records import Question
 
 
 class Query(str):
-    """A retrieval query that knows its parts, so that who must shorten it drops turns and not the question.
+    """A retrieval query that knows its parts, so that shortening it drops earlier turns and not the question.
 
     Attributes:
         question: the last line(s).
-        turns: what stands before it, oldest first.
+        turns: the earlier turns before the question, oldest first.
     """
 
     question: str
@@ -28,17 +28,17 @@ class Query(str):
         return self.question, self.turns
 
     def without_oldest(self) -> Query:
-        """The same with one turn less."""
+        """The query without its oldest turn."""
         return Query(self.question, self.turns[1:])
 
 
 def shortened(queries: Sequence[str], too_long: Callable[[list[str]], list[bool]]) -> list[str]:
-    """Queries that fit: of those that do not, the oldest turns are dropped, one by one, never the question.
+    """Shorten queries until they fit: the oldest turns are dropped one by one, but never the question.
 
     Args:
-        too_long: says of each query whether it does not fit.
+        too_long: returns, for each query, whether it is too long.
 
-    A question that is too long without any turn stays too long: whoever cuts it does so at its end.
+    A question that is too long without any turn is returned as it is; the tokenizer later cuts its end.
     """
     fitting = list(queries)
     left = {number: query for number, query in enumerate(fitting) if isinstance(query, Query) and query.turns}
@@ -51,7 +51,7 @@ def shortened(queries: Sequence[str], too_long: Callable[[list[str]], list[bool]
 
 
 def retrieval_query(question: Question, mode: str) -> str:
-    """The question with the turns before it, a line each.
+    """The question with the turns before it, one line per turn.
 
     Args:
         mode: `data.query_history`: `none` (the question alone), `user` (what the user said before), `all`.
@@ -63,6 +63,6 @@ def retrieval_query(question: Question, mode: str) -> str:
 
 
 def question_key(question: Question) -> str:
-    """What two questions that ask the same have in common: text and history, spelling and spaces aside."""
+    """A key that is equal for two questions with the same text and history, ignoring spelling variants and spaces."""
     turns = [turn.content for turn in question.history]
     return "\n".join(identity(text) for text in [*turns, question.question])

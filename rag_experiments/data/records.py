@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A unit of the corpus, found by its id. Passages with one title and text under several ids are *copies* (see
-    `copies.py`): gold together, or not at all."""
+    """A unit of the corpus. Passages with the same title and text under several ids are *copies* (see `copies.py`):
+    either all of them are gold, or none."""
 
     id: str
     text: str
@@ -17,7 +17,7 @@ class Passage:
 
     @property
     def full_text(self) -> str:
-        """What an encoder reads: title and text on lines of their own."""
+        """The text that an encoder reads: the title and the text on separate lines."""
         return f"{self.title}\n{self.text}" if self.title else self.text
 
 
@@ -31,7 +31,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with whatever its data set knows about it."""
+    """A question with everything that its data set says about it."""
 
     id: str
     question: str
@@ -44,11 +44,11 @@ class Question:
     candidate_ids: tuple[str, ...] = ()
     """The data's own candidates (DPR's and FiD's `ctxs`), in their order."""
     copies: Mapping[str, str] = field(default_factory=dict)
-    """Gold passage to the gold one, listed before it, that has the same title and text."""
+    """For a gold passage that is a copy: the gold passage, listed before it, with the same title and text."""
 
     @property
     def distinct_golds(self) -> tuple[str, ...]:
-        """`positive_ids` without copies: what a reader is given."""
+        """`positive_ids` without copies; a reader is given these."""
         return tuple(value for value in self.positive_ids if value not in self.copies)
 
 

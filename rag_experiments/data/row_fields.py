@@ -1,4 +1,4 @@
-"""Fields of one row of somebody's file: read with their type, or refused in words that quote what stands there."""
+"""Read and check the fields of one row of a user's file; an error message quotes the wrong value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROLES = {
 
 
 def check_text(name: str, value: str) -> None:
-    """Raise `BadRow` where `value` cannot be written as UTF-8 (half a surrogate pair)."""
+    """Raise `BadRow` if `value` cannot be written as UTF-8 (half a surrogate pair)."""
     if not value.isascii():
         try:
             value.encode("utf-8")
@@ -32,7 +32,7 @@ def check_text(name: str, value: str) -> None:
 
 
 def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> str:
-    """A string field. Raises `BadRow` where it is missing, empty or of another type."""
+    """A string field. Raises `BadRow` if it is missing, empty or of another type."""
     value = row.get(name)
     if value is None:
         if required:
@@ -46,21 +46,21 @@ def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> s
 
 
 def id_of(row: Mapping[str, object], name: str) -> str:
-    """An id: a string, or a whole number as other formats write it; empty where there is none."""
+    """An id: a string, or a whole number, which some formats use; empty if there is none."""
     value = row.get(name)
     number = whole_number(value)
     return text_of(row, name, required=False) if number is None else str(number)
 
 
 def whole_number(value: object) -> int | None:
-    """`value` where it is one; 7.0 is (a column of numbers in which some are missing is one of floats)."""
+    """`value` as a whole number, else None. 7.0 counts: a column with missing numbers becomes a column of floats."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answer"]') -> tuple[str, ...]:
-    """A list of strings, or the text of one; missing or null is empty. Raises `BadRow` for anything else."""
+    """A list of strings, or a list written as text; a missing or null field is empty. Else raises `BadRow`."""
     value = listed(row.get(name), name)
     if value is None:
         return ()
@@ -70,7 +70,7 @@ def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answe
 
 
 def answers_of_row(row: Mapping[str, object], *names: str) -> tuple[str, ...]:
-    """One answer or a list of them, in the first of the fields `names` that is there. Raises `BadRow`."""
+    """The answers in the first field of `names` that exists: a string or a list of strings. Else raises `BadRow`."""
     name = next((name for name in names if row.get(name) is not None), names[0])
     value = listed(row.get(name), name)
     values = [value] if isinstance(value, str) else [] if value is None else value
@@ -80,8 +80,8 @@ def answers_of_row(row: Mapping[str, object], *names: str) -> tuple[str, ...]:
 
 
 def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ...]:
-    """Earlier turns: objects as OpenAI's, ShareGPT's and others' (`_SPEAKERS`, `_SAYINGS`), pairs of question and
-    answer, or strings, the user's first. Raises `BadRow` for anything else."""
+    """Earlier turns: objects with the fields of OpenAI, ShareGPT and others (`_SPEAKERS`, `_SAYINGS`), pairs of
+    question and answer, or strings, beginning with the user's. Raises `BadRow` for anything else."""
     value = row.get(name)
     if isinstance(value, str):
         value = listed(value, name)
@@ -101,7 +101,7 @@ def turns_of(row: Mapping[str, object], name: str = "history") -> tuple[Turn, ..
 
 
 def _turn(turn: object, name: str) -> list[Turn]:
-    """The turn of an object, or the two of a question with its answer."""
+    """The turn in an object, or the two turns of a question with its answer."""
     if not isinstance(turn, dict):
         raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
     for asked, said in _PAIRS:
@@ -113,16 +113,16 @@ def _turn(turn: object, name: str) -> list[Turn]:
         raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
     role = _ROLES.get(speaker.strip().lower()) if isinstance(speaker, str) else None
     if role is None:
-        raise BadRow(f"a turn in {name!r} has the role {shown(speaker)}: user or assistant is wanted")
+        raise BadRow(f"a turn in {name!r} has the role {shown(speaker)}: it must be user or assistant")
     return [Turn(role, content)]
 
 
 def content_id(text: str, title: str = "") -> str:
-    """An id for a passage that came without one: the same for the same title and text."""
+    """An id for a passage without one: equal for equal title and text."""
     return content_digest(f"{title}\x1f{text}")
 
 
 def keys_of(row: Mapping[str, object]) -> str:
-    """Which keys a row has, for the message that it lacks one."""
+    """The keys that a row has, for the message that one is missing."""
     names = [repr(name) for name in row][:8]
     return f" (the keys here are {', '.join(names)})" if names else " (the object is empty)"

@@ -1,4 +1,4 @@
-"""Where dev or test is missing: a seeded split in which nothing that is asked for stands on both sides.
+"""Cut a missing dev or test split from train, by a seed, so that no gold passage is in two splits.
 
 Kept together (transitively): questions with a gold passage in common, questions whose gold passages have
 the same text under different ids, questions that ask the same, and questions of one group (an article).
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 def split_questions(
     given: dict[str, list[Asked]], store: PassageStore, config: DataConfig
 ) -> tuple[dict[str, list[Asked]], list[str]]:
-    """The splits, with what was missing cut from train, and sentences that say so.
+    """Cut missing splits from train; returns the splits and a note for each split that was cut.
 
     Data without train questions stays as it is: it can be evaluated, not trained on.
 
     Raises:
-        RequestError: too few questions, or too many of them hang together, for a split.
+        RequestError: there are too few questions for a split, or too many of them must stay together.
     """
     missing = [name for name in ("dev", "test") if name not in given]
     if not missing or "train" not in given:
@@ -56,7 +56,7 @@ def split_questions(
 
 
 def unite(asked: list[Asked], store: PassageStore) -> list[list[Asked]]:
-    """Questions that must not be parted, unit by unit."""
+    """Group the questions into units; the questions of one unit must be in the same split."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -80,16 +80,16 @@ def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
     for group in (one.group, *one.more_groups):
         if group is not None:
             yield f"group {group}"
-    # One passage has one text, so that its id need not be a bond as well.
+    # Questions with one gold passage also share its text, so linking them by text is enough.
     for text in store.full_texts(store.rows(one.question.positive_ids)):
         yield f"text {content_digest(identity(text))}"
 
 
 def _take(ranked: list[list[Asked]], wanted: int, leave: int) -> list[Asked]:
-    """Units from the front of `ranked` (which loses them) until `wanted` questions are there; `leave` units stay.
+    """Take units from the front of `ranked` (they are removed) until there are `wanted` questions; keep `leave` units.
 
-    A unit larger than what is still wanted is passed over while others are left: one passage that half
-    the questions share must not become the whole of dev.
+    A unit with more questions than are still needed is skipped while others are left: half of the questions may share
+    one passage, and that unit must not become the whole of dev.
     """
     taken: list[Asked] = []
     passed: list[list[Asked]] = []

@@ -1,11 +1,11 @@
-"""Intervals over questions, by resampling clusters of questions that share a gold passage.
+"""Bootstrap intervals over questions; whole clusters of questions that share a gold passage are resampled.
 
-Two questions on one passage succeed and fail together: resampled one by one they look like twice the evidence.
-So clusters are drawn, whole (Field & Welsh 2007), and a cluster is a connected component of the graph in which
-questions are joined by a gold passage. Percentile intervals (Efron & Tibshirani 1993, ch. 13), expanded for the
-number of clusters as t intervals are (Hesterberg 2015, sec. 4.4): without that they are too narrow for a few dozen.
-Written here because `scipy.stats.bootstrap` draws single observations: it knows no clusters of different sizes, and
-its resamples are not the same for every metric.
+Two questions on one passage usually succeed or fail together, so resampling them one by one would count them as twice
+the evidence. Therefore whole clusters are drawn (Field & Welsh 2007). A cluster is a connected component of the graph
+in which questions with a common gold passage are linked. The intervals are percentile intervals (Efron & Tibshirani
+1993, ch. 13), widened for the number of clusters as t intervals are (Hesterberg 2015, sec. 4.4); without that they are
+too narrow for a few dozen clusters. `scipy.stats.bootstrap` is not used because it draws single observations, not
+clusters of different sizes, and does not use the same resamples for every metric.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CELLS = 4_000_000
-"""Weights held at once: 32 MB, whatever the number of questions."""
+"""Number of weights in memory at once: 32 MB for any number of questions."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and its percentile interval; all NaN where there is nothing to average."""
+    """A mean and its percentile interval; all NaN if there are no values."""
 
     mean: float
     low: float
@@ -30,9 +30,9 @@ class Interval:
 
 
 def gold_clusters(gold_ids: Sequence[Sequence[str]]) -> NDArray[np.int64]:
-    """Cluster number per question, 0 … C-1: questions that share a gold passage, directly or through others.
+    """Cluster number per question, 0 … C-1. Questions share a cluster if gold passages link them, also through others.
 
-    A question without gold is a cluster of its own.
+    A question without a gold passage is a cluster of its own.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -48,7 +48,7 @@ def gold_clusters(gold_ids: Sequence[Sequence[str]]) -> NDArray[np.int64]:
 
 
 def cluster_sums(values_MQ: NDArray, clusters_Q: NDArray) -> tuple[NDArray, NDArray]:
-    """Per metric and cluster, the sum of the values that are there and their number: `[M, C]` twice."""
+    """Sum and number of the values that are not NaN, per metric and cluster: two arrays `[M, C]`."""
     present_MQ = ~np.isnan(values_MQ)
     filled_MQ = np.where(present_MQ, values_MQ, 0.0)
     sums_MC = np.stack([np.bincount(clusters_Q, row) for row in filled_MQ])
@@ -57,9 +57,9 @@ def cluster_sums(values_MQ: NDArray, clusters_Q: NDArray) -> tuple[NDArray, NDAr
 
 
 def resampled_means(values_MQ: NDArray, clusters_Q: NDArray, resamples: int, seed: int) -> NDArray[np.float64]:
-    """`[resamples, M]`: each metric's mean in every resample of clusters, the same resamples for all metrics.
+    """`[resamples, M]`: the mean of each metric in each resample of clusters; all metrics use the same resamples.
 
-    NaN is a question without that metric. A resample that holds no value of a metric gives NaN.
+    NaN marks a question without the metric. A resample without any value of a metric gives NaN.
     """
     sums_MC, counts_MC = cluster_sums(np.asarray(values_MQ, dtype=np.float64), clusters_Q)
     means = []
@@ -70,7 +70,7 @@ def resampled_means(values_MQ: NDArray, clusters_Q: NDArray, resamples: int, see
 
 
 def _weights(clusters: int, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """How often each cluster is drawn, in blocks `[r, C]` that together make `resamples` rows."""
+    """Yields how often each cluster is drawn, in blocks `[r, C]` with `resamples` rows in total."""
     rng = np.random.default_rng(seed)
     if clusters == 0:
         return
@@ -88,7 +88,7 @@ def intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Mean and interval per metric; NaN values are questions without it."""
+    """Mean and interval per metric; NaN marks a question without the metric."""
     if not values:
         return {}
     values_MQ = np.stack([np.asarray(row, dtype=np.float64) for row in values.values()])
@@ -109,7 +109,7 @@ def intervals(
 
 
 def expanded_tail(level: float, clusters: int) -> float:
-    """The share to cut off each end of the resampled means: that of a t interval on so many clusters."""
+    """The share of resampled means beyond each end of the interval, widened as a t interval for this many clusters."""
     from scipy.special import ndtr, stdtrit
 
     tail = (1 - level) / 2
@@ -126,10 +126,10 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """Mean of `after - before` over the same questions, with its interval.
+    """Mean and interval of `after - before` over the same questions.
 
     Raises:
-        ValueError: the two are not over the same questions.
+        ValueError: the two arrays differ in shape.
     """
     before_Q, after_Q = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
     if before_Q.shape != after_Q.shape:

@@ -1,8 +1,8 @@
-"""The one generation evaluator: a reader behind a retriever, end to end.
+"""The only evaluator of answers: it measures a reader behind a retriever, end to end.
 
-A reader is given the passages its retriever finds, never the gold ones; `evaluation.oracle=true` measures it
-with the gold passages as well (`oracle_…`), an upper bound for any retriever. Retrieval metrics are of the
-same searches, by the retrieval evaluator.
+A reader gets the passages that its retriever finds, never the gold ones. `evaluation.oracle=true` additionally measures
+it with the gold passages (`oracle_…`), which is an upper bound for any retriever. The retrieval evaluator computes the
+retrieval metrics from the same searches.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from rag_experiments.retrieval.retriever import Retriever
 log = logging.getLogger(__name__)
 
 MAIN = ("exact_match", "f1", "oracle_exact_match", "oracle_f1")
-"""Metrics of answers that carry an interval."""
+"""Metrics of answers that have an interval."""
 
 
 class Answerer(Protocol):
-    """What the evaluator asks of a reader, whichever way it reads."""
+    """What the evaluator needs from any kind of reader."""
 
     def answer(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]], num_beams: int, progress: bool
@@ -41,12 +41,12 @@ class Answerer(Protocol):
 
 
 class GenerationEvaluator(Evaluator):
-    """Retrieves, lets the reader answer, and compares with the references.
+    """Retrieves passages, lets the reader answer, and compares the answers with the references.
 
     Args:
         reader: writes the answers, with its current weights.
-        retriever: searched as it stands, over the whole corpus.
-        config: of the run; `retriever.k` passages are given, `evaluation` says what else is measured.
+        retriever: searches the whole corpus, with its current index.
+        config: the run's configuration. The reader gets `retriever.k` passages; `evaluation` selects further metrics.
         progress: show a bar over the answers.
     """
 
@@ -61,12 +61,12 @@ class GenerationEvaluator(Evaluator):
 
     @classmethod
     def for_run(cls, config: Any, data: Any, models: dict[str, Any], retriever: Retriever) -> GenerationEvaluator:
-        """The run's reader behind its retriever."""
+        """The evaluator of the run's reader behind its retriever."""
         return cls(models["reader"], retriever, config)
 
     @classmethod
     def metric_names(cls, config: Any) -> dict[str, list[str]]:
-        """Ranking metrics for questions with gold passages, answer metrics for those with references."""
+        """Ranking metrics need questions with gold passages, answer metrics need questions with references."""
         settings = config.evaluation
         compared = ["exact_match", "f1", "squad_exact_match", "squad_f1", "rouge_l"]
         answers = [*compared, "answer_in_passages", *(["bleu"] if settings.bleu else [])]
@@ -108,7 +108,7 @@ class GenerationEvaluator(Evaluator):
     def _answer(
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
     ) -> tuple[list[str | None], TruncationCounts]:
-        """Several processes of a run answer a share each."""
+        """Answer the questions; with several processes, each answers a share of them."""
         asked, given = distributed.own_share(questions), distributed.own_share(passages)
         own = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
         shares = distributed.gathered(own)
@@ -121,7 +121,7 @@ class GenerationEvaluator(Evaluator):
         return [[store[int(row)] for row in store.rows(ids)] if ids else [] for ids in ids_QK]
 
     def _add_oracle(self, questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> None:
-        """`oracle_answer` and `oracle_…` metrics of the questions whose gold passages are known."""
+        """Add `oracle_answer` and `oracle_…` metrics to the rows of questions with known gold passages."""
         known = [index for index, question in enumerate(questions) if question.positive_ids]
         gold = self._passages([questions[index].distinct_golds for index in known])
         answers, _ = self._answer([questions[index] for index in known], gold)
@@ -133,7 +133,7 @@ class GenerationEvaluator(Evaluator):
             rows[index]["metrics"] |= {f"oracle_{name}": value for name, value in measured.items()}
 
     def _latency(self, questions: Sequence[Question]) -> dict[str, float]:
-        """Seconds a question when asked alone, retrieval and generation apart: median and 95th percentile."""
+        """Seconds per question when asked one by one: median and 95th percentile, for retrieval and for generation."""
         k = min(self.config.retriever.k, len(self.retriever.passages))
         retrieving, generating = [], []
         for question in questions:
@@ -155,7 +155,7 @@ class GenerationEvaluator(Evaluator):
 
 
 def answer_metrics(answer: str, references: Sequence[str], passages: Sequence[str] | None) -> dict[str, float]:
-    """Per-question metrics of one answer: against the references, where there are any, and the passages given."""
+    """Metrics of one answer, compared with the references (if there are any) and with the given passages."""
     measured: dict[str, float] = {}
     if references:
         measured["exact_match"] = text_metrics.exact_match(answer, references)

@@ -1,16 +1,15 @@
 """Metrics of one generated answer: pure functions of text, 0 to 1, higher is better.
 
-What is a word, and when two spellings are one, `rag_experiments.core.text` says: the same in every metric and script.
+`rag_experiments.core.text` defines words and equal spellings, for all metrics and scripts in the same way.
 
-- `exact_match`, `f1`: SQuAD's (Rajpurkar et al. 2016), with the 2.0 script's rule for empty answers; the best
-  over the references. `text.answer_words` says where the words differ from SQuAD's: in English nowhere but for
-  typographic quotes, dashes and accents written apart.
-- `squad_exact_match`, `squad_f1`: what SQuAD's official script would say, for comparison with published English
-  figures.
+- `exact_match`, `f1`: SQuAD's metrics (Rajpurkar et al. 2016), with the 2.0 script's rule for empty answers; the best
+  value over the references. `text.answer_words` describes where the words differ from SQuAD's: in English only for
+  typographic quotes, dashes, and accents that are stored as separate characters.
+- `squad_exact_match`, `squad_f1`: the values of SQuAD's official script, for comparison with published English figures.
 - `rouge_l`: F-measure of `rouge-score`, without stemming.
-- `answer_in_passages`: whether a reference stands in a passage as a run of tokens (DPR's `has_answer`).
-- `f1_to_passages`, `precision_to_passages`: is the answer made of the passages' words? Knowledge-F1 (Shuster et
-  al. 2021) and K-precision (Adlakha et al. 2023), proxies for faithfulness.
+- `answer_in_passages`: whether a passage contains a reference as a sequence of tokens (DPR's `has_answer`).
+- `f1_to_passages`, `precision_to_passages`: how far the answer uses the passages' words. Knowledge-F1 (Shuster et al.
+  2021) and K-precision (Adlakha et al. 2023), which are proxies for faithfulness.
 - `bleu`: corpus BLEU of `sacrebleu`, as a fraction.
 """
 
@@ -31,7 +30,7 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def exact_match(prediction: str, references: Iterable[str]) -> float:
-    """1.0 where the prediction has a reference's words in its order. No references: 0."""
+    """1.0 if the prediction has the same words as a reference, in the same order. 0 without references."""
     wanted = texts.answer_key(prediction)
     return float(
         any(
@@ -42,14 +41,14 @@ def exact_match(prediction: str, references: Iterable[str]) -> float:
 
 
 def _meaningful(references: Iterable[str], key: Callable[[str], str]) -> list[str]:
-    """References of which something is left. A reference without says "no answer" where every one is such, as in
-    SQuAD's script, and nothing beside others."""
+    """References that are not empty after normalisation. If all are empty, they mean "no answer", as in SQuAD's
+    script; next to other references, empty ones are ignored."""
     found = list(references)
     return [reference for reference in found if key(reference)] or found
 
 
 def f1(prediction: str, references: Iterable[str]) -> float:
-    """F1 of words with the best reference. Without a word on either side it is 1 or 0 as `exact_match`."""
+    """Word F1 with the best reference. If prediction or reference has no words, it is 1 or 0 like `exact_match`."""
     words = texts.answer_words(prediction)
     scores = (
         _token_f1(words, wanted)
@@ -61,18 +60,18 @@ def f1(prediction: str, references: Iterable[str]) -> float:
 
 
 def squad_normalise(text: str) -> str:
-    """SQuAD's script: lower case, no ASCII punctuation, no English articles, single spaces."""
+    """Normalise as SQuAD's script: lower case, no ASCII punctuation, no English articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def squad_exact_match(prediction: str, references: Iterable[str]) -> float:
-    """`exact_match` by SQuAD's script."""
+    """`exact_match` as SQuAD's script computes it."""
     wanted = squad_normalise(prediction)
     return float(any(squad_normalise(reference) == wanted for reference in _meaningful(references, squad_normalise)))
 
 
 def squad_f1(prediction: str, references: Iterable[str]) -> float:
-    """`f1` by SQuAD's script."""
+    """`f1` as SQuAD's script computes it."""
     tokens = squad_normalise(prediction).split()
     return max(
         (
@@ -91,7 +90,7 @@ def _token_f1(prediction: list[str], reference: list[str]) -> float:
 
 
 class _Words:
-    """`rouge-score`'s own drops every letter outside a-z; on ASCII text this one gives the same tokens."""
+    """Replaces `rouge-score`'s tokenizer, which drops letters outside a-z. On ASCII text the tokens are the same."""
 
     def tokenize(self, text: str) -> list[str]:
         return texts.words(text)
@@ -100,11 +99,11 @@ class _Words:
 @lru_cache(maxsize=1)
 def _rouge() -> Any:
     from absl import logging as absl_logging
-    from rouge_score import rouge_scorer  # two seconds to import: only where an answer is scored
+    from rouge_score import rouge_scorer  # the import takes two seconds, so only when an answer is scored
 
     if sys.__stderr__ is not None:
-        # absl, which it brings, logs to what standard error is now and closes that whenever logging is configured
-        # anew, as Hydra does for each job: a redirected one would be lost to everybody else.
+        # rouge_score imports absl, which logs to the current standard error and closes it whenever logging is
+        # configured again, as Hydra does for each job: a redirected standard error would then be lost.
         absl_logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
     return rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Words())
 
@@ -116,30 +115,30 @@ def rouge_l(prediction: str, references: Iterable[str]) -> float:
 
 
 def answer_in_passages(references: Iterable[str], passages: Iterable[str]) -> float:
-    """1.0 where some reference stands in some passage, token by token (`art` is not in `party`)."""
+    """1.0 if a passage contains a reference, token by token (`party` does not contain `art`)."""
     return float(texts.stands_in(list(references), list(passages)))
 
 
 def f1_to_passages(prediction: str, passages: Iterable[str]) -> float:
-    """Token F1 of the prediction with the passage it is most like."""
+    """Highest token F1 of the prediction with a passage."""
     return f1(prediction, passages)
 
 
 def precision_to_passages(prediction: str, passages: Iterable[str]) -> float:
-    """Share of the prediction's tokens that stand in some passage. An empty prediction invents nothing: 1."""
+    """Share of the prediction's tokens that occur in a passage. It is 1 for an empty prediction."""
     words = texts.answer_words(prediction)
     known = {word for passage in passages for word in texts.answer_words(passage)}
     return sum(word in known for word in words) / len(words) if words else 1.0
 
 
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Corpus BLEU-4 (13a tokens) as a fraction; a question's references may be any number, one at least.
+    """Corpus BLEU-4 (13a tokens) as a fraction; each question has one or more references.
 
     Raises:
         ValueError: the lists differ in length, or a question has no reference.
     """
     if len(predictions) != len(references) or any(not answers for answers in references):
-        raise ValueError("bleu needs one prediction and at least one reference a question")
+        raise ValueError("bleu needs one prediction and at least one reference per question")
     if not predictions:
         return 0.0
     import sacrebleu

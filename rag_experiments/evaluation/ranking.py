@@ -1,4 +1,4 @@
-"""Metrics of one ranked list, by `ir-measures` on `pytrec-eval-terrier`.
+"""Metrics of ranked lists, computed by `ir-measures` with `pytrec-eval-terrier`.
 
 | name here   | ir-measures | meaning                                                       |
 |-------------|-------------|---------------------------------------------------------------|
@@ -7,11 +7,11 @@
 | `mrr@10`    | `RR@10`     | 1 / rank of the first gold passage, 0 beyond rank 10          |
 | `ndcg@10`   | `nDCG@10`   | gain is the grade, discount log2(rank + 1), ideal order below |
 
-A grade of 1 or more is gold; 0 and negative judgements are not. The order of the list decides, not the
-scores: trec_eval would break ties by passage id, so it is handed ranks. An id that comes twice counts where it
-first stands. Passages with one title and text are one: any of them finds it, and recall divides by
-their number as one (`one_of_each`). A question without a gold passage has no such metric; one that retrieved
-nothing scores 0.
+A grade of 1 or more is gold; 0 and negative grades are not. Only the order of the list counts, not the scores:
+trec_eval breaks ties by passage id, so it gets ranks instead of scores. If an id occurs twice, its first position
+counts. Copies (equal title and text) count as one passage: any of them is a hit, and recall counts them once
+(`one_of_each`). A question without a gold passage has no ranking metrics; a question for which nothing was retrieved
+scores 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rag_experiments.data.records import Question
 
 
 def gold_grades(question: Question) -> dict[str, int]:
-    """The passages that answer a question, with their grades (at least 1)."""
+    """The gold passages of a question with their grades (at least 1)."""
     if question.relevance is not None:
         return {passage: int(grade) for passage, grade in question.relevance.items() if grade > 0}
     return dict.fromkeys(question.positive_ids, 1)
@@ -34,9 +34,9 @@ def gold_grades(question: Question) -> dict[str, int]:
 def one_of_each(
     gold: Mapping[str, int], retrieved: Sequence[str], copies: Mapping[str, str]
 ) -> tuple[dict[str, int], list[str]]:
-    """Grades and ranked list with copies as one: found is who is found first, under the name of what it is a copy of.
+    """Merge copies in grades and ranked list: the copy that is ranked first gets the id of its original.
 
-    A copy that stands further down keeps its place in the list, as any passage that is not gold.
+    Copies further down keep their place in the list, like passages that are not gold.
     """
     grades: dict[str, int] = {}
     for passage, grade in gold.items():
@@ -59,11 +59,11 @@ def one_of_each(
 def ranking_metrics(
     grades: Sequence[Mapping[str, int]], retrieved: Sequence[Sequence[str]], cutoffs: Iterable[int]
 ) -> list[dict[str, float]]:
-    """Per question its metrics, in order; an empty dict where it has no gold passage.
+    """The metrics of each question, in order; an empty dict for a question without a gold passage.
 
     Args:
-        grades: per question, gold passage id to grade (at least 1).
-        retrieved: per question, the retrieved ids, best first.
+        grades: for each question, the grade (at least 1) of each gold passage id.
+        retrieved: for each question, the retrieved ids, best first.
         cutoffs: the k of `recall@k` and `hit@k`.
 
     Raises:
@@ -92,5 +92,5 @@ def _measures(cutoffs: Iterable[int]) -> dict[ir_measures.Measure, str]:
 
 
 def _by_rank(ids: Sequence[str]) -> dict[str, float]:
-    """Ids to falling scores: float(-rank) keeps the order exactly."""
+    """Scores that fall with the rank: float(-rank) keeps the order exactly."""
     return {passage: -float(rank) for rank, passage in enumerate(dict.fromkeys(ids))}

@@ -1,4 +1,4 @@
-"""What an evaluation gives back. Imports nothing heavy, so that everyone may name these types."""
+"""The result of an evaluation, and the interface of evaluators. Imports nothing heavy, so any file may use it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rag_experiments.data.records import Question
 
 @dataclass
 class EvaluationResult:
-    """Figures over all questions, and one row per question as it is written to `predictions/<stage>.jsonl`.
+    """Figures over all questions, and one row per question, in the form of `predictions/<stage>.jsonl`.
 
-    A row holds `id`, `question`, `retrieved_ids` and `retrieved_scores` (best first), `gold_ids`, `answer`
-    (None where nothing was generated), `references`, and `metrics` (name to number). A metric that a question
-    cannot have (recall without a gold passage) is missing from its row and left out of the mean.
+    A row holds `id`, `question`, `retrieved_ids` and `retrieved_scores` (best first), `gold_ids`, `answer` (None if
+    no answer was generated), `references`, and `metrics` (name to number). If a metric is not defined for a question
+    (recall without a gold passage), it is missing from the row and does not enter the mean.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class Evaluator(ABC):
     """Measures the current weights on questions. Metric names are bare (`recall@1`): the caller adds the stage."""
 
     timed: bool = False
-    """Set for the final evaluation: measure how long one question takes, too."""
+    """True in the final evaluation, which also measures the time per question."""
 
     @classmethod
     def for_run(cls, config: Any, data: Any, models: dict[str, Any], retriever: Any) -> Evaluator:
@@ -36,9 +36,9 @@ class Evaluator(ABC):
 
     @classmethod
     def metric_names(cls, config: Any) -> dict[str, list[str]]:
-        """What is measured on dev, by the field that a question needs for it; nothing under the empty name.
+        """The metrics measured on dev, grouped by the question field that they need; the key "" needs no field.
 
-        An empty dict: not known before the first evaluation.
+        An empty dict means that the metrics are not known before the first evaluation.
         """
         return {}
 

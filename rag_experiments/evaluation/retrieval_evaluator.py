@@ -1,4 +1,4 @@
-"""The one retrieval evaluator: called before, during and after training, and by `evaluate`."""
+"""The only evaluator of retrieval; used before, during and after training, and by `evaluate`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTRACT_CUTOFFS = (1, 4)
-"""Measured whatever `evaluation.cutoffs` says: other tools, and `metric_for_best_model`, rely on these names."""
+"""Always measured, because other tools and `metric_for_best_model` rely on these names."""
 MAIN_METRICS = ("recall@1", "recall@4")
-"""The ones that carry `…_ci_low` and `…_ci_high`."""
+"""The metrics with `…_ci_low` and `…_ci_high`."""
 _MRR_DEPTH = 10
 LOUD = 0.02
-"""Share of the queries that may lose something before a warning says so."""
+"""If more than this share of the queries is cut, a warning is printed."""
 
 
 @runtime_checkable
 class CutsQueries(Protocol):
-    """An encoder that says how many queries are too long for it."""
+    """An encoder that can count the queries that are too long for it."""
 
     def queries_cut(self, texts: Sequence[str]) -> int:
-        """How many of `texts` lose something."""
+        """The number of `texts` that would be cut."""
         ...
 
 
@@ -43,12 +43,12 @@ class RetrievalEvaluator(Evaluator):
     """Searches the whole corpus for every question and measures the ranked lists.
 
     Args:
-        retriever: searched as it stands; whoever changed its encoder's weights refreshes it first.
-        config: `depth` passages are kept a question, more where a cutoff or `mrr@10` needs them, never more than
-            the corpus has. A `recall@k` with k beyond the corpus is the recall of the whole corpus.
-        query_history: which earlier turns stand before a question (`data.query_history`).
-        seed: of the bootstrap.
-        given: passages that a reader gets of each list, which must be that long.
+        retriever: used with its current index. After a change of its encoder's weights the caller must refresh it.
+        config: `depth` passages are kept per question, or more if a cutoff or `mrr@10` needs them, but never more than
+            the corpus has. If k is larger than the corpus, `recall@k` is the recall of the whole corpus.
+        query_history: which earlier turns are put before a question (`data.query_history`).
+        seed: seed of the bootstrap.
+        given: number of passages that a reader gets from each list; the lists are at least this long.
     """
 
     def __init__(self, retriever: Retriever, config: EvaluationConfig, query_history: str, seed: int, given: int = 0):
@@ -62,17 +62,17 @@ class RetrievalEvaluator(Evaluator):
 
     @classmethod
     def for_run(cls, config: Any, data: Any, models: dict[str, Any], retriever: Retriever) -> RetrievalEvaluator:
-        """Searches with the run's retriever, which holds the encoder that trains."""
+        """The evaluator of the run's retriever, which uses the encoder that is trained."""
         return cls(retriever, config.evaluation, config.data.query_history, seed=0)
 
     @classmethod
     def metric_names(cls, config: Any) -> dict[str, list[str]]:
-        """Ranking metrics at the cutoffs, for questions with gold passages."""
+        """Ranking metrics at the cutoffs; they need questions with gold passages."""
         return {"positive_ids": ranking_names(config.evaluation), "": ["questions"]}
 
     @property
     def depth(self) -> int:
-        """Passages searched a question."""
+        """Number of passages retrieved per question."""
         return min(max(self.config.depth, _MRR_DEPTH, self.given, *self.cutoffs), len(self.retriever.passages))
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
@@ -98,7 +98,7 @@ class RetrievalEvaluator(Evaluator):
         return EvaluationResult({**metrics, "truncation/queries_cut": float(self._queries_cut(queries))}, rows)
 
     def _queries_cut(self, queries: Sequence[str]) -> int:
-        """Queries that the retriever's encoder reads without their oldest turns, or without the question's end."""
+        """The number of queries that the retriever's encoder cuts: their oldest turns, or the end of the question."""
         encoder = getattr(getattr(self.retriever, "dense", self.retriever), "encoder", None)
         if not isinstance(encoder, CutsQueries) or not queries:
             return 0
@@ -126,7 +126,7 @@ class RetrievalEvaluator(Evaluator):
 
 
 def ranking_names(evaluation: EvaluationConfig) -> list[str]:
-    """Names of the ranking metrics that are measured."""
+    """The names of the measured ranking metrics."""
     cutoffs = sorted({*CONTRACT_CUTOFFS, *evaluation.cutoffs})
     return [f"{name}@{k}" for name in ("recall", "hit") for k in cutoffs] + ["mrr@10", "ndcg@10"]
 
@@ -139,7 +139,7 @@ def retrieval_row(
     gold: Mapping[str, int],
     metrics: Mapping[str, float],
 ) -> dict[str, Any]:
-    """A line of `predictions/<stage>.jsonl`; `query` is there only where it is not the question itself."""
+    """A line of `predictions/<stage>.jsonl`; it has `query` only if the query differs from the question."""
     row: dict[str, Any] = {"id": question.id, "question": question.question}
     if query != question.question:
         row["query"] = query
@@ -154,9 +154,9 @@ def retrieval_row(
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], main: Iterable[str], resamples: int, seed: int) -> dict[str, float]:
-    """Each metric's mean over the questions that have it, and `…_ci_low`, `…_ci_high` for those in `main`.
+    """The mean of each metric over the questions that have it, with `…_ci_low` and `…_ci_high` for those in `main`.
 
-    Shared with the generation evaluator, so that the same rows give the same figures everywhere.
+    The generation evaluator uses it too, so that the same rows give the same figures everywhere.
     """
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     values = {name: np.array([row["metrics"].get(name, np.nan) for row in rows], dtype=np.float64) for name in names}

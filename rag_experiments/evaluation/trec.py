@@ -1,9 +1,9 @@
-"""Ranked lists as TREC's tools read them (`trec_eval`, ranx, ir-measures, Pyserini): a line a passage.
+"""Ranked lists in the format of TREC's tools (`trec_eval`, ranx, ir-measures, Pyserini): one line per passage.
 
     query-id Q0 passage-id rank score tag
 
-Columns are parted by white space, so that white space and `%` in an id are written as URLs write them (`a%20b`).
-trec_eval sorts by score and breaks ties by id: where the list's own order differs, scores are replaced by -rank.
+White space separates the columns, so white space and `%` in an id are percent-encoded as in URLs (`a%20b`). trec_eval
+sorts by score and breaks ties by id. If that would change the order of a list, its scores are replaced by -rank.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def run_lines(rows: Iterable[Mapping[str, Any]], tag: str) -> Iterator[str]:
 
     Args:
         rows: lines of `predictions/<stage>.jsonl`.
-        tag: what the run is called.
+        tag: the name of the run in the last column.
     """
     tag = _one_word(tag) or "run"
     for row in rows:

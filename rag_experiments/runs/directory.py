@@ -1,10 +1,10 @@
-"""The run directory: where everything is, how it is written, what state it is in. Imports no torch.
+"""The run directory: the layout of its files, how they are written, and the state of the run. Imports no torch.
 
     config.yaml  status.json  metrics.jsonl  metrics.json  error.txt (a failed run's traceback)
     predictions/<split>.jsonl  checkpoints/  model/  plots/  evaluations/<name>/  wandb/  train.log  .hydra/
 
-A run that says `running` but whose process is gone was killed: it counts as interrupted. Only the
-main process (rank 0) writes.
+If the status says `running` but the process is gone, the run was killed, and it counts as interrupted. Only the main
+process (rank 0) writes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from rag_experiments.core.files import (
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
 STALE_SECONDS = 600.0
-"""A run on another host, whose process cannot be looked at, is taken for dead after this silence."""
+"""A run on another host, whose process cannot be checked, counts as dead after this time without a heartbeat."""
 
 
 class RunDirectory:
-    """One run's directory. Every write is whole or not at all; on other ranks writes do nothing."""
+    """The directory of one run. A file is written completely or not at all; on other ranks writes do nothing."""
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -49,10 +49,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path | str) -> RunDirectory:
-        """A fresh run at `path`, which may exist (Hydra makes it) but hold no run.
+        """Begin a new run at `path`. The folder may exist (Hydra makes it), but must not hold a run.
 
         Raises:
-            RequestError: there is a run already: its result is never overwritten.
+            RequestError: the folder holds a run, whose result is never overwritten.
         """
         run = cls(path)
         if run.writes:
@@ -66,7 +66,7 @@ class RunDirectory:
         """The run at `path`.
 
         Raises:
-            RequestError: there is none.
+            RequestError: there is no run.
         """
         run = cls(path)
         if not run.status_path.is_file():
@@ -75,11 +75,11 @@ class RunDirectory:
 
     @property
     def holds_work(self) -> bool:
-        """Whether anything was finished here that a later run could use or a reader could want."""
+        """Whether the directory holds finished work (such as a checkpoint or figures) that must be kept."""
         return self.history_path.exists() or (self.path / "predictions").exists() or self.last_checkpoint() is not None
 
     def discard(self) -> None:
-        """Remove the directory: of a request that was refused before anything was done."""
+        """Remove the directory, because the request was refused before any work was done."""
         if self.writes:
             shutil.rmtree(self.path, ignore_errors=True)
 
@@ -103,7 +103,7 @@ class RunDirectory:
 
     @property
     def history_path(self) -> Path:
-        """A line a logging step."""
+        """The file with one line per logging step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -134,10 +134,10 @@ class RunDirectory:
     # -- status ----------------------------------------------------------------------------------
 
     def read_status(self) -> dict[str, Any]:
-        """`status.json`; empty where there is none.
+        """The content of `status.json`; empty if there is no such file.
 
         Raises:
-            RequestError: it is no JSON mapping, or no file that can be read.
+            RequestError: the file cannot be read, or is not a JSON mapping.
         """
         try:
             status = read_json(self.status_path)
@@ -146,7 +146,7 @@ class RunDirectory:
         except (ValueError, OSError) as error:
             raise RequestError(f"{self.status_path} cannot be read: {error}") from error
         if not isinstance(status, dict):
-            raise RequestError(f"{self.status_path} cannot be read: it is no mapping")
+            raise RequestError(f"{self.status_path} cannot be read: it is not a mapping")
         return status
 
     def update_status(self, **changes: Any) -> None:
@@ -162,7 +162,7 @@ class RunDirectory:
         return "interrupted" if state == "running" and not self.process_lives() else state
 
     def process_lives(self) -> bool:
-        """Whether the process that wrote the status last still runs (on another host: has been heard of lately)."""
+        """Whether the process that last wrote the status is alive (on another host: whether its heartbeat is new)."""
         lives = provenance.process_lives(self.read_status())
         if lives is not None:
             return lives
@@ -175,30 +175,30 @@ class RunDirectory:
     # -- metrics and predictions -----------------------------------------------------------------
 
     def append_metrics(self, step: int, epoch: float, seconds: float, metrics: dict[str, Any]) -> None:
-        """One line of `metrics.jsonl`."""
+        """Append one line to `metrics.jsonl`."""
         if not self.writes:
             return
         line = json_text({"step": int(step), "epoch": float(epoch), "seconds": round(float(seconds), 3), **metrics})
         with open(self.history_path, "a+b") as file:
             end = file.seek(0, os.SEEK_END)
-            if end > 0:  # a line that a full disk or a kill broke off must not swallow this one
+            if end > 0:  # the last line may be incomplete (full disk, killed process): begin a new one
                 file.seek(end - 1)
                 if file.read(1) != b"\n":
                     line = "\n" + line
             file.write((line + "\n").encode("utf-8"))
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; a broken one (the last, after a kill) is left out."""
+        """The lines of `metrics.jsonl`; a broken line (the last one, after a kill) is skipped."""
         lines: list[dict[str, Any]] = []
         with suppress(OSError, ValueError), open_regular(self.history_path) as file:
             lines += parsed_metrics(file)
         return lines
 
     def truncate_metrics(self, step: int, logged: int | None = None) -> None:
-        """Drop what was logged after `step`, as a run that goes on from a checkpoint logs it again.
+        """Drop lines logged after `step`: a run that continues from a checkpoint logs them again.
 
-        `logged`: how many lines training had written by then; those of the same step that came later (the closing
-        figures, where a run was killed after its last step) go as well. Zero-shot figures stay.
+        `logged` is the number of lines that training had written at the checkpoint. Later lines of the same step (the
+        final figures, if the run was killed after its last step) are dropped too. Zero-shot figures stay.
         """
         if not (self.writes and self.history_path.exists()):
             return
@@ -208,9 +208,9 @@ class RunDirectory:
         atomic_write_jsonl(self.history_path, [line for number, line in enumerate(before) if number not in late])
 
     def go_back_to_checkpoint(self) -> None:
-        """Leave what the last complete checkpoint knows of: no later log lines, checkpoints or unfinished files.
+        """Remove log lines and checkpoints that are later than the last complete checkpoint, and unfinished files.
 
-        Without a checkpoint training begins anew, and only the figures from before it stay.
+        Without a checkpoint, training starts again, and only the figures from before training stay.
         """
         if not self.writes:
             return
@@ -219,7 +219,7 @@ class RunDirectory:
         checkpoint = self.last_checkpoint()
         step = 0 if checkpoint is None else int(_checkpoint_step(checkpoint) or 0)
         for entry in self.checkpoints_dir.iterdir() if self.checkpoints_dir.is_dir() else ():
-            if (_checkpoint_step(entry) or 0) > step:  # half-written: it would count as one of `save_total_limit`
+            if (_checkpoint_step(entry) or 0) > step:  # half-written: it would count for `save_total_limit`
                 shutil.rmtree(entry)
         self.truncate_metrics(step, 0 if checkpoint is None else _lines_logged(checkpoint))
 
@@ -229,18 +229,18 @@ class RunDirectory:
             atomic_write_json(self.metrics_path, final)
 
     def read_final_metrics(self) -> dict[str, Any]:
-        """`metrics.json`; empty where the run did not come that far."""
+        """The content of `metrics.json`; empty if the run has no final figures yet."""
         if not self.metrics_path.exists():
             return {}
         return read_json(self.metrics_path)
 
     def write_predictions(self, stage: str, rows: Iterable[dict[str, Any]]) -> None:
-        """`predictions/<stage>.jsonl`, a question a line."""
+        """Write `predictions/<stage>.jsonl`, one line per question."""
         if self.writes:
             atomic_write_jsonl(self.predictions_path(stage), rows)
 
     def read_predictions(self, stage: str) -> list[dict[str, Any]]:
-        """The rows of a stage; empty where there are none."""
+        """The rows of a stage; empty if there are none."""
         path = self.predictions_path(stage)
         if not path.exists():
             return []
@@ -250,7 +250,7 @@ class RunDirectory:
     # -- checkpoints -----------------------------------------------------------------------------
 
     def last_checkpoint(self) -> Path | None:
-        """The complete checkpoint with the most steps; a half-written one is passed over."""
+        """The complete checkpoint with the most steps; half-written ones are skipped."""
         if not self.checkpoints_dir.is_dir():
             return None
         found = [(match, entry) for entry in self.checkpoints_dir.iterdir() if (match := _checkpoint_step(entry))]
@@ -261,9 +261,9 @@ class RunDirectory:
 
 
 def parsed_metrics(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """The lines of a log from where the file stands; what is broken is passed over, thousands of it end the reading.
+    """The lines of a log from the file's current position. Broken lines are skipped; after thousands, reading stops.
 
-    A step is a whole number; figures that are not finite (a loss that diverged) are None.
+    A step is a whole number. Figures that are not finite (the loss diverged) become None.
     """
     broken = 0
     for _, text in lines_of(file):
@@ -292,13 +292,14 @@ def _is_zero_shot(line: dict[str, Any]) -> bool:
 
 
 def _unfinished(run: Path) -> list[Path]:
-    """What a kill left of files that were being written; an evaluation's may be another process's at this moment."""
+    """Temporary files that a killed process left. Those of `evaluations/` are not included: another process may be
+    writing them now."""
     places = [run, run / "predictions", run / "predictions" / "zero_shot"]
     return [found for place in places for found in place.glob(f"{TEMPORARY_PREFIX}*")]
 
 
 def _lines_logged(checkpoint: Path) -> int | None:
-    """How many lines of the log had been written when the checkpoint was: Trainer keeps them all in its state."""
+    """The number of log lines written before the checkpoint; Trainer's saved state contains all of them."""
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     history = state.get("log_history")
     return len(history) if isinstance(history, list) else None
@@ -310,7 +311,7 @@ def _checkpoint_step(path: Path) -> int | None:
 
 
 def checkpoint_is_complete(path: Path, step: int) -> bool:
-    """Whether Trainer finished writing the checkpoint: its state, which comes last, is whole, and so are weights."""
+    """Whether Trainer finished writing the checkpoint: its state (written last) and its weights are complete."""
     try:
         state = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -320,7 +321,7 @@ def checkpoint_is_complete(path: Path, step: int) -> bool:
 
 
 def _safetensors_whole(path: Path) -> bool:
-    """Whether the file is as long as its own header says."""
+    """Whether the file has the length that its header gives."""
     try:
         return path.stat().st_size >= safetensors_size(path)
     except (OSError, ValueError):

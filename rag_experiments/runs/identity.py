@@ -1,6 +1,6 @@
-"""Runs: their identity and where to find them.
+"""What makes two runs the same, and how to find runs.
 
-A run is found by its `config_hash`, never by its name. Imports no torch.
+A run is identified by its `config_hash`, never by its name. Imports no torch.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ NOT_IN_HASH = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
 
 
 def config_hash(resolved: dict[str, Any]) -> str:
-    """16 hexadecimal digits that are equal for two configurations that give the same figures.
+    """A hash of 16 hexadecimal digits, equal for two configurations that give the same figures.
 
-    `resolved` is the whole configuration as plain values. `1` and `1.0`, and the order of keys, are the same.
+    `resolved` is the whole configuration as plain values. `1` and `1.0` give the same hash; the order of keys does not
+    matter.
     """
     kept = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
     text = json.dumps(_same_numbers(kept), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -41,9 +42,9 @@ def _same_numbers(value: Any) -> Any:
 
 
 def find_runs(root: Path | str) -> Iterator[RunDirectory]:
-    """Every run at or below `root`, in the order of their paths; the inside of a run is not searched."""
+    """Every run at or below `root`, in the order of their paths. Folders inside a run are not searched."""
     for folder, names, files in os.walk(root):
-        if "status.json" in files or "status.json" in names:  # a folder of that name is a damaged run
+        if "status.json" in files or "status.json" in names:  # a folder with this name is a damaged run
             names.clear()
             yield RunDirectory(folder)
         else:
@@ -51,10 +52,10 @@ def find_runs(root: Path | str) -> Iterator[RunDirectory]:
 
 
 def newest_unfinished(outputs: Path | str, hash_: str) -> RunDirectory | None:
-    """The interrupted or failed run below `outputs` with this config hash that started last, or None."""
+    """The interrupted or failed run below `outputs` that has this config hash and started last, or None."""
     found = []
     for run in find_runs(outputs):
-        with suppress(RequestError):  # somebody's broken status must not stop this run
+        with suppress(RequestError):  # a broken status of another run must not stop this run
             status = run.read_status()
             if status.get("config_hash") == hash_ and run.state in ("interrupted", "failed"):
                 found.append((str(status.get("started") or ""), str(run.path), run))

@@ -1,4 +1,4 @@
-"""Keeping a run's `status.json` true, from its start to whatever ended it. Imports no torch."""
+"""Keep a run's `status.json` up to date from its start to its end, however it ends. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 30.0
 RESERVE_BYTES = 64 * 1024
-"""Held by the heartbeat file and given back before the last status is written, for a disk that is full."""
+"""The heartbeat file reserves this space and frees it before the last status is written, in case the disk is full."""
 
 
 @dataclass
 class Outcome:
-    """What `recording` leaves behind."""
+    """How the block inside `recording` ended."""
 
     exit_status: int = FAILED
     ending: Ending | None = None
     exception: BaseException | None = None
     refused: RequestError | None = None
-    """The exception, where the run's directory was discarded for it."""
+    """The exception, if the run's directory was discarded because of it."""
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
@@ -43,14 +43,13 @@ class Outcome:
 def recording(
     run: RunDirectory, config_hash: str, facts: dict[str, Any] | None = None, *, discard_refused: bool = False
 ) -> Iterator[Outcome]:
-    """Keep `status.json` true while the block runs, and write how it ended.
+    """Keep `status.json` up to date while the block runs, and record how it ended.
 
-    `facts` (`algorithm`, `data_hash`, `corpus_hash`, …) go into the status as they are. Where the directory
-    holds an unfinished run, this is its continuation: `resumed` counts up, and what was logged after
-    the last complete checkpoint is dropped. The block's exception is swallowed and kept in the
-    outcome, its traceback in `error.txt` and the log: the caller leaves with `outcome.exit_status`.
-    `discard_refused`: a request that turns out to be wrong before anything was done leaves no directory, and what was
-    wrong is the caller's to say (`outcome.refused`).
+    `facts` (`algorithm`, `data_hash`, `corpus_hash`, …) are written to the status unchanged. If the directory holds an
+    unfinished run, the block continues it: `resumed` is increased, and lines logged after the last complete checkpoint
+    are dropped. An exception of the block is not raised: it is kept in the outcome, its traceback goes to `error.txt`
+    and the log, and the caller exits with `outcome.exit_status`. With `discard_refused`, a request that proves wrong
+    before any work was done leaves no directory; the caller reports `outcome.refused`.
 
     Raises:
         RequestError: a live process is writing this run.
@@ -60,7 +59,7 @@ def recording(
         raise RequestError(f"{run.path} is running (process {earlier.get('pid')} on {earlier.get('host')})")
     outcome = Outcome()
     begun = False
-    # Signals wait while a status is written: a run that says `running` is one that will say how it ended.
+    # Signals wait while a status is written, so that a run with the status `running` will also record its end.
     with termination_as_interrupt(held=True) as signals:
         started = time.monotonic()
         with _heartbeat(run, _claim(run)):
@@ -82,7 +81,7 @@ def recording(
             run.discard()
         elif run.writes:
             _end(run, outcome, earlier.get("seconds") or 0.0, time.monotonic() - started)
-        elif outcome.ending.state == "failed":  # the launcher ends the others: nobody else would say why
+        elif outcome.ending.state == "failed":  # the launcher ends the others: only this process can tell why
             log.error("process %s: %s", os.environ.get("RANK"), outcome.ending.sentence, exc_info=outcome.exception)
         if not begun:
             assert outcome.exception is not None
@@ -134,10 +133,10 @@ def _end(run: RunDirectory, outcome: Outcome, seconds_before: float, seconds: fl
 
 
 def _claim(run: RunDirectory) -> int | None:
-    """Take the run for this process by a lock that goes with it: two that start at one moment cannot both have it.
+    """Acquire the run's lock for this process, so that two processes cannot write one run. The kernel frees the lock.
 
     Raises:
-        RequestError: another process has it.
+        RequestError: another process holds the lock.
     """
     if not run.writes:
         return None
@@ -148,15 +147,15 @@ def _claim(run: RunDirectory) -> int | None:
     except BlockingIOError as error:
         os.close(descriptor)
         raise RequestError(f"{run.path} is running: another process has it") from error
-    except OSError:  # a file system without locks: the process number in the status must do
+    except OSError:  # a file system without locks: the process number in the status must be enough
         log.debug("%s: no file locks here", run.path)
-    os.pwrite(descriptor, os.urandom(RESERVE_BYTES), 0)  # not zeros, which some file systems store as nothing
+    os.pwrite(descriptor, os.urandom(RESERVE_BYTES), 0)  # not zeros: some file systems use no space for them
     return descriptor
 
 
 @contextmanager
 def _heartbeat(run: RunDirectory, claim: int | None) -> Iterator[None]:
-    """Touch `.running` every half minute, for readers on other hosts; it also reserves room for the last status."""
+    """Touch `.running` every half minute for readers on other hosts; it also reserves space for the last status."""
     if claim is None:
         yield
         return
@@ -174,10 +173,10 @@ def _heartbeat(run: RunDirectory, claim: int | None) -> Iterator[None]:
         yield
     finally:
         done.set()
-        path.unlink(missing_ok=True)  # before the lock goes, or the next process could lock a file without a name
+        path.unlink(missing_ok=True)  # before the lock is freed, or the next process could lock a deleted file
         os.close(claim)
 
 
 def now() -> str:
-    """The time of day as statuses hold it (UTC)."""
+    """The current time (UTC) in the format of `status.json`."""
     return datetime.now(UTC).isoformat(timespec="seconds")

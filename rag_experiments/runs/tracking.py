@@ -1,9 +1,9 @@
 """Weights & Biases behind a small interface; the only module that imports `wandb`, and only when used.
 
-The tracker is a copy of what the run directory holds, never the only place. Whatever fails in it is
-said once and the run goes on. Metric names become `[A-Za-z0-9_/]` (`dev/recall_at_4`), which W&B's
-charts need. Offline runs cannot be continued by wandb, and of two offline segments under one id only
-one survives a sync: so a resumed run's W&B directory is rewritten whole from `metrics.jsonl`.
+W&B gets a copy of what the run directory holds, and is never the only place. If the tracker fails, it prints one
+warning and the run continues. Metric names are changed to `[A-Za-z0-9_/]` (`dev/recall_at_4`), because W&B's charts
+need that. wandb cannot continue an offline run, and a sync keeps only one of two offline segments with the same id.
+Therefore the W&B directory of a resumed run is written again completely from `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ STEP = "step"
 """W&B's x-axis: the optimiser step of `metrics.jsonl`."""
 INIT_SECONDS = 20.0
 FINISH_SECONDS = 60.0
-"""How long an online run may wait for the network at its start and its end; what was not uploaded stays on disk."""
+"""How long an online run waits for the network at its start and end; data that was not uploaded stays on disk."""
 
 
 class Tracker(ABC):
-    """What a run tells the outside. As a context manager it starts, and finishes with the block's true ending."""
+    """Reports a run to a tracking service. As a context manager it starts the run and records how the block ended."""
 
     def __enter__(self) -> Tracker:
         self.start()
@@ -48,31 +48,31 @@ class Tracker(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Open the run; a run that was there before is replayed."""
+        """Open the run; earlier lines of a resumed run are logged again."""
 
     @abstractmethod
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Figures of one logging step, under their names on disk."""
+        """Log the figures of one logging step, with the names used on disk."""
 
     @abstractmethod
     def summary(self, metrics: Mapping[str, Any]) -> None:
-        """The final figures."""
+        """Log the final figures."""
 
     @abstractmethod
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of predictions, to look at."""
+        """Log rows of predictions as a table."""
 
     @abstractmethod
     def artifact(self, path: Path, name: str) -> None:
-        """A folder (the model) to keep with the run."""
+        """Store a folder (the model) with the run."""
 
     @abstractmethod
     def finish(self, exit_code: int) -> None:
-        """Close the run; 0 is finished, anything else is failed."""
+        """Close the run; exit code 0 means finished, any other means failed."""
 
 
 class NullTracker(Tracker):
-    """Tells nobody: `tracking=none`, and every rank but the first."""
+    """Does nothing; used for `tracking=none` and on every rank except the first."""
 
     def start(self) -> None: ...
 
@@ -107,7 +107,7 @@ class WandbTracker(Tracker):
     def _start(self) -> None:
         import wandb
 
-        logging.getLogger("wandb").propagate = False  # its inner workings are in wandb/, not in train.log
+        logging.getLogger("wandb").propagate = False  # wandb writes its own log to wandb/
         self._wandb = wandb
         mode = session_mode(self.config.mode)
         if mode == "disabled":
@@ -134,7 +134,7 @@ class WandbTracker(Tracker):
             log.info("Weights & Biases: %s", self._session.url)
 
     def _open(self, mode: str, run_id: str, status: dict[str, Any]) -> str:
-        """Start the session; returns the mode it has, which is offline where online does not answer."""
+        """Start the session; returns its mode, which is offline if the online service does not answer."""
         try:
             self._session = self._init(mode, run_id, status)
             return mode
@@ -142,8 +142,8 @@ class WandbTracker(Tracker):
             if mode == "offline":
                 raise
             log.warning("Weights & Biases does not answer (%s); tracking offline instead", _first_line(error))
-            self._wandb.teardown()  # its service holds the run id of the attempt
-            shutil.rmtree(self.run.wandb_dir, ignore_errors=True)  # an empty segment under the same id
+            self._wandb.teardown()  # wandb's service process still holds the run id of the failed attempt
+            shutil.rmtree(self.run.wandb_dir, ignore_errors=True)  # remove the empty segment with the same id
             self._session = self._init("offline", run_id, status)
             return "offline"
 
@@ -170,7 +170,7 @@ class WandbTracker(Tracker):
                 console="off",  # train.log has the output
                 save_code=False,
                 disable_code=True,
-                disable_git=True,  # the commit is in the config; a diff of somebody's checkout is not uploaded
+                disable_git=True,  # the commit is in the config; do not upload a diff of the user's checkout
                 x_save_requirements=False,
                 init_timeout=INIT_SECONDS,
                 finish_timeout=FINISH_SECONDS,
@@ -179,7 +179,7 @@ class WandbTracker(Tracker):
         )
 
     def _move_earlier_segments(self) -> Path | None:
-        """Put an earlier segment out of `wandb sync`'s sight until its replacement is open."""
+        """Hide an earlier segment from `wandb sync` until its replacement is open."""
         if not self.run.wandb_dir.is_dir():
             return None
         aside = self.run.path / ".wandb-earlier"
@@ -188,14 +188,14 @@ class WandbTracker(Tracker):
         return aside
 
     def _replay(self) -> None:
-        """Log what the run logged before it was interrupted, as far as the server does not have it."""
+        """Log again what the run logged before it was interrupted, except what the server already has."""
         known = self._session.summary.get(STEP) if getattr(self._session, "resumed", False) else None
         for line in self.run.read_metrics():
             if known is None or line["step"] > known:
                 metrics = {name: value for name, value in line.items() if name not in (STEP, "epoch", "seconds")}
                 self._log(metrics, line["step"])
 
-    # -- what is told ----------------------------------------------------------------------------
+    # -- what is logged --------------------------------------------------------------------------
 
     def log(self, metrics: Mapping[str, Any], step: int) -> None:
         self._attempt("could not log", lambda: self._log(metrics, step))
@@ -215,7 +215,7 @@ class WandbTracker(Tracker):
         self._session.define_metric(metric_name(name), step_metric=STEP, summary=summary_of(name))
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
-        """Final figures go under `final/`: `dev/recall_at_4` itself holds the best and last of the curve."""
+        """Final figures go under `final/`, because `dev/recall_at_4` holds the best and last value of the curve."""
         values = {f"final/{metric_name(name)}": plain(value) for name, value in metrics.items()}
         self._attempt("could not write the summary", lambda: self._session.summary.update(values))
 
@@ -235,7 +235,7 @@ class WandbTracker(Tracker):
     def artifact(self, path: Path, name: str) -> None:
         def write() -> None:
             artifact = self._wandb.Artifact(safe_name(name), type="model", metadata={"run": str(self.run.path)})
-            # `immutable`: uploaded from where it lies, without a second copy in wandb's staging folder.
+            # `immutable`: wandb uploads the folder in place, without a copy in its staging folder.
             artifact.add_dir(str(path), policy="immutable", skip_cache=True)
             self._session.log_artifact(artifact)
 
@@ -253,7 +253,7 @@ class WandbTracker(Tracker):
     # -- never fatal -----------------------------------------------------------------------------
 
     def _attempt(self, what: str, action: Callable[[], object]) -> None:
-        """Do it; on any error say so once and track no more. An interruption passes through."""
+        """Run `action`. On an error, print one warning and stop tracking. A KeyboardInterrupt is raised as usual."""
         if self._broken or (self._session is None and self._wandb is not None):
             return
         try:
@@ -263,12 +263,16 @@ class WandbTracker(Tracker):
 
     def _say(self, what: str, error: Exception) -> None:
         if not self._broken:
-            log.warning("Weights & Biases %s (%s); the run goes on, metrics.jsonl has it all", what, _first_line(error))
+            log.warning(
+                "Weights & Biases %s (%s); the run continues, metrics.jsonl has it all",
+                what,
+                _first_line(error),
+            )
         self._broken = True
 
 
 def make_tracker(config: TrackingConfig, run: RunDirectory, resolved: Mapping[str, Any]) -> Tracker:
-    """The tracker of a run: W&B on the main process where asked for, else none. Start it with `with`."""
+    """The tracker of a run: W&B on the main process if configured, else `NullTracker`. Start it with `with`."""
     if config.backend == "none" or not is_main_process():
         return NullTracker()
     return WandbTracker(config, run, resolved)

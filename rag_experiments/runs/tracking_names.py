@@ -1,4 +1,4 @@
-"""How a run is called in W&B, and whether it goes online. Does not import `wandb`."""
+"""The names of a run, its metrics and tags in W&B, and whether it is online. Does not import `wandb`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ HIGHER_IS_BETTER = re.compile(
     r"(?:^|/)(?:recall|hit|mrr|ndcg|exact_match|f1|rouge_l|bleu|answer_in_passages)(?:@\d+)?$"
 )
 HOSTS = ("api.forge.coreweave.com", "api.wandb.ai")
-"""W&B's own servers, new name and old: a key in the netrc file may stand under either."""
+"""W&B's own servers, new and old name: the netrc file may hold the key under either."""
 
 
 def metric_name(name: str) -> str:
-    """`dev/recall@4` → `dev/recall_at_4`: only what W&B's charts and formulas can read."""
+    """`dev/recall@4` → `dev/recall_at_4`: replace characters that W&B's charts and formulas cannot read."""
     return re.sub(r"[^A-Za-z0-9_/]", "_", name.replace("@", "_at_"))
 
 
 def has_key() -> bool:
-    """Whether wandb would find an API key without asking: in the environment, or in the netrc file."""
+    """Whether wandb finds an API key without a prompt: in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY"):
         return True
-    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")  # as it stands for a user without a home
+    file = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")  # unchanged if the user has no home folder
     base = os.environ.get("WANDB_BASE_URL")
     hosts = (urlparse(base).netloc,) if base else HOSTS
     try:
@@ -39,7 +39,7 @@ def has_key() -> bool:
 
 
 def session_mode(asked: str) -> str:
-    """`tracking.mode` settled to online, offline or disabled. `auto` respects WANDB_MODE, then looks for a key."""
+    """Resolve `tracking.mode` to online, offline or disabled. `auto` respects WANDB_MODE, then looks for a key."""
     if asked != "auto":
         return asked
     wanted = os.environ.get("WANDB_MODE", "").lower()
@@ -49,14 +49,14 @@ def session_mode(asked: str) -> str:
 
 
 def tags(resolved: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[str]:
-    """The tags every run has: its algorithm, its data, and whether it is a sweep's job."""
+    """The tags of a run: its algorithm, its data, and `sweep` if it is a job of a sweep."""
     algorithm = (resolved.get("algorithm") or {}).get("name")
     data = (resolved.get("data") or {}).get("format")
     return [str(tag) for tag in (algorithm, data, "sweep" if sweep else None) if tag]
 
 
 def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of predictions as columns of plain values: W&B shows lists as JSON nobody can sort by."""
+    """A row of predictions as columns of plain values, because W&B cannot sort by lists."""
     flat: dict[str, Any] = {}
     for name, value in plain(dict(row)).items():
         if isinstance(value, dict):
@@ -69,6 +69,6 @@ def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary_of(name: str) -> str:
-    """What W&B keeps of a curve: its best, where better has a direction, and its last value."""
+    """The summary that W&B keeps of a curve: its last value, and its best if the metric has a direction."""
     best = "min" if LOWER_IS_BETTER.search(name) else "max" if HIGHER_IS_BETTER.search(name) else None
     return f"{best},last" if best else "last"

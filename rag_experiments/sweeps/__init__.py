@@ -1,12 +1,12 @@
-"""Sweeps that survive: grids and searches of runs, resumed by the same command, on one machine or many.
+"""Sweeps: grids and searches of runs, on one machine or many. The same command continues an interrupted sweep.
 
-    naming     what a job's folder is called: what differs
+    naming     the name of a job's folder: the settings that differ
     jobs       a job, how it ended, and whether it must run at all
-    execute    one job in this process or in its own
-    launchers  jobs one after another, in parallel, on a cluster (`cluster`)
+    execute    run one job in this process or in its own
+    launchers  run jobs one after another, in parallel, or on a cluster (`cluster`)
     grid       every combination                    } Hydra's sweepers
     search     Optuna, ask and tell, with pruning   }
-    session    what both share: checks before the first job, lines, closing table, exit status
+    session    what both share: checks before the first job, lines of output, closing table, exit status
 
-Hydra takes plugins from the top-level package `hydra_plugins` only; the few lines there point here.
+Hydra finds plugins only in the top-level package `hydra_plugins`; its few lines import from here.
 """

@@ -1,9 +1,8 @@
-"""Which sweep has a job: the same command may run twice at once, on one machine or several.
+"""Decide which sweep runs a job, because the same command may run twice at once, on one machine or several.
 
-A sweep holds a lock for each of its jobs, from before it touches the job's folder until the job has
-ended. A run says in its own directory that it is running, but only once it has begun, seconds after
-the decision to start it; without the lock a second sweep would clear the folder of a job in between.
-The kernel gives the lock back when the sweep dies.
+A sweep holds a lock for each of its jobs, from before it touches the job's folder until the job has ended. The run
+itself records that it is running only seconds after the decision to start it; without the lock a second sweep could
+clear the job's folder in between. The kernel frees the lock when the sweep's process ends.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ FOLDER = ".claims"
 
 
 class Claims:
-    """The jobs of one sweep's folder that this process has."""
+    """The jobs in one sweep's folder that this process has claimed."""
 
     def __init__(self, folder: Path):
         self.folder = folder / FOLDER
         self.held: dict[str, int] = {}
 
     def take(self, directory: str) -> bool:
-        """Have the job in `directory` for this sweep; False where another sweep has it."""
+        """Claim the job in `directory` for this sweep; False if another sweep has it."""
         if directory in self.held:
             return True
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -38,24 +37,24 @@ class Claims:
             os.close(descriptor)
             return False
         except OSError:
-            log.debug("%s: no file locks here: two sweeps at once are not told apart", self.folder)
+            log.debug("%s: no file locks here: two sweeps at once may run the same job", self.folder)
         self.held[directory] = descriptor
         return True
 
     def give_back(self, directory: str) -> None:
-        """Let others have it."""
+        """Release the claim on one job."""
         descriptor = self.held.pop(directory, None)
         if descriptor is not None:
             with suppress(OSError):
                 os.close(descriptor)
 
     def give_back_all(self) -> None:
-        """Let others have whatever is still held."""
+        """Release all claims."""
         for directory in list(self.held):
             self.give_back(directory)
 
     def elsewhere(self, directory: str) -> bool:
-        """Whether another sweep has the job in `directory` at this moment."""
+        """Whether another sweep has claimed the job in `directory` at this moment."""
         if directory in self.held or not self._file(directory).exists():
             return False
         try:

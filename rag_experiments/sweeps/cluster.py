@@ -1,8 +1,8 @@
-"""Launchers that need other packages: Slurm through `submitit`, and `ray`. Both imported when used.
+"""Launchers that need other packages: Slurm through `submitit`, and `ray`. Both are imported when used.
 
-The sweep itself stays where it was started and waits; each job is a process of its own where the
-cluster puts it. The sweep's folder must be on storage that all of them see. A job that Slurm preempts
-or that runs out of time ends as interrupted and is queued again, from its checkpoint.
+The sweep itself waits where it was started. Each job is a process of its own on a node that the cluster chooses. The
+sweep's folder must be on storage that all nodes see. A job that Slurm preempts or that runs out of time ends as
+interrupted, is queued again, and continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 
 class RemoteLauncher(HydraLauncher):
-    """Submits up to `n_jobs` at once, looks after them, and cancels them when the sweep is interrupted."""
+    """Submits up to `n_jobs` jobs at once, waits for them, and cancels them when the sweep is interrupted."""
 
     poll_seconds = 2.0
     grace_seconds = 90.0
-    """How long cancelled jobs may take to keep their checkpoints and say so; Slurm kills them after 30 s or so."""
+    """How long cancelled jobs may take to record their end; Slurm kills them after about 30 s."""
 
     def __init__(self, n_jobs: int = 16):
         if not isinstance(n_jobs, int) or n_jobs < 1:
@@ -50,22 +50,22 @@ class RemoteLauncher(HydraLauncher):
 
     @abstractmethod
     def submit(self, job: Job) -> Any:
-        """Hand in a job; returns the cluster's handle."""
+        """Submit a job; returns the cluster's handle."""
 
     @abstractmethod
     def done(self, handle: Any) -> bool:
-        """Whether the cluster is finished with it, well or badly."""
+        """Whether the job has ended on the cluster, successfully or not."""
 
     @abstractmethod
     def exception(self, handle: Any) -> BaseException | None:
-        """What went wrong outside the run: a lost node, a job cancelled or never started."""
+        """The error outside the run, or None: a lost node, or a job that was cancelled or never started."""
 
     @abstractmethod
     def cancel(self, handle: Any) -> None:
-        """Ask the cluster to end it."""
+        """Ask the cluster to end the job."""
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect from the cluster."""
 
     def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         waiting = iter(jobs)
@@ -100,7 +100,7 @@ class RemoteLauncher(HydraLauncher):
         return result_of(job)
 
     def _stop(self, busy: list[tuple[Job, Any]]) -> None:
-        """Cancel all, then wait until they have ended, or for a second Ctrl-C: the closing table tells how."""
+        """Cancel all jobs, then wait until they have ended or until a second Ctrl-C."""
         for _, handle in busy:
             with suppress(Exception):
                 self.cancel(handle)
@@ -112,12 +112,12 @@ class RemoteLauncher(HydraLauncher):
     def _ended(self, handle: Any) -> bool:
         try:
             return self.done(handle)
-        except Exception:  # a cluster that does not answer any more
+        except Exception:  # the cluster does not answer any more
             return True
 
 
 class SubmititTask:
-    """What submitit pickles and runs on the node. `checkpoint` is its name for being preempted."""
+    """The task that submitit pickles and runs on the node. It calls `checkpoint` when the job is preempted."""
 
     def __init__(self, job: Job):
         self.job = job
@@ -127,7 +127,7 @@ class SubmititTask:
         return execute.run_process(self.job)
 
     def checkpoint(self) -> Any:
-        """Queue the same job again; it continues from its last checkpoint."""
+        """Queue the same job again; the job then continues from its last checkpoint."""
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
@@ -139,9 +139,9 @@ class SubmititTask:
 
 
 class SubmititLauncher(RemoteLauncher):
-    """Slurm through submitit (`executor: slurm`), or its stand-in on this machine (`local`, `debug`).
+    """Slurm through submitit (`executor: slurm`), or submitit's local executors (`local`, `debug`).
 
-    `parameters` are submitit's own: `timeout_min`, `gpus_per_node`, `cpus_per_task`, `mem_gb`,
+    `parameters` are submitit's: `timeout_min`, `gpus_per_node`, `cpus_per_task`, `mem_gb`,
     `slurm_partition`, `slurm_array_parallelism`, …
     """
 
@@ -187,9 +187,9 @@ class SubmititLauncher(RemoteLauncher):
 
 
 class RayLauncher(RemoteLauncher):
-    """Ray: each job takes `num_cpus` and `num_gpus` of the cluster; Ray sets `CUDA_VISIBLE_DEVICES`.
+    """Ray: each job uses `num_cpus` and `num_gpus` of the cluster; Ray sets `CUDA_VISIBLE_DEVICES`.
 
-    `init` goes to `ray.init`: `address: auto` for a cluster, empty for a Ray on this machine.
+    `init` is passed to `ray.init`: `address: auto` for a cluster, empty to start Ray on this machine.
     """
 
     poll_seconds = 0.5
@@ -223,10 +223,10 @@ class RayLauncher(RemoteLauncher):
             }
             try:
                 ray.init(**options)
-            except Exception as error:  # also a plain Exception, where its processes did not start in time
+            except Exception as error:  # Ray raises a plain Exception if its processes did not start in time
                 first = next(iter(str(error).splitlines()), type(error).__name__)
                 raise RequestError(f"hydra.launcher.init: Ray did not start: {first}") from error
-        # A job that fails is ours to retry, and its worker is not used again: it may hold a GPU's memory.
+        # This package retries failed jobs, not Ray. A worker is used once, because it may keep GPU memory.
         wanted: Any = {"max_retries": 0, "max_calls": 1, **self.resources}
         self.remote = ray.remote(**wanted)(run_on_ray)
 
@@ -252,5 +252,5 @@ class RayLauncher(RemoteLauncher):
 
 
 def run_on_ray(job: Job) -> int:
-    """A job on a Ray worker: in a process of its own, whose GPUs and threads are those Ray gave the worker."""
+    """Run a job on a Ray worker, in a process of its own with the GPUs and threads that Ray gave the worker."""
     return execute.run_process(job)

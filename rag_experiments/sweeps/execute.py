@@ -1,6 +1,6 @@
-"""One job, in this process or in one of its own. Nothing is raised: how it ended is in its directory.
+"""Run one job in this process or in one of its own. Errors are not raised: the job's directory records its end.
 
-`python -m rag_experiments.sweeps.execute JOB.json` is what a job's own process runs.
+A job's own process runs `python -m rag_experiments.sweeps.execute JOB.json`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 JOB_FILE = "job.json"
 CONSOLE = "console.log"
 WHOLE_RUN = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-"""A job is a whole run: it must not take itself for one rank of whatever started the sweep."""
+"""These variables are removed: a job is a whole run, and not one rank of the command that started the sweep."""
 
 
 def run_here(job: Job) -> int:
     """Run the job in this process; returns its exit status.
 
     Raises:
-        KeyboardInterrupt: it was interrupted, and the sweep with it.
+        KeyboardInterrupt: the job and the sweep were interrupted.
     """
     from rag_experiments import train
 
@@ -55,7 +55,7 @@ def run_here(job: Job) -> int:
 
 
 def run_here_inside_hydra(job: Job) -> int:
-    """`run_here` where Hydra is running already (the sweep itself): its state and the logging are put back."""
+    """`run_here` inside a sweep, where Hydra already runs; Hydra's state and the logging are restored afterwards."""
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.singleton import Singleton
 
@@ -75,7 +75,7 @@ def run_here_inside_hydra(job: Job) -> int:
 
 
 def free_memory() -> None:
-    """Give back what a finished job held, so that the next one finds room."""
+    """Free the memory of a finished job for the next one."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -86,16 +86,16 @@ def free_memory() -> None:
 
 
 def start_process(job: Job, environment: Mapping[str, str] | None = None) -> subprocess.Popen:
-    """Start the job's own process; its output goes to `console.log` in the job's directory.
+    """Start a process for the job; its output goes to `console.log` in the job's directory.
 
-    It is in a session of its own: a Ctrl-C on the terminal reaches the sweep alone, which passes it on.
+    The process has its own session, so Ctrl-C on the terminal reaches only the sweep, which interrupts the job.
     """
     prepare_directory(job)
     file = job.path / JOB_FILE
     atomic_write_json(file, asdict(job))
     env = {name: value for name, value in os.environ.items() if name not in WHOLE_RUN}
     env |= {"RAG_EXPERIMENTS_SWEEP_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1", **(environment or {})}
-    # The package as it is here, also where it is not installed but lies in the working directory.
+    # The same package as here, also if it is not installed but in the working directory.
     root = str(Path(__file__).resolve().parents[2])
     env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
     with open(job.path / CONSOLE, "ab") as console:
@@ -110,11 +110,11 @@ def start_process(job: Job, environment: Mapping[str, str] | None = None) -> sub
 
 
 def run_process(job: Job, environment: Mapping[str, str] | None = None) -> int:
-    """Run the job in its own process and wait; an interruption is passed on to it, and raised."""
+    """Run the job in its own process and wait. An interruption is passed on to the job, then raised."""
     kills = kernel_kills()
     process = start_process(job, environment)
     try:
-        # Not `wait()`: Ray interrupts by setting a flag, which a blocking call would not see until the job has ended.
+        # Not `wait()`: Ray interrupts by a flag, and a blocking call would see it only after the job has ended.
         while (status := process.poll()) is None:
             time.sleep(0.2)
     except BaseException:
@@ -126,13 +126,13 @@ def run_process(job: Job, environment: Mapping[str, str] | None = None) -> int:
 
 
 def interrupt(process: subprocess.Popen) -> None:
-    """Ask the job to end. SIGTERM: a SIGINT is ignored by whatever a shell started in the background."""
+    """Ask the job to end. SIGTERM, because processes that a shell started in the background ignore SIGINT."""
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
 
 
 def await_end(process: subprocess.Popen, grace_seconds: float = 60.0) -> None:
-    """Wait for an interrupted job; kill it, and what it started, when it is too slow or at a second Ctrl-C."""
+    """Wait for an interrupted job. Kill it and its children if it is too slow or at a second Ctrl-C."""
     try:
         process.wait(grace_seconds)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
@@ -142,13 +142,13 @@ def await_end(process: subprocess.Popen, grace_seconds: float = 60.0) -> None:
 
 
 def settle(job: Job, status: int, out_of_memory: bool) -> None:
-    """Record the end of a process that could not do so itself: killed from outside, or broken before its run began."""
+    """Record the end of a process that could not do it itself: it was killed, or failed before its run began."""
     if status in (DONE, INTERRUPTED):
         return
     run = job.run
     state = run.read_status().get("state")
     if state == "completed" or (status > 0 and state in ("failed", "interrupted")):
-        return  # also where a library crashes while the process goes down
+        return  # also if a library crashes during the exit
     if status < 0:
         name = signal.Signals(-status).name
         kind = "out_of_memory" if out_of_memory else "exception"
@@ -161,7 +161,7 @@ def settle(job: Job, status: int, out_of_memory: bool) -> None:
 
 
 def last_line(path: Path) -> str:
-    """The last line with something on it, of the end of a file."""
+    """The last non-empty line of a file."""
     try:
         lines = path.read_bytes()[-8192:].decode("utf-8", errors="replace").splitlines()
     except OSError:
@@ -170,7 +170,7 @@ def last_line(path: Path) -> str:
 
 
 def kernel_kills() -> int:
-    """How many processes of this control group the kernel has ended for want of memory; 0 where it cannot be read."""
+    """How many processes of this control group the kernel killed because memory ran out; 0 if that is unknown."""
     for file in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         with contextlib.suppress(OSError, ValueError):
             for line in Path(file).read_text(encoding="utf-8").splitlines():
@@ -181,25 +181,25 @@ def kernel_kills() -> int:
 
 
 def end_with_the_sweep() -> None:
-    """Have the kernel end this process politely when the sweep's dies, also by `kill -9` (Linux).
+    """Let the kernel send SIGTERM to this process when the sweep's process ends, also after `kill -9` (Linux).
 
-    Otherwise the jobs of a killed sweep would go on, unseen, beside those of the sweep started again.
+    Otherwise the jobs of a killed sweep would continue unseen next to those of the restarted sweep.
     """
     parent = int(os.environ.pop("RAG_EXPERIMENTS_SWEEP_PID", "0"))
     if not parent or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent ended before the line above
         raise KeyboardInterrupt("the sweep has ended")
 
 
 def read_job(path: Path) -> Job:
-    """The job that `start_process` wrote."""
+    """Read the job that `start_process` wrote."""
     return Job(**json.loads(path.read_text(encoding="utf-8")))
 
 
 def main() -> NoReturn:
-    """A job's own process."""
+    """The entry point of a job's own process."""
 
     def run(arguments: list[str]) -> int:
         end_with_the_sweep()
@@ -210,7 +210,7 @@ def main() -> NoReturn:
 
 
 def follow(path: Path, position: int) -> tuple[bytes, int]:
-    """What was written to a file after `position`, and the new position."""
+    """The bytes written to a file after `position`, and the new position."""
     try:
         with open(path, "rb") as file:
             file.seek(position)
@@ -221,7 +221,7 @@ def follow(path: Path, position: int) -> tuple[bytes, int]:
 
 
 def watch(interval: float = 0.2) -> Iterator[None]:
-    """Yield every `interval` seconds: a sleep that signals interrupt."""
+    """Yield every `interval` seconds; a signal can interrupt the sleep."""
     while True:
         yield
         time.sleep(interval)

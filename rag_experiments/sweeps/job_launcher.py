@@ -1,4 +1,4 @@
-"""What a sweep asks of the launchers of this package: run jobs one by one, and say when each has ended."""
+"""The interface of this package's launchers: run jobs one by one, and report when each has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rag_experiments.sweeps.jobs import Job, Result
 
 
 class JobLauncher(Launcher):
-    """What our launchers share."""
+    """Base class of this package's launchers."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -21,11 +21,11 @@ class JobLauncher(Launcher):
         self.config = config
 
     def check(self) -> None:
-        """Raise `RequestError` where this launcher cannot work here; called before anything is made."""
+        """Raise `RequestError` if this launcher cannot work here; called before any folder is made."""
 
     @abstractmethod
     def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
-        """Run jobs, taking the next when a place is free, and yield each as it ends.
+        """Run jobs, starting the next when a place is free, and yield each when it has ended.
 
         Raises:
             KeyboardInterrupt: after the running jobs were interrupted and have ended.
@@ -33,5 +33,5 @@ class JobLauncher(Launcher):
 
     @property
     def places(self) -> int:
-        """How many jobs run at once."""
+        """The number of jobs that run at once."""
         return 1

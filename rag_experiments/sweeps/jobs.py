@@ -1,8 +1,7 @@
-"""A job of a sweep: what it is, where it belongs, whether it must run, how it ended. Imports no torch.
+"""A job of a sweep: its configuration and folder, whether it must run, and how it ended. Imports no torch.
 
-Whether a job is done is found by the hash of its configuration and of its data, never by its name.
-A result made by another version of the code counts unless `sweep.same_code=true`; the closing table
-says how many did.
+The hash of its configuration and of its data decides whether a job is done, never its name. A result of another
+version of the code is reused unless `sweep.same_code=true`; the closing table counts such results.
 """
 
 from __future__ import annotations
@@ -32,24 +31,24 @@ Action = Literal["run", "resume", "reuse", "leave", "wait", "refused"]
 
 @dataclass
 class Job:
-    """One run of a sweep, as plain values: it travels to other processes and machines."""
+    """One run of a sweep, as plain values, because it is sent to other processes and machines."""
 
     label: str
     overrides: list[str]
-    """What was typed, this job's values chosen; nothing of Hydra's own."""
+    """The typed overrides with this job's values; without Hydra's own keys."""
     config_hash: str = ""
     data_hash: str = ""
     directory: str = ""
     action: Action = "run"
     config_dir: str | None = None
     metric: str | None = None
-    """The figure that is shown and searched by, such as `dev/ndcg@10`."""
+    """The figure that is shown and optimised, such as `dev/ndcg@10`."""
     sweep: str = ""
     extra: list[str] = field(default_factory=list)
-    """Overrides that the sweep adds: its name, the trial."""
+    """Overrides that the sweep adds: its name and the trial."""
     refusal: str | None = None
     other_code: bool = False
-    """Reused, and made by another version of the code."""
+    """True if the result is reused and was made by another version of the code."""
 
     @property
     def path(self) -> Path:
@@ -62,7 +61,7 @@ class Job:
     def arguments(self) -> list[str]:
         """The command line of the run: `python -m rag_experiments.train …`."""
         if self.action == "resume":
-            # The stored command line comes first; a trial may have another number than when it began.
+            # The stored command line comes first, because the trial may now have another number.
             trial = [override for override in self.extra if override.startswith(("sweep.study=", "sweep.trial="))]
             return [f"resume={quote(self.directory)}", *trial]
         where = ["--config-dir", self.config_dir] if self.config_dir else []
@@ -74,7 +73,7 @@ class Result:
     """How a job ended."""
 
     state: str
-    """A run's state, or `pruned`, `not started`."""
+    """The state of the run, or `pruned`, or `not started`."""
     value: float | None = None
     seconds: float | None = None
     note: str = ""
@@ -107,7 +106,7 @@ def result_of(job: Job) -> Result:
 
 
 def not_begun(job: Job, error: OSError) -> Result:
-    """The result of a job whose process or folder could not be made."""
+    """The result of a job whose process or folder could not be created."""
     ending = ending_of(error)
     assert ending.error is not None
     with suppress(OSError):  # the disk may be full
@@ -116,7 +115,7 @@ def not_begun(job: Job, error: OSError) -> Result:
 
 
 class Planner:
-    """Gives each job its directory and decides whether it must run."""
+    """Chooses the directory of each job and decides whether it must run."""
 
     def __init__(self, folder: Path, config: SweepConfig):
         self.folder = folder
@@ -128,7 +127,7 @@ class Planner:
             try:
                 status = run.read_status()
             except RequestError as error:
-                log.warning("%s; it is passed over", error)
+                log.warning("%s; this run is ignored", error)
                 continue
             self._know(run, status)
 
@@ -147,7 +146,7 @@ class Planner:
         return self._settle(job, self._free_directory(job), "run")
 
     def forget(self, job: Job) -> Job:
-        """Let the job be planned again, by what its directory holds now: another process may have been there."""
+        """Reset the job so that it is planned again: another process may have changed its directory."""
         self.taken.discard(job.directory)
         with suppress(RequestError):
             status = job.run.read_status()
@@ -170,21 +169,21 @@ class Planner:
         return not (self.config.same_code and self.is_other_code(run))
 
     def is_other_code(self, run: RunDirectory) -> bool:
-        """Whether another git commit made the run's result."""
+        """Whether the run's result was made by another git commit."""
         return run.read_status().get("git_commit") != self.commit
 
     def _settle(self, job: Job, directory: Path, action: Any) -> Job:
         job.directory, job.action = str(directory), action
         self.taken.add(str(directory))
         if action == "resume" and not (directory / ".hydra" / "overrides.yaml").is_file():
-            # It was refused or killed before it began: there is nothing to continue.
+            # The run was refused or killed before it began, so there is nothing to continue.
             job.action = "run"
         if action == "reuse":
             job.other_code = self.is_other_code(RunDirectory(directory))
         return job
 
     def _free_directory(self, job: Job) -> Path:
-        """`<label>`, or with the configuration's hash where that name is another job's."""
+        """`<label>`; the configuration's hash is added if another job has that name."""
         stem = safe_name(job.label, 150)
         names = [stem, f"{stem}-{job.config_hash[:8]}"]
         names += [f"{stem}-{job.config_hash[:8]}-{number}" for number in range(2, 1000)]
@@ -196,7 +195,7 @@ class Planner:
 
 
 def prepare_directory(job: Job) -> None:
-    """Make room for a fresh run: what a refused or never begun one left is removed."""
+    """Prepare the folder for a new run: remove what a refused run, or one that never began, left there."""
     job.path.mkdir(parents=True, exist_ok=True)
     if job.action == "run":
         for name in ("status.json", "error.txt", "metrics.jsonl", "metrics.json"):
@@ -206,10 +205,10 @@ def prepare_directory(job: Job) -> None:
 
 
 def record_ending(job: Job, error: dict[str, str], traceback: str | None = None) -> None:
-    """Write `failed` where the run itself could not: it was refused, or killed.
+    """Write the state `failed` for a run that could not do it itself because it was refused or killed.
 
-    What a run has completed stays completed, whatever its process came to afterwards, and a run that
-    another process is writing stays that one's.
+    A completed run stays completed, even if its process failed afterwards. A run that another process is writing is not
+    changed.
     """
     run = job.run
     run.path.mkdir(parents=True, exist_ok=True)
@@ -224,7 +223,7 @@ def record_ending(job: Job, error: dict[str, str], traceback: str | None = None)
 
 
 def record_exception(job: Job, exception: BaseException) -> None:
-    """Write how a job ended that raised outside its run's own recording."""
+    """Record the end of a job that raised an exception outside its run's own recording."""
     ending = ending_of(exception)
     assert ending.error is not None
     text = None if isinstance(exception, RequestError) else traceback_text(exception)

@@ -1,7 +1,7 @@
-"""Launchers: where and when a sweep's jobs run. `cluster` has those that need other packages.
+"""Launchers decide where and when a sweep's jobs run. `cluster` has those that need other packages.
 
-Ours take jobs one by one as places become free (`run_jobs`), so that a search learns from each result
-before it chooses the next. To Hydra's other sweepers they are ordinary launchers (`launch`).
+The launchers here take the next job when a place becomes free (`run_jobs`), so that a search learns from each result
+before it chooses the next job. Hydra's other sweepers can use them as ordinary launchers (`launch`).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 class SerialLauncher(HydraLauncher):
-    """One job after another in this process: no start-up time between them, and no protection either.
+    """Runs one job after another in this process: no start-up time per job, but no protection either.
 
-    A job that the kernel ends for its memory takes the sweep with it (which can be started again).
+    If the kernel kills a job because memory ran out, the sweep ends too (the same command continues it).
     """
 
     def run_jobs(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
@@ -44,7 +44,7 @@ class SerialLauncher(HydraLauncher):
 
 @dataclass
 class Place:
-    """Room for one job: its GPUs, and the process in it."""
+    """A place for one job: its GPUs and its process."""
 
     environment: dict[str, str]
     job: Job | None = None
@@ -53,9 +53,9 @@ class Place:
 
 
 class LocalLauncher(HydraLauncher):
-    """Each job in a process of its own on this machine, `n_jobs` at once.
+    """Runs each job in a process of its own on this machine, `n_jobs` at once.
 
-    With GPUs each place has its own, by `CUDA_VISIBLE_DEVICES`; without, the cores are divided.
+    With GPUs, each place gets its own through `CUDA_VISIBLE_DEVICES`; without GPUs, the cores are divided.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class LocalLauncher(HydraLauncher):
                 sys.stderr.flush()
 
     def _stop(self, busy: list[Place]) -> None:
-        """Interrupt all first, then wait: they end side by side."""
+        """Interrupt all jobs first, then wait, so that they end at the same time."""
         processes = [place.process for place in busy if place.process is not None]
         for process in processes:
             execute.interrupt(process)
@@ -167,7 +167,7 @@ class LocalLauncher(HydraLauncher):
 
 
 def visible_gpus(asked: Any) -> list[str]:
-    """The GPUs that jobs may have, as `CUDA_VISIBLE_DEVICES` names them; found without torch, which would hold one."""
+    """The GPUs that jobs may use, as in `CUDA_VISIBLE_DEVICES`; found without torch, which would occupy one."""
     if isinstance(asked, int):
         return [str(number) for number in range(asked)]
     if asked != "auto":

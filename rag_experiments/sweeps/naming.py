@@ -1,4 +1,4 @@
-"""Folders of sweeps and of their jobs: what differs, in plain characters, the same whatever else the sweep holds."""
+"""Names of the folders of sweeps and jobs. A job's name depends only on its own settings that vary in the sweep."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rag_experiments.core.files import safe_name
 
 NAME_LIMIT = 120
 VALUE_LIMIT = 48
-"""A longer value (a path, a list) is cut and told apart by a hash, so that its neighbours stay readable."""
+"""A longer value (a path, a list) is cut and gets a hash, so that the name stays readable."""
 
 
 @contextmanager
 def hydra_config(composed: DictConfig) -> Iterator[None]:
-    """Inside, `${hydra:…}` is resolved from `composed`; Hydra itself sets it for the jobs it runs only."""
+    """Resolve `${hydra:…}` from `composed` inside the block; Hydra itself does this only for jobs that it runs."""
     before = HydraConfig.instance().cfg
     try:
         HydraConfig.instance().set_config(composed)
@@ -30,16 +30,16 @@ def hydra_config(composed: DictConfig) -> Iterator[None]:
 
 
 def sweep_folder(config: DictConfig) -> Path:
-    """`hydra.sweep.dir`, also where its name is made of the options chosen (`${hydra:runtime.choices.model}`)."""
-    with hydra_config(copy.deepcopy(config)):  # a copy: what Hydra holds becomes read-only
+    """`hydra.sweep.dir`, also if it contains chosen options (`${hydra:runtime.choices.model}`)."""
+    with hydra_config(copy.deepcopy(config)):  # a copy, because Hydra makes it read-only
         return Path(config.hydra.sweep.dir)
 
 
 def job_label(overrides: Sequence[str], swept: Collection[str]) -> str:
-    """`algorithm-ctl_learning_rate-1e-5_seed-0` from a job's overrides and the keys that the sweep varies.
+    """A job's label, such as `algorithm-ctl_learning_rate-1e-5_seed-0`, from its overrides and the varied keys.
 
-    A label depends on the job's own values and on which keys vary, never on their other values, so
-    that adding a value renames nothing. Where nothing varies the job is `single`.
+    A label depends on the job's own values and on which keys vary, but not on the other values of these keys, so adding
+    a value renames no job. If no key varies, the label is `single`.
     """
     pairs = [split_override(override) for override in overrides]
     shown = [(key, value) for key, value in pairs if key in swept]
@@ -55,7 +55,7 @@ def split_override(override: str) -> tuple[str, str]:
 
 
 def short_key(key: str, keys: Sequence[str]) -> str:
-    """The last part of a key, or the whole where two keys of the sweep end alike."""
+    """The last part of a key, or the whole key if two keys of the sweep have the same last part."""
     last = _last(key)
     alike = [other for other in keys if other != key and _last(other) == last]
     return re.sub(r"[@/]", ".", key) if alike else last

@@ -1,4 +1,4 @@
-"""Every combination: Hydra's grid by Hydra's own syntax, checked before the first job, resumed by the same command."""
+"""The grid: all combinations in Hydra's syntax, checked before the first job, continued by the same command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class BaseSweeper(Sweeper):
-    """What the grid and the search share: `params`, the session, interruption."""
+    """Base class of grid and search: `params`, the session, interruption."""
 
     def __init__(self, params: Mapping[str, Any] | None = None):
         self.params = dict(params or {})
@@ -40,14 +40,14 @@ class BaseSweeper(Sweeper):
         )
 
     def session(self) -> Session:
-        """The shared part of this call."""
+        """The `Session` of this call."""
         return Session(self.config, self.hydra_context.config_loader, self.launcher)
 
     def parse(self, arguments: Sequence[str]) -> list[Override]:
-        """`params`, then the command line, which wins; as parsed overrides, one per key.
+        """Parse `params` and the command line (which wins) into overrides, one per key.
 
         Raises:
-            RequestError: one cannot be read.
+            RequestError: an override cannot be parsed.
         """
         from rag_experiments.config.command_line import translated_errors
 
@@ -58,7 +58,7 @@ class BaseSweeper(Sweeper):
         return list({override.get_key_element(): override for override in overrides}.values())
 
     def begin(self, session: Session) -> None:
-        """Make the sweep's folder, once it is known that there is something to run."""
+        """Make the sweep's folder; called when it is known that there is something to run."""
         if isinstance(self.launcher, JobLauncher):
             self.launcher.check()
         session.folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class BaseSweeper(Sweeper):
 
 
 class GridSweeper(BaseSweeper):
-    """Every combination of the values given, `key=a,b`, `range(…)`, `choice(…)` and `glob(…)`."""
+    """Runs every combination of the given values: `key=a,b`, `range(…)`, `choice(…)` and `glob(…)`."""
 
     def sweep(self, arguments: list[str]) -> Any:
         session = self.session()
@@ -90,7 +90,7 @@ class GridSweeper(BaseSweeper):
         return [result.value for _, result in session.rows]
 
     def jobs(self, session: Session, arguments: Sequence[str]) -> list[Job]:
-        """The grid's jobs, checked; of two with one configuration the first is kept."""
+        """The checked jobs of the grid; of jobs with equal configurations, the first is kept."""
         overrides = self.parse(arguments)
         swept = {override.get_key_element().lstrip("+~") for override in overrides if override.is_sweep_override()}
         jobs: dict[tuple[str, str] | str, Job] = {}
@@ -105,10 +105,10 @@ class GridSweeper(BaseSweeper):
 
 
 def combinations(overrides: Sequence[Override]) -> list[list[str]]:
-    """The product of all values, in the order typed, the last key varying fastest.
+    """The product of all values in the order typed; the last key varies fastest.
 
     Raises:
-        RequestError: an interval, which is for a search; a pattern that fits nothing.
+        RequestError: a value is an interval (only a search accepts it), or a pattern matches nothing.
     """
     choices = []
     for override in overrides:
@@ -119,18 +119,16 @@ def combinations(overrides: Sequence[Override]) -> list[list[str]]:
             values = [f"{key}={value}" for value in override.sweep_string_iterator()]
             if not values:
                 raise RequestError(
-                    f"{override.input_line}: no option of a config group fits, so there is nothing to run"
+                    f"{override.input_line}: no option of the config group matches, so there is nothing to run"
                 )
             choices.append(values)
         else:
-            raise RequestError(
-                f"{key} is an interval: that is for a search (hydra/sweeper=optuna), a grid takes values"
-            )
+            raise RequestError(f"{key} is an interval: a grid needs values; a search (hydra/sweeper=optuna) accepts it")
     return [list(combination) for combination in itertools.product(*choices)]
 
 
 def refuse_where_nothing_can_run(jobs: Sequence[Job], on_error: str) -> None:
-    """Raise `RequestError` where every job's request is wrong, or any is and the sweep is to stop at errors."""
+    """Raise `RequestError` if the request of every job is wrong, or of any job if the sweep stops at errors."""
     refused = [job for job in jobs if job.refusal]
     if refused and (len(refused) == len(jobs) or on_error == "stop"):
         where = "" if len(jobs) == 1 else f"{refused[0].label}: "
@@ -138,7 +136,7 @@ def refuse_where_nothing_can_run(jobs: Sequence[Job], on_error: str) -> None:
 
 
 def planned(jobs: Sequence[Job]) -> str:
-    """`plan=true`: what would happen."""
+    """The output of `plan=true`: what would happen."""
     words = {
         "run": "runs",
         "resume": "continues",

@@ -1,9 +1,9 @@
-"""Search with Optuna by ask and tell: persistent, resumable, pruning; any sampler, any launcher.
+"""Search with Optuna's ask-and-tell interface: persistent, resumable, with pruning, any sampler and any launcher.
 
-Our own sweeper: `hydra-optuna-sweeper` 1.3 wants optuna 2, forgets running trials when it is killed,
-and cannot prune. A trial is a job like any other, found by its configuration's hash. Its number and
-parameters are in the study; the study is told when the job's directory says how it ended. So a sweep
-that was killed continues: trials that were running go on from their checkpoints under their numbers.
+This package has its own sweeper because `hydra-optuna-sweeper` 1.3 needs optuna 2, forgets running trials when it is
+killed, and cannot prune. A trial is an ordinary job, found by its configuration's hash. The study holds its number and
+parameters, and gets its result when the job's directory records how it ended. So a killed sweep can continue: trials
+that were running continue from their checkpoints with their numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class OptunaSweeper(BaseSweeper):
-    """`n_trials` trials in all, over as many calls as it takes; `key=a,b` and `params` span the space."""
+    """Runs `n_trials` trials in total, over any number of calls; `key=a,b` and `params` define the space."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class OptunaSweeper(BaseSweeper):
     ):
         super().__init__(params)
         if n_trials < 1 or direction not in ("maximize", "minimize"):
-            raise RequestError("hydra.sweeper wants n_trials of 1 or more and a direction of maximize or minimize")
+            raise RequestError("hydra.sweeper needs n_trials of 1 or more and a direction of maximize or minimize")
         self.n_trials = n_trials
         self.direction = direction
         self.sampler, self.sampler_options = sampler, dict(sampler_options or {})
@@ -81,7 +81,7 @@ class OptunaSweeper(BaseSweeper):
         return self.study
 
     def _check_request(self, session: Session) -> None:
-        """One job of the space, composed and checked before anything is made, so that a wrong request is refused."""
+        """Compose and check one job of the space before any folder is made, so that a wrong request is refused."""
         job = session.job([*self.fixed, *self._overrides(self._lowest())], self.space)
         if job.refusal:
             raise RequestError(job.refusal)
@@ -100,13 +100,13 @@ class OptunaSweeper(BaseSweeper):
         self.study = open_study(self.address, self.direction, sampler, pruner)
         remember_pruner(self.study, self.pruner, self.pruner_options)
         before = len(self.study.get_trials(deepcopy=False))
-        if before:  # a sampler seeded alike would draw the first call's trials again
+        if before:  # a sampler with the same seed would draw the trials of the first call again
             self.study.sampler = self._sampler(1000 * before)
 
     # -- trials ----------------------------------------------------------------------------------
 
     def _trials(self, session: Session) -> Iterator[Job]:
-        """First what an earlier call left, then new trials, until `n_trials` have ended well or badly."""
+        """First the unfinished trials of earlier calls, then new ones, until `n_trials` have ended in any state."""
         optuna = optuna_parts.optuna_module()
         states = optuna.trial.TrialState
         for trial in self.study.get_trials(deepcopy=False):
@@ -128,14 +128,14 @@ class OptunaSweeper(BaseSweeper):
         return failed and session.policy.retry_failed
 
     def _ask_again(self, trial: Any) -> Any:
-        """A trial that failed, under a new number: a finished one cannot be reopened."""
+        """Repeat a failed trial with a new number, because Optuna cannot reopen a finished trial."""
         self.study.enqueue_trial(dict(trial.params))
         again = self.study.ask(self.space)
         self._note(trial.number, "again", again.number)
         return again
 
     def _enqueue_default(self, session: Session) -> None:
-        """Try the configuration's own values first, where the space has them: a search should not end below them."""
+        """Try the configuration's own values first, if the space contains them: a search should not end below them."""
         from omegaconf import OmegaConf
 
         config = session.config_loader.load_sweep_config(session.config, list(self.fixed))
@@ -170,7 +170,7 @@ class OptunaSweeper(BaseSweeper):
         return f"{number:04d}_{job_label(shown, {key.lstrip('+~') for key in params})}"
 
     def _answered(self, session: Session, trial: Any) -> None:
-        """A trial that ended in an earlier call stands in the closing table with its result."""
+        """Add a trial that ended in an earlier call to the closing table."""
         overrides = list(trial.user_attrs["overrides"]) if "overrides" in trial.user_attrs else []
         job = session.job(overrides, self.space, label=self._label(trial.number, trial.params))
         job.directory = str(session.folder / trial.user_attrs.get("directory", ""))
@@ -178,30 +178,30 @@ class OptunaSweeper(BaseSweeper):
         state = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}[trial.state.name]
         job.action = "leave" if state == "failed" else "reuse"
         session.planner.taken.add(job.directory)
-        kept = result_of(job)  # for its time and note: the figure and the state are the study's
+        kept = result_of(job)  # only for time and note; figure and state come from the study
         value = trial.value if state == "completed" else None
         session.rows.append((job, Result(state, value, kept.seconds, kept.note, kept.error_kind)))
         self.jobs[trial.number] = job
 
     def _note(self, number: int, name: str, value: Any) -> None:
         trials = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
-        with suppress(Exception):  # a finished trial takes no more notes
+        with suppress(Exception):  # a finished trial accepts no more notes
             self.study._storage.set_trial_user_attr(trials[number]._trial_id, name, value)
 
     def _tell(self, job: Job, result: Result) -> None:
         number = next(number for number, other in self.jobs.items() if other is job)
         states = optuna_parts.optuna_module().trial.TrialState
-        # Finished already: told by another process that searches the same study.
+        # Another process that searches the same study has already reported the result.
         if result.state == "completed" and result.value is not None:
             self.study.tell(number, result.value, skip_if_finished=True)
         elif result.state == "pruned":
             self.study.tell(number, state=states.PRUNED, skip_if_finished=True)
         elif result.state in ("completed", "failed"):
             self.study.tell(number, state=states.FAIL, skip_if_finished=True)
-        # Interrupted: the trial stays running, and the next call goes on with it.
+        # Interrupted: the trial stays in the state running, and the next call continues it.
 
     def _say_best(self, session: Session) -> bool:
-        """Returns whether there is a best."""
+        """Print the best trial; returns whether there is one."""
         found = summary.best(session.rows, self.direction == "maximize")
         if found is not None:
             job, result = found

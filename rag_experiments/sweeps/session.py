@@ -1,4 +1,4 @@
-"""What every sweep does, whoever chooses its jobs: check, plan, run, say, and end with the right status."""
+"""The common part of grids and searches: check, plan and run jobs, print results, return the exit status."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from rag_experiments.training.checks import check_common
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 2.0
-"""Between two looks at jobs that another process runs."""
+"""Seconds between two checks of jobs that another process runs."""
 
 
 class Session:
-    """One call of a sweep: the master configuration, the launcher, and the results so far."""
+    """One call of a sweep: the common configuration, the launcher, and the results so far."""
 
     def __init__(self, config: DictConfig, config_loader: Any, launcher: Launcher):
         self.config = config
@@ -60,10 +60,10 @@ class Session:
     # -- jobs ------------------------------------------------------------------------------------
 
     def compose(self, overrides: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
-        """One job's configuration, composed and checked as far as that needs no torch.
+        """Compose one job's configuration and check everything that needs no torch.
 
         Raises:
-            RequestError: it is wrong.
+            RequestError: the configuration is wrong.
         """
         from rag_experiments.config.command_line import translated_errors
 
@@ -73,7 +73,7 @@ class Session:
             return check_common(composed)
 
     def job(self, overrides: Sequence[str], swept: Iterable[str], label: str | None = None) -> Job:
-        """A job with its hashes; one whose request is wrong has a `refusal`."""
+        """A job with its hashes; if its request is wrong, the job has a `refusal`."""
         own = [override for override in overrides if not override.startswith("hydra.")]
         label = label or job_label(own, set(swept))
         job = Job(label=label, overrides=own, config_dir=self._config_dir)
@@ -87,7 +87,7 @@ class Session:
         return job
 
     def _check_the_rest(self, config: RunConfig, resolved: dict[str, Any]) -> str:
-        """What a run checks before it begins, but for `TrainingArguments`, which would take hold of a GPU here.
+        """Run the checks of a run's start, except `TrainingArguments`, which would occupy a GPU in this process.
 
         Returns the hash of the data.
         """
@@ -101,7 +101,7 @@ class Session:
         return self._data[key].content_hash
 
     def plan(self, job: Job) -> Job:
-        """Give the job its directory and decide what is to be done."""
+        """Choose the job's directory and decide what to do with it."""
         self.planner.plan(job)
         job.extra = [f"sweep.name={quote(self.folder.name)}", f"sweep.job={quote(job.label)}", *job.extra]
         if job.refusal is not None and job.action != "reuse":
@@ -111,9 +111,9 @@ class Session:
     # -- running ---------------------------------------------------------------------------------
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
-        """Run planned jobs, each said and yielded as it ends; what need not run is answered at once.
+        """Run planned jobs; print and yield each when it ends. Jobs that need not run are yielded at once.
 
-        Stops taking jobs after a failure where `sweep.on_error=stop`; the running ones are interrupted.
+        After a failure with `sweep.on_error=stop`, no further job is started, and running jobs are interrupted.
 
         Raises:
             KeyboardInterrupt: after the running jobs have ended.
@@ -131,7 +131,7 @@ class Session:
             self.claims.give_back_all()
 
     def _run(self, jobs: Iterable[Job], waiting: list[Job]) -> Generator[tuple[Job, Result], None, bool]:
-        """Run what this process can have; the rest is put into `waiting`. Returns whether the sweep is to stop."""
+        """Run the jobs that this process can claim; put the others into `waiting`. Returns whether the sweep stops."""
         answered: list[tuple[Job, Result]] = []
         results = self._launch(self._runnable(jobs, waiting, answered))
         try:
@@ -164,7 +164,7 @@ class Session:
                 yield job
 
     def _claim(self, job: Job) -> None:
-        """Have the job for this sweep, and plan it again: since it was planned another may have begun or ended it."""
+        """Claim the job for this sweep and plan it again, because another sweep may have begun or ended it."""
         while job.action in ("run", "resume"):
             directory = job.directory
             if not self.claims.take(directory):
@@ -185,14 +185,14 @@ class Session:
     def _write_summary(self, rows: Sequence[tuple[Job, Result]]) -> None:
         try:
             summary.write_summary(self.folder, rows, self.arguments)
-        except OSError as error:  # a full disk must not end the sweep: its jobs may be elsewhere
+        except OSError as error:  # a full disk must not end the sweep, because its jobs may write to another disk
             log.warning("%s could not be written: %s", self.folder / summary.SUMMARY, error)
 
     def _launch(self, jobs: Iterator[Job]) -> Generator[tuple[Job, Result], None, None]:
         if isinstance(self.launcher, JobLauncher):
             yield from self.launcher.run_jobs(jobs)
             return
-        # One of Hydra's own launchers: it takes a whole batch, and runs the task function in each job.
+        # One of Hydra's own launchers: it gets a whole batch and calls the task function in each job.
         batch = list(jobs)
         if not batch:
             return
@@ -202,7 +202,7 @@ class Session:
             yield job, result_of(job)
 
     def _freed(self, waiting: list[Job]) -> list[Job]:
-        """Wait until other processes are done with some of the jobs; these are taken out of `waiting`."""
+        """Wait until other processes have finished some of the jobs; these are removed from `waiting`."""
         while True:
             time.sleep(WAIT_SECONDS)
             freed = [job for job in waiting if not (job.run.state == "running" or self.claims.elsewhere(job.directory))]
@@ -218,7 +218,7 @@ class Session:
         return [str(value) for value in self.config.hydra.overrides.task]
 
     def close(self, jobs: Sequence[Job], interrupted: bool) -> int:
-        """Print the closing table of all `jobs`, in their order; returns the sweep's exit status."""
+        """Print the closing table of all `jobs` in their order; returns the sweep's exit status."""
         ended = {id(job): result for job, result in self.rows}
         rows = [(job, ended.get(id(job)) or self._unfinished(job)) for job in jobs]
         self._write_summary(rows)
@@ -226,7 +226,7 @@ class Session:
         text_table.show([summary.table(rows)])
         say(f"\n{self.folder}: {summary.totals(rows)}", flush=True)
         if interrupted:
-            say("interrupted: the same command again continues", flush=True)
+            say("interrupted: run the same command again to continue", flush=True)
             return INTERRUPTED
         unfinished = any(result.state not in ("completed", "pruned") for _, result in rows)
         return FAILED if unfinished else DONE
@@ -243,22 +243,22 @@ def _drained(items: list[Any]) -> Iterator[Any]:
 
 def _place(job: Job) -> list[str]:
     subdir = quote(job.path.name)
-    keep = ["hydra.output_subdir=null"] if job.action == "resume" else []  # the first .hydra/ is never overwritten
+    keep = ["hydra.output_subdir=null"] if job.action == "resume" else []  # never overwrite the first .hydra/
     return [f"hydra.sweep.subdir={subdir}", *keep]
 
 
 def command_line_config_dir(config: DictConfig) -> str | None:
-    """The `--config-dir` of this command."""
+    """The value of `--config-dir` on the command line."""
     sources = config.hydra.runtime.config_sources
     paths = [entry.path for entry in sources if entry.provider == "command-line"]
     return os.path.abspath(paths[0]) if paths else None
 
 
 class HydraLauncher(JobLauncher):
-    """A `JobLauncher` that Hydra's own sweepers can use too."""
+    """A `JobLauncher` that Hydra's own sweepers can also use."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch that one of Hydra's own sweepers chose, with everything of ours but the search."""
+        """Run a batch of jobs that one of Hydra's own sweepers chose."""
         session = Session(self.config, self.hydra_context.config_loader, self)
         typed = set(session.arguments)
         swept = {split_override(o)[0] for overrides in job_overrides for o in overrides if o not in typed}

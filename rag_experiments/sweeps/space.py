@@ -1,4 +1,4 @@
-"""Search spaces in Hydra's own syntax. Imports optuna when used."""
+"""Search spaces in Hydra's syntax. optuna is imported only when it is used."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rag_experiments.training.optuna_parts import optuna_module
 
 
 def search_space(overrides: Sequence[Override]) -> tuple[dict[str, Any], list[str]]:
-    """(key → Optuna distribution, overrides that are fixed).
+    """The Optuna distribution of each searched key, and the fixed overrides.
 
-    `interval(a, b)` is a range of numbers, `int(interval(a, b))` of whole ones; `tag(log, interval(…))` is
-    searched by its logarithm; `range(a, b, step)` is whole numbers; `a,b` and `choice(a, b)` are categories.
+    `interval(a, b)` is a range of numbers, `int(interval(a, b))` a range of whole numbers; `tag(log, interval(…))` is
+    searched on a logarithmic scale; `range(a, b, step)` gives whole numbers; `a,b` and `choice(a, b)` are categories.
 
     Raises:
         RequestError: a value that cannot be searched.
@@ -58,19 +58,19 @@ def _distribution(key: str, override: Override) -> Any:
         if isinstance(value, RangeSweep) and isinstance(value.start, int) and isinstance(value.step, int):
             return distributions.IntDistribution(value.start, int(value.stop or 0) - 1, step=value.step)
         assert isinstance(value, ChoiceSweep | RangeSweep) or override.is_sweep_override()
-        # Encoded: a text with special characters is quoted, as it must stand on the job's command line.
+        # Encoded: a text with special characters is quoted as on the job's command line.
         return distributions.CategoricalDistribution(list(override.sweep_iterator(transformer=Transformer.encode)))
     except ValueError as error:
         raise RequestError(f"{key}={override.input_line or value}: {error}") from error
 
 
 def override_of(key: str, value: Any) -> str:
-    """A trial's value as an override that reads back exactly."""
+    """A trial's value as an override that is parsed to exactly the same value."""
     if value is None:
         return f"{key}=null"
     return f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}"
 
 
 def short_value(value: Any) -> str:
-    """A trial's value in a folder's name."""
+    """A trial's value as part of a folder's name."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a sweep says: a line when a job ends, a table when all have, and `sweep.json` for tools."""
+"""The output of a sweep: a line when a job ends, a table when all have ended, and `sweep.json` for tools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUMMARY = "sweep.json"
 
 
 def ended(number: int, total: int | None, job: Job, result: Result) -> None:
-    """One line on the console, at once."""
+    """Print one line about a job that has ended."""
     place = f"[{number}/{total}]" if total else f"[{number}]"
     text = f"{place} {job.label}: {_state(job, result)}"
     if result.value is not None:
@@ -36,7 +36,7 @@ def ended(number: int, total: int | None, job: Job, result: Result) -> None:
 
 
 def table(rows: Sequence[tuple[Job, Result]]) -> Grid:
-    """The closing table, the jobs in their order."""
+    """The closing table with the jobs in their order."""
     metric = next((job.metric for job, _ in rows if job.metric), None)
     headers = ["job", "state", metric or "figure", "seconds", "note"]
     cells = []
@@ -48,7 +48,7 @@ def table(rows: Sequence[tuple[Job, Result]]) -> Grid:
 
 
 def totals(rows: Sequence[tuple[Job, Result]]) -> str:
-    """`12 jobs: 10 completed (7 reused), 1 failed, 1 not started; 95 s saved by reuse`."""
+    """The last line, such as `12 jobs: 10 completed (7 reused), 1 failed, 1 not started; 95 s saved by reuse`."""
     states = Counter(result.state for _, result in rows)
     parts = []
     for state in ("completed", "pruned", "failed", "interrupted", "running", "not started"):
@@ -75,7 +75,7 @@ def best(rows: Sequence[tuple[Job, Result]], maximise: bool) -> tuple[Job, Resul
 
 
 def write_summary(folder: Path, rows: Sequence[tuple[Job, Result]], arguments: Sequence[str]) -> None:
-    """`sweep.json`: what this command's jobs are and how they ended."""
+    """Write `sweep.json`: the jobs of this command and how they ended."""
     jobs: list[dict[str, Any]] = [
         {
             "job": job.label,

@@ -37,11 +37,11 @@ def test_a_status_that_is_one(value: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (None, "it is no mapping"), ({"state": "done"}, "state is none of running, completed, failed, interrupted"),
-        ({"state": None}, "state is none"), ({"seconds": "5"}, "seconds is no number"),
-        *(({key: 1}, f"{key} is no mapping") for key in ("data", "error", "versions", "sweep")),
+        (None, "it is not a mapping"), ({"state": "done"}, "state is not one of running, completed, failed"),
+        ({"state": None}, "state is not one of"), ({"seconds": "5"}, "seconds is not a number"),
+        *(({key: 1}, f"{key} is not a mapping") for key in ("data", "error", "versions", "sweep")),
         *(
-            ({key: 0.5}, f"{key} is no text")
+            ({key: 0.5}, f"{key} is not text")
             for key in PLAIN
         ),
     ],
@@ -54,13 +54,13 @@ def test_a_status_that_is_none(value: Any, says: str) -> None:
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        ([], "it is no mapping"),
+        ([], "it is not a mapping"),
         *(
-            ({key: 1}, f"{key} is no mapping")
+            ({key: 1}, f"{key} is not a mapping")
             for key in ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "tracking", "paths")
         ),
-        ({"seed": 0.5}, "seed is no number"),
-        ({"retriever": {"k": "4"}}, "retriever.k is no number"),
+        ({"seed": 0.5}, "seed is not a number"),
+        ({"retriever": {"k": "4"}}, "retriever.k is not a number"),
     ],
 )
 def test_a_config_that_is_none(value: Any, says: str) -> None:
@@ -78,7 +78,7 @@ def test_a_config_that_is_one(value: dict[str, Any]) -> None:
 def test_figures_are_the_finite_numbers() -> None:
     given = {"a": 1, "b": 0.5, "c": float("nan"), "d": float("inf"), "e": True, "f": "1", "g": None}
     assert record_checks.figures(given) == {"a": 1, "b": 0.5}
-    with pytest.raises(ValueError, match="no mapping"):
+    with pytest.raises(ValueError, match="not a mapping"):
         record_checks.figures([])
 
 
@@ -98,7 +98,7 @@ def test_a_row_that_is_one(change: dict[str, Any]) -> None:
         ({"metrics": None}, "question q has no figures"), ({"metrics": {"f1": "1"}}, "question q has no figures"),
         ({"retrieved_ids": None}, "no list of retrieved_ids"), ({"retrieved_ids": [1]}, "no list of retrieved_ids"),
         ({"gold_ids": "a"}, "no list of gold_ids"), ({"given_ids": [None]}, "no list of given_ids"),
-        ({"references": {"x": 1}}, "no list of references"), ({"answer": 5}, "an answer that is no text"),
+        ({"references": {"x": 1}}, "no list of references"), ({"answer": 5}, "an answer that is not text"),
     ],
 )  # fmt: skip
 def test_a_row_that_is_none(change: dict[str, Any], says: str) -> None:

@@ -42,7 +42,7 @@ def test_a_sweep_that_has_not_ended_is_said(tmp_path) -> None:
     folder = sweep(tmp_path, planned=2, begun=2)
     (folder / "sweep.json").unlink()
     said = gaps(load_runs([tmp_path]), [tmp_path])
-    assert said == ["INCOMPLETE: the sweep lr is still going, or was stopped before its end."]
+    assert said == ["INCOMPLETE: the sweep lr is still running, or was stopped before its end."]
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]", '{"jobs": [{}]}', '{"jobs": [{"job": "x"}]}', '{"jobs": 5}', "\xff"])
@@ -51,7 +51,7 @@ def test_a_broken_summary_is_said_once_and_hides_no_other_sweeps_gap(tmp_path, t
     (broken / "sweep.json").write_bytes(text.encode("latin-1"))
     first, second = gaps(load_runs([tmp_path]), [tmp_path])
     assert first.startswith(f"{broken / 'sweep.json'} cannot be read (")
-    assert first.endswith("): whether the sweep is complete is not known.")
+    assert first.endswith("): it is not known whether the sweep is complete.")
     assert second == f"INCOMPLETE: 1 of 3 jobs of the sweep {other.name} are not here: lr=2."
 
 

@@ -64,7 +64,7 @@ def test_no_relevant_difference_and_underpowered_are_told_apart(tmp_path: Path) 
     write_run(tmp_path / "few" / "same", {"test": rows_with(0.5, questions=40)}, {"trainer.learning_rate": 1.0})
     verdict, _ = verdict_of(tmp_path / "few", base)
     assert verdict.outcome == "undecided"  # that forty tie does not tell that fewer than two in a hundred differ
-    assert verdict.question_sentence == "cannot tell (all 40 questions tie, which are too few)"
+    assert verdict.question_sentence == "cannot tell (all 40 questions tie, but they are too few)"
     rows = rows_with(0.55, questions=40, seed=5)
     write_run(tmp_path / "few" / "maybe", {"test": rows}, {"trainer.learning_rate": 2.0})
     verdicts = judge(RunTable(load_runs([tmp_path / "few"]), "recall@1"), base).verdicts

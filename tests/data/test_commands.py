@@ -127,7 +127,7 @@ def test_mine_with_bm25(native, tmp_path, capsys):
     source = native(passages=rows, train=train)
     arguments = ["data=jsonl", f"data.path={source}", "mine.retrievers=[bm25]", "mine.margin=null", "mine.count=2"]
     assert run(mine, [*arguments, "mine.answer_match=false", str(tmp_path / "out")], tmp_path) == 0
-    assert "negatives   2.00 a question" in capsys.readouterr().out
+    assert "negatives   2.00 per question" in capsys.readouterr().out
     data = load_data(JsonlConfig(path=str(tmp_path / "out")), tmp_path / "cache")
     assert all(len(q.negative_ids) == 2 for q in data.splits["train"])
     assert all(q.positive_ids[0] not in q.negative_ids for q in data.splits["train"])
@@ -136,7 +136,7 @@ def test_mine_with_bm25(native, tmp_path, capsys):
 
 WRONG = {
     "no folder": (convert, [], "the folder to write is missing"),
-    "two folders": (convert, ["a", "b"], "one folder is wanted"),
+    "two folders": (convert, ["a", "b"], "give one folder to write, not 2"),
     "a full folder": (convert, ["{native}"], "exists already and is not empty"),
     "an unknown key": (mine, ["mine.cuont=3", "{new}"], "mine.cuont is an unknown key (did you mean 'count'"),
     "a wrong value": (mine, ["mine.count=0", "{new}"], "mine.count=0: input should be greater than or equal to 1"),
@@ -146,7 +146,7 @@ WRONG = {
     "a folder of something else": (generate, ["{native}"], "holds something else"),
     "fix without a folder": (check, ["--fix"], "--fix needs the folder"),
     "an unknown data key": (check, ["data.pth=x"], "data.pth is an unknown key"),
-    "a word too many": (check, ["here"], "check does not know what 'here' is"),
+    "a word too many": (check, ["here"], "check does not know 'here'"),
     "no split to mine": (mine, ["mine.splits=[]", "{new}"], "mine.splits=[]: list should have at least 1 item"),
     "a variable nobody set": (check, ["name=${{HOME}}"], "Interpolation key 'HOME' not found"),
     "a file as the folder": (convert, ["{native}/train.jsonl"], "exists already and is not empty"),
@@ -182,7 +182,7 @@ def test_unknown_format_and_missing_path(tmp_path, capsys):
 def test_path_without_a_format_is_refused(tmp_path, capsys):
     """`data=` was forgotten: the default, which reads no files, must not be taken instead."""
     assert run(check, [f"data.path={tmp_path}"], tmp_path) == 2
-    assert "data=pydocs reads no files: say data=jsonl" in capsys.readouterr().err
+    assert "data=pydocs reads no files: add data=jsonl" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("empty", ["train.jsonl", "train.csv"])

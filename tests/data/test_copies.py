@@ -103,7 +103,7 @@ def test_rows_that_ask_the_same_pool_what_they_know(native, tmp_path, capsys):
     assert pooled.candidate_ids == ("p5",)
     assert other.positive_ids == ("p4",)
     assert graded.relevance == {"p6": 2, "p7": 1}
-    assert any("a row asks what another one asks" in note and "2 times" in note for note in data.notes)
+    assert any("rows ask the same question" in note and "2 times" in note for note in data.notes)
     # The set that `check --fix` writes has the pooled questions.
     status = check.start(
         ["data=jsonl", f"data.path={folder}", "--fix", str(tmp_path / "fixed"), f"paths.cache={tmp_path}"]

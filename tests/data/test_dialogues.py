@@ -130,7 +130,7 @@ def test_squads_question_ids_may_begin_anew_and_offsets_be_text(tmp_path):
     data = load_data(HubConfig(path=str(tmp_path / "a.json"), preset="squad"), tmp_path / "cache")
     ids = {q.id for questions in data.splits.values() for q in questions}
     assert ids == {"q1", *(f"{n}-q1" for n in range(1, 12))}
-    assert any("a question's id is one of another article's" in note for note in data.notes)
+    assert any("a question has the id of a question in another article" in note for note in data.notes)
     assert not any("offset" in note for note in data.notes)
 
 
@@ -169,7 +169,7 @@ def test_question_sets_of_llamaindex_and_sentence_transformers_are_read(tmp_path
     [
         (question_set(relevant_docs={"q1": ["nowhere"]}), "and no passage has that id"),
         (question_set(relevant_docs={"q1": 3}), "its judgements must be a list of ids"),
-        (question_set(relevant_docs=None), "no object 'relevant_docs' that judges them"),
+        (question_set(relevant_docs=None), "no object 'relevant_docs' with their judgements"),
         (question_set(corpus={"d1": 5}), "a passage is a text, or an object with 'text'"),
         ({"anchors": ["a?"], "positives": []}, "the lists differ in length"),
     ],

@@ -291,7 +291,7 @@ def test_whole_numbers(value, number):
         (lambda: texts_of({"x": [1]}, "x"), """'x' must be a list of strings, such as ["an answer"], and is [1]"""),
         (lambda: turns_of({"history": "a"}), "'history' must be a list of"),
         (lambda: turns_of({"history": [{"role": "user"}]}), "one entry is {'role': 'user'}"),
-        (lambda: turns_of({"history": [{"content": "a"}]}), "has the role None: user or assistant is wanted"),
+        (lambda: turns_of({"history": [{"content": "a"}]}), "has the role None: it must be user or assistant"),
         (lambda: entries({"x": {}}, "x"), "'x' must be a list, and is {}"),
     ],
 )

@@ -46,7 +46,7 @@ def test_reads_everything(native, tmp_path):
 
 BAD = {
     "bad JSON": ("train", 3, '{"question": "x"', "not valid JSON"),
-    "a list": ("train", 2, "[1]", "a JSON object is wanted"),
+    "a list": ("train", 2, "[1]", "must be a JSON object"),
     "null": ("train", 2, "null", "null"),
     "NaN": ("train", 2, '{"question": NaN}', "NaN is not JSON"),
     "absurd nesting": ("train", 2, "[" * 100_000, "not valid JSON"),
@@ -149,7 +149,7 @@ def test_not_utf8(native, tmp_path):
     with pytest.raises(RequestError, match=r"dev\.jsonl:2: not UTF-8 \(byte 0xe9 at column 18\)"):
         load(folder, tmp_path)
     (folder / "dev.jsonl").write_bytes('{"question": "ok"}\n'.encode("utf-16")[:-1])
-    with pytest.raises(RequestError, match=r"dev\.jsonl:\d: the file begins as UTF-16, and is none"):
+    with pytest.raises(RequestError, match=r"dev\.jsonl:\d: the file begins like UTF-16"):
         load(folder, tmp_path)
 
 

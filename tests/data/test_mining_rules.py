@@ -309,11 +309,11 @@ def test_the_report_by_hand():
         "dropped     3,000 by the margins of the encoder's scores",
         "dropped     7 that hold an answer",
         "dropped     0 by the cross-encoder",
-        "negatives   1.67 a question; 1 of 3 questions have none",
+        "negatives   1.67 per question; 1 of 3 questions have none",
     ]
     mined.counts["without gold"] = 2
     assert mined.lines(MineOptions(splits=["dev"]))[-2:] == [
-        "negatives   3.00 a question; 0 of 1 questions have none",
+        "negatives   3.00 per question; 0 of 1 questions have none",
         "note        2 questions have no gold passage and get none",
     ]
 

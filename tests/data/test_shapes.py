@@ -44,7 +44,7 @@ def test_turns_of_reads_each_shape_of_a_history(history):
 @pytest.mark.parametrize(
     ("turn", "why"),
     [
-        ({"role": "judge", "content": "x"}, "has the role 'judge': user or assistant is wanted"),
+        ({"role": "judge", "content": "x"}, "has the role 'judge': it must be user or assistant"),
         ({"content": "x"}, "has the role None"),
         ({"role": "user"}, "and one entry is"),
         (3, "and one entry is 3"),

@@ -139,7 +139,7 @@ def test_files_by_a_pattern(tmp_path):
     assert len(everything(data)) == 3 * COUNT
     with pytest.raises(RequestError, match=r"data\.files\.train=prat-\*: there is no such file"):
         load_data(HubConfig(path=str(tmp_path), files={"train": "prat-*"}), tmp_path / "cache")
-    with pytest.raises(RequestError, match=r"data\.files\.tset is no split"):
+    with pytest.raises(RequestError, match=r"data\.files\.tset is not a split"):
         load_data(DprConfig(path=str(tmp_path), files={"tset": "part-0.ndjson"}), tmp_path / "cache")
 
 
@@ -169,7 +169,9 @@ def test_a_json_list_called_jsonl(indent, tmp_path):
 
 def test_a_json_list_where_lines_are_wanted(native, tmp_path):
     folder = native(train=["[", '{"question": "a?"},', '{"question": "b?"}', "]"])
-    with pytest.raises(RequestError, match=r"train\.jsonl:1: not valid JSON.*one object a line, without the brackets"):
+    with pytest.raises(
+        RequestError, match=r"train\.jsonl:1: not valid JSON.*one object per line, without the brackets"
+    ):
         load_data(JsonlConfig(path=str(folder)), tmp_path / "cache")
 
 

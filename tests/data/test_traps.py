@@ -56,7 +56,7 @@ def test_long_contexts_are_cut_and_gold_is_where_the_answer_begins(tmp_path):
 
 def test_offsets_that_point_elsewhere(tmp_path):
     data = squad(tmp_path, [article(n, shift=0 if n else 37) for n in range(10)])
-    assert any("offset does not point at it: its nearest occurrence is taken (4 times" in n for n in data.notes)
+    assert any("offset does not point at it: its nearest occurrence is used (4 times" in n for n in data.notes)
     for question in everything(data):
         (gold,) = data.passages.full_texts(data.passages.rows(question.positive_ids))
         assert question.answers[0] in gold.split()
@@ -67,7 +67,7 @@ def test_spaces_around_an_answer_are_no_wrong_offset_but_said(tmp_path):
     asked = articles[0]["paragraphs"][0]["qas"][0]["answers"][0]
     asked["text"] = f" {asked['text']}"
     data = squad(tmp_path, articles)
-    assert any("spaces around it that its context has not: taken without them (" in note for note in data.notes)
+    assert any("spaces around it that its context does not have: they are removed (" in note for note in data.notes)
     assert not any("offset does not point" in note for note in data.notes)
     assert all(question.answers[0] == question.answers[0].strip() for question in everything(data))
 

@@ -125,7 +125,7 @@ def test_a_broken_status_is_passed_over_and_said(tmp_path, caplog):
     (tmp_path / "a" / "status.json").write_text("{")
     known(tmp_path, "b")
     assert planned(tmp_path) == [("reuse", "b")]
-    assert "passed over" in caplog.text
+    assert "this run is ignored" in caplog.text
 
 
 def test_a_job_that_is_forgotten_is_planned_by_what_is_there_now(tmp_path):

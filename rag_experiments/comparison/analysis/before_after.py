@@ -1,4 +1,4 @@
-"""A run against its own zero shot: what training changed, question by question."""
+"""Compare a run with its own zero-shot evaluation: what training changed, question by question."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ RESAMPLES = 5000
 
 @dataclass(frozen=True)
 class Change:
-    """One metric on one split, over the questions asked both before and after."""
+    """One metric on one split, over the questions that were asked both before and after training."""
 
     split: str
     metric: str
     before: Interval
     after: Interval
     difference: Interval
-    """Of after minus before, paired by question."""
+    """Interval of after minus before, paired by question."""
     questions: int
     clusters: int
 
 
 class BeforeAfter(list[Change]):
-    """The changes of one run; prints as a table. `notes` say what a reader must know."""
+    """The changes of one run; prints as a table. `notes` holds remarks for its reader."""
 
     def __init__(self, changes: Sequence[Change], notes: Sequence[str]):
         super().__init__(changes)
@@ -46,7 +46,7 @@ class BeforeAfter(list[Change]):
         return to_text([self.grid()]) if self else "\n".join(self.notes)
 
     def grid(self, title: str = "before and after training") -> Grid:
-        """With 95 % intervals; that of the difference is paired."""
+        """The changes as a table with 95 % intervals; the interval of the difference is paired."""
         rows = [
             [c.split, c.metric, _shown(c.before), _shown(c.after), _shown(c.difference, "+"), str(c.questions)]
             for c in self
@@ -55,7 +55,7 @@ class BeforeAfter(list[Change]):
         return Grid(title, headers, rows, [False, False, True, True, True, True], self.notes)
 
     def records(self) -> list[dict[str, Any]]:
-        """As plain values, for JSON."""
+        """The changes as plain values for JSON."""
         return [asdict(change) for change in self]
 
 
@@ -66,9 +66,9 @@ def _shown(interval: Interval, sign: str = "") -> str:
 def before_after(
     run: RunDirectory | RunRecord | Path | str, metrics: Sequence[str] | None = None, seed: int = 0
 ) -> BeforeAfter:
-    """Each split's metrics before and after training, with intervals by bootstrap over clusters of questions.
+    """The metrics of each split before and after training, with bootstrap intervals over clusters of questions.
 
-    `metrics` are bare names; None: the usual ones.
+    `metrics` are names without a stage; None means the usual ones.
     """
     directory = RunDirectory(run if isinstance(run, Path | str) else run.path)
     changes: list[Change] = []
@@ -109,7 +109,7 @@ def _changes(
 
 
 def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
-    """The table on standard output, as a run ends with it."""
+    """Print the table, as a run does at its end."""
     changes = before_after(run)
     if changes:
         show([changes.grid()])

@@ -1,8 +1,8 @@
-"""Where a gain comes from: per question, did the retriever miss or the reader, and what did the candidate change.
+"""Where a gain comes from: for each question, whether retriever or reader failed, and what the candidate changed.
 
-A question is *found* where a gold passage is among those the reader was given (`given_ids`; without a reader, the
-first `retriever.k` retrieved), and *right* where exact match is 1. Answers that are never exactly right (long ones)
-are judged by F1 ≥ 0.5 instead, which is said. Questions whose gold passage is unknown are left out.
+A question is *found* if a gold passage is among the passages that the reader was given (`given_ids`; without a reader:
+the first `retriever.k` retrieved). It is *right* if exact match is 1. If no answer is exactly right (long answers), an
+answer with F1 ≥ 0.5 counts as right, and a note reports this. Questions with unknown gold passages are left out.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from rag_experiments.comparison.records.run_records import RunRecord
 from rag_experiments.core.text_table import Grid
 
 RIGHT = "right"
-IN_SPITE = "right in spite of a miss"
+IN_SPITE = "right despite a miss"
 READER_MISS = "reader miss"
 RETRIEVER_MISS = "retriever miss"
 FOUND = "found"
 CAUSES = (RIGHT, IN_SPITE, READER_MISS, RETRIEVER_MISS)
-"""Of runs with answers. Runs without have `found` and `retriever miss`."""
+"""The causes for runs with answers. Runs without answers have only `found` and `retriever miss`."""
 _TIE = 1e-9
 CHANGED = 6
-"""Questions named in the terminal; the report has more, side by side."""
+"""Number of questions shown in the terminal; the report shows more, side by side."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Wins, losses and ties of a candidate, by question; `questions` holds (id, difference), most changed first."""
+    """Wins, losses and ties of a candidate over questions. `questions` holds (id, difference), largest change first."""
 
     candidate: Group
     metric: str
@@ -43,7 +43,7 @@ class Outcomes:
 
 
 def outcomes(baseline: Group, candidate: Group, metric: str) -> Outcomes | None:
-    """Question by question on one metric, seeds averaged; None where there are no per-question figures."""
+    """Compare one metric question by question, averaged over seeds; None if there are no figures per question."""
     paired = pair_groups(baseline, candidate, metric)
     if paired is None:
         return None
@@ -57,7 +57,7 @@ def outcomes(baseline: Group, candidate: Group, metric: str) -> Outcomes | None:
 
 
 def judged_by(runs: Sequence[RunRecord], stage: str) -> str | None:
-    """`exact_match`, or `f1` where no answer of any run is exactly right; None where nothing was answered."""
+    """The metric that decides what is right: `exact_match`, or `f1` if no answer is exact; None without answers."""
     rows = [row for run in runs for row in run.predictions(stage).values() if row.get("answer") is not None]
     if any(row["metrics"].get("exact_match") for row in rows):
         return "exact_match"
@@ -65,7 +65,7 @@ def judged_by(runs: Sequence[RunRecord], stage: str) -> str | None:
 
 
 def cause(row: Mapping[str, Any], k: int, judge: str | None) -> str | None:
-    """Which of `CAUSES` a question is; None where its gold passage or its answer's worth is unknown."""
+    """The cause of a question, one of `CAUSES`; None if its gold passage or the metric of its answer is unknown."""
     gold = set(row.get("gold_ids") or [])
     if not gold:
         return None
@@ -83,7 +83,7 @@ def cause(row: Mapping[str, Any], k: int, judge: str | None) -> str | None:
 
 
 def causes_of(run: RunRecord, stage: str, judge: str | None) -> dict[str, str]:
-    """Question id → cause."""
+    """The cause of each question, by id."""
     from rag_experiments.config.schema import RetrieverConfig
 
     k = int(run.flat.get("retriever.k") or RetrieverConfig().k)
@@ -92,7 +92,7 @@ def causes_of(run: RunRecord, stage: str, judge: str | None) -> dict[str, str]:
 
 
 def shares(group: Group, stage: str, judge: str | None) -> dict[str, float]:
-    """Share of questions per cause, over all seeds of the group."""
+    """The share of questions per cause, over all seeds of the group."""
     counts: Counter[str] = Counter()
     for run in group.counted:
         counts.update(causes_of(run, stage, judge).values())
@@ -101,7 +101,7 @@ def shares(group: Group, stage: str, judge: str | None) -> dict[str, float]:
 
 
 def moves(baseline: Group, candidate: Group, stage: str, judge: str | None) -> dict[tuple[str, str], float]:
-    """(cause before, cause after) → questions, averaged over pairs of seeds (the same seed where both have it)."""
+    """The number of questions by (cause before, cause after), averaged over pairs of seeds (equal ones if possible)."""
     pairs = seed_pairs(baseline.counted, candidate.counted)
     counts: Counter[tuple[str, str]] = Counter()
     for before, after in pairs:
@@ -111,13 +111,13 @@ def moves(baseline: Group, candidate: Group, stage: str, judge: str | None) -> d
 
 
 def seed_pairs(baseline: Sequence[RunRecord], candidate: Sequence[RunRecord]) -> list[tuple[RunRecord, RunRecord]]:
-    """Runs of equal seed; every one against every other where no seed is shared."""
+    """Pairs of runs with equal seeds; all pairs if the two sides share no seed."""
     shared = [(b, c) for b in baseline for c in candidate if b.seed == c.seed]
     return shared or [(b, c) for b in baseline for c in candidate]
 
 
 def wins_grid(table: RunTable, baseline: Group, candidates: Sequence[Group]) -> Grid | None:
-    """Win, loss, tie per candidate."""
+    """A table of wins, losses and ties per candidate."""
     assert table.metric is not None
     found = [o for c in candidates if (o := outcomes(baseline, c, table.metric)) is not None]
     if not found:
@@ -128,7 +128,7 @@ def wins_grid(table: RunTable, baseline: Group, candidates: Sequence[Group]) -> 
 
 
 def causes_grid(groups: Sequence[Group], stage: str, judge: str | None) -> Grid | None:
-    """Share of questions per cause and group."""
+    """A table of the share of questions per cause and group."""
     found = [(group, share) for group in groups if (share := shares(group, stage, judge))]
     if not found:
         return None
@@ -139,7 +139,7 @@ def causes_grid(groups: Sequence[Group], stage: str, judge: str | None) -> Grid 
 
 
 def moves_grid(baseline: Group, candidate: Group, stage: str, judge: str | None) -> Grid | None:
-    """Rows: what the baseline made of the questions; columns: what the candidate made of the same."""
+    """A table of questions: rows are the causes for the baseline, columns those for the candidate."""
     found = moves(baseline, candidate, stage, judge)
     if not found:
         return None
@@ -150,7 +150,7 @@ def moves_grid(baseline: Group, candidate: Group, stage: str, judge: str | None)
 
 
 def changed_grid(baseline: Group, candidate: Group, metric: str) -> Grid | None:
-    """The questions that changed most, with both sides' answers, or else where each found the gold passage."""
+    """A table of the questions that changed most, with both answers, or with both ranks of the gold passage."""
     found = outcomes(baseline, candidate, metric)
     changed = [(key, change) for key, change in found.questions if abs(change) > _TIE] if found else []
     if not changed:
@@ -190,7 +190,7 @@ def _clipped(text: str, length: int) -> str:
 
 
 def grids(table: RunTable, baseline: Group, candidates: Sequence[Group]) -> list[Grid]:
-    """Everything about where the gain comes from, for one section."""
+    """All tables about where the gain comes from, for one section."""
     stage = split_metric(table.metric or "")[0]
     everyone = [baseline, *candidates]
     judge = judged_by([run for group in everyone for run in group.counted], stage)

@@ -1,4 +1,4 @@
-"""What is said of a candidate against the baseline: better or worse, by how much, would it happen again."""
+"""The verdict on a candidate: is it better or worse than the baseline, by how much, and would it happen again."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from rag_experiments.core.text_table import Grid
 
 ALPHA = 0.05
 RELEVANT = 0.02
-"""Two points: what a difference must be worth to be looked for. Below it lies "no relevant difference"."""
+"""Two points: a smaller difference is "no relevant difference"."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A candidate group against the baseline on one metric."""
+    """A candidate group compared with the baseline on one metric."""
 
     candidate: Group
     metric: str
     baseline_mean: float
     candidate_mean: float
     questions: QuestionTest | None
-    """None where the metric has no value a question (seconds, BLEU)."""
+    """None if the metric has no value per question (seconds, BLEU)."""
     seeds: SeedTest
     drift: float = 0.0
-    """How far the means of `predictions/` are from `metrics.json`; anything but rounding is a broken run."""
+    """Difference between the means of `predictions/` and `metrics.json`; more than rounding means a broken run."""
     incomplete: str = ""
-    """Why these figures are not all that was asked for."""
+    """Which figures are missing; empty if none are."""
     p_questions: float | None = None
-    """Holm-adjusted."""
+    """p value over questions, Holm-adjusted."""
     p_seeds: float | None = None
 
     @property
@@ -42,7 +42,7 @@ class Verdict:
 
     @cached_property
     def outcome(self) -> str:
-        """better | worse | same (no relevant difference) | undecided: by the questions, where there are any."""
+        """better | worse | same (no relevant difference) | undecided; by the test over questions if there is one."""
         if self.questions is None:
             return self._direction(self.p_seeds, self.seeds.difference)
         found = self._direction(self.p_questions, self.questions.difference)
@@ -56,10 +56,10 @@ class Verdict:
 
     @property
     def too_few(self) -> bool:
-        """Too few questions to rule a relevant difference out, however narrow the interval.
+        """Whether there are too few questions to exclude a relevant difference, however narrow the interval is.
 
-        Where nothing differs the bootstrap has no width at all; by the rule of three a share of up to 3/n could still
-        have been missed (Hanley & Lippman-Hand 1983).
+        If all questions tie, the bootstrap interval has width zero; but by the rule of three up to 3/n of other
+        questions could still differ (Hanley & Lippman-Hand 1983).
         """
         test = self.questions
         if test is None:
@@ -68,7 +68,7 @@ class Verdict:
 
     @property
     def lead(self) -> str:
-        """The first words of the verdict where another training seed could turn it round; else empty."""
+        """The first words of the verdict if another training seed could reverse it; else empty."""
         if min(self.seeds.candidate_seeds, self.seeds.baseline_seeds) < 2:
             two = self.seeds.candidate_seeds == self.seeds.baseline_seeds
             return f"between these {'two ' if two else ''}runs; another seed may change it: "
@@ -84,12 +84,12 @@ class Verdict:
 
     @property
     def underpowered(self) -> bool:
-        """Undecided, and a relevant difference would have been missed more often than one time in five."""
+        """Whether the verdict is undecided and a relevant difference is missed more often than one time in five."""
         return self.outcome == "undecided" and self.questions is not None and self.questions.detectable > RELEVANT
 
     @property
     def question_sentence(self) -> str:
-        """The answer to: would other questions agree?"""
+        """The answer to "would other questions agree?"."""
         test = self.questions
         if test is None:
             return "no figure per question"
@@ -98,12 +98,12 @@ class Verdict:
         if test.clusters < FEW_CLUSTERS:
             return f"{word} (only {test.clusters} independent questions)"
         if self.outcome == "undecided" and test.low == test.high:
-            return f"{word} (all {test.questions} questions tie, which are too few)"
+            return f"{word} (all {test.questions} questions tie, but they are too few)"
         return f"{word} (underpowered)" if self.underpowered else word
 
     @property
     def power_sentence(self) -> str:
-        """What could have been found, and what it would take; empty where power is no matter."""
+        """Which difference can be detected, and how many questions a relevant one needs; empty if it is decided."""
         test = self.questions
         if test is None or not self.underpowered:
             return ""
@@ -118,7 +118,7 @@ class Verdict:
 
     @property
     def seed_sentence(self) -> str:
-        """The answer to: would other seeds agree?"""
+        """The answer to "would other seeds agree?"."""
         if self.seeds.p is None:
             return f"cannot tell: {self.seeds.note}"
         counts = f"{self.seeds.candidate_seeds} against {self.seeds.baseline_seeds} seeds"
@@ -131,21 +131,21 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All verdicts against one baseline, and what must be said with them."""
+    """All verdicts against one baseline, with their notes."""
 
     baseline: Group
     verdicts: list[Verdict]
     tests: int
-    """p values in the Holm correction."""
+    """Number of p values in the Holm correction."""
     notes: list[str]
 
     @property
     def candidates(self) -> list[Group]:
-        """Each once, in the order of the verdicts."""
+        """The candidates in the order of the verdicts, each once."""
         return list({id(verdict.candidate): verdict.candidate for verdict in self.verdicts}.values())
 
     def grid(self) -> Grid:
-        """One row a verdict."""
+        """A table with one row per verdict."""
         headers = ["candidate", "metric", "baseline", "candidate", "difference [95 %]", "p (Holm)", "verdict"]
         headers += ["other questions agree?", "other seeds agree?"]
         rows = [
@@ -172,7 +172,7 @@ class Comparison:
         return Grid(title, headers, rows, numeric, [*power, *narrow, *self.notes])
 
     def records(self) -> list[dict[str, Any]]:
-        """As plain values, for JSON."""
+        """The verdicts as plain values for JSON."""
         return [
             {
                 "candidate": [str(run.path) for run in v.candidate.counted],
@@ -193,7 +193,7 @@ class Comparison:
 
 
 SENTENCES = 3
-"""Notes of one kind in full; the rest are counted."""
+"""Number of notes of one kind that are shown in full; the others are counted."""
 OUTCOMES = {"better": "better", "worse": "worse", "same": "no relevant difference", "undecided": "undecided"}
 
 
@@ -205,12 +205,12 @@ def _with_interval(verdict: Verdict) -> str:
 
 
 def p_text(p: float) -> str:
-    """Three decimals, and never a zero."""
+    """The p value with three decimals, never as zero."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def headline(verdict: Verdict) -> str:
-    """One sentence a verdict, for people in a hurry."""
+    """The verdict in one sentence."""
     name, metric = verdict.candidate.label, bare(verdict.metric)
     direction = {"better": "is better", "worse": "is worse", "same": "makes no relevant difference"}
     says = direction.get(verdict.outcome, "cannot be told from the baseline")

@@ -1,4 +1,4 @@
-"""What configurations are called beside each other: by the settings that tell them apart, and by no others."""
+"""Labels of configurations in a table: made of the settings that distinguish them, and of no others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from rag_experiments.comparison.records.metric_fields import short_labels, short
 from rag_experiments.comparison.records.run_records import RunRecord
 
 LENGTH = 60
-"""A longer label is no better than the run's name."""
+"""Maximum length of a label; instead of a longer one the run's name is used."""
 Options = Mapping[str, Mapping[str, str]]
 
 
 def option_names(runs: Iterable[RunRecord]) -> Options:
-    """Key → value → the option's name; of several values under one option (`model.path=…`) the one most runs have."""
+    """For each key, the option name of each value. If one option has several values (`model.path=…`), the most common
+    value gets the name."""
     runs, found = list(runs), dict[str, dict[str, str]]()
-    # Keys that a config group sets, and that group as Hydra records its choice.
+    # Keys that a config group sets, and the name under which Hydra records the group's choice.
     places = role_places({key for run in runs for key in run.flat})
     groups = {"model.path": "model", **{f"{place}.path": f"model@{place}" for place in places}}
     for key, group in groups.items():
@@ -34,13 +35,13 @@ def option_names(runs: Iterable[RunRecord]) -> Options:
 
 
 def setting(run: RunRecord, key: str, options: Options) -> str:
-    """A run's value of a config key as it stands in a table: a group's option by the name it was chosen by."""
+    """A run's value of a config key as a table shows it; an option of a group is shown by its name."""
     value = run.flat.get(key)
     return options.get(key, {}).get(str(value)) or short_value(value)
 
 
 def labels_of(groups: Sequence[Sequence[RunRecord]], options: Options | None = None) -> list[str]:
-    """A label a group of runs, in words; empty where settings cannot tell it from another, or it would be too long."""
+    """One label per group of runs; empty if settings cannot distinguish it from another, or if it would be too long."""
     if options is None:
         options = option_names(run for group in groups for run in group)
     parts: list[list[str]] = [[] for _ in groups]
@@ -60,16 +61,15 @@ def labels_of(groups: Sequence[Sequence[RunRecord]], options: Options | None = N
 
 
 def telling_keys(runs: Sequence[RunRecord]) -> list[str]:
-    """The settings that tell the runs apart, without those that say nothing beside the others."""
+    """The settings that distinguish the runs, without redundant ones."""
     firsts = list({group_key(run): run for run in runs if run.config}.values())
     return list(dict.fromkeys(key for key, _, _ in _told_apart(firsts, {})[0]))
 
 
 def _told_apart(runs: Sequence[RunRecord], options: Options) -> tuple[list[tuple[str, int, str]], list[list[int]]]:
-    """(setting, run, value) for each setting that tells a run from others, and the runs that none does.
+    """(setting, run, value) for each setting that distinguishes a run, and the runs that no setting distinguishes.
 
-    Runs are split by the first setting that differs among them, each part by the first that differs within it, and
-    so on.
+    Runs are split by the first setting that differs; each part is split in the same way.
     """
     columns = config_columns([run for run in runs if run.config])
     told: list[tuple[str, int, str]] = []

@@ -1,4 +1,4 @@
-"""Retriever × reader: what each reader makes of each retriever's passages, where both vary."""
+"""Retriever × reader: the figure of each reader with each retriever, if both vary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rag_experiments.core.text_table import Grid
 
 @dataclass(frozen=True)
 class Matrix:
-    """`cells[row][column]`; None where no run is."""
+    """Holds `cells[row][column]`; None if there is no run."""
 
     title: str
     rows: list[str]
@@ -23,13 +23,13 @@ class Matrix:
     cells: list[list[Summary | None]]
 
     def grid(self) -> Grid:
-        """As a table."""
+        """The matrix as a table."""
         body = [[name, *(str(cell or "–") for cell in row)] for name, row in zip(self.rows, self.cells, strict=True)]
         return Grid(self.title, ["", *self.columns], body, [False] + [True] * len(self.columns))
 
 
 def build(title: str, values: dict[tuple[str, str], list[float]]) -> Matrix:
-    """Mean and spread per (row, column), in the order in which they come."""
+    """Mean and spread per (row, column), in the order of `values`."""
     rows = list(dict.fromkeys(key[0] for key in values))
     columns = list(dict.fromkeys(key[1] for key in values))
     cells = [[summarise(values.get((row, column))) for column in columns] for row in rows]
@@ -37,14 +37,14 @@ def build(title: str, values: dict[tuple[str, str], list[float]]) -> Matrix:
 
 
 def summarise(values: list[float] | None) -> Summary | None:
-    """None for none."""
+    """Mean, spread and number of `values`; None if there are none."""
     if not values:
         return None
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def retriever_of(run: RunRecord) -> str:
-    """How a reader's passages were found, in words: the kind, and the encoder where there is one."""
+    """A short name of the run's retriever: its kind, and its encoder if it has one."""
     kind = short_value(run.flat.get("retriever.type"))
     encoder = run.flat.get("retriever.encoder.path")
     depth = run.flat.get("retriever.k")
@@ -53,14 +53,14 @@ def retriever_of(run: RunRecord) -> str:
 
 
 def reader_of(run: RunRecord) -> str | None:
-    """Algorithm and weights; None for a run that trains an encoder."""
+    """A short name of the run's reader: algorithm and weights; None for a run that trains an encoder."""
     if run.flat.get("model.kind") not in ("decoder", "encoder_decoder"):
         return None
     return f"{run.algorithm} {run.choices.get('model') or short_value(run.flat.get('model.path'))}"
 
 
 def retriever_by_reader(table: RunTable, section: Section) -> Matrix | None:
-    """The matrix of the primary metric (of F1 where that is the retriever alone); None where only one side varies."""
+    """The matrix of the primary metric, or of F1 if that measures only retrieval; None if only one side varies."""
     name = bare(table.metric or "")
     metric = table.metric if name in ANSWERS else f"{table.stage}/f1"
     values: dict[tuple[str, str], list[float]] = defaultdict(list)

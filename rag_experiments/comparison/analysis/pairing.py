@@ -1,4 +1,4 @@
-"""Per-question figures of runs, brought together by question id."""
+"""Align the per-question figures of runs by question id."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Rows = Mapping[str, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Paired:
-    """The same questions on two sides; NaN where a side has no value."""
+    """The figures of two sides on the same questions; NaN if a side has no value."""
 
     ids: list[str]
     before_Q: NDArray[np.float64]
     after_Q: NDArray[np.float64]
     clusters_Q: NDArray[np.int64]
     left_out: int
-    """Questions that only one side was asked."""
+    """Number of questions that only one side was asked."""
 
     @property
     def difference_Q(self) -> NDArray[np.float64]:
@@ -32,9 +32,9 @@ class Paired:
 
 
 def seed_means(runs: Sequence[RunRecord], stage: str, metric: str) -> tuple[dict[str, float], Rows]:
-    """Per question the mean over runs of a metric, and one run's rows (for gold passages and texts).
+    """The mean of a metric over runs for each question, and the rows of one run (for gold passages and texts).
 
-    Questions that some run was not asked are left out; NaN where no run has the metric for a question.
+    Questions that some run was not asked are left out. The mean is NaN if no run has the metric for a question.
     """
     sides = [run.predictions(stage) for run in runs]
     if not sides:
@@ -48,7 +48,7 @@ def seed_means(runs: Sequence[RunRecord], stage: str, metric: str) -> tuple[dict
 
 
 def pair(before: Mapping[str, float], after: Mapping[str, float], rows: Rows) -> Paired:
-    """Align two sides on the questions that both were asked; `rows` tell the gold passages."""
+    """Align two sides on the questions that both were asked; gold passages are taken from `rows`."""
     ids = [key for key in before if key in after]
     return Paired(
         ids=ids,

@@ -1,4 +1,4 @@
-"""The command line that makes a run again, from what Hydra recorded of it."""
+"""The command line that repeats a run, made from Hydra's records."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rag_experiments.comparison.records.run_records import RunRecord
 from rag_experiments.core.bounded_files import read_yaml
 
 _OF_THE_FIRST_TIME = ("hydra.run.dir=", "hydra.sweep.", "resume=", "sweep.name=", "sweep.job=")
-"""Where the first run was written, and which sweep it was a job of: with these the second would be refused."""
+"""Keys for the run's folder and its sweep; a repeated run with these would be refused."""
 
 
 def overrides(run: RunRecord) -> list[str]:
-    """What Hydra recorded as typed (for a sweep's job: as the sweep gave it); empty where it did not."""
+    """The overrides that Hydra recorded, as typed or as given by a sweep; empty if there is no record."""
     try:
         found = read_yaml(run.path / ".hydra" / "overrides.yaml")
     except (OSError, ValueError):
@@ -31,7 +31,7 @@ def config_dir(run: RunRecord) -> list[str]:
 
 
 def command(run: RunRecord) -> str | None:
-    """For a shell; None where the directory does not tell."""
+    """The command for a shell; None if the run directory does not hold the overrides."""
     kept = [item for item in overrides(run) if not item.startswith(_OF_THE_FIRST_TIME)]
     typed = run.status.get("command")
     if not kept and not typed:

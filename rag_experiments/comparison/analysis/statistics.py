@@ -1,14 +1,14 @@
 """Tests and intervals for paired, clustered, seeded comparisons.
 
-Two questions are answered apart (Dror et al. 2018; Bouthillier et al. 2021):
+Two questions are answered separately (Dror et al. 2018; Bouthillier et al. 2021):
 
-- *Would other questions agree?* The trained models are given, questions are a sample. Per question the seeds of
-  each side are averaged and the difference taken; questions that share a gold passage form a cluster. A
-  randomisation test exchanges the two sides' labels cluster by cluster (`scipy.stats.permutation_test`); the
+- *Would other questions agree?* The trained models are fixed; the questions are a sample. For each question, the seeds
+  of each side are averaged, and the difference is computed. Questions that share a gold passage form a cluster. A
+  randomisation test exchanges the labels of the two sides in whole clusters (`scipy.stats.permutation_test`). The
   interval is the percentile bootstrap over clusters.
-- *Would other seeds agree?* The questions are given, training seeds are a sample. Welch's t test and interval
-  (`scipy.stats.ttest_ind`) on one figure per seed. A randomisation test would need four seeds a side to reach
-  p < 0.05 at all; the t test pays for its power with the assumption that seeds scatter normally.
+- *Would other seeds agree?* The questions are fixed; the training seeds are a sample. Welch's t test and interval
+  (`scipy.stats.ttest_ind`) use one figure per seed. A randomisation test would need four seeds per side to reach
+  p < 0.05; the t test needs fewer, but assumes that figures are normally distributed over seeds.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from rag_experiments.evaluation.bootstrap import cluster_sums, paired_difference
 
 RESAMPLES = 9999
 FEW_CLUSTERS = 20
-"""Below this an interval by bootstrap is too narrow, and is said to be."""
+"""With fewer clusters a bootstrap interval is too narrow, and a note reports this."""
 MANY_CLUSTERS = 5_000
-"""From here on the randomisation test's distribution is taken as normal: off by less than its own sampling was."""
+"""From this number on, the randomisation distribution is approximated as normal; sampling has a larger error."""
 _CELLS = 2_000_000
 
 
 @dataclass(frozen=True)
 class QuestionTest:
-    """Whether other questions would agree. `p` is NaN-free: 1 where nothing differs."""
+    """Whether other questions would agree. `p` is never NaN; it is 1 if all differences are zero."""
 
     difference: float
     low: float
@@ -42,12 +42,12 @@ class QuestionTest:
     questions: int
     clusters: int
     detectable: float
-    """The difference that would be found four times in five at p < 0.05: 2.8 standard errors."""
+    """The difference that is detected four times in five at p < 0.05: 2.8 standard errors."""
 
 
 @dataclass(frozen=True)
 class SeedTest:
-    """Whether other seeds would agree; `low`, `high` and `p` are None where seeds cannot say, and `note` says why."""
+    """Whether other seeds would agree. If seeds cannot tell, `low`, `high` and `p` are None, and `note` says why."""
 
     difference: float
     low: float | None
@@ -64,7 +64,7 @@ def question_test(
     """Test that the mean of per-question differences is zero.
 
     Args:
-        differences_Q: candidate minus baseline; NaN where a question has no value on either side.
+        differences_Q: candidate minus baseline per question; NaN if a side has no value.
         clusters_Q: cluster number per question.
 
     Raises:
@@ -101,21 +101,21 @@ def _detectable(standard_error: float) -> float:
 
 
 def sign_flip_p(sums_C: NDArray, seed: int = 0, resamples: int = RESAMPLES) -> float:
-    """Two-sided p of the randomisation test that exchanges the sides' labels in whole clusters.
+    """Two-sided p of the randomisation test that exchanges the labels of the sides in whole clusters.
 
-    Exact where 2^C ≤ `resamples`; the normal limit from `MANY_CLUSTERS` on, where drawing takes minutes. Clusters
-    whose sum is zero change nothing and are left out.
+    The test is exact if 2^C ≤ `resamples`. From `MANY_CLUSTERS` on it uses the normal limit, because sampling would
+    take minutes. Clusters with sum zero have no effect and are left out.
     """
     from scipy.stats import norm, permutation_test
 
     sums_C = sums_C[np.abs(sums_C) > 1e-12]
     if sums_C.size == 0:
         return 1.0
-    if sums_C.size == 1:  # scipy asks for two observations; two labellings, equally extreme
+    if sums_C.size == 1:  # scipy needs two observations; here both labellings are equally extreme
         return 1.0
     if sums_C.size >= MANY_CLUSTERS:
         return float(2 * norm.sf(abs(sums_C.sum()) / math.sqrt(float(sums_C @ sums_C))))
-    # The same number of decimals for every labelling: sums that are equal on paper must compare as equal.
+    # Round all sums alike, so that sums that are mathematically equal compare as equal.
     result = permutation_test(
         (sums_C,),
         lambda x, axis: np.round(np.sum(x, axis=axis), 9),
@@ -139,7 +139,9 @@ def seed_test(candidate: Sequence[float], baseline: Sequence[float]) -> SeedTest
         return SeedTest(difference, None, None, None, one.size, other.size, f"{which} a single seed")
     if max(np.ptp(one), np.ptp(other)) < 1e-12:
         return SeedTest(difference, None, None, None, one.size, other.size, "every seed gives the same figure")
-    with warnings.catch_warnings():  # where one side's seeds all give one figure scipy warns; the other's spread counts
+    with (
+        warnings.catch_warnings()
+    ):  # scipy warns if all seeds of one side give one figure; the spread of the other is used
         warnings.simplefilter("ignore", RuntimeWarning)
         result = ttest_ind(one, other, equal_var=False)
     interval = result.confidence_interval(0.95)
@@ -147,9 +149,9 @@ def seed_test(candidate: Sequence[float], baseline: Sequence[float]) -> SeedTest
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's (1979) step-down adjusted p values, in the order given.
+    """p values adjusted by Holm's (1979) step-down method, in the given order.
 
-    Written here: scipy corrects for false discoveries only, and statsmodels would come for these lines alone.
+    Implemented here because scipy only corrects for false discoveries, and nothing else here needs statsmodels.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted, highest = [0.0] * len(p_values), 0.0

@@ -1,7 +1,7 @@
-"""The table: sections of runs that may be compared, in them groups (the seeds of one config), best first.
+"""The table of runs. A section holds runs that may be compared; in it, groups (the seeds of one config), best first.
 
-Runs are in one section where they answered the same questions over the same passages on the stage of the primary
-metric: the corpus's hash and the digest of the questions decide, never paths or names.
+Runs are in one section if they answered the same questions over the same passages on the stage of the primary metric.
+The hash of the corpus and the digest of the questions decide this, never paths or names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rag_experiments.comparison.records.run_records import RunRecord
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric over the seeds of a group; `sd` is None for a single one."""
+    """A metric over the seeds of a group; `sd` is None for a single seed."""
 
     mean: float
     sd: float | None
@@ -32,14 +32,14 @@ class Summary:
 
 
 def number(value: float) -> str:
-    """Three decimals below ten, fewer above: as many as a reader can use."""
+    """Format a number with three decimals below ten and fewer above."""
     if value != value:
         return "–"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
 
 
 def _seed_order(seed: Any) -> tuple[int, float, str]:
-    """Numbers, then texts, then none."""
+    """Sort key: numbers first, then texts, then None."""
     if seed is None:
         return 2, 0, ""
     return (1, 0, seed) if isinstance(seed, str) else (0, seed, "")
@@ -47,14 +47,14 @@ def _seed_order(seed: Any) -> tuple[int, float, str]:
 
 @dataclass
 class Group:
-    """Runs of one config, which differ in their seed. `label`: what sets it apart in its table, in words."""
+    """Runs that differ only in their seed. `label` names the settings that distinguish the group in its table."""
 
     runs: list[RunRecord]
     label: str = ""
 
     @cached_property
     def counted(self) -> list[RunRecord]:
-        """The completed runs, the newest of each seed: a run done twice is no second seed."""
+        """The newest completed run of each seed, because a repeated run is not a second seed."""
         newest: dict[Any, RunRecord] = {}
         for run in sorted(self.runs, key=lambda run: (str(run.status.get("started") or ""), str(run.path))):
             if run.completed:
@@ -62,7 +62,7 @@ class Group:
         return sorted(newest.values(), key=lambda run: _seed_order(run.seed))
 
     def count(self, run: RunRecord) -> None:
-        """Let a completed run of this group, and no other of its seed, count: somebody named it."""
+        """Count this completed run instead of newer ones with its seed, because the user named it."""
         if run.completed and run not in self.counted:
             self.counted = [run if other.seed == run.seed else other for other in self.counted]
 
@@ -72,12 +72,12 @@ class Group:
 
     @property
     def repeated(self) -> int:
-        """Completed runs left out because a newer one has their seed."""
+        """The number of completed runs that do not count because a newer one has their seed."""
         return sum(run.completed for run in self.runs) - len(self.counted)
 
     @property
     def name(self) -> str:
-        """The run's name, or what the names of several share."""
+        """The name of the run, or the common part of several names."""
         names = [run.name for run in self.runs]
         if len(names) == 1:
             return names[0]
@@ -85,14 +85,14 @@ class Group:
 
     @property
     def state(self) -> str:
-        """`completed`, or how many are in which state where not all are."""
+        """`completed` if all runs are; else the number of runs in each state."""
         states = Counter(run.state for run in self.runs)
         if len(states) == 1:
             return next(iter(states))
         return ", ".join(f"{count} {state}" for state, count in states.most_common())
 
     def summary(self, metric: str) -> Summary | None:
-        """None where no counted run has the metric."""
+        """The metric over the counted runs; None if none of them has it."""
         values = [run.metrics[metric] for run in self.counted if metric in run.metrics]
         if not values:
             return None
@@ -121,8 +121,8 @@ class RunTable:
 
     Args:
         runs: from `load_runs`.
-        metric: the primary one, in full or short (`recall@4`); None: one that most runs have, on test if there.
-        metrics: the columns; None: the primary one's usual company.
+        metric: the primary metric, in full or short (`recall@4`); None: one that most runs have, on test if possible.
+        metrics: the metrics shown as columns; None: the usual ones for the primary metric.
         grouped: False gives each seed a row of its own.
 
     Raises:
@@ -155,7 +155,7 @@ class RunTable:
         return [group for section in self.sections for group in section.groups]
 
     def group_of(self, run: RunRecord) -> tuple[Section, Group]:
-        """Where a run of this table stands."""
+        """The section and the group of a run in this table."""
         for section in self.sections:
             for group in section.groups:
                 if any(member.path == run.path for member in group.runs):
@@ -163,7 +163,7 @@ class RunTable:
         raise KeyError(run.path)
 
     def shown(self, group: Group, key: str) -> str:
-        """A config value as it stands in the table; a group's option by the name it was chosen by."""
+        """A config value as the table shows it; an option of a group is shown by its name."""
         return setting(group.runs[0], key, self._options)
 
     @cached_property
@@ -186,7 +186,7 @@ class RunTable:
                 home.setdefault((run.status.get("data_hash"), run.status.get("corpus_hash")), key)
             else:
                 later.append(run)
-        for run in later:  # unfinished: it stands with the runs on the same data
+        for run in later:  # unfinished: put it with the runs on the same data
             data = (run.status.get("data_hash"), run.status.get("corpus_hash"))
             by_key[home.setdefault(data, run.comparable_key(self.stage))].append(run)
         sections = [Section(section_title(runs, self.stage), self._grouped(runs), key) for key, runs in by_key.items()]
@@ -206,7 +206,7 @@ class RunTable:
 
 
 def section_title(runs: Sequence[RunRecord], stage: str) -> str:
-    """The data, and how many questions over how many passages."""
+    """The section's title: its data, and the number of questions and passages."""
     run = next((run for run in runs if stage in run.stages), runs[0])
     data = run.status.get("data") or {}
     name = group_value(run, "data") or data.get("format") or "unknown data"
@@ -219,7 +219,7 @@ def section_title(runs: Sequence[RunRecord], stage: str) -> str:
 
 
 def notes(table: RunTable) -> list[str]:
-    """What a reader must know before believing the table."""
+    """Notes that a reader of the table needs."""
     said = []
     with_runs = [section for section in table.sections if any(run.completed for run in section.runs)]
     if len(with_runs) > 1:
@@ -254,7 +254,7 @@ def notes(table: RunTable) -> list[str]:
     by_selector: dict[str, list[str]] = defaultdict(list)
     for key, selector in table.config.hidden.items():
         holders = {str(run.flat.get(selector)) for run in table.runs if key in run.flat}
-        if len(holders) > 1:  # a key that one option alone has is that option's own
+        if len(holders) > 1:  # a key that only one option has belongs to that option
             by_selector[selector].append(key)
     for selector, keys in by_selector.items():
         more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""

@@ -1,4 +1,4 @@
-"""Which config keys and which metrics are worth a column."""
+"""Choose the config keys and metrics that become columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rag_experiments.comparison.records.metric_fields import bare, split_metric
 from rag_experiments.comparison.records.run_records import RunRecord
 
 NOT_COMPARED = ("name", "paths", "tracking", "plan", "resume", "sweep", "hydra")
-"""Top-level keys that do not change a figure. `seed` is handled apart: seeds of one config are a group."""
+"""Top-level keys that do not change a figure. `seed` is handled separately: the seeds of one config are a group."""
 _SELECTORS = {
     "algorithm.": "algorithm.name",
     "model.fid.": "algorithm.name",
@@ -32,24 +32,24 @@ BOOKKEEPING = (
     "metric_for_best",
     "disable_tqdm",
 )
-"""`trainer.*` keys that follow the algorithm's preset and say when to evaluate or save, not how to train."""
+"""`trainer.*` keys that the algorithm's preset sets and that decide when to evaluate or save, not how to train."""
 ANSWERS = ("exact_match", "f1", "rouge_l", "answer_in_passages")
 RANKINGS = ("recall@1", "recall@4", "recall@20", "mrr@10", "ndcg@10")
 PRIMARY = ("f1", "recall@4", "exact_match", "ndcg@10", "recall@1", "mrr@10")
 MAX_SHOWN = 7
-"""Config columns in a terminal; the rest are named below the table, and stand in CSV, JSON and HTML."""
+"""Maximum number of config columns in a terminal. A note names the others; CSV, JSON and HTML contain them."""
 
 
 @dataclass(frozen=True)
 class ConfigColumns:
-    """`shown` differ and explain; `hidden` (key → its selector) differ only together with another key."""
+    """`shown` keys differ between runs. `hidden` keys differ only together with another key, their selector."""
 
     shown: tuple[str, ...]
     hidden: dict[str, str]
 
 
 def config_columns(runs: Sequence[RunRecord]) -> ConfigColumns:
-    """The keys that differ among the runs, the ones that say most first."""
+    """The keys that differ between the runs, the most informative first."""
     values: dict[str, list[str]] = {}
     keys = dict.fromkeys(key for run in runs for key in run.flat)
     for key in keys:
@@ -67,13 +67,13 @@ def config_columns(runs: Sequence[RunRecord]) -> ConfigColumns:
 
 
 def selectors(keys: Iterable[str]) -> dict[str, str]:
-    """Prefix → the key that usually decides all below it, which are hidden where it does; the longest first."""
+    """For each prefix, the key that usually decides all keys below it (they are then hidden); longest prefix first."""
     found = {f"{holder}.": f"{holder}.path" for holder in role_places(keys)}
     return {**found, **_SELECTORS}
 
 
 def role_places(keys: Iterable[str]) -> list[str]:
-    """Where further models stand among the keys of a configuration: `algorithm.teacher`, `retriever.encoder`."""
+    """The keys that hold further models: `algorithm.teacher`, `retriever.encoder`."""
     return sorted(found.group(1) for key in keys if (found := _ROLE_PATH.fullmatch(key)))
 
 
@@ -96,19 +96,19 @@ def _determined(values: Iterable[str], by: Iterable[str]) -> bool:
 
 def _frozen(value: Any) -> str:
     kind = type(value)
-    if kind is str or kind is float or kind is int:  # most values, and ten times quicker than JSON
+    if kind is str or kind is float or kind is int:  # most values, and ten times faster than JSON
         return repr(value)
     return json.dumps(value, sort_keys=True, default=str)
 
 
 def group_key(run: RunRecord) -> str:
-    """Equal for runs that differ in nothing but their seed, their name, and where they are written."""
+    """A key that is equal for runs that differ only in seed, name and output folder."""
     kept = {k: v for k, v in run.flat.items() if k.split(".")[0] not in (*NOT_COMPARED, "seed")}
     return _frozen(kept) if kept else f"alone:{run.path}"
 
 
 def default_metric(runs: Sequence[RunRecord]) -> str | None:
-    """The metric that most completed runs have, on test where there is one; None where nothing is finished."""
+    """The metric that most completed runs have, on test if possible; None if no run is completed."""
     done = [run for run in runs if run.metrics]
     best: tuple[int, str] | None = None
     for stage in ("test", "dev"):
@@ -124,7 +124,7 @@ def default_metric(runs: Sequence[RunRecord]) -> str | None:
 
 
 def default_metrics(runs: Sequence[RunRecord], primary: str) -> list[str]:
-    """The primary metric, then its fellows on the same stage, then the seconds of preparing and of training."""
+    """The primary metric, then related metrics on the same stage, then the seconds of preparing and of training."""
     stage = split_metric(primary)[0]
     have = {name for run in runs for name in run.metrics}
     answers = [name for name in ANSWERS if f"{stage}/{name}" in have]
@@ -135,6 +135,6 @@ def default_metrics(runs: Sequence[RunRecord], primary: str) -> list[str]:
 
 
 def metric_label(metric: str, primary_stage: str) -> str:
-    """Without the stage that the whole table is on."""
+    """The metric's name without the stage of the whole table."""
     stage, name = split_metric(metric)
     return bare(metric) if stage == primary_stage else name if not stage else f"{stage} {name}"

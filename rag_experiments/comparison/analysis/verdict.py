@@ -1,7 +1,7 @@
-"""Which is better than the baseline, by how much, and is it noise.
+"""Which groups are better than the baseline, by how much, and whether that is noise.
 
-Every p value that is shown enters one Holm correction: over candidates, metrics, and both questions (other
-questions, other seeds). Intervals are 95 % each, not corrected, and are said to be.
+One Holm correction covers all p values that are shown: all candidates, all metrics, and both tests (other questions,
+other seeds). Each interval is a 95 % interval without correction; a note says so.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rag_experiments.core.errors import RequestError
 
 
 def find_baseline(table: RunTable, directory: Path | str) -> tuple[Section, Group]:
-    """The group that the directory holds, or is part of.
+    """The group of the run in `directory`, or of the runs below it.
 
     Raises:
-        RequestError: it is not among the runs, holds several configs, or has no completed run.
+        RequestError: the directory is not among the runs, holds several configs, or has no completed run.
     """
     real = os.path.realpath(directory)
     inside = [run for run in table.runs if os.path.realpath(run.path) == real]  # itself, not the evaluations in it
@@ -43,17 +43,17 @@ def find_baseline(table: RunTable, directory: Path | str) -> tuple[Section, Grou
         )
     section, group = found[0]
     if len(inside) == 1:
-        group.count(inside[0])  # not a newer one of its configuration and seed
+        group.count(inside[0])  # not a newer run with its configuration and seed
     if not group.counted:
         raise RequestError(f"--baseline {directory}: its run is {group.state}, so it has no final figures")
     return section, group
 
 
 def judge(table: RunTable, baseline: Path | str, metrics: Sequence[str] | None = None) -> Comparison:
-    """Every group of the baseline's section against it. Groups of other sections are named, not compared.
+    """Compare every group of the baseline's section with it. Groups of other sections are named, not compared.
 
     Args:
-        metrics: full names; None: the table's primary one.
+        metrics: full names; None: the table's primary metric.
 
     Raises:
         RequestError: the baseline cannot be found or has no figures.
@@ -74,7 +74,7 @@ def judge(table: RunTable, baseline: Path | str, metrics: Sequence[str] | None =
 
 
 def compare_groups(baseline: Group, candidate: Group, metric: str) -> Verdict | None:
-    """None where one side has no such figure."""
+    """The verdict on one metric; None if one side does not have it."""
     one, other = candidate.summary(metric), baseline.summary(metric)
     if one is None or other is None:
         return None
@@ -97,7 +97,7 @@ def compare_groups(baseline: Group, candidate: Group, metric: str) -> Verdict | 
 
 
 def pair_groups(baseline: Group, candidate: Group, metric: str) -> Paired | None:
-    """Per question the seeds' means on both sides; None where the metric's stage kept no predictions."""
+    """The means over seeds for each question on both sides; None if there are no predictions of the metric's stage."""
     stage, name = split_metric(metric)
     before, _ = seed_means(baseline.counted, stage, name)
     after, rows = seed_means(candidate.counted, stage, name)
@@ -105,7 +105,7 @@ def pair_groups(baseline: Group, candidate: Group, metric: str) -> Paired | None
 
 
 def incomplete(baseline: Group, candidate: Group) -> str:
-    """What is missing from the two groups, in words; empty where nothing is."""
+    """Which runs or seeds are missing from the two groups; empty if none are."""
     missing = [f"{group.label}: {group.state}" for group in (baseline, candidate) if group.state != "completed"]
     if set(baseline.seeds) != set(candidate.seeds) and not missing:
         missing.append(f"seeds {_listed(candidate.seeds)} against {_listed(baseline.seeds)}")
@@ -117,7 +117,7 @@ def _listed(seeds: Sequence[Any]) -> str:
 
 
 def adjust(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], int]:
-    """Holm over every p value of all verdicts; how many those are."""
+    """Apply Holm's correction to all p values of all verdicts; returns the verdicts and the number of p values."""
     p_values = [v.questions.p for v in verdicts if v.questions] + [v.seeds.p for v in verdicts if v.seeds.p is not None]
     adjusted = iter(holm(p_values))
     questions = [next(adjusted) if v.questions else None for v in verdicts]

@@ -1,4 +1,4 @@
-"""A curve out of the lines of `metrics.jsonl`. Imports no drawing library."""
+"""Extract a curve from the lines of `metrics.jsonl`. Imports no drawing library."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rag_experiments.core.bounded_files import LARGEST_NUMBER
 Points = list[tuple[float, float]]
 
 END_OF_TRAINING = "train/runtime"
-"""Trainer's closing line has it: what is logged after it was measured after training."""
+"""A key of Trainer's last line: later lines were measured after training."""
 
 
 def points(lines: Sequence[Mapping[str, Any]], metric: str, by: str = "step") -> Points:
-    """(place, value) of a metric, in order; a place logged twice counts with its last value. Seconds in minutes.
+    """(place, value) of a metric, in order. If a place was logged twice, its last value counts. Seconds become minutes.
 
-    Evaluations during training, and zero shot, are of the model at their step over `evaluation.max_questions`. The
-    one after training is of the best model over every question: it is no point of their curve, and is shown only
-    where there is none.
+    Evaluations before and during training measure the model of that step on `evaluation.max_questions`. The evaluation
+    after training measures the best model on all questions, so it is not a point of the same curve. It is used only if
+    there is no other point.
     """
     end = max((number for number, line in enumerate(lines) if END_OF_TRAINING in line), default=len(lines))
     during = _points(lines[: end + 1], metric, by)
@@ -37,5 +37,5 @@ def _points(lines: Iterable[Mapping[str, Any]], metric: str, by: str) -> dict[fl
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether it is a finite number: a loss that left the numbers is a gap in its curve."""
+    """Whether `value` is a finite number; a loss that diverged leaves a gap in its curve."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_NUMBER

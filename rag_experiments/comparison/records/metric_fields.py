@@ -1,7 +1,7 @@
-"""Names for what a run has: config keys, group choices, metrics, and what is known of the run itself.
+"""Names for the values of a run: config keys, group choices, metrics, and properties of the run itself.
 
 `algorithm`, `model`, `learning_rate`, `recall@4` are short for `algorithm.name`, the model's group choice,
-`trainer.learning_rate`, `test/recall@4`: people type the short ones, files hold the long ones.
+`trainer.learning_rate`, `test/recall@4`. Users type short names; files hold the full ones.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ GROUPS = ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "e
 STAGES = ("test", "dev", "zero_shot/test", "zero_shot/dev")
 LOWER_IS_BETTER = ("seconds", "loss", "memory", "truncat", "dropped", "latency", "perplexity")
 _IDENTITY = {"algorithm": "name", "model": "path", "retriever": "type", "data": "format"}
-"""The key of a group that stands for it where Hydra's choices were not recorded."""
+"""The key that identifies a group's option if Hydra's choices were not recorded."""
 
 
 class Fields:
-    """Resolves names against a set of runs."""
+    """Resolves short names for a set of runs."""
 
     def __init__(self, runs: Sequence[RunRecord]):
         self.keys = {key for run in runs for key in run.flat}
@@ -32,7 +32,7 @@ class Fields:
         """The full name: a config key, a metric, one of `OWN`, or a group.
 
         Raises:
-            RequestError: no run has it, or it is short for several.
+            RequestError: no run has the name, or it is short for several names.
         """
         if name in OWN or name in self.groups or name in self.keys or name in self.metrics:
             return name
@@ -52,7 +52,7 @@ class Fields:
         """The full name of a metric.
 
         Raises:
-            RequestError: no completed run has it.
+            RequestError: no completed run has the metric.
         """
         if name in self.metrics:
             return name
@@ -66,7 +66,7 @@ class Fields:
 
 
 def value_of(run: RunRecord, name: str) -> Any:
-    """What the run has under a full name; None where it has nothing."""
+    """The value of the run under a full name; None if it has none."""
     if name in OWN:
         return str(run.path) if name == "path" else getattr(run, name)
     if name in run.flat:
@@ -77,7 +77,7 @@ def value_of(run: RunRecord, name: str) -> Any:
 
 
 def group_value(run: RunRecord, group: str) -> Any:
-    """The group's option as it was typed; else what identifies it in the config."""
+    """The group's option as it was typed, or else the value that identifies it in the config."""
     if group == "algorithm":
         return run.algorithm
     identity = run.flat.get(f"{group}.{_IDENTITY.get(group, 'name')}")
@@ -98,14 +98,14 @@ def bare(metric: str) -> str:
 
 
 def higher_is_better(metric: str) -> bool:
-    """False for costs and counts of what went wrong."""
+    """False for costs and for counts of problems."""
     if "tokens_per_second" in metric:
         return True
     return not any(word in metric for word in LOWER_IS_BETTER)
 
 
 def short_value(value: Any) -> str:
-    """A value as it stands in a table: paths and sources by their last part, numbers short, None as a dash."""
+    """A value as a table shows it: the last part of paths and sources, short numbers, a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -123,7 +123,7 @@ def short_value(value: Any) -> str:
 
 
 def short_labels(keys: Iterable[str]) -> dict[str, str]:
-    """Each key's shortest ending that no other key has; `x.name` and `x.path` are `x`."""
+    """The shortest ending of each key that no other key has; `x.name` and `x.path` become `x`."""
     keys = list(keys)
 
     def candidates(key: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Parsed runs between calls: one SQLite file, safe under concurrent readers and writers, never needed.
+"""Keep parsed runs between calls in one SQLite file, which is safe for concurrent readers and writers.
 
-Where the file cannot be opened or written (a read-only home, a full disk, a broken file) everything works
-without it, only slower.
+If the file cannot be opened or written (read-only home, full disk, broken file), everything works without it, but more
+slowly.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from rag_experiments.core.cache import Entry
 log = logging.getLogger(__name__)
 
 VERSION = 3
-"""Raised when what a record holds changes: older files are then ignored."""
+"""Raised when the content of a record changes; older files are then ignored."""
 
 
 class RecordCache:
-    """`get` and `put` records by run path and stamp; new ones are written in one go at the end of the `with` block."""
+    """`get` and `put` records by run path and stamp; new records are written at the end of the `with` block."""
 
     def __init__(self, folder: Path):
         self.file = Entry(folder, "compare", f"runs-v{VERSION}").file(".sqlite")
@@ -38,7 +38,7 @@ class RecordCache:
         return self
 
     def get(self, path: str, stamp: str) -> dict[str, Any] | None:
-        """The record of a run whose files have not changed since, or None."""
+        """The record of a run if its files have not changed since, else None."""
         if self.connection is None:
             return None
         try:
@@ -56,7 +56,7 @@ class RecordCache:
         if self.connection is None:
             return
         try:
-            with self.connection:  # one transaction: whole or not at all
+            with self.connection:  # one transaction: all or nothing
                 rows = [(path, stamp, record) for path, (stamp, record) in self.fresh.items()]
                 self.connection.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?)", rows)
             self.connection.close()
@@ -69,5 +69,5 @@ class RecordCache:
 
 
 def _key(text: str) -> str:
-    """Text that SQLite takes: a path's bytes need be no Unicode."""
+    """A key that SQLite accepts, because the bytes of a path may be invalid Unicode."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

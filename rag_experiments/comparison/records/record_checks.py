@@ -1,6 +1,6 @@
-"""What a run's files must look like to be used. Anybody may have written them, and a kill may have cut them short.
+"""Check a run's files before they are used: anybody may have written them, and a kill may have cut them short.
 
-Everything behind the loader relies on these; a run that fails one is `unreadable`, and its problem is said.
+All code that uses loaded runs relies on these checks. A run that fails one is `unreadable`, and its problem is shown.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ _GROUPS = ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "
 
 
 def status(value: Any) -> dict[str, Any]:
-    """`status.json`.
+    """Check the content of `status.json`.
 
     Raises:
         ValueError: it does not hold what it should.
     """
     found = _mapping(value, "it")
     if found.get("state", "interrupted") not in STATES:
-        raise ValueError(f"state is none of {', '.join(STATES)}")
+        raise ValueError(f"state is not one of {', '.join(STATES)}")
     for key in _MAPPINGS:
         if found.get(key) is not None:
             _mapping(found[key], key)
     for key in _PLAIN:
         if not isinstance(found.get(key), str | int | None):
-            raise ValueError(f"{key} is no text")
+            raise ValueError(f"{key} is not text")
     seconds = found.get("seconds")
     if not isinstance(seconds, int | float | None) or (seconds is not None and not math.isfinite(seconds)):
-        raise ValueError("seconds is no number")
+        raise ValueError("seconds is not a number")
     return found
 
 
 def config(value: Any) -> dict[str, Any]:
-    """`config.yaml`.
+    """Check the content of `config.yaml`.
 
     Raises:
         ValueError: it does not hold what it should.
@@ -46,24 +46,24 @@ def config(value: Any) -> dict[str, Any]:
         if found.get(group) is not None:
             _mapping(found[group], group)
     if not isinstance(found.get("seed"), str | int | None):
-        raise ValueError("seed is no number")
+        raise ValueError("seed is not a number")
     if not isinstance((found.get("retriever") or {}).get("k"), int | None):
-        raise ValueError("retriever.k is no number")
+        raise ValueError("retriever.k is not a number")
     return found
 
 
 def figures(value: Any) -> dict[str, float]:
-    """`metrics.json`: its finite numbers. What is none (a loss that diverged) is no figure to rank by.
+    """The finite numbers of `metrics.json`. Other values (the loss diverged) are dropped.
 
     Raises:
-        ValueError: it is no mapping.
+        ValueError: it is not a mapping.
     """
     numbers = {k: v for k, v in _mapping(value, "it").items() if isinstance(v, int | float) and not isinstance(v, bool)}
     return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
 
 def prediction(value: Any) -> dict[str, Any]:
-    """A row of `predictions/<stage>.jsonl`.
+    """Check a row of `predictions/<stage>.jsonl`.
 
     Raises:
         ValueError: it does not hold what it should.
@@ -79,7 +79,7 @@ def prediction(value: Any) -> dict[str, Any]:
             raise ValueError(f"question {row['id']} has no list of {key}")
     row["metrics"] = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
     if not isinstance(row.get("answer"), str | None):
-        raise ValueError(f"question {row['id']} has an answer that is no text")
+        raise ValueError(f"question {row['id']} has an answer that is not text")
     return row
 
 
@@ -89,5 +89,5 @@ def _is_texts(value: Any) -> bool:
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{name} is no mapping")
+        raise ValueError(f"{name} is not a mapping")
     return value

@@ -1,6 +1,6 @@
-"""Run directories → records. What is parsed once is kept in a small SQLite file, keyed by the files' stamps.
+"""Load run directories as records. Parsed records are kept in a small SQLite file, by the stamps of the files.
 
-A run's `metrics.jsonl` is never read here: the table needs the final figures only. `history()` reads it on demand.
+`metrics.jsonl` is not read here, because the table needs only the final figures. `history()` reads it on demand.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
 
 SAID = 300
-"""Characters of a reason."""
+"""Maximum length of a reason, in characters."""
 UNREADABLE = "unreadable"
-"""State of a directory whose `status.json` or `config.yaml` cannot be read; `problem` says why."""
+"""The state of a directory whose `status.json` or `config.yaml` cannot be read; `problem` holds the reason."""
 
 
 @dataclass(frozen=True)
 class StageInfo:
     """The questions of `predictions/<stage>.jsonl`.
 
-    `digest` is over ids, texts, gold passages and references: equal digests are the same questions, whatever
-    their ids are called elsewhere.
+    `digest` is a hash of ids, texts, gold passages and references. Equal digests mean the same questions.
     """
 
     questions: int
@@ -41,26 +40,26 @@ class StageInfo:
 
 @dataclass
 class RunRecord:
-    """One run as its directory tells it."""
+    """One run, read from its directory."""
 
     path: Path
     name: str
-    """The path below the folder that all loaded runs share: short, and typed back it finds the run."""
+    """The path below the common folder of all loaded runs: it is short, and it finds the run when typed."""
     state: str
     """running | completed | failed | interrupted | unreadable"""
     status: dict[str, Any]
     config: dict[str, Any]
     metrics: dict[str, float]
-    """Final figures, `<stage>/<metric>`; empty until the run is completed."""
+    """Final figures by `<stage>/<metric>`; empty until the run is completed."""
     stages: dict[str, StageInfo]
     choices: dict[str, str]
-    """Config group → the option chosen, as Hydra recorded it."""
+    """The option chosen for each config group, as Hydra recorded it."""
     problem: str | None = None
     _predictions: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """The config with dotted keys; lists stay values."""
+        """The config with dotted keys; lists are kept as values."""
         return dict(_flatten(self.config))
 
     @property
@@ -81,17 +80,17 @@ class RunRecord:
         return RunDirectory(self.path)
 
     def comparable_key(self, stage: str) -> tuple[str, str]:
-        """Runs with equal keys were asked the same questions over the same passages."""
+        """A key that is equal for runs that were asked the same questions over the same passages."""
         info = self.stages.get(stage)
         questions = info.digest if info else f"unknown:{self.status.get('data_hash')}"
         return str(self.status.get("corpus_hash")), questions
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`, read anew at every call: a live run's grow."""
+        """The lines of `metrics.jsonl`, read again at every call because a live run adds lines."""
         return self.directory.read_metrics()
 
     def predictions(self, stage: str) -> dict[str, dict[str, Any]]:
-        """Question id → row of `predictions/<stage>.jsonl`, kept after the first call; empty where there is none."""
+        """Rows of `predictions/<stage>.jsonl` by question id, kept after the first call; empty if there is no file."""
         if stage not in self._predictions:
             rows = read_rows(self.directory.predictions_path(stage))
             self._predictions[stage] = {str(row["id"]): row for row in rows}
@@ -99,10 +98,10 @@ class RunRecord:
 
 
 def load_runs(paths: Iterable[Path | str], cache: Path | None = None) -> list[RunRecord]:
-    """Every run at or below the paths, each once, in the order of the paths.
+    """Load every run at or below the paths, each once, in the order of the paths.
 
     Args:
-        cache: folder of the record cache; None: `RAG_EXPERIMENTS_CACHE` or `~/.cache/rag_experiments`.
+        cache: the folder of the record cache; None: `RAG_EXPERIMENTS_CACHE` or `~/.cache/rag_experiments`.
 
     Raises:
         RequestError: a path does not exist, or there is no run below any of them.
@@ -122,21 +121,21 @@ def load_runs(paths: Iterable[Path | str], cache: Path | None = None) -> list[Ru
 
 
 def load_record(path: Path, name: str, store: RecordCache) -> RunRecord:
-    """One run, under a name of the caller's; for those who look at the same runs again and again."""
+    """Load one run under a given name; for callers that look at the same runs repeatedly."""
     return _record(os.path.realpath(path), path, name, store)
 
 
 def default_cache() -> Path:
-    """Where runs keep their caches when no config says otherwise."""
+    """The folder of caches if no config gives another."""
     return Path(os.environ.get("RAG_EXPERIMENTS_CACHE") or "~/.cache/rag_experiments").expanduser()
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """Real paths below what all of them share; a single one keeps its last part."""
+    """Real paths below their common folder; a single path keeps its last part."""
     if len(paths) == 1:
         return [os.path.basename(paths[0])]
     shared = os.path.commonpath(paths)
-    if shared in paths:  # a run, and evaluations inside it
+    if shared in paths:  # a run and evaluations inside its folder
         shared = os.path.dirname(shared)
     shared = shared.rstrip(os.sep)
     return [path[len(shared) + 1 :] for path in paths]
@@ -170,7 +169,8 @@ def _record(real: str, path: Path, name: str, store: RecordCache) -> RunRecord:
 
 
 def _files(run: RunDirectory) -> list[str]:
-    """Status, config, figures, Hydra's record, then the predictions. Strings: a `Path` costs more than its `stat`."""
+    """Paths of status, config, figures, Hydra's record, then the predictions. Strings, because making a `Path` takes
+    longer than its `stat`."""
     root = str(run.path)
     found = []
     for folder, folders, names in os.walk(os.path.join(root, "predictions")):
@@ -193,7 +193,7 @@ def _stamp(files: Iterable[str]) -> str:
 
 
 def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
-    """The parts of a record that depend on files alone. What cannot be read is said in `problem`."""
+    """The parts of a record that depend only on files. `problem` names files that cannot be read."""
     problems: list[str] = []
     files = [Path(name) for name in names]
 
@@ -227,7 +227,7 @@ def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
 
 
 def read_config(file: Path) -> dict[str, Any]:
-    """A run's `config.yaml`; empty where it is missing or no mapping."""
+    """The content of a run's `config.yaml`; empty if it is missing or not a mapping."""
     try:
         value = read_yaml(file)
     except FileNotFoundError:
@@ -236,10 +236,10 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The lines of a predictions file; none where it is missing.
+    """The lines of a predictions file; empty if it is missing.
 
     Raises:
-        ValueError: a line is broken, or it is no file that can be read.
+        ValueError: a line is broken, or the file cannot be read.
     """
     rows = []
     try:
@@ -263,10 +263,10 @@ def _stage_info(file: Path) -> dict[str, Any]:
 
 
 def _choices(file: Path) -> dict[str, str]:
-    """`hydra.runtime.choices`. Read line by line: parsing the whole of `hydra.yaml` takes longer than all else."""
+    """`hydra.runtime.choices`, read line by line, because parsing all of `hydra.yaml` is the slowest step."""
     try:
         lines = read_text(file, SETTINGS_BYTES).splitlines()
-    except (OSError, ValueError):  # without it the runs have less beautiful names
+    except (OSError, ValueError):  # without it the runs only have longer names
         return {}
     found: dict[str, str] = {}
     inside, indent = False, 0

@@ -1,6 +1,6 @@
-"""Whether the sweeps that runs come from are whole: a table over part of a sweep must say so.
+"""Check whether the sweeps of the runs are complete; a table over a part of a sweep must report that.
 
-A sweep's folder holds `multirun.yaml` from its start and `sweep.json` (its jobs and how they ended) at its end.
+A sweep's folder holds `multirun.yaml` from the start, and `sweep.json` (its jobs and how they ended) from the end.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from rag_experiments.comparison.records.run_records import RunRecord
 from rag_experiments.core.bounded_files import read_json
 
 _LEVELS = 4
-"""Folders above a run in which its sweep is looked for: job names with a slash make some."""
+"""How many folders above a run are searched for its sweep; job names with a slash add folders."""
 
 
 def gaps(runs: Iterable[RunRecord], asked: Iterable[Path | str]) -> list[str]:
-    """A sentence for every sweep at or below the folders `asked` for whose jobs did not all begin, or that goes on.
+    """One sentence for each incomplete sweep at or below the folders `asked`: it still runs, or some jobs never began.
 
-    Who names single runs out of a sweep knows that they are not all.
+    Sweeps of runs that were named one by one are not checked, because the user knows that they are a selection.
     """
     runs, roots = list(runs), [Path(folder).resolve() for folder in asked]
     known = {run.path.resolve() for run in runs}
@@ -28,13 +28,13 @@ def gaps(runs: Iterable[RunRecord], asked: Iterable[Path | str]) -> list[str]:
             continue
         summary = folder / "sweep.json"
         if not summary.exists():
-            said.append(f"INCOMPLETE: the sweep {folder.name} is still going, or was stopped before its end.")
+            said.append(f"INCOMPLETE: the sweep {folder.name} is still running, or was stopped before its end.")
             continue
         try:
             jobs = read_json(summary)["jobs"]
             missing = [job["job"] for job in jobs if (folder / job["directory"]).resolve() not in known]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            said.append(f"{summary} cannot be read ({error}): whether the sweep is complete is not known.")
+            said.append(f"{summary} cannot be read ({error}): it is not known whether the sweep is complete.")
             continue
         if missing:
             shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
@@ -45,7 +45,7 @@ def gaps(runs: Iterable[RunRecord], asked: Iterable[Path | str]) -> list[str]:
 
 
 def sweep_folders(runs: Iterable[RunRecord]) -> Iterator[Path]:
-    """The folders of the sweeps that the runs belong to, each once."""
+    """The folders of the sweeps to which the runs belong, each once."""
     seen: set[Path] = set()
     for run in runs:
         for folder in run.path.resolve().parents[:_LEVELS]:

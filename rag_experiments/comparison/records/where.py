@@ -1,9 +1,9 @@
-"""`--where "algorithm=ctl and trainer.learning_rate<1e-4"`: a small language, parsed with `ast`, never evaluated.
+"""`--where "algorithm=ctl and trainer.learning_rate<1e-4"`: a small language; `ast` parses it, nothing evaluates it.
 
     comparison   name = value, !=, <, <=, >, >=; `name in [a, b]`, `name not in [a, b]`; `"part" in name`
-    expression   comparisons joined with `and`, `or`, `not` and parentheses; a name alone: it is set and not false
+    expression   comparisons joined with `and`, `or`, `not` and parentheses; a name alone means: it is set and not false
 
-Names are those of `fields`; a word on the right of a comparison is a string, so `algorithm=ctl` needs no quotes
+Names are those of `metric_fields`. A word on the right of a comparison is a string, so `algorithm=ctl` needs no quotes
 (a path does). A run without the name satisfies only `!=`, `not in` and `= null`.
 """
 
@@ -31,14 +31,14 @@ def filter_runs(runs: Sequence[RunRecord], expression: str) -> list[RunRecord]:
     """The runs that satisfy the expression.
 
     Raises:
-        RequestError: it cannot be read, or names something no run has.
+        RequestError: the expression cannot be parsed, or has a name that no run has.
     """
     test = compile_where(expression, Fields(runs))
     return [run for run in runs if test(run)]
 
 
 def compile_where(expression: str, fields: Fields) -> Test:
-    """The expression as a test of one run."""
+    """A function that tests one run for the expression."""
     try:
         tree = ast.parse(_equals_twice(expression).strip(), mode="eval")
     except (SyntaxError, ValueError, tokenize.TokenError, RecursionError, MemoryError) as error:
@@ -47,7 +47,7 @@ def compile_where(expression: str, fields: Fields) -> Test:
 
 
 def _equals_twice(expression: str) -> str:
-    """`=` → `==`, outside strings."""
+    """Replace `=` by `==` outside strings."""
     tokens = tokenize.generate_tokens(io.StringIO(expression).readline)
     parts, column = [], 0
     for token in tokens:
@@ -113,7 +113,7 @@ class _Compiler:
         return isinstance(node, ast.Constant) or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
 
     def is_quoted_name(self, node: ast.AST) -> bool:
-        """`"test/recall@1"`: text that names something the runs have."""
+        """Whether the node is a quoted text that is a name of the runs, such as `"test/recall@1"`."""
         if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
             return False
         try:
@@ -123,7 +123,7 @@ class _Compiler:
         return True
 
     def name(self, node: ast.AST) -> str:
-        """`trainer.learning_rate` or `test/recall@4`, whose slashes and at-signs Python read as operators."""
+        """The name in a node, such as `trainer.lr` or `test/recall@4` (Python takes `/` and `@` as operators)."""
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return node.value
         self.check_word(node)
@@ -143,7 +143,7 @@ class _Compiler:
         return _WORDS.get(word, word)
 
     def check_word(self, node: ast.AST) -> None:
-        """Raise unless the node is made of names, dots and the operators that stand inside names."""
+        """Raise unless the node consists of names, dots and the operators that occur inside names."""
         for part in ast.walk(node):
             if isinstance(part, ast.Constant) and isinstance(part.value, int | float):
                 continue
@@ -157,7 +157,7 @@ _MIRRORED: dict[type, type] = {ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE,
 
 
 def _number(value: Any) -> float | None:
-    """Numbers, and strings that are numbers: YAML 1.1 reads `1e-4` as text."""
+    """The number in `value`, also if it is a string, because YAML 1.1 reads `1e-4` as text."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):

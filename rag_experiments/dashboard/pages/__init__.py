@@ -1,1 +1,1 @@
-"""One module a page: `DEFAULTS`, the choices its address holds, and `context(watch, view)`, what its template gets."""
+"""One module per page: `DEFAULTS` are the choices in its address, `context(watch, view)` fills its template."""

@@ -1,4 +1,4 @@
-"""Cost: what quality was paid for, in time and memory."""
+"""Cost: quality compared with time and memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = 100
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
-    """What `cost.html` shows."""
+    """The values that `cost.html` shows."""
     scope = scope_of(watch.look(), view)
     done = [run for run in scope.shown if run.completed and run.metrics]
     names = metric_names(done)
@@ -65,7 +65,7 @@ def _choice(view: View, name: str, options: Sequence[str], default: str | None) 
 
 
 def is_cost(name: str) -> bool:
-    """Whether a figure is a time or a memory."""
+    """Whether a figure is a time or an amount of memory."""
     return any(word in name for word in COST_WORDS)
 
 
@@ -75,20 +75,20 @@ def _mean(group: Group, metric: str) -> float:
 
 
 def front_of(groups: Sequence[Group], metric: str, cost: str) -> list[Group]:
-    """The configurations that no cheaper one beats."""
+    """The configurations that are not beaten by a cheaper one."""
     priced = [group for group in groups if group.summary(cost) and group.summary(metric)]
     kept = set(figures.pareto([(_mean(group, cost), _mean(group, metric)) for group in priced]))
     return [group for group in priced if (_mean(group, cost), _mean(group, metric)) in kept]
 
 
 def table_columns(names: Sequence[str]) -> list[str]:
-    """The costs and rates that people look at, of those that the runs recorded."""
+    """The usual costs and rates among those that the runs recorded."""
     wanted = [name for name in (*FIRST_COSTS, "tokens_per_second", "peak_memory_mb") if name in names]
     return wanted + [name for name in names if name.startswith("test/seconds/") and name.endswith("p50")][:2]
 
 
 def spent(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
-    """Where the time went: label, time, share; by state, then by algorithm."""
+    """Where the time was spent, as (label, time, share): by state, then by algorithm."""
     total = sum(run.seconds or 0.0 for run in runs)
     if not total:
         return []

@@ -1,4 +1,4 @@
-"""Curves: any logged figure over steps, epochs or minutes, while the runs go on."""
+"""Curves: any logged figure over steps, epochs or minutes, also of running runs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ SEEDS = {"band": "as a band", "lines": "a line each"}
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
-    """What `curves.html` shows."""
+    """The values that `curves.html` shows."""
     scope = scope_of(watch.look(), view)
-    # The newest first: of many runs, those that are going on are the ones one wants to see.
+    # The newest first, because users want to see running runs.
     shown = scope.selected or sorted(scope.matching, key=_recency, reverse=True)
     shown = [run for run in shown if run.logged]
     names = logged_names(shown[:NAMED])
@@ -52,7 +52,7 @@ def _recency(run: Run) -> tuple[bool, str]:
 
 
 def logged_names(runs: Sequence[Run]) -> list[str]:
-    """Every figure that some run logged; those over training first, zero shot last."""
+    """All figures that some run logged: those during training first, zero shot last."""
     counted = Counter(
         name
         for run in runs
@@ -69,6 +69,6 @@ def logged_names(runs: Sequence[Run]) -> list[str]:
 
 
 def default_names(names: Sequence[str]) -> list[str]:
-    """The loss, and of the figures on dev that people look at the one that most runs logged."""
+    """The loss, and the usual dev figure that most runs logged."""
     dev = [name for name in names if name in ("dev/exact_match", "dev/f1", "dev/recall@1", "dev/recall@4")]
     return [name for name in ("train/loss", *dev[:1]) if name in names] or list(names[:2])

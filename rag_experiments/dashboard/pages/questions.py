@@ -1,4 +1,4 @@
-"""Questions: two runs beside each other, question by question."""
+"""Questions: two runs side by side, question by question."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ class Hit:
     gold: bool
     passage: Passage | None
     move: str = ""
-    """Against the other run: `↑3`, `↓2`, `=`, `new`, or nothing where there is no other."""
+    """Change of rank from the other run: `↑3`, `↓2`, `=` or `new`; empty if there is no other run."""
 
 
 @dataclass
 class Side:
-    """What one run made of a question."""
+    """The result of one run for a question."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
     answer: list[tuple[str, bool]] | None = None
-    """The answer in pieces, each with whether it stands in a reference."""
+    """The answer in pieces, each with whether it occurs in a reference."""
     gold_rank: int | None = None
     deeper: int = 0
-    """Retrieved passages that are not listed."""
+    """Number of retrieved passages that are not listed."""
 
 
 @dataclass
 class Pair:
-    """A question with both sides."""
+    """A question with the results of both sides."""
 
     entry: Entry
     a: float | None
@@ -85,7 +85,7 @@ class Pair:
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
-    """What `questions.html` shows."""
+    """The values that `questions.html` shows."""
     scope = scope_of(watch.look(), view)
     offered = [run for run in _offered(scope) if stages_of(run)][:OFFERED]
     a = watch.runs.get(view.one("a")) or next(iter(offered), None)
@@ -98,7 +98,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     stage = view.one("stage") if view.one("stage") in stages else next(iter(stages), "")
     other_stage = stage
     if b is None and view.one("b") != "none" and f"zero_shot/{stage}" in stages:
-        b, other_stage = a, f"zero_shot/{stage}"  # one run alone: against its own zero shot
+        b, other_stage = a, f"zero_shot/{stage}"  # a single run is compared with its own zero shot
     stage_b = view.one("stage_b") or other_stage
     view.forget("stage", stages[0] if stages else "")
     view.forget("stage_b", other_stage)
@@ -141,13 +141,13 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 
 
 def _offered(scope: Scope) -> list[Run]:
-    """Runs to choose from: the ticked ones first, then those that match, completed before others, the newest first."""
+    """The runs to choose from: ticked ones first, then matching ones; completed before others, newest first."""
     rest = sorted(scope.matching, key=lambda run: (run.completed, str(run.status.get("started"))), reverse=True)
     return list({run.key: run for run in [*scope.selected, *rest]}.values())
 
 
 def _partner(a: Run, offered: Sequence[Run]) -> Run | None:
-    """The other run that is looked at, where it was asked the same questions."""
+    """The run to compare with `a`: one that was asked the same questions; None if there is none."""
     same = [run for run in offered if run is not a and run.comparable_key("test") == a.comparable_key("test")]
     return next(iter(same), None)
 
@@ -155,7 +155,7 @@ def _partner(a: Run, offered: Sequence[Run]) -> Run | None:
 def _unlike(
     a: Run, b: Run | None, stage: str, stage_b: str, left: PredictionIndex | None, right: PredictionIndex | None
 ) -> str | None:
-    """One sentence where the two sides were not asked the same."""
+    """One sentence if the two sides were not asked the same questions over the same passages; else None."""
     if b is None or left is None or right is None:
         return None
     if a.status.get("corpus_hash") != b.status.get("corpus_hash"):
@@ -172,7 +172,7 @@ def _unlike(
 def paired(
     left: PredictionIndex | None, right: PredictionIndex | None, wanted: str
 ) -> tuple[list[Pair], str, list[str]]:
-    """Questions of both sides (of A alone where there is no B), the metric looked at, and those there are."""
+    """The questions of both sides (of A if there is no B), the chosen metric, and all available metrics."""
     if left is None:
         return [], "", []
     names = list(dict.fromkeys(name for entry in left.entries.values() for name in entry.metrics))
@@ -187,7 +187,7 @@ def paired(
 
 
 def default_figure(names: Sequence[str]) -> str:
-    """The figure per question that is looked at unless another is asked for."""
+    """The figure per question that is shown unless the user chooses another."""
     preferred = [name for name in ("exact_match", "f1", "recall@1") if name in names]
     return next(iter(preferred or names), "")
 
@@ -198,7 +198,7 @@ def _sign(pair: Pair, metric: str) -> int:
 
 
 def counts(pairs: Sequence[Pair], metric: str) -> dict[str, int]:
-    """How many questions B wins, loses and ties."""
+    """The number of questions that B wins, loses and ties."""
     signs = [_sign(pair, metric) for pair in pairs]
     return {
         "all": len(pairs),
@@ -233,9 +233,9 @@ def _ordered(pairs: list[Pair], order: str, metric: str) -> list[Pair]:
 def fill(
     rows: Sequence[Pair], sides: Sequence[tuple[Run | None, PredictionIndex | None]], watch: Watch, depth: int
 ) -> bool:
-    """Read what the pairs on the page need, `depth` ranks and the gold ones deeper down.
+    """Read the rows for the pairs on the page: `depth` ranks, and gold passages at deeper ranks.
 
-    Returns whether the passages' texts are there.
+    Returns whether the texts of the passages are available.
     """
     ids = [pair.entry.id for pair in rows]
     full = [index.rows(ids) if index else {} for _, index in sides]

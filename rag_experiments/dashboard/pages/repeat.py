@@ -1,4 +1,4 @@
-"""Repeat: one run, what it was started with, and the exact command line that starts it again."""
+"""Repeat: one run, its configuration, and the exact command line that starts it again."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from rag_experiments.dashboard.shared.watch import Run, Watch
 DEFAULTS: dict[str, Value] = {"run": ""}
 OFFERED = 300
 ERROR_SHOWN = 20_000
-"""Characters of a traceback, its end."""
+"""Number of characters shown from the end of a traceback."""
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
-    """What `repeat.html` shows."""
+    """The values that `repeat.html` shows."""
     runs = watch.look()
     scope = scope_of(runs, view)
     run = runs.get(view.one("run")) or next(iter(scope.shown), None)
@@ -46,7 +46,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 
 
 def commands(run: Run) -> list[tuple[str, str, str]]:
-    """Identifier, explanation and text of the command lines about a run."""
+    """Identifier, explanation and text of each command line for a run."""
     again = seed_repeats.command(run)
     found = [("again", "Run it again", again)] if again else []
     if run.state in ("interrupted", "failed"):
@@ -65,7 +65,7 @@ def _override(key: str, run: Run) -> str:
 
 
 def facts(run: Run) -> dict[str, str]:
-    """What fixes a run's figures besides its configuration."""
+    """What affects a run's figures besides its configuration: versions of code, data and libraries."""
     status = run.status
     commit = str(status.get("git_commit") or "")
     versions, data = _mapping(status.get("versions")), _mapping(status.get("data"))
@@ -90,7 +90,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def before_after(run: Run) -> list[dict[str, Any]]:
-    """A row a metric and split: zero shot, after, and the interval of the latter."""
+    """One row per metric and split: zero shot, after training, and the interval after training."""
     rows = []
     for name, after in run.figures.items():
         stage, metric = split_metric(name)
@@ -105,10 +105,10 @@ def before_after(run: Run) -> list[dict[str, Any]]:
 
 
 def _change(run: Run, stage: str, metric: str, before: float | None, after: float) -> tuple[float | None, str]:
-    """After minus before over the same questions, and over how many where these are not all.
+    """After minus before over the same questions, and a note on their number if they are not all questions.
 
-    Zero shot is often asked over fewer questions (`evaluation.max_questions`): a difference of the two figures would
-    then be of two samples, and may have the other sign.
+    Zero shot often uses fewer questions (`evaluation.max_questions`). The difference of the two figures would then
+    compare different samples, and could even have the wrong sign.
     """
     if before is None:
         return None, ""
@@ -119,7 +119,7 @@ def _change(run: Run, stage: str, metric: str, before: float | None, after: floa
         earlier, later = run.predictions(f"zero_shot/{stage}"), run.predictions(stage)
     except (OSError, ValueError):
         return None, ""
-    if not earlier and not later:  # no predictions are kept: the counts alone can tell
+    if not earlier and not later:  # there are no predictions: only the counts can tell
         counts = {run.figures.get(f"{name}/questions") for name in (stage, f"zero_shot/{stage}")}
         return (after - before, "") if len(counts) == 1 else (None, "not over the same questions")
     pairs = [
@@ -132,7 +132,7 @@ def _change(run: Run, stage: str, metric: str, before: float | None, after: floa
 
 
 def error_text(run: Run) -> str:
-    """The traceback of a failed run, its end; else what the status says."""
+    """The end of the traceback of a failed run; without one, the error in its status."""
     try:
         with open_regular(run.directory.error_path) as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - 4 * ERROR_SHOWN))

@@ -1,4 +1,4 @@
-"""Runs: the table, sorted, filtered, paged; and the ticked ones' settings beside their figures."""
+"""Runs: the sorted, filtered and paged table, and a comparison of the settings and figures of ticked runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rag_experiments.dashboard.shared.watch import Run, Watch
 DEFAULTS: dict[str, Value] = {"sort": "", "page": "1", "key": (), "metric": (), "noise": "", "usual": ()}
 ROWS = 50
 _judged: dict[tuple[str, ...], dict[str, Any]] = {}
-"""The last verdict: a live page asks for it again every time something changed."""
+"""The last verdict is kept, because a live page asks for it again after every change."""
 SETTINGS_SHOWN, METRICS_SHOWN, COMPARED = 5, 4, 8
 
 
@@ -42,21 +42,21 @@ class Cell:
 
     text: str
     difference: str = ""
-    """Against the first run."""
+    """Difference from the first run."""
     better: bool | None = None
     best: bool = False
 
 
 @dataclass
 class Line:
-    """One setting or figure over the ticked runs."""
+    """One setting or figure for all ticked runs."""
 
     name: str
     cells: list[Cell]
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
-    """What `runs.html` shows."""
+    """The values that `runs.html` shows."""
     scope = scope_of(watch.look(), view)
     _forget_usual_columns(view)
     keys_there, names_there = differing(scope.everything, seed=True), metric_names(scope.everything)
@@ -100,7 +100,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 
 
 def _forget_usual_columns(view: View) -> None:
-    """The form sends the columns it shows with every filter; those that nobody chose may be others for other runs."""
+    """Remove default columns from the view: the form sends all shown columns, but other runs have other defaults."""
     usual = view.values.pop("usual", ())
     for name in ("key", "metric"):
         if view.values.get(name) and set(view.many(name)) == {
@@ -110,7 +110,7 @@ def _forget_usual_columns(view: View) -> None:
 
 
 def _default_metrics(names: Sequence[str]) -> list[str]:
-    """The first few of one stage: test where there is one, else whatever there is."""
+    """The first few metrics of one stage: test if possible, else any."""
     tested = [name for name in names if name.startswith("test/") and not text.is_seconds(name)]
     return (tested or list(names))[:METRICS_SHOWN]
 
@@ -126,11 +126,11 @@ def _ticked_elsewhere(view: View, rows: Sequence[Run]) -> list[str]:
 
 
 def _noise(watch: Watch, runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
-    """`noise` by the first figure of the table that has one per question; kept until something changes on disk."""
+    """`noise` for the first figure of the table with values per question; kept until something changes on disk."""
     metric = next((name for name in names if name.startswith(("test/", "dev/"))), names[0] if names else "")
     runs = [run for run in runs if metric in run.metrics]
     if len(runs) < 2:
-        return {"problem": "A verdict wants two ticked runs that have ended well."}
+        return {"problem": "A verdict needs two ticked runs that are completed."}
     key = (watch.version, metric, *(run.key for run in runs))
     if key not in _judged:
         _judged.clear()
@@ -139,9 +139,9 @@ def _noise(watch: Watch, runs: Sequence[Run], names: Sequence[str]) -> dict[str,
 
 
 def ordered(runs: Sequence[Run], order: str) -> list[Run]:
-    """Sorted by a setting, a figure, `name`, `state`, `started` or `seconds`; `-` before it turns it round.
+    """Sort runs by a setting, a figure, `name`, `state`, `started` or `seconds`; a leading `-` reverses the order.
 
-    Runs that lack the value come last either way; without an order, the newest first.
+    Runs without the value come last in both directions. Without an order the newest run is first.
     """
     backwards, name = (order.startswith("-"), order.removeprefix("-")) if order else (True, "started")
 
@@ -154,7 +154,7 @@ def ordered(runs: Sequence[Run], order: str) -> list[Run]:
 
 
 def sort_value(run: Run, name: str) -> Any:
-    """What a run is sorted by."""
+    """The value by which a run is sorted."""
     if name in ("name", "state", "seconds", "algorithm"):
         return getattr(run, name)
     if name == "started":
@@ -165,20 +165,21 @@ def sort_value(run: Run, name: str) -> Any:
 
 
 def _shared_stage(names: Sequence[str]) -> str:
-    """`test/` where all the figures are of that stage: one word above the table, instead of one in every heading."""
+    """`test/` if all figures are of that stage; it is shown once above the table instead of in every heading."""
     stages = {split_metric(name)[0] for name in names}
     return f"{stages.pop()}/" if len(stages) == 1 and "" not in stages else ""
 
 
 def _set_of(run: Run, name: str) -> tuple[str, str]:
-    """Which questions over which passages a figure is of."""
+    """The set of questions and passages on which a figure was measured."""
     return run.comparable_key(split_metric(name)[0] or "test")
 
 
 def _bests(runs: Sequence[Run], name: str) -> set[str]:
-    """The keys of the runs of the best configuration of each set of questions, where that set has several.
+    """The keys of the runs of the best configuration on each set of questions that has several configurations.
 
-    Best by the mean of its seeds, on dev where all have the figure there: for a figure on test, the chosen is marked.
+    The best has the best mean over seeds, on dev if all runs have the figure there; so for a figure on test the marked
+    configuration is the one that dev would choose.
     """
     sets: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
@@ -197,7 +198,7 @@ def _bests(runs: Sequence[Run], name: str) -> set[str]:
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """The settings that differ between some runs, and their figures with differences to the first."""
+    """The settings that differ between some runs, and their figures with differences from the first run."""
     keys = differing(runs, seed=True)
     options = option_names(runs)
     settings = [Line(key, [Cell(text.setting(run, key, options)) for run in runs]) for key in keys]
@@ -213,9 +214,9 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def noise(runs: Sequence[Run], metric: str) -> dict[str, Any]:
-    """Whether the ticked runs' differences from the first one's configuration are noise, in `rag-compare`'s words.
+    """Whether the differences of the ticked runs from the first one's configuration are noise, as in `rag-compare`.
 
-    All seeds of a ticked run's configuration that are ticked count together.
+    Ticked runs of one configuration with different seeds count together.
     """
     try:
         table = RunTable(list(runs), metric=metric)
@@ -223,7 +224,7 @@ def noise(runs: Sequence[Run], metric: str) -> dict[str, Any]:
     except RequestError as error:
         return {"problem": str(error)}
     if not comparison.verdicts:
-        return {"problem": "The ticked runs are seeds of one configuration: there is nothing to tell apart."}
+        return {"problem": "The ticked runs are seeds of one configuration: there is nothing to compare."}
     return {
         "problem": None,
         "grid": comparison.grid(),
@@ -232,7 +233,7 @@ def noise(runs: Sequence[Run], metric: str) -> dict[str, Any]:
 
 
 def figure_line(name: str, runs: Sequence[Run]) -> Line:
-    """One figure over the runs, the best marked, each but the first with its difference to the first."""
+    """One figure for all runs: the best is marked, and all except the first have their difference from the first."""
     values = [run.figures.get(name) for run in runs]
     there = [value for value in values if value is not None]
     lower = not higher_is_better(name)

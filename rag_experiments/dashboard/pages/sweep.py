@@ -1,4 +1,4 @@
-"""Sweep: which hyper-parameters matter, and where they should lie."""
+"""Sweep: which hyper-parameters matter, and which values are good."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AXES, SLICES, BEST = 7, 6, 5
 
 
 def context(watch: Watch, view: View) -> dict[str, Any]:
-    """What `sweep.html` shows."""
+    """The values that `sweep.html` shows."""
     scope = scope_of(watch.look(), view)
     done = [run for run in scope.shown if run.completed and run.metrics]
     names = metric_names(done)
@@ -30,7 +30,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     metric = view.one("metric") if view.one("metric") in names else default
     view.forget("metric", default)
     measured = [run for run in done if metric in run.metrics]
-    keys = [key for key in differing(measured) if _varied(measured, key)]  # a seed is no setting to choose
+    keys = [key for key in differing(measured) if _varied(measured, key)]  # the seed is not a setting to choose
     shown = _test_of(metric, measured)
     found: dict[str, Any] = {
         "scope": scope,
@@ -53,14 +53,14 @@ def _varied(runs: list[Run], key: str) -> bool:
 
 
 def figures(everyone: list[Run], keys: list[str], metric: str, view: View) -> dict[str, Any]:
-    """The figures over configurations, each at the mean of its seeds: of many single seeds the best is the luckiest."""
+    """Figures over configurations, each with the mean over its seeds, because the best single seed is mostly luck."""
     groups = best_groups(everyone, metric)
     runs = [group.counted[0] for group in groups]
     labels, lower = wording.labels(keys), not higher_is_better(metric)
     options = option_names(runs)
     columns = {key: [_named(run.flat.get(key), options.get(key, {})) for run in runs] for key in keys}
     goal = Axis(metric, metric, [summary.mean for group in groups if (summary := group.summary(metric))])
-    # Over single runs: the seeds of a configuration are what a setting's share is told from.
+    # Over single runs: the spread over seeds is the noise with which a setting's share is compared.
     everything = {key: [_named(run.flat.get(key), options.get(key, {})) for run in everyone] for key in keys}
     shares = importances(everything, [run.metrics[metric] for run in everyone])
     ranked = [item.key for item in shares]
@@ -86,7 +86,7 @@ def figures(everyone: list[Run], keys: list[str], metric: str, view: View) -> di
 
 
 def best_groups(runs: list[Run], metric: str) -> list[Group]:
-    """Configurations by the mean of their seeds, the best first."""
+    """Configurations in order of the mean over their seeds, the best first."""
     table = RunTable([run for run in runs if metric in run.metrics], metric=metric)
     groups = [group for group in table.groups if group.summary(metric)]
 
@@ -99,7 +99,7 @@ def best_groups(runs: list[Run], metric: str) -> list[Group]:
 
 
 def _test_of(metric: str, runs: list[Run]) -> str:
-    """The test figure shown beside a dev figure that was chosen by; empty where there is none."""
+    """The test figure shown next to the dev figure that chooses; empty if there is none."""
     stage, name = split_metric(metric)
     wanted = f"test/{name}"
     return wanted if stage == "dev" and any(wanted in run.metrics for run in runs) else ""
@@ -110,7 +110,7 @@ def _named(value: Any, names: Mapping[str, str]) -> Any:
 
 
 def _two(view: View, ranked: list[str]) -> tuple[str, str]:
-    """The two hyper-parameters of the contour: as chosen, else the two that matter most."""
+    """The two hyper-parameters of the contour: the chosen ones, or else the two that matter most."""
     if len(ranked) < 2:
         return "", ""
     x = view.one("x") if view.one("x") in ranked else next(key for key in ranked if key != view.one("y"))

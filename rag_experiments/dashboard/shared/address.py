@@ -1,6 +1,6 @@
-"""The address is the view: every choice made on a page is in its query, and nothing else holds state.
+"""The address of a page holds all choices made on it; there is no other state.
 
-What equals a page's default is left out, so that addresses stay short enough to send.
+Choices equal to a page's defaults are left out, so that addresses stay short enough to send.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from urllib.parse import quote, urlencode
 Value = str | tuple[str, ...]
 
 COMMON: dict[str, Value] = {"q": "", "state": (), "algorithm": (), "sel": ()}
-"""Which runs are looked at: kept from page to page."""
+"""The choices of runs, which are kept from page to page."""
 
 
 @dataclass
 class View:
-    """One page with its choices. `defaults` gives every name the page knows; a tuple marks one with several values."""
+    """One page with its choices. `defaults` lists all names of the page; a tuple marks a name with several values."""
 
     page: str
     defaults: Mapping[str, Value]
@@ -25,7 +25,7 @@ class View:
 
     @classmethod
     def read(cls, page: str, defaults: Mapping[str, Value], query: Iterable[tuple[str, str]]) -> View:
-        """The view that a query asks for; names that the page does not know are passed over."""
+        """The view for a query; names that the page does not know are ignored."""
         view = cls(page, {**COMMON, **defaults})
         for name, value in query:
             default = view.defaults.get(name)
@@ -37,17 +37,17 @@ class View:
         return view
 
     def one(self, name: str) -> str:
-        """The value of a name with one."""
+        """The value of a name with a single value."""
         value = self.values.get(name, self.defaults[name])
         return value if isinstance(value, str) else ""
 
     def many(self, name: str) -> tuple[str, ...]:
-        """The values of a name with several."""
+        """The values of a name with several values."""
         value = self.values.get(name, self.defaults[name])
         return value if isinstance(value, tuple) else ()
 
     def number(self, name: str, least: float, most: float) -> float:
-        """A number within bounds; the default where something else was typed."""
+        """A number within bounds; the default if something else was typed."""
         for text in (self.one(name), self.defaults[name]):
             try:
                 value = float(str(text))
@@ -58,7 +58,7 @@ class View:
         return least
 
     def forget(self, name: str, default: Value) -> None:
-        """Leave a choice out of the address where it is what the page would choose by itself."""
+        """Leave a choice out of the address if the page would choose the same by itself."""
         if self.values.get(name) == default:
             del self.values[name]
 
@@ -68,11 +68,11 @@ class View:
         return self.link()
 
     def link(self, page: str | None = None, /, **changes: object) -> str:
-        """The address of this view with `changes` (`page` among them: of rows), or of another page on the same runs."""
+        """The address of this view with `changes`, or of another page with the same runs."""
         target = self.page if page is None else page
         keep = self.values if target == self.page else {k: v for k, v in self.values.items() if k in COMMON}
         values: dict[str, Value] = {**keep, **{name: _value(value) for name, value in changes.items()}}
-        # Defaults of another page are its own: what is given for it is kept as it is.
+        # Another page has its own defaults, so all changes for it are kept.
         default = self.defaults if target == self.page else COMMON
         pairs: list[tuple[str, str]] = []
         for name in sorted(values, key=lambda name: (name in COMMON, name)):
@@ -84,13 +84,13 @@ class View:
         return f"/{target}?{query}" if query else f"/{target}"
 
     def toggled(self, name: str, item: str) -> str:
-        """The address with `item` added to a name with several values, or taken out of it. Page 1 again."""
+        """The address with `item` added to a name with several values, or removed from it; back to page 1."""
         held = self.many(name)
         changed = tuple(value for value in held if value != item) if item in held else (*held, item)
         return self.link(**{name: changed}, **({"page": "1"} if "page" in self.defaults else {}))
 
     def hidden(self, *shown: str) -> list[tuple[str, str]]:
-        """Name and value of what a form must carry along besides the controls it shows."""
+        """Names and values of the hidden fields that a form needs besides its visible controls."""
         pairs: list[tuple[str, str]] = []
         for name, value in self.values.items():
             if name not in shown and value != self.defaults.get(name):

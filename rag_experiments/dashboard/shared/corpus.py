@@ -1,6 +1,6 @@
-"""Passages' texts, for as long as the imported corpus of a run is still in the cache.
+"""The texts of passages, as long as the imported corpus of a run is in the cache.
 
-It is found by the content hash in the run's status: another corpus with the same ids is never shown for it.
+The corpus is found by the content hash in the run's status, so another corpus with the same ids is never shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rag_experiments.data.records import Passage
 
 
 def passages_of(run: Run, ids: Iterable[str], cache: Path) -> dict[str, Passage] | None:
-    """The passages with these ids that the run's corpus has; None where the corpus is gone."""
+    """The passages of the run's corpus with these ids; None if the corpus is not in the cache."""
     store = store_of(run, cache)
     if store is None:
         return None
@@ -30,7 +30,7 @@ def passages_of(run: Run, ids: Iterable[str], cache: Path) -> dict[str, Passage]
 
 
 def store_of(run: Run, cache: Path) -> PassageStore | None:
-    """The run's corpus in its own cache or in `cache`."""
+    """The run's corpus, from the run's own cache folder or from `cache`; None if neither has it."""
     wanted = run.status.get("corpus_hash")
     folders = [Path(str(run.flat["paths.cache"])).expanduser()] if run.flat.get("paths.cache") else []
     for folder in dict.fromkeys([*folders, cache]):
@@ -53,5 +53,5 @@ def _find(folder: Path, wanted: str) -> Path | None:
 def _open(path: Path) -> PassageStore | None:
     try:
         return PassageStore(path)
-    except (OSError, ValueError):  # half deleted
+    except (OSError, ValueError):  # partly deleted
         return None

@@ -1,4 +1,4 @@
-"""The filter box: words that a run's name or settings must hold, or conditions as in `rag-compare --where`.
+"""The filter box: words that a run's name or settings must contain, or conditions as in `rag-compare --where`.
 
 minilm hnsw
 algorithm=ctl and learning_rate<1e-4 and "test/recall@1">=0.6
@@ -20,7 +20,7 @@ _CONDITIONS = re.compile(r"[<>=!]|\b(in|not)\b")
 
 
 def parse_filter(text: str, runs: Sequence[RunRecord]) -> tuple[Test, str | None]:
-    """A test of runs, and what is wrong with the text (the test then lets everything through)."""
+    """A function that tests runs, and an error message if the text is wrong (the test then accepts all runs)."""
     if not text or not runs:
         return lambda run: True, None
     if not _CONDITIONS.search(text):

@@ -1,10 +1,10 @@
-"""How much of a figure's spread each hyper-parameter explains, in the runs at hand.
+"""How much of a figure's variance each hyper-parameter explains in the given runs.
 
-One-way analysis of variance per hyper-parameter, with the share of variance explained corrected for the number of
-levels (ε², Kelley 1935): a hyper-parameter with as many values as runs would otherwise explain everything. A numeric
-one with many values is cut into quantiles first. Interactions are not counted, and in a search that dwelt on one
-region the shares are those of that region; a forest (fANOVA) would count interactions, but with the 20–100 runs that
-people have it mostly fits the seeds' noise.
+This is a one-way analysis of variance per hyper-parameter. The explained share of variance is corrected for the number
+of levels (ε², Kelley 1935); otherwise a hyper-parameter with as many values as runs would explain everything. A
+numeric hyper-parameter with many values is first cut into quantiles. Interactions are not counted. After a search, the
+shares describe mainly the region that was searched. A forest (fANOVA) would count interactions, but with the usual 20
+to 100 runs it mostly fits the noise of the seeds.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any
 import numpy as np
 
 LEVELS = 8
-"""Distinct numbers above which a hyper-parameter is cut into quantiles."""
+"""With more distinct numbers than this, a hyper-parameter is cut into quantiles."""
 BINS = 5
 
 
 @dataclass(frozen=True)
 class Importance:
-    """One hyper-parameter's."""
+    """The importance of one hyper-parameter."""
 
     key: str
     share: float
     """ε², 0 to 1."""
     direction: float | None
-    """Spearman's correlation with the figure; None for one that is no number."""
+    """Spearman's correlation with the figure; None if the hyper-parameter is not numeric."""
     levels: int
 
 
 def importances(columns: Mapping[str, Sequence[Any]], figures: Sequence[float]) -> list[Importance]:
-    """The most important first. `columns` holds a value a run for each hyper-parameter, None where it has none."""
+    """Importances, the largest first. `columns` holds one value per run for each hyper-parameter, or None."""
     figures_N = np.asarray(figures, dtype=float)
     found = []
     for key, values in columns.items():
@@ -47,10 +47,10 @@ def importances(columns: Mapping[str, Sequence[Any]], figures: Sequence[float]) 
 
 
 def epsilon_squared(levels_N: np.ndarray, figures_N: np.ndarray) -> float:
-    """Share of the figures' variance between the levels, less what chance alone would put there.
+    """Share of the figures' variance between the levels, minus the share expected by chance.
 
-    It follows from the F of `scipy.stats.f_oneway` (a test holds them together), which is infinite where nothing
-    varies within the levels and no number where each is a single run: cases that have an answer here.
+    A test compares it with the F of `scipy.stats.f_oneway`. That F is infinite if nothing varies within the levels, and
+    NaN if each level is a single run; this function has a result in both cases.
     """
     names, index_N = np.unique(levels_N, return_inverse=True)
     count, groups = len(figures_N), len(names)
@@ -65,7 +65,7 @@ def epsilon_squared(levels_N: np.ndarray, figures_N: np.ndarray) -> float:
 
 
 def levels(values: Sequence[Any]) -> np.ndarray:
-    """A level number a run: the value's own, or its quantile's where there are many numbers."""
+    """One level number per run: that of its value, or of the value's quantile if there are many numbers."""
     numbers = as_numbers(values)
     if numbers is not None and len(np.unique(numbers)) > LEVELS:
         edges = np.unique(np.quantile(numbers, np.linspace(0, 1, BINS + 1)[1:-1]))
@@ -75,22 +75,22 @@ def levels(values: Sequence[Any]) -> np.ndarray:
 
 
 def as_numbers(values: Sequence[Any]) -> np.ndarray | None:
-    """The values as numbers, or None where one is none."""
+    """The values as numbers, or None if one is not a number."""
     if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
         return None
     return np.array(values, dtype=float)
 
 
 def is_logarithmic(numbers: np.ndarray) -> bool:
-    """Whether positive numbers span so much that an axis of powers reads better."""
+    """Whether positive numbers have such a wide range that a logarithmic axis is easier to read."""
     return bool(len(numbers) and numbers.min() > 0 and numbers.max() / numbers.min() >= 15)
 
 
 def spearman(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
-    """Rank correlation, ties at their mean rank; None where either is constant."""
+    """Rank correlation with mean ranks for ties; None if either side is constant."""
     from scipy.stats import spearmanr
 
-    if np.ptp(x_N) == 0 or np.ptp(y_N) == 0:  # scipy warns, and says nan
+    if np.ptp(x_N) == 0 or np.ptp(y_N) == 0:  # scipy would warn and return nan
         return None
     value = float(spearmanr(x_N, y_N).statistic)
     return None if math.isnan(value) else value

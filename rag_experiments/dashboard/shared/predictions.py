@@ -1,7 +1,7 @@
-"""Two runs' predictions beside each other, without holding more of them than a page shows.
+"""Predictions of runs, without keeping more of them in memory than a page shows.
 
-Of a predictions file only an index is kept: per question where its line starts, its id, text and figures. The lines
-of the few questions on a page are read when they are shown.
+Only an index of a predictions file is kept: the start of each question's line, its id, text and figures. The lines of
+the few questions on a page are read when they are shown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rag_experiments.core.bounded_files import BROKEN_LINES, LINE_BYTES, open_re
 from rag_experiments.dashboard.shared.watch import Run
 
 KEPT = 8
-"""Indices held at once."""
+"""Number of indices kept at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +28,21 @@ class Entry:
     id: str
     question: str
     searched: str
-    """What the search looks at, in small letters: question, answer, references."""
+    """The searchable text in lower case: question, answer, references."""
     metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
 class PredictionIndex:
-    """The questions of one file, by id, in the file's order."""
+    """The questions of one file by id, in the order of the file."""
 
     path: Path
     entries: dict[str, Entry]
     broken: int
-    """Lines that could not be read."""
+    """Number of lines that could not be read."""
 
     def rows(self, ids: list[str]) -> dict[str, dict[str, Any]]:
-        """The whole rows of some questions."""
+        """The complete rows of some questions."""
         found = {}
         with open_regular(self.path) as file:
             for id_ in ids:
@@ -57,7 +57,7 @@ _lock = Lock()
 
 
 def index_of(run: Run, stage: str) -> PredictionIndex | None:
-    """The index of `predictions/<stage>.jsonl` as it is now, or None where there is none."""
+    """The index of `predictions/<stage>.jsonl` in its present state, or None if there is no file."""
     path = run.directory.predictions_path(stage)
     try:
         found = path.stat()
@@ -70,7 +70,7 @@ def index_of(run: Run, stage: str) -> PredictionIndex | None:
             return _indices[key]
     try:
         index = read_index(path)
-    except (OSError, ValueError):  # a pipe, a folder, a file without end: the run is said to be unreadable elsewhere
+    except (OSError, ValueError):  # a pipe, a folder, an endless file: the table shows the run as unreadable
         return None
     with _lock:
         _indices[key] = index
@@ -80,7 +80,7 @@ def index_of(run: Run, stage: str) -> PredictionIndex | None:
 
 
 def read_index(path: Path) -> PredictionIndex:
-    """One pass over a predictions file; a line that is no question is counted and passed over."""
+    """Read a predictions file once. A line that is not a question is counted and skipped."""
     entries: dict[str, Entry] = {}
     start = broken = blank = 0
     with open_regular(path) as file:
@@ -102,7 +102,7 @@ def read_index(path: Path) -> PredictionIndex:
 
 
 def stages_of(run: Run) -> list[str]:
-    """The stages that a run has predictions of; the final ones first."""
+    """The stages for which the run has predictions; the final ones first."""
     folder = run.directory.path / "predictions"
     found = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.jsonl")]
     order = ["test", "dev", "zero_shot/test", "zero_shot/dev"]

@@ -1,4 +1,4 @@
-"""Which runs a page looks at, what differs between them, and which figures they share."""
+"""Which runs a page shows, which settings differ between them, and which figures they have."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ HIDDEN_METRICS = ("_ci_low", "_ci_high", "/questions")
 
 @dataclass
 class Scope:
-    """The runs of a view."""
+    """The runs of a view, by filter and selection."""
 
     everything: list[Run]
-    """Every run there is."""
+    """All runs."""
     matching: list[Run]
-    """Those that the filter lets through."""
+    """The runs that pass the filter."""
     selected: list[Run]
-    """Those that are ticked, whatever the filter says, in the order they were ticked."""
+    """The ticked runs, with or without passing the filter, in the order in which they were ticked."""
     problem: str | None = None
-    """Why the filter could not be read."""
+    """The error in the filter, if it could not be parsed."""
 
     @property
     def shown(self) -> list[Run]:
-        """What the pages other than the table look at: the ticked ones, or all that match."""
+        """The runs on all pages except the table: the ticked ones, or all that pass the filter."""
         return self.selected or self.matching
 
 
@@ -66,12 +66,12 @@ def scope_of(runs: dict[str, Run], view: View) -> Scope:
 
 
 def plain(value: Any) -> Any:
-    """A value that can be sorted: lists and mappings as their text."""
+    """A value that can be sorted; lists and mappings become text."""
     return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value
 
 
 def differing(runs: Sequence[Run], seed: bool = False) -> list[str]:
-    """The configuration keys that differ between the runs and explain, as the table of `rag-compare` has them."""
+    """The configuration keys that differ between the runs, chosen as in `rag-compare`'s table."""
     keys = list(_differing(runs))
     if seed and len({run.seed for run in runs}) > 1:
         keys.append("seed")
@@ -79,7 +79,7 @@ def differing(runs: Sequence[Run], seed: bool = False) -> list[str]:
 
 
 def telling(runs: Sequence[Run], most: int) -> list[str]:
-    """The first of the settings that tell the runs apart; their seed where there is room for it."""
+    """The first `most` settings that distinguish the runs, and the seed if there is room for it."""
     keys = list(_remembered(telling_keys, runs))[:most]
     return [*keys, "seed"] if len(keys) < most and len({run.seed for run in runs}) > 1 else keys
 
@@ -99,10 +99,10 @@ def _columns(runs: Sequence[Run]) -> Sequence[str]:
 
 
 def _remembered(find: Keys, runs: Sequence[Run]) -> Sequence[str]:
-    """What `find` says of the runs: it looks at every setting of every run, and most pages show the same runs.
+    """The result of `find` for the runs, kept because `find` looks at every setting and pages share their runs.
 
-    A run that changed is another object. The runs are kept with what is known of them, so that no other can come to
-    have the identity of one that is gone.
+    A run that changed is a new object. The runs are kept together with the result, so that no new object can get the
+    identity of a deleted one.
     """
     identity = (find, *map(id, runs))
     with _lock:
@@ -117,7 +117,7 @@ def _remembered(find: Keys, runs: Sequence[Run]) -> Sequence[str]:
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:
-    """Names of the runs' figures, those that most people want first, then by how many runs have them."""
+    """Names of the runs' figures: the most usual ones first, then by the number of runs that have them."""
     counted = Counter(name for run in runs for name in run.figures if not name.endswith(HIDDEN_METRICS))
 
     def order(name: str) -> tuple[int, int, str]:
@@ -127,9 +127,9 @@ def metric_names(runs: Iterable[Run]) -> list[str]:
 
 
 def choosing_metric(name: str, runs: Sequence[Run]) -> str:
-    """The figure on dev that goes with a figure on test, where every run that has the one has the other.
+    """The dev figure for a test figure, if every run with the test figure also has the dev figure.
 
-    Who chooses settings by test has no figure left that says how good the choice is.
+    If settings are chosen by the test figure, no independent figure remains to judge the choice.
     """
     stage, bare = split_metric(name)
     wanted = f"dev/{bare}"
@@ -138,12 +138,12 @@ def choosing_metric(name: str, runs: Sequence[Run]) -> str:
 
 
 def chosen_metric(wanted: str, names: Sequence[str]) -> str:
-    """The metric asked for where the runs have it, else the first they have; empty where they have none."""
+    """The wanted metric if the runs have it, else their first metric; empty if they have none."""
     return wanted if wanted in names else next(iter(names), "")
 
 
 def comparable(runs: Sequence[Run]) -> str | None:
-    """One sentence where the runs' figures do not compare: other data, or another corpus."""
+    """One sentence if the runs' figures cannot be compared because data or corpus differ; else None."""
     for field, words in (("data_hash", "different data"), ("corpus_hash", "different corpora")):
         hashes = {run.status.get(field) for run in runs if run.status.get(field)}
         if len(hashes) > 1:

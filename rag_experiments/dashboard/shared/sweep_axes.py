@@ -1,4 +1,4 @@
-"""Axes of the sweep's figures: where a value lies, how it is written, and the colour of a figure."""
+"""Axes of the sweep's figures: the position and the label of a value, and the colour of a figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rag_experiments.comparison.records.metric_fields import short_value
 from rag_experiments.dashboard.shared.importance import as_numbers, is_logarithmic
 
 SCALE = ["#5d4fb8", "#3f6fe0", "#1f93b5", "#2fa56d", "#b0b92f", "#f2a72e"]
-"""Low to high: dark to light and blue to yellow, so that it reads without colour, on both themes."""
+"""From low to high: dark to light and blue to yellow, readable without colour and on both themes."""
 BANDS = 12
 
 
@@ -34,7 +34,7 @@ class Axis:
 
     @property
     def scaled(self) -> np.ndarray:
-        """Each run's place on the axis, 0 to 1."""
+        """The position of each run on the axis, 0 to 1."""
         if self.numbers is None:
             places = {name: (i + 0.5) / len(self.names) for i, name in enumerate(self.names)}
             return np.array([places[short_value(value)] for value in self.values])
@@ -44,7 +44,7 @@ class Axis:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and their labels."""
+        """Positions of the ticks and their labels."""
         if self.numbers is None:
             return [((i + 0.5) / len(self.names), name[:24]) for i, name in enumerate(self.names)]
         distinct = np.unique(self.numbers)
@@ -58,14 +58,14 @@ class Axis:
 
     @property
     def plotted(self) -> list[Any]:
-        """The values for an axis of Plotly's own."""
+        """The values for a Plotly axis."""
         if self.numbers is None:
             return [short_value(value) for value in self.values]
         return [float(value) for value in self.numbers]
 
     @property
     def layout(self) -> dict[str, Any]:
-        """The settings of such an axis."""
+        """The settings of the Plotly axis."""
         kind = "category" if self.numbers is None else "log" if self.logarithmic else "linear"
         found = {"title": {"text": escaped(self.label), "standoff": 8}, "type": kind}
         if self.numbers is not None and len(distinct := np.unique(self.numbers)) <= 6:
@@ -83,14 +83,14 @@ def number_text(value: float) -> str:
 
 
 def colours(figures: np.ndarray, lower_is_better: bool) -> np.ndarray:
-    """A band number a run, the best last; by rank, so that one failure does not squeeze all others into one colour."""
+    """One colour band per run, the best last. Bands follow ranks, so that an outlier does not hide differences."""
     order = np.argsort(np.argsort(-figures if lower_is_better else figures, kind="stable"), kind="stable")
     return (order * BANDS // max(len(figures), 1)).astype(int)
 
 
 @cache
 def band_colour(band: int) -> str:
-    """The colour of a band, between the scale's."""
+    """The colour of a band, interpolated from the scale."""
     place = band / (BANDS - 1) * (len(SCALE) - 1)
     left = min(int(place), len(SCALE) - 2)
     one, two = (tuple(int(SCALE[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (left, left + 1))

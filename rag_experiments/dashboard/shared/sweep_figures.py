@@ -1,8 +1,8 @@
 """The sweep page's figures, as Plotly's JSON.
 
-Parallel coordinates are drawn as SVG lines and not by Plotly's own `parcoords`: that needs WebGL, which phones and
-remote desktops may lack, and compiles shaders with `Function`, which the page's content policy forbids. What
-`parcoords` would brush, the filter box narrows, and the address keeps.
+Parallel coordinates are drawn as SVG lines instead of Plotly's `parcoords`, which needs WebGL (missing on some phones
+and remote desktops) and compiles shaders with `Function` (forbidden by the page's content policy). The filter box
+replaces the brushing of `parcoords`, and the address stores it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Figure = dict[str, Any]
 
 
 def parallel(axes: Sequence[Axis], metric: Axis, names: Sequence[str], lower_is_better: bool) -> Figure:
-    """One line per run over all hyper-parameters, ending at its figure; the best in front."""
+    """One line per run through all hyper-parameters to its figure; the best runs are drawn in front."""
     all_axes = [*axes, metric]
     places_AN = np.stack([axis.scaled for axis in all_axes])
     figures = np.asarray(metric.values, dtype=float)
@@ -56,7 +56,7 @@ def parallel(axes: Sequence[Axis], metric: Axis, names: Sequence[str], lower_is_
 
 
 def _eased(places_A: np.ndarray, steps: int) -> np.ndarray:
-    """The places with `steps` points to the next axis, leaving and arriving level: crossings are easier to follow."""
+    """The positions with `steps` points to the next axis; lines are horizontal at each axis, to be easy to follow."""
     part = np.linspace(0, 1, steps, endpoint=False)
     eased = (1 - np.cos(np.pi * part)) / 2
     between = places_A[:-1, None] + (places_A[1:] - places_A[:-1])[:, None] * eased
@@ -125,7 +125,7 @@ def _wrapped(label: str) -> str:
 
 
 def importance_bars(found: Sequence[Importance], labels: dict[str, str]) -> Figure:
-    """Share of the spread that each hyper-parameter explains alone."""
+    """The share of the variance that each hyper-parameter explains alone."""
     shown = list(reversed(found[:12]))
     return {
         "data": [
@@ -157,7 +157,7 @@ def _arrow(direction: float | None) -> str:
 
 
 def slice_plot(axis: Axis, metric: Axis, names: Sequence[str], lower_is_better: bool) -> Figure:
-    """The figure against one hyper-parameter, with the mean of each value where there are few."""
+    """The figure over one hyper-parameter, with the mean of each value if there are few values."""
     figures = np.asarray(metric.values, dtype=float)
     bands = colours(figures, lower_is_better)
     traces: list[dict[str, Any]] = [
@@ -193,7 +193,7 @@ def slice_plot(axis: Axis, metric: Axis, names: Sequence[str], lower_is_better: 
 
 
 def contour(x: Axis, y: Axis, metric: Axis, names: Sequence[str]) -> Figure:
-    """The figure over two hyper-parameters: cell means where both have few values, else a surface between the runs."""
+    """The figure over two hyper-parameters: cell means if both have few values, else a surface between the runs."""
     figures = np.asarray(metric.values, dtype=float)
     few = all(len(set(map(repr, axis.plotted))) <= 12 for axis in (x, y))
     scale = [[i / (len(SCALE) - 1), colour] for i, colour in enumerate(SCALE)]
@@ -251,7 +251,7 @@ def _cells(x: Axis, y: Axis, figures: np.ndarray) -> dict[str, Any]:
 
 
 def _surface(x: Axis, y: Axis, figures: np.ndarray) -> dict[str, Any] | None:
-    """Linear between the runs, nothing outside them; None where they lie on a line or are too few."""
+    """A surface, linear between the runs and empty outside; None if they lie on a line or are too few."""
     from scipy.interpolate import griddata
     from scipy.spatial import QhullError
 

@@ -1,7 +1,7 @@
-"""The run directories as they are now: read once, read again where a file changed, and never held back by a broken one.
+"""The current state of run directories: each is read once, and again when a file changes; broken ones do no harm.
 
-A look at 2,000 unchanged runs is 8,000 `stat`s; what changed is told by time, size and inode, since
-every file but `metrics.jsonl` is replaced whole, and that one only grows (or is replaced on resume).
+Checking 2,000 unchanged runs takes 8,000 `stat` calls. Time, size and inode show whether a file changed, because every
+file except `metrics.jsonl` is replaced as a whole, and that one only grows (or is replaced on resume).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from rag_experiments.runs.directory import RunDirectory, parsed_metrics
 from rag_experiments.runs.identity import find_runs
 
 LOOK_AGAIN_SECONDS = 1.0
-"""Requests closer together than this see the same state of the disk."""
+"""Seconds; requests within this time see the same state of the disk."""
 READ_AT_ONCE = 256 << 20
-"""Bytes of a log that one look reads; the next, after a change, goes on from there."""
+"""Maximum number of bytes of a log read at once; after a change the next call continues from there."""
 WATCHED = ("status.json", "config.yaml", "metrics.json", "metrics.jsonl")
 Stamp = tuple[int, int, int]
 """Modification time, size, inode."""
@@ -37,10 +37,10 @@ Stamps = dict[str, Stamp | None]
 
 @dataclass
 class Run(RunRecord):
-    """A record that is kept up to date, with what it has logged so far."""
+    """A record that is kept up to date, with the lines logged so far."""
 
     key: str = ""
-    """Ten hexadecimal digits of its name: what an address names it by."""
+    """A hash of the run's name, ten hexadecimal digits, which identifies the run in addresses."""
     logged: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """The lines of `metrics.jsonl`."""
     read_to: int = 0
@@ -58,19 +58,19 @@ class Run(RunRecord):
 
     @property
     def figures(self) -> dict[str, float]:
-        """The final figures; of a run that has none yet, the last of each that it logged."""
+        """The final figures; for a run without them, the last logged value of each figure."""
         return self.metrics or self._latest
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran; of one that is not done, how long by its own log."""
+        """The duration of the run; for an unfinished run, the duration by its log."""
         value = self.status.get("seconds")
         if self.state != "completed" and self.logged:
             value = max(value or 0.0, self.logged[-1].get("seconds") or 0.0)
         return value
 
     def history(self) -> list[dict[str, Any]]:
-        """As of the last look."""
+        """The logged lines as of the last `look()`."""
         return self.logged
 
     @cached_property
@@ -85,7 +85,7 @@ class Watch:
     """The runs below `roots`, by key. `look()` brings them up to date; safe to call from several threads.
 
     Raises:
-        RequestError: a root is not there.
+        RequestError: a root does not exist.
     """
 
     def __init__(self, roots: Iterable[Path | str], cache: Path | None = None):
@@ -97,12 +97,12 @@ class Watch:
         self.cache = cache or default_cache()
         self.runs: dict[str, Run] = {}
         self.version = ""
-        """Changes whenever anything that a page shows has changed."""
+        """Changes whenever something that a page shows has changed."""
         self._looked = float("-inf")
         self._lock = threading.Lock()
 
     def look(self) -> dict[str, Run]:
-        """The runs as they are on disk now, in the order of their paths."""
+        """The current runs on disk, in the order of their paths."""
         with self._lock:
             if time.monotonic() - self._looked >= LOOK_AGAIN_SECONDS:
                 self._look()
@@ -114,21 +114,21 @@ class Watch:
         for root in self.roots:
             for directory in find_runs(root):
                 key, name = self._key(directory.path)
-                there.setdefault(key, (name, directory, _stamps(directory)))  # once, below however many roots
+                there.setdefault(key, (name, directory, _stamps(directory)))  # once, even if it is below several roots
         old = self.runs
         changed = [key for key, (_, _, stamps) in there.items() if key not in old or old[key].stamps != stamps]
         fresh = self._read(there, changed) if changed else {}
         self.runs = {key: fresh.get(key) or old[key] for key in there}
         seen = []
         for key, run in self.runs.items():
-            if run.state == "running":  # it may have been killed: its process is looked at every time
+            if run.state == "running":  # it may have been killed, so its process is checked every time
                 with suppress(RequestError):
                     run.state = run.directory.state
             seen.append([key, run.state, run.stamps])
         self.version = digest(seen, size=6)
 
     def _read(self, there: dict[str, tuple[str, RunDirectory, Stamps]], keys: list[str]) -> dict[str, Run]:
-        """New objects for the runs that changed: who still works with the old ones is not disturbed."""
+        """Make new objects for the runs that changed, so that threads can still use the old ones."""
         found = {}
         with RecordCache(self.cache) as store:
             for key in keys:
@@ -139,7 +139,7 @@ class Watch:
         return found
 
     def _key(self, path: Path) -> tuple[str, str]:
-        """A run's name is its path below the watched directories, so that an address fits a copy elsewhere, too."""
+        """The run's key and name. The name is its path below the watched directories, so addresses also fit a copy."""
         name = os.path.relpath(path, self.base)
         name = path.name if name == "." else name
         return settled_digest(name)[:10], name
@@ -158,9 +158,9 @@ def _stamp(path: Path) -> Stamp | None:
 
 
 def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> tuple[list[dict[str, Any]], int]:
-    """The lines of `metrics.jsonl` and how far it was read: only what was appended since the last look is.
+    """The lines of `metrics.jsonl` and the position up to which it was read. Only new lines are read.
 
-    A resumed run's log is another file, and read anew.
+    The log of a resumed run is a new file, which is read from the start.
     """
     if stamp is None:
         return [], 0
@@ -175,7 +175,7 @@ def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> t
             data = file.read(READ_AT_ONCE)
     except (OSError, ValueError):
         return lines, start
-    whole, newline, _ = data.rpartition(b"\n")  # the last line may be half written
+    whole, newline, _ = data.rpartition(b"\n")  # the last line may be incomplete
     with suppress(ValueError):  # a line that is too long
         lines += parsed_metrics(io.BytesIO(whole))
     return lines, start + len(whole) + len(newline)

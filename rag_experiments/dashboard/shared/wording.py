@@ -1,4 +1,4 @@
-"""How numbers, times and keys are written on the pages, and which words of an answer are marked."""
+"""Format numbers, times and keys for the pages, and mark words of an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ARTICLES = {"a", "an", "the"}
 
 
 def value(item: Any) -> str:
-    """A configuration's value: numbers short, nothing as a dash."""
+    """A value of a configuration: short numbers, a dash for None."""
     if item is None or item == "":
         return NOTHING
     if isinstance(item, bool):
@@ -29,7 +29,7 @@ def value(item: Any) -> str:
 
 
 def setting(run: RunRecord, key: str, options: Options) -> str:
-    """A run's value of a configuration key; a group's option by the name it was chosen by."""
+    """A run's value of a configuration key; an option of a group is shown by its name."""
     item = run.flat.get(key)
     return options.get(key, {}).get(str(item)) or value(item)
 
@@ -40,16 +40,16 @@ PLAIN_WORDS = {
     "learning_rate": "learning rate",
     "gradient_accumulation_steps": "accumulation",
 }
-"""What people call these settings; the whole key is in the title of its column."""
+"""Usual names of these settings; the title of the column has the full key."""
 
 
 def labels(keys: Iterable[str]) -> dict[str, str]:
-    """Keys → headings, as short as can be told apart."""
+    """Headings for keys, as short as possible while they stay different."""
     return {key: PLAIN_WORDS.get(short, short) for key, short in short_labels(dict.fromkeys(keys)).items()}
 
 
 def number(item: float | None, digits: int = 4) -> str:
-    """Four significant digits, and powers of ten without zeros in front: `2e-5`, `0.5132`, `1,432`."""
+    """A number with four significant digits, and exponents without leading zeros: `2e-5`, `0.5132`, `1,432`."""
     if item is None or math.isnan(item):
         return NOTHING
     if math.isinf(item):
@@ -66,7 +66,7 @@ def number(item: float | None, digits: int = 4) -> str:
 
 
 def metric(name: str, item: float | None) -> str:
-    """A figure as its column wants it, so that figures stand under one another: shares with three decimals."""
+    """A figure in the format of its column, so that figures align: shares have three decimals."""
     if item is None or math.isnan(item):
         return NOTHING
     if is_seconds(name):
@@ -77,7 +77,7 @@ def metric(name: str, item: float | None) -> str:
 
 
 def difference(name: str, item: float) -> str:
-    """A signed difference between two figures of one name."""
+    """A signed difference between two figures of the same name."""
     if item == 0:
         return "±0"
     text = metric(name, abs(item))
@@ -85,7 +85,7 @@ def difference(name: str, item: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`7.3 s`, `4 min 05 s`, `2 h 08 min`: short enough for a column, which humanize's words are not."""
+    """`7.3 s`, `4 min 05 s`, `2 h 08 min`: shorter than humanize's words, to fit a column."""
     if seconds is None:
         return NOTHING
     if seconds < 0.1:
@@ -100,7 +100,7 @@ def duration(seconds: float | None) -> str:
 
 
 def moment(iso: Any) -> str:
-    """A time stamp as `23 Nov 14:05` on this machine's clock, with the year where it is another one."""
+    """A time stamp as `23 Nov 14:05` in local time, with the year if it is not the present one."""
     try:
         when = datetime.fromisoformat(str(iso)).astimezone()
     except ValueError:
@@ -110,12 +110,12 @@ def moment(iso: Any) -> str:
 
 
 def is_seconds(name: str) -> bool:
-    """Whether a metric is a time in seconds."""
+    """Whether a metric is measured in seconds."""
     return "seconds" in name.split("/")[-2:] or name.rsplit("/", 1)[-1].startswith(("seconds", "latency"))
 
 
 def mark(text: str, against: Sequence[str]) -> list[tuple[str, bool]]:
-    """`text` in pieces, each with whether its words stand in one of the texts `against`; articles never count."""
+    """`text` in pieces, each with whether its words occur in one of the texts `against`; articles never count."""
     known = {word.lower() for other in against for word in _WORD.findall(other)} - _ARTICLES
     pieces: list[tuple[str, bool]] = []
     end = 0

@@ -5,11 +5,11 @@
     qrels/train.tsv      query-id, corpus-id, score (a header line, tabs); also dev.tsv and test.tsv; TREC's four
                          columns (query-id, 0, corpus-id, score) and no header as well
 
-MS MARCO's own files as well: collection.tsv (id, text), queries.*.tsv (id, text), without a header, and qrels.*.tsv
-beside them or in `qrels/`.
+MS MARCO's own files are read too: collection.tsv (id, text) and queries.*.tsv (id, text), without a header, and
+qrels.*.tsv in the same folder or in `qrels/`.
 
-Judgements keep their grades; a passage judged above 0 is gold. Queries without a judgement are left out,
-and that is said.
+Judgements keep their grades; a passage judged above 0 is gold. Queries without a judgement are left out, and a note
+gives their number.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BeirConfig(DataConfig):
 
 
 def fingerprint(config: BeirConfig) -> str:
-    """A hash of the files. Raises `RequestError` where one that must be there is not."""
+    """A hash of the files. Raises `RequestError` if a required file is missing."""
     corpus, queries, qrels = _files(config)
     return files_fingerprint([corpus, *queries, *qrels.values()])
 
@@ -82,17 +82,17 @@ def read(config: BeirConfig, intake: Intake) -> None:
 def _judgements(
     path: Path, asked: dict[str, tuple[Where, str, tuple[str, ...]]], intake: Intake
 ) -> dict[str, tuple[Where, dict[str, int]]]:
-    """Query id to the place of its first judgement, and passage id to grade."""
+    """For each query id, the place of its first judgement, and its grades by passage id."""
     found: dict[str, tuple[Where, dict[str, int]]] = defaultdict(lambda: (Where(str(path)), {}))
     for where, line in text_lines(path, intake):
         cells = line.split("\t") if "\t" in line else line.split()
         if where.line == 1 and cells[-1].strip().lower() in _HEADER_ENDS:
             continue
         with intake.row(where):
-            if len(cells) == 4:  # TREC's qrels have an iteration, always 0, in the second place
+            if len(cells) == 4:  # the second column of TREC's qrels is an iteration, always 0
                 del cells[1]
             if len(cells) != 3:
-                raise BadRow(f"query id, passage id and score are wanted, and here are {len(cells)} columns")
+                raise BadRow(f"a line needs query id, passage id and score, and this one has {len(cells)} columns")
             query_id, passage_id, score = (cell.strip() for cell in cells)
             if query_id not in asked:
                 raise BadRow(f"query id {query_id!r} is not among the queries")
@@ -153,7 +153,7 @@ def _files(config: BeirConfig) -> tuple[Path, list[Path], dict[str, Path]]:
 
 
 def _qrels(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """A split's judgements: in `qrels/`, or beside the queries as MS MARCO has them (`qrels.dev.small.tsv`)."""
+    """The file of a split's judgements: in `qrels/`, or next to the queries as in MS MARCO (`qrels.dev.small.tsv`)."""
     beside = tuple(f"qrels.{name}{more}" for name in names for more in ("", ".small"))
     return _one(folder / "qrels", names, "tsv", "txt") or _one(folder, beside, "tsv", "txt")
 

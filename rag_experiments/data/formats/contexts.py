@@ -1,4 +1,4 @@
-"""Passages that stand inside question rows, as DPR, FiD, Tevatron and LocalRQA files have them."""
+"""Passages inside question rows, as in the files of DPR, FiD, Tevatron and LocalRQA."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ID_KEYS = ("passage_id", "psg_id", "docid", "doc_id", "_id", "id", "pid")
 
 
 def entries(row: Mapping[str, Any], name: str) -> list[Any]:
-    """A list field, or the text of one; missing or null is empty. Raises `BadRow` for anything else."""
+    """A field that is a list, or a list written as text; a missing or null field is empty. Else raises `BadRow`."""
     value = listed(row.get(name), name)
     if is_missing(value):
         return []
@@ -35,9 +35,9 @@ def take_in(
     ids: Sequence[str] = ID_KEYS,
     store: bool = True,
 ) -> str:
-    """The id of one passage of field `name`, which is handed to the intake unless `store` is False.
+    """The id of one passage of the field `name`. The passage is added to the intake unless `store` is False.
 
-    A passage without an id gets one that is made of its content. Raises `BadRow` for what is no passage.
+    A passage without an id gets a hash of its content as id. Raises `BadRow` if `context` is not a passage.
     """
     if isinstance(context, str):
         context = {text: context}
@@ -58,21 +58,21 @@ def take_in(
 def only_negatives(
     listed: Sequence[str], positives: Sequence[str], intake: Intake, what: str = "passage"
 ) -> tuple[str, ...]:
-    """The ids `listed` as hard negatives that are no positives; `what` is the word of a remark on the others."""
+    """The ids in `listed` that are not positives. A note counts the others; `what` names them in the note."""
     kept = tuple(value for value in listed if value not in positives)
     if len(kept) < len(listed):
         intake.remark(f"a gold {what} is listed as a hard negative too, and is not used as one")
     return kept
 
 
-# -- the file of passages beside them ----------------------------------------------------------------------
+# -- the file of passages ----------------------------------------------------------------------------------
 
 
 def passages_file(folder: Path, key: str, name: str | None) -> Path | None:
-    """The file in `folder` that `data.<key>` names as the corpus; None: the rows hold their passages.
+    """The file in `folder` that `data.<key>` names as the corpus; None if the rows hold their passages.
 
     Raises:
-        RequestError: it is not there.
+        RequestError: there is no such file.
     """
     path = folder / Path(name).expanduser() if name else None
     if path is not None and not path.is_file():
@@ -81,5 +81,5 @@ def passages_file(folder: Path, key: str, name: str | None) -> Path | None:
 
 
 def fingerprint_of(passages: Path | None, files: Mapping[str, Sequence[Path]]) -> str:
-    """A hash of the file of passages and of every split's files. Raises `RequestError` as `files_fingerprint`."""
+    """A hash of the file of passages and of every split's files. Raises what `files_fingerprint` raises."""
     return files_fingerprint([*([passages] if passages else []), *(path for paths in files.values() for path in paths)])

@@ -1,4 +1,4 @@
-"""Long texts into passages."""
+"""Cut long texts into passages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag_experiments.core.text import cut_units, places
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text, and the characters it begins and ends at."""
+    """A part of a text, with the positions of its first character and of its end."""
 
     text: str
     start: int
@@ -19,10 +19,10 @@ class Piece:
 
 
 def cut_by_words(text: str, words: int, overlap: int = 0) -> list[Piece]:
-    """Pieces of `words` words each, the next beginning `overlap` words before the last ends.
+    """Pieces of `words` words each; each begins `overlap` words before the end of the piece before it.
 
-    In a script that does not space its words a character counts as one. A rest of less than a quarter is joined to
-    the piece before it.
+    In a script without spaces between words, each character counts as a word. A last piece shorter than a quarter of
+    `words` is joined to the piece before it.
     """
     spans = cut_units(text)
     pieces: list[Piece] = []
@@ -46,13 +46,14 @@ def piece_at(pieces: list[Piece], place: int) -> int:
 
 
 def find_answer(context: str, answer: str, offset: int | None) -> tuple[int | None, bool]:
-    """Where `answer` stands in `context`, and whether that is where `offset` points.
+    """The position of `answer` in `context`, and whether `offset` points at it.
 
-    With a wrong offset it is the occurrence nearest to it, in whatever spelling; None: the answer is nowhere.
+    If the offset is wrong, the occurrence nearest to it is returned, ignoring case and spelling variants. None if the
+    answer does not occur.
     """
     answer = answer.strip()
     if offset is not None and offset >= 0:
-        # A space before the answer moves it, and is no mistake.
+        # A space before the answer shifts its position; that is not an error of the data.
         at = offset + len(context[offset:]) - len(context[offset:].lstrip())
         if context.startswith(answer, at):
             return at, True

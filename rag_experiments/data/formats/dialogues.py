@@ -1,14 +1,14 @@
-"""Conversations about a text: QuAC (Choi et al. 2018) and CoQA (Reddy et al. 2019), their files and the hub's rows.
+"""Conversations about a text: files and hub rows of QuAC (Choi et al. 2018) and CoQA (Reddy et al. 2019).
 
     QuAC  {"data": [{"title", "paragraphs": [{"id", "context": "… CANNOTANSWER", "qas": [{"question",
           "answers", "orig_answer", "followup", "yesno"}..]}]}]},
-          or a row a dialogue: "questions": [..], "answers": {"texts": [[..]]}
+          or a row per dialogue: "questions": [..], "answers": {"texts": [[..]]}
     CoQA  {"data": [{"id", "story", "questions": [{"input_text"}..], "answers": [{"input_text", "span_start"}..],
-          "additional_answers"?: {"0": [..]}}]}, or a row a story: "questions": [..], "answers": {"input_text": [..]}
+          "additional_answers"?: {"0": [..]}}]}, or a row per story: "questions": [..], "answers": {"input_text": [..]}
 
-A question gets the turns before it as history. One that the text does not answer (QuAC's CANNOTANSWER, CoQA's
-`unknown`) is left out and counted; it stays in the history of later ones, without a reply. QuAC writes CANNOTANSWER at
-the end of each text: it is taken out.
+A question gets the turns before it as history. A question that the text does not answer (QuAC's CANNOTANSWER, CoQA's
+`unknown`) is left out and counted, but stays in the history of later questions, without a reply. QuAC writes
+CANNOTANSWER at the end of each text; it is removed.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _AT_END = re.compile(rf"\s*\b{NO_ANSWER}\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A question and what is said to it."""
+    """A question of a conversation, its answers and its reply."""
 
     id: str
     question: str
     answers: Sequence[Answer]
     """Empty: the text does not answer it."""
     reply: str
-    """What later turns see; empty for none."""
+    """The reply as it is in the history of later questions; empty if there is none."""
     place: int | None = None
-    """The character of the text where the answer stands, where its words need not."""
+    """The position in the text that supports the answer, if the answer's words need not occur there."""
 
 
 def is_quac(paragraph: Mapping[str, Any]) -> bool:
-    """Whether a paragraph of SQuAD's shape is one of QuAC's."""
+    """Whether a paragraph with SQuAD's fields comes from QuAC."""
     questions = paragraph.get("qas")
     marks = {"followup", "yesno", "orig_answer"}
     marked = isinstance(questions, list) and any(isinstance(one, dict) and marks & one.keys() for one in questions)
@@ -107,7 +107,7 @@ def read_coqa(story: Mapping[str, Any], name: str, split: str, cutter: Cutter, w
         unknown = said_text.strip().rstrip(".").lower() == "unknown" or (place is not None and place < 0)
         heard = [said_text, *(_text(other[number]) for other in others if number < len(other))]
         kept = [] if unknown else [Answer(one) for one in dict.fromkeys(heard) if one.strip().lower() != "unknown"]
-        if place is not None and place >= 0:  # spans begin with white space here and there
+        if place is not None and place >= 0:  # some spans begin with white space
             place += len(text[place:]) - len(text[place:].lstrip())
         exchanges.append(Exchange(f"{base}-{number}", question, kept, "" if unknown else said_text, place))
     _hand_in(text, "", base, exchanges, split, cutter, whole)
@@ -115,7 +115,7 @@ def read_coqa(story: Mapping[str, Any], name: str, split: str, cutter: Cutter, w
 
 def _quac(id: str, question: str, answers: Sequence[Answer], said: Sequence[Answer]) -> Exchange:
     kept = [answer for answer in answers if answer.text.strip() != NO_ANSWER]
-    # Most annotators found none: there is none.
+    # Most annotators found no answer, so the question counts as unanswered.
     if 2 * len(kept) < len(answers) or any(answer.text.strip() == NO_ANSWER for answer in said):
         kept = []
     return Exchange(id, question, kept, said[0].text if kept and said else "")
@@ -171,7 +171,7 @@ def _columns(row: Mapping[str, Any], name: str, inner: str, count: int) -> list[
     value = row.get(name)
     entries = value.get(inner) if isinstance(value, dict) else None
     if not isinstance(entries, list) or len(entries) != count:
-        raise BadRow(f"'{name}.{inner}' must be a list of {count}, one a question, and is {shown(entries)}")
+        raise BadRow(f"'{name}.{inner}' must be a list of {count}, one per question, and is {shown(entries)}")
     return entries
 
 

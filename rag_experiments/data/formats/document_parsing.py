@@ -1,7 +1,7 @@
-"""Documents of five kinds as plain text with the headings that stand over it.
+"""Read documents of five kinds as plain text with its headings.
 
-Text, Markdown (markdown-it-py), HTML (Beautiful Soup), reStructuredText (docutils) and PDF (pypdf). Nothing a
-document asks for is fetched, included or run.
+Text, Markdown (markdown-it-py), HTML (Beautiful Soup), reStructuredText (docutils) and PDF (pypdf). Files and scripts
+that a document refers to are not fetched, included or run.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Unreadable(Exception):
 
 @dataclass
 class Document:
-    """Plain text, and where headings stand in it.
+    """Plain text and the positions of its headings.
 
     Attributes:
         headings: `(character, text)` in order; a heading is part of the text too.
@@ -92,7 +92,7 @@ def parse_text(path: Path) -> Document:
 
 
 def parse_markdown(path: Path) -> Document:
-    """Markdown, its front matter taken off (its `title:` is the title), markup removed, code kept."""
+    """Markdown: front matter removed (its `title:` becomes the title), markup removed, code kept."""
     markdown_it = _library("markdown_it", "markdown-it-py")
     text = _text(path)
     title = ""
@@ -131,7 +131,7 @@ def parse_html(path: Path) -> Document:
     blocks: list[tuple[str, bool]] = []
     for element in root.find_all(names):
         if element.find_parent(names) is not None:
-            continue  # its text is its parent's
+            continue  # its text is part of its parent's
         text = element.get_text() if element.name == "pre" else _spaces(element.get_text(" "))
         blocks.append((text, element.name[0] == "h"))
     if not blocks:
@@ -141,7 +141,7 @@ def parse_html(path: Path) -> Document:
 
 
 def parse_rst(path: Path) -> Document:
-    """reStructuredText. Includes and raw parts are off; of directives that docutils does not know, the text stays."""
+    """reStructuredText. Includes and raw parts are ignored; the text of directives unknown to docutils is kept."""
     core, nodes = _library("docutils.core", "docutils"), _library("docutils.nodes", "docutils")
     settings = {
         "file_insertion_enabled": False,
@@ -172,7 +172,7 @@ def _parent(node: Any, kind: type) -> Any:
 
 
 def _no_roles(node: Any) -> str:
-    """The text of a node, with Sphinx's roles (:func:`~a.b`), which docutils does not know, as their words."""
+    """The text of a node. Sphinx's roles (:func:`~a.b`), which docutils does not know, become their words."""
     text = re.sub(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`>]*>)?`", r"\1", node.rawsource or node.astext())
     return re.sub(r"``([^`]*)``|`([^`<]+?)(?:\s*<[^`>]*>)?`_{0,2}", lambda m: m.group(1) or m.group(2), text)
 
@@ -185,7 +185,7 @@ def parse_pdf(path: Path) -> Document:
         reader = pypdf.PdfReader(path)
         pages = [page.extract_text() for page in reader.pages]
         title = reader.metadata.title if reader.metadata else None
-    except Exception as error:  # a damaged PDF raises whatever the parser stumbled over
+    except Exception as error:  # a damaged PDF can raise any exception
         raise Unreadable(
             f"not readable as PDF: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
@@ -215,4 +215,4 @@ PARSERS: dict[str, Callable[[Path], Document]] = {
     ".rst": parse_rst,
     ".pdf": parse_pdf,
 }
-"""By the end of a file's name, in lower case."""
+"""Parser by file suffix in lower case."""

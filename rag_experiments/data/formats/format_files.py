@@ -15,8 +15,8 @@ def files_fingerprint(paths: Iterable[Path]) -> str:
     Raises:
         RequestError: one of them cannot be read.
     """
-    # The folder is left out, so that a copied data set keeps its cache; error messages of a data
-    # set that was imported have been said before.
+    # The folder is not part of the hash, so that a copied data set keeps its cache. An imported data set has passed
+    # all checks, so no error message needs the folder.
     try:
         return files_digest(paths)
     except OSError as error:

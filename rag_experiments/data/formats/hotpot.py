@@ -1,10 +1,10 @@
-"""Questions with their paragraphs and supporting facts: HotpotQA and what looks like it (2WikiMultihopQA).
+"""Questions with paragraphs and supporting facts: HotpotQA and data sets with its fields (2WikiMultihopQA).
 
     {"_id", "question", "answer", "context": [[title, [sentence, ..]], ..], "supporting_facts": [[title, number], ..]}
 
-or as the hub has it: `context` {"title": [..], "sentences": [[..], ..]}, `supporting_facts` {"title": [..], ..}.
-Each paragraph is a passage, whole. Gold are those that a supporting fact names, all of them; the others are
-the question's hard negatives, and all are its candidates.
+or, on the hub: `context` {"title": [..], "sentences": [[..], ..]}, `supporting_facts` {"title": [..], ..}.
+Each paragraph is one passage and is not cut. Gold are all paragraphs that a supporting fact names; the others are the
+question's hard negatives. All are its candidates.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_experiments.data.row_fields import BadRow, id_of, shown, text_of
 
 
 def take_row(row: Mapping[str, Any], default: str, split: str, intake: Intake) -> None:
-    """Hand one row's paragraphs and question in. Raises `BadRow`."""
+    """Add the paragraphs and the question of one row to the intake. Raises `BadRow`."""
     question = text_of(row, "question")
     titles = [title for title, _ in _paragraphs(row)]
     ids = [take_in(intake, "context", {"title": title, "text": text}) for title, text in _paragraphs(row)]
@@ -45,7 +45,7 @@ def take_row(row: Mapping[str, Any], default: str, split: str, intake: Intake) -
 
 
 def _paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Title and text of each."""
+    """Title and text of each paragraph."""
     value = row.get("context")
     if isinstance(value, dict) and isinstance(value.get("title"), list) and isinstance(value.get("sentences"), list):
         value = [list(pair) for pair in zip(value["title"], value["sentences"], strict=False)]
@@ -59,13 +59,13 @@ def _paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         if not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
             raise BadRow(f"the sentences of {entry[0]!r} must be strings, and are {shown(entry[1])}")
         text = " ".join(sentence.strip() for sentence in sentences if sentence.strip())
-        if text:  # a paragraph without a sentence is in the original files, and says nothing
+        if text:  # the original files hold paragraphs without a sentence
             found.append((entry[0], text))
     return found
 
 
 def _named(row: Mapping[str, Any]) -> set[str]:
-    """Titles that supporting facts name; a test set has none."""
+    """The titles that supporting facts name; a test set has no supporting facts."""
     value = row.get("supporting_facts")
     if value is None:
         return set()

@@ -1,15 +1,15 @@
-"""`data=hub`: any data set of the Hugging Face hub, or a local file or folder, by a mapping of columns.
+"""`data=hub`: any data set of the Hugging Face hub, or a local file or folder, read by a mapping of columns.
 
-Local: .jsonl, .json, .csv, .tsv, .parquet (each also .gz), or a folder of them, files being splits by
-their names, or a folder that `save_to_disk` wrote, or a download of a data set's repository (files in
-`data/` or in the configuration's folder). On the hub: `data.path=squad`, `data.name` the configuration,
-`data.revision` the commit. No loading script is ever run.
+Local: a .jsonl, .json, .csv, .tsv or .parquet file (each also .gz), a folder of them whose file names tell the splits,
+a folder that `save_to_disk` wrote, or a download of a data set's repository (files in `data/` or in the folder of the
+configuration). On the hub: `data.path=squad`; `data.name` is the configuration, `data.revision` the commit. Loading
+scripts are never run.
 
     data.columns.question=query data.columns.context=paragraph data.columns.answers=answers.text
 
-`data.preset=squad` is the mapping for SQuAD and what looks like it, nested JSON included. Contexts become
-the corpus, each once; longer ones are cut into passages of `data.passage_words` words, and the gold
-passage is the one in which an answer begins. Where splits are missing, articles stay whole.
+`data.preset=squad` is the mapping for SQuAD and data sets with its fields, including nested JSON. Contexts become the
+corpus, each once. Longer contexts are cut into passages of `data.passage_words` words, and the gold passage is the one
+in which an answer begins. If splits are missing, all questions on one article go to one split.
 `data.preset=hotpot` reads HotpotQA's paragraphs and supporting facts, `quac` and `coqa` conversations. A JSON file with
 `queries`, `corpus` and `relevant_docs` is recognised (`question_sets.py`).
 """
@@ -36,19 +36,19 @@ from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, te
 
 @dataclass(kw_only=True)
 class HubColumns:
-    """What the columns are called; a dot reaches inside (`answers.text`); null: there is none."""
+    """Names of the columns. A dot reaches into a column (`answers.text`); null means that there is no such column."""
 
     question: str = "question"
     id: str | None = "id"
     answers: str | None = "answers"
     """A string, a list of strings, or SQuAD's {"text": [..], "answer_start": [..]}."""
     context: str | None = "context"
-    """A string or a list of strings: what the answer is found in."""
+    """The text that contains the answer: a string or a list of strings."""
     title: str | None = "title"
     negatives: str | None = None
     history: str | None = None
     group: str | None = None
-    """What must stay on one side of a split; null: the title, where there is one, else the context."""
+    """Questions with one value of this column go to one split; null: the title if there is one, else the context."""
 
 
 @dataclass(kw_only=True)
@@ -60,15 +60,15 @@ class HubConfig(DataConfig):
     """The data set's configuration on the hub."""
     revision: str | None = None
     preset: Literal["columns", "squad", "hotpot", "quac", "coqa"] = "columns"
-    """`squad`, `hotpot`, `quac`, `coqa`: those data sets' own shapes, nested JSON included."""
+    """`squad`, `hotpot`, `quac`, `coqa`: the layouts of these data sets, including nested JSON."""
     columns: HubColumns = field(default_factory=HubColumns)
     files: dict[str, str | None] = field(default_factory=dict)
-    """Split to file name in a local folder, or to the name of a split on the hub."""
+    """File name in a local folder, or name of a split on the hub, by split."""
     passage_words: Annotated[PositiveInt, Field(ge=10)] | None = 180
-    """Longer contexts are cut into passages of so many words; null: never."""
+    """Longer contexts are cut into passages of this many words; null: never."""
     passage_overlap: Annotated[int, Field(ge=0)] = 0
     split_by: Literal["article", "passage"] = "article"
-    """What stays whole in a split that is made: an article (title, group), or only what shares a passage."""
+    """Which questions go to one split when a split is cut: those on one article (title, group), or on one passage."""
 
     def __post_init__(self) -> None:
         if self.columns.context is None and self.preset in ("columns", "squad"):
@@ -80,7 +80,7 @@ class HubConfig(DataConfig):
 
 
 def fingerprint(config: HubConfig) -> str:
-    """A hash of the files, or the hub's own of the data set. Raises `RequestError` where there is none."""
+    """A hash of the files, or the hub's own hash of the data set. Raises `RequestError` if there are no files."""
     local = _local(config)
     if local:
         return files_fingerprint(path for paths in local.values() for path in paths)
@@ -103,7 +103,7 @@ def read(config: HubConfig, intake: Intake) -> None:
 def _file_rows(
     config: HubConfig, split: str, paths: tuple[Path, ...], cutter: squad.Cutter
 ) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of a split's files; those that are one JSON object for everything are read here, and have none."""
+    """The rows of a split's files. A file that holds one JSON object for everything is read here and yields no rows."""
     whole = config.split_by == "article"
     for path in paths:
         if kind_of(path) != ".json":
@@ -166,7 +166,7 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
             hint = f"; data.columns.{key}={other} names it" if other is not None else hint
             raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
     if isinstance(_reach(row, names.question), list):
-        raise BadRow(f"{names.question!r} is a list of questions, and one is wanted{_DIALOGUE}")
+        raise BadRow(f"{names.question!r} is a list of questions, and a row needs a single one{_DIALOGUE}")
     answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
@@ -190,7 +190,7 @@ _DIALOGUE = "; conversations as CoQA's and QuAC's are read with data.preset=coqa
 
 
 def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
-    """The value of a column, inside others where the name has dots."""
+    """The value of a column; a name with dots reaches inside other columns."""
     if name is None or name in row:
         return default if name is None else row[name]
     value: Any = row
@@ -202,7 +202,7 @@ def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any
 
 
 def _has(row: Mapping[str, Any], name: str) -> bool:
-    """Whether there is such a column; what it holds may be null."""
+    """Whether there is such a column; its value may be null."""
     return _reach(row, name, _MISSING) is not _MISSING
 
 
@@ -220,7 +220,7 @@ def _texts(value: Any, name: str | None) -> list[str]:
 
 
 def _local(config: HubConfig) -> dict[str, tuple[Path, ...]]:
-    """Split to files, where `data.path` is on this disk; empty where it is a name on the hub, or `save_to_disk`'s.
+    """Files by split if `data.path` is on this disk; empty if it is a name on the hub or was written by `save_to_disk`.
 
     Raises:
         RequestError: no path, or a folder without files that could be splits.
@@ -229,13 +229,13 @@ def _local(config: HubConfig) -> dict[str, tuple[Path, ...]]:
         raise RequestError("data=hub needs data.path=…: a name on the Hugging Face hub, a file or a folder")
     unknown = set(config.files) - set(SPLITS)
     if unknown:
-        raise RequestError(f"data.files.{sorted(unknown)[0]} is no split: train, dev and test are")
+        raise RequestError(f"data.files.{sorted(unknown)[0]} is not a split: give train, dev or test")
     path = Path(config.path).expanduser()
     if path.is_file():
         return find_files(path, config.files)
     if not path.is_dir() or _on_disk(path):
         return {}
-    # A repository of the hub that was downloaded as it is has its files a folder deeper.
+    # A downloaded repository of the hub has its files one folder deeper.
     inside = [path, *(path / name for name in (config.name, "data") if name and (path / name).is_dir())]
     return next((found for folder in inside if (found := split_files(folder, config.files))), {}) or find_files(
         path, config.files
@@ -247,7 +247,7 @@ def _on_disk(path: Path) -> bool:
 
 
 def _tables(config: HubConfig) -> dict[str, Any]:
-    """Split to a `datasets.Dataset`.
+    """A `datasets.Dataset` by split.
 
     Raises:
         RequestError: there is no such data set here or on the hub, or it has no train split.
@@ -265,7 +265,7 @@ def _tables(config: HubConfig) -> dict[str, Any]:
             if path.is_dir()
             else datasets.load_dataset(config.path, config.name, revision=config.revision)
         )
-    except Exception as error:  # the library raises a dozen kinds, the network some more
+    except Exception as error:  # the library and the network raise many kinds
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
             f"data.path={config.path}: no file or folder of that name, and not loaded from the hub: {reason}"
@@ -280,7 +280,9 @@ def _tables(config: HubConfig) -> dict[str, Any]:
         elif config.files.get(split):
             raise RequestError(f"data.files.{split}={config.files[split]}: the splits are {', '.join(tables)}")
     if not chosen:
-        raise RequestError(f"data.path={config.path} has the splits {', '.join(tables)}; say data.files.train=…")
+        raise RequestError(
+            f"data.path={config.path} has the splits {', '.join(tables)}; choose one with data.files.train=…"
+        )
     return chosen
 
 

@@ -6,7 +6,7 @@
     test.jsonl?           "candidate_ids"?: [..]}
 
 Without a dev or test file, a split is made (see `split.py`). A folder with only dev or test can be
-evaluated, not trained on. Keys that are not listed are passed over, and named.
+evaluated, not trained on. Other keys are ignored, and a note names them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class JsonlConfig(DataConfig):
 
 
 def fingerprint(config: JsonlConfig) -> str:
-    """A hash of the files' names and contents. Raises `RequestError` where one that must be there is not."""
+    """A hash of the files' names and contents. Raises `RequestError` if a required file is missing."""
     passages, splits = _files(config)
     return files_fingerprint([passages, *splits.values()])
 
@@ -59,7 +59,7 @@ def read(config: JsonlConfig, intake: Intake) -> None:
 
 
 def native_question(row: Mapping[str, Any], default_id: str) -> Question:
-    """A question out of a native row. Raises `BadRow`."""
+    """The question of a native row. Raises `BadRow`."""
     return Question(
         id=id_of(row, "id") or default_id,
         question=text_of(row, "question"),

@@ -1,10 +1,10 @@
-"""`data=keyvalue`: find the asked key's value among passages that look alike. Made on the spot, nothing is downloaded.
+"""`data=keyvalue`: find a key's value among similar passages. The data is generated; nothing is downloaded.
 
-A key is a word and a number (`river 48`), a passage says its value (`river 48 keeps copper`), a question asks for
-it. Words and numbers of test keys all occur in training; test keys do not. So what a reader can learn is to match
-both parts of the key and copy the value, and nothing it memorises helps; a retriever by words finds the key's
-passage first and beside it ones that share the word or the number. The values are drawn from 48 words: chance is
-two in a hundred, and taking any of K passages is one in K.
+A key is a word and a number (`river 48`), a passage gives its value (`river 48 keeps copper`), and a question asks for
+the value. The words and numbers of test keys all occur in training, but the test keys do not. So a reader can only
+learn to match both parts of the key and to copy the value; memorised pairs do not help. BM25 ranks the key's passage
+first, followed by passages that share the word or the number. There are 48 values: a random value is right in 2 % of
+the cases, a random one of K passages in 1/K.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rag_experiments.data.records import Question, Where
 GENERATOR_VERSION = 2
 """Raised when the same configuration would give another data set."""
 
-# Every word is one word piece of the usual English vocabularies.
+# Every word is one token in the usual English WordPiece vocabularies.
 _WORDS_TEXT = """
     river stone forest garden mountain island bridge castle market harbor village tower window door table chair
     bottle basket candle mirror needle hammer ladder wheel anchor lantern blanket pillow carpet curtain kitchen
@@ -47,11 +47,11 @@ _FIRST, _LAST = 10, 99
 
 @dataclass(kw_only=True)
 class KeyvalueConfig(DataConfig):
-    """Keys of `data=keyvalue`; a `path` is refused: it was meant for another format."""
+    """Keys of `data=keyvalue`. A `path` is refused, because it must have been meant for another format."""
 
     format: str = "keyvalue"
     size: Annotated[int, Field(ge=100)] = 10_000
-    """Keys, each with one passage and one question."""
+    """Number of keys; each has one passage and one question."""
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
@@ -64,10 +64,10 @@ def fingerprint(config: KeyvalueConfig) -> str:
 
 
 def read(config: KeyvalueConfig, intake: Intake) -> None:
-    """Hand in one passage and one question a key, split by key.
+    """Add one passage and one question per key to the intake; splits are made by key.
 
     Raises:
-        RequestError: more keys than there are.
+        RequestError: `data.size` is larger than the number of possible keys.
     """
     keys = [(word, number) for word in _WORDS for number in range(_FIRST, _LAST + 1)]
     if config.size > len(keys):

@@ -1,7 +1,6 @@
-"""Text files as people really have them: gzip or not, byte-order mark or not, either line end.
+"""Read text files with or without gzip, with or without a byte-order mark, with any line end.
 
-Everything that can be wrong with a line is told to the intake with its file and number; nothing is
-unpickled, ever.
+Every problem of a line is reported to the intake with file and line number. Pickles are never loaded.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ PICKLE_SUFFIXES = (".pkl", ".pickle", ".p", ".joblib", ".dill", ".pt", ".pth")
 _PICKLE_STARTS = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 _GZIP_START = b"\x1f\x8b"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-"""How a file in it begins."""
+"""The first bytes of a file in this format."""
 
 
 _SPREAD = {
     "{": "; an object spread over several lines must stand on one",
-    "[": "; a file that is one JSON list must be written one object a line, without the brackets",
+    "[": "; a file that is one JSON list must be written as one object per line, without the brackets",
 }
 
 
 def data_path(path: str | None, data_format: str, *, folder: bool | None = None) -> Path:
-    """`data.path` as a path that exists; `folder`: whether it must be one, None where either is right.
+    """`data.path` as an existing path. It must be a folder if `folder` is True, a file if False; None allows both.
 
     Raises:
-        RequestError: it is not set, not there, or the wrong kind of thing.
+        RequestError: it is not set, does not exist, or is a file instead of a folder or the reverse.
     """
     if not path:
         raise RequestError(f"data={data_format} needs data.path=…: where the data is")
@@ -48,18 +47,18 @@ def data_path(path: str | None, data_format: str, *, folder: bool | None = None)
         raise RequestError(f"data.path={path}: there is no such file or folder")
     if folder is True and not found.is_dir():
         refuse_pickle(found)
-        raise RequestError(f"data.path={path} is a file, but data={data_format} wants the folder it is in")
+        raise RequestError(f"data.path={path} is a file, but data={data_format} needs the folder that contains it")
     if folder is False and not found.is_file():
-        raise RequestError(f"data.path={path} is a folder, but data={data_format} wants a file")
+        raise RequestError(f"data.path={path} is a folder, but data={data_format} needs a file")
     return found
 
 
 def refuse_path(config: DataConfig) -> None:
-    """Raise `ValueError` where a format that reads no files is given some: `data=` was forgotten."""
+    """Raise `ValueError` if a format that reads no files is given a path: the user forgot `data=`."""
     if config.path:
         raise ValueError(
-            f"path={config.path} is given, but data={config.format} reads no files: say data=jsonl, localrqa, beir, "
-            "dpr, tevatron, hub or documents as well"
+            f"path={config.path} is given, but data={config.format} reads no files: add data=jsonl, localrqa, beir, "
+            "dpr, tevatron, hub or documents"
         )
 
 
@@ -72,28 +71,28 @@ def refuse_pickle(path: Path) -> None:
             with gzip.open(path) as inner:
                 start = inner.read(2)
         except (OSError, EOFError, zlib.error):
-            return  # said with a line number when it is read
+            return  # reported with a line number when it is read
     if start in _PICKLE_STARTS or path.suffix.lower() in PICKLE_SUFFIXES:
         raise RequestError(
             f"{path} is a pickle, and no pickle is loaded here, since loading one runs whatever code is in it; in the "
-            "program that wrote it, write the documents as JSON Lines instead, one object a line: "
+            "program that wrote it, write the documents as JSON Lines instead, one object per line: "
             '{"id": …, "title": …, "text": …}'
         )
 
 
 def pickle_note(folder: Path) -> str:
-    """A clause about a pickle in `folder`, for the error that what is wanted is not there; empty without one."""
+    """A clause about a pickle in `folder`, to append to the error about a missing file; empty without a pickle."""
     found = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
     if found is None:
         return ""
     return (
         f"; {found.name} is a pickle, and none is loaded here: in the program that wrote it, write its documents as "
-        'JSON Lines, one {"id": …, "title": …, "text": …} a line'
+        'JSON Lines, one {"id": …, "title": …, "text": …} per line'
     )
 
 
 def open_bytes(path: Path) -> BufferedIOBase:
-    """`path` for reading, unpacked where its first bytes (not its name) say gzip.
+    """Open `path` for reading; it is unpacked if its first bytes (not its name) are gzip's.
 
     Raises:
         RequestError: a pickle, or a file that cannot be opened.
@@ -108,7 +107,7 @@ def open_bytes(path: Path) -> BufferedIOBase:
 
 
 def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Iterator[tuple[Where, str]]:
-    """Every line (blank ones on request), decoded, without its line end and without a byte-order mark."""
+    """Every line, decoded, without its line end and without a byte-order mark; blank lines only with `keep_blank`."""
     number = 0
     try:
         with open_bytes(path) as file:
@@ -128,13 +127,13 @@ def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Itera
                 if keep_blank or line.strip():
                     yield where, line
     except UnicodeDecodeError:
-        intake.problem(Where(str(path), number + 1), "the file begins as UTF-16, and is none")
+        intake.problem(Where(str(path), number + 1), "the file begins like UTF-16, but is not valid UTF-16")
     except (OSError, EOFError, zlib.error) as error:
         intake.problem(Where(str(path), number + 1), f"the file is cut short or damaged ({error})")
 
 
 def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
-    """The lines of `file` as UTF-8, one that begins as UTF-16 (Excel's, PowerShell's) rewritten."""
+    """The lines of `file` as UTF-8; a UTF-16 file (from Excel or PowerShell) is converted."""
     first = file.readline()
     if first[:2] in UTF_16:
         file.seek(0)
@@ -148,7 +147,7 @@ def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
 
 
 def json_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """Every line as a JSON object; what is not one is a problem of its line."""
+    """Every line as a JSON object; a line that is not an object is reported as a problem."""
     for where, line in text_lines(path, intake):
         value = parse_json(line, where, intake)
         if isinstance(value, dict):
@@ -156,8 +155,8 @@ def json_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, An
         elif value is not None:
             hint = ""
             if isinstance(value, list) and where.line == 1:
-                hint = "; a file that is one JSON list must be written one object a line"
-            intake.problem(where, f"a JSON object is wanted, and this is {_json_kind(value)}{hint}")
+                hint = "; a file that is one JSON list must be written as one object per line"
+            intake.problem(where, f"this must be a JSON object, and is {_json_kind(value)}{hint}")
 
 
 def parse_json(text: str, where: Where, intake: Intake) -> Any:
@@ -168,11 +167,11 @@ def parse_json(text: str, where: Where, intake: Intake) -> Any:
         at = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}, column {error.colno}"
         hint = _SPREAD.get(text.strip(), "")
         intake.problem(where, f"not valid JSON: {error.msg} ({at}){hint}")
-    except (ValueError, RecursionError) as error:  # absurdly long numbers, absurd nesting
+    except (ValueError, RecursionError) as error:  # numbers that are too long, nesting that is too deep
         intake.problem(where, f"not valid JSON: {str(error).splitlines()[0]}")
     else:
         if value is None:
-            intake.problem(where, "a JSON object is wanted, and this is null")
+            intake.problem(where, "this must be a JSON object, and is null")
         return value
     return None
 

@@ -3,9 +3,9 @@
     train_w_q.jsonl      {"questions": [..], "gold_docs": [..], "hard_neg_docs"?: [..], "chat_history"?: [..]}
     train_w_qa.jsonl     {"question", "gold_answer", "gold_docs", "hard_neg_docs"?, "chat_history"?}
 
-and the same for eval (our dev) and test; a document is {"page_content", "metadata"}. Where both files of a
-split ask one question about one passage, the one with the answer is kept. The corpus is `data.documents`,
-a JSONL of documents, or else what the lines hold. A document's id is made of its content.
+and the same for eval (our dev) and test; a document is {"page_content", "metadata"}. If both files of a split ask one
+question about one passage, the row with the answer is kept. The corpus is `data.documents`, a JSONL of documents, or,
+without it, the documents in the lines. A document's id is a hash of its content.
 
 An `eval` file can be trained on: `data.splits.train=eval data.splits.dev=null` (dev is then cut from it).
 """
@@ -33,11 +33,11 @@ class LocalrqaConfig(DataConfig):
 
     format: str = "localrqa"
     splits: dict[str, str | None] = field(default_factory=lambda: {"train": "train", "dev": "eval", "test": "test"})
-    """Our split to the beginning of its files' names; null: none."""
+    """Beginning of the file names by our split; null: there is no such split."""
     documents: str | None = None
     """A JSONL of documents in the folder (or an absolute path): the whole corpus."""
     title: str | None = "title"
-    """The key of `metadata` that is a passage's title, where a document has it."""
+    """The key of `metadata` that holds a passage's title, if there is one."""
 
 
 def fingerprint(config: LocalrqaConfig) -> str:
@@ -61,7 +61,7 @@ def read(config: LocalrqaConfig, intake: Intake) -> None:
                     for question in _questions(config, intake, row, f"{split}-{_kind(path)}-{where.line}", documents):
                         key = (question_key(question), question.positive_ids)
                         if key in seen:
-                            intake.remark("a question stands in several lines, and is kept once (with its answer)")
+                            intake.remark("a question is in several lines, and is kept once (with its answer)")
                             continue
                         seen.add(key)
                         intake.question(split, question)
@@ -99,7 +99,7 @@ def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, 
         text = text_of(document, "page_content")
     except BadRow as error:
         raise BadRow(f"in {name!r}: {error}") from None
-    # Source and number are left out of the id: the same chunk comes with other metadata in other lines.
+    # Source and number are not part of the id: lines repeat the same chunk with different metadata.
     context = {"id": content_id(text, title), "text": text, "title": title}
     return take_in(intake, name, context, ids=("id",), store=store)
 
@@ -112,11 +112,11 @@ def _files(config: LocalrqaConfig) -> tuple[Path | None, dict[str, list[Path]]]:
     folder = data_path(config.path, config.format, folder=True)
     unknown = set(config.splits) - set(SPLITS)
     if unknown:
-        raise RequestError(f"data.splits.{sorted(unknown)[0]} is no split: train, dev and test are")
+        raise RequestError(f"data.splits.{sorted(unknown)[0]} is not a split: give train, dev or test")
     files: dict[str, list[Path]] = {}
     usual = LocalrqaConfig().splits
     for split, name in config.splits.items():
-        # The file with answers first: of a question in both, the first is kept.
+        # The file with answers comes first: of a question in both files, the first row is kept.
         names = [f"{name}_w_{kind}.jsonl{packed}" for kind in ("qa", "q") for packed in ("", ".gz")] if name else []
         found = [folder / file for file in names if (folder / file).is_file()]
         if found:

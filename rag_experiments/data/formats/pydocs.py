@@ -1,14 +1,14 @@
-"""`data=pydocs`: questions about the documentation of the interpreter that runs this. Nothing is downloaded.
+"""`data=pydocs`: questions about the documentation of the running Python interpreter. Nothing is downloaded.
 
-A passage is a documented public object: title the qualified name, text its signature and docstring. Where
-a docstring has more than one paragraph, the first becomes a question and is withheld from the passage, so
-that the two share meaning and few words; the answer is the qualified name, whose parts are taken out of
-the question. Objects whose first paragraphs are the same are gold together. All other objects stay in
-the corpus, whole, as distractors. Splits are by object.
+A passage is a documented public object: the title is its qualified name, the text its signature and docstring. If a
+docstring has more than one paragraph, the first becomes a question and is removed from the passage, so that question
+and passage share the meaning but few words. The answer is the qualified name; its parts are removed from the question.
+Objects with the same first paragraph are all gold. All other objects stay in the corpus, complete, as distractors.
+Splits are made by object.
 
-Sources are parsed, not imported (importing the standard library opens browsers and prints poems); only
-the public modules written in C, which have no source, are imported. The result is a function of the
-interpreter and `data.packages` alone.
+Sources are parsed, not imported (importing parts of the standard library opens a browser or prints a poem); only the
+public modules written in C, which have no source, are imported. The result depends only on the interpreter and
+`data.packages`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ GENERATOR_VERSION = 5
 
 _SHORTEST_QUESTION, _LONGEST_QUESTION = 4, 60
 _SHORTEST_REST = 8
-"""Words that must remain in a gold passage, its title not counted."""
+"""Words that must remain in a gold passage, not counting its title."""
 
 PHRASINGS = (
     "Which {kind} is this? {text}",
@@ -54,22 +54,22 @@ PHRASINGS = (
 
 @dataclass(kw_only=True)
 class PydocsConfig(DataConfig):
-    """Keys of `data=pydocs`; a `path` is refused: it was meant for another format."""
+    """Keys of `data=pydocs`. A `path` is refused, because it must have been meant for another format."""
 
     format: str = "pydocs"
     packages: list[str] = field(default_factory=list)
     """Installed packages whose documentation is added, such as numpy or torch."""
     methods: bool = False
-    """Methods as well as modules, classes and functions: twice the corpus."""
+    """Add methods to modules, classes and functions; this doubles the corpus."""
     max_words: Annotated[PositiveInt, Field(ge=20)] = 50
-    """Words a passage keeps of a docstring."""
+    """Words of a docstring that a passage keeps."""
 
     def __post_init__(self) -> None:
         refuse_path(self)
 
 
 def fingerprint(config: PydocsConfig) -> str:
-    """The interpreter, the packages' versions, and how the set is made.
+    """The version of this format, the interpreter, and the packages with their versions, as one text.
 
     Raises:
         RequestError: a package is not installed.
@@ -79,7 +79,7 @@ def fingerprint(config: PydocsConfig) -> str:
 
 
 def read(config: PydocsConfig, intake: Intake) -> None:
-    """Hand in all objects as passages, and their questions as train: dev and test are cut from it by object."""
+    """Add all objects as passages and their questions as train; dev and test are later cut from train by object."""
     kept = (item for item in collect(config.packages) if config.methods or item.kind != "method")
     objects = sorted(kept, key=lambda item: item.name)
     questions, golds = make_questions(objects)
@@ -90,7 +90,7 @@ def read(config: PydocsConfig, intake: Intake) -> None:
     corpus = "\n".join(passage.text.lower() for passage in passages)
     paragraphs = {item.name: item.paragraphs[0].lower() for item in objects}
     for question in questions:
-        # A paragraph that some passage still holds (a subclass quotes it) would be found by its words alone.
+        # If some passage still holds the paragraph (a subclass quotes it), word matching alone would find it.
         if not any(paragraphs[name] in corpus for name in question.positive_ids):
             with intake.row(Where(f"the documentation of {question.id}")):
                 intake.question("train", question)
@@ -120,8 +120,8 @@ def make_questions(objects: list[Documented]) -> tuple[list[Question], set[str]]
 def hide_name(paragraph: str, name: str) -> str:
     """`paragraph` with the parts of the object's own name replaced by an ellipsis.
 
-    The last part goes wherever it occurs as a word; the parts before it only where they lead to it, or
-    questions would lose half their words to modules named `copy` or `time`.
+    The last part is replaced wherever it occurs as a word. The parts before it are replaced only directly before it;
+    otherwise modules named `copy` or `time` would remove half the words of a question.
     """
     *before, last = name.split(".")
     qualified = "".join(rf"(?:{re.escape(part)}\.)?" for part in before)

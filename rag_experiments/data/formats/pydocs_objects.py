@@ -1,8 +1,8 @@
-"""Documented objects of the standard library, one list for one interpreter.
+"""The documented objects of the standard library; the list depends only on the interpreter.
 
-Sources are parsed. Modules written in C have none, so they are imported, in an interpreter of their own:
-this one may have replaced some of what they document. Hence only the standard library is used here, and
-the file runs as a script too.
+Sources are parsed. Modules written in C have no source, so a fresh interpreter imports them: this process may have
+replaced some of the objects that they document. Therefore this file uses only the standard library and also runs as a
+script.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _of_node(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFuncti
 
 
 def in_c_modules() -> Iterator[Documented]:
-    """Those of public modules without source, as a fresh interpreter without site packages sees them.
+    """Objects of public modules without source, as a fresh interpreter without site packages sees them.
 
     Raises:
         subprocess.CalledProcessError: that interpreter failed.
@@ -82,7 +82,7 @@ def in_c_modules() -> Iterator[Documented]:
 def _import_c_modules() -> Iterator[Documented]:
     """Public modules without source: those built in, and the extension modules of the standard library."""
     suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-    # `platstdlib` would be the virtual environment's, which has none of them.
+    # `platstdlib` would be the folder of the virtual environment, which holds no extension modules.
     folder = Path(sysconfig.get_config_var("DESTSHARED") or Path(sysconfig.get_paths()["stdlib"]) / "lib-dynload")
     found = {path.name.split(".")[0] for path in folder.glob("*") if path.name.endswith(suffixes)}
     for name in sorted(found | set(sys.builtin_module_names)):
@@ -118,12 +118,12 @@ def _of_object(value: object, name: str, kind: str) -> Iterator[Documented]:
     paragraphs = split_paragraphs(inspect.cleandoc(text)) if isinstance(text, str) else ()
     if paragraphs:
         signature = getattr(value, "__text_signature__", None) or ""
-        # C code marks the argument that a caller does not pass with a dollar sign.
+        # C code marks an argument that the caller does not pass by a dollar sign.
         yield Documented(name, kind, re.sub(r"\$\w+(?:, (?:/, )?)?", "", signature), paragraphs)
 
 
 def split_paragraphs(text: str) -> tuple[str, ...]:
-    """Paragraphs of a docstring, each on one line; a lone underline or signature line leads no paragraph."""
+    """Paragraphs of a docstring, each on one line; a block without a letter or digit (an underline) is dropped."""
     blocks = [" ".join(block.split()) for block in re.split(r"\n\s*\n", text.strip())]
     return tuple(block for block in blocks if re.search(r"\w", block))
 

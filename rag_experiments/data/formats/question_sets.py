@@ -3,8 +3,8 @@
     {"queries": {id: text}, "corpus": {id: text or {"title", "text"}}, "relevant_docs": {query id: [passage id..]}}
     {"anchors": [..], "positives": [..], "negatives"?: [..]}
 
-Judgements may have grades ({passage id: grade}), and answers stand in `answers` ({query id: text or list}). Queries
-without a judgement are left out and counted.
+Judgements may have grades ({passage id: grade}); answers are in `answers` ({query id: text or list}). Queries without
+a judgement are left out and counted.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ JUDGEMENTS = ("relevant_docs", "relevant_documents", "qrels", "relevance")
 
 
 def is_one(value: Mapping[str, Any]) -> bool:
-    """Whether a file's object is such a set."""
+    """Whether the JSON object of a file is such a question set."""
     queries = isinstance(value.get("queries"), dict) and isinstance(value.get("corpus"), dict)
     return queries or all(isinstance(value.get(name), list) for name in ("anchors", "positives"))
 
 
 def read(value: Mapping[str, Any], file: str, split: str, intake: Intake) -> None:
-    """Hand its passages and questions to `intake`."""
+    """Add the passages and questions of the set to `intake`."""
     if "anchors" in value:
         _read_triplets(value, file, split, intake)
         return
@@ -41,7 +41,9 @@ def read(value: Mapping[str, Any], file: str, split: str, intake: Intake) -> Non
             intake.passage(passage_id, text_of(row, "text", required=False), title, repeatable=True)
     judged = next((value[name] for name in JUDGEMENTS if isinstance(value.get(name), dict)), None)
     if judged is None:
-        intake.problem(Where(file), f"there are queries and a corpus, and no object {JUDGEMENTS[0]!r} that judges them")
+        intake.problem(
+            Where(file), f"there are queries and a corpus, but no object {JUDGEMENTS[0]!r} with their judgements"
+        )
         return
     for query_id, text in value["queries"].items():
         with intake.row(Where(f"{file}: queries[{query_id!r}]")):

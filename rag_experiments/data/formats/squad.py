@@ -1,7 +1,7 @@
-"""Questions with the text their answer stands in: SQuAD and what looks like it.
+"""Questions with the text that contains their answer: SQuAD and data sets with its fields.
 
-Contexts become passages, each once. An answer's offset decides which passage is gold; one that points
-elsewhere is counted, and the answer's nearest occurrence taken instead.
+Contexts become passages, each once. An answer's offset decides which passage is gold. If the offset does not point at
+the answer, this is counted, and the nearest occurrence of the answer is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, te
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer, and the character of its context it begins at, where the data says so."""
+    """An answer, and the position in its context where it begins, if the data gives it."""
 
     text: str
     start: int | None = None
@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A passage and the piece of its context that it is."""
+    """A passage and its place in the context from which it was cut."""
 
     id: str
     piece: Piece
@@ -36,7 +36,7 @@ class Cut:
 
 @dataclass
 class Cutter:
-    """Contexts into passages, questions onto the passages their answers begin in."""
+    """Cuts contexts into passages and finds, for each question, the passages in which its answers begin."""
 
     intake: Intake
     words: int | None
@@ -44,7 +44,7 @@ class Cutter:
     _known: dict[str, list[Cut]] = field(default_factory=dict)
 
     def passages(self, context: str, title: str, name: str = "") -> list[Cut]:
-        """The passages of a context, handed to the intake the first time. Raises `BadRow` for an empty one."""
+        """The passages of a context; they are added to the intake the first time. Raises `BadRow` if it is empty."""
         key = content_id(context, title)
         if key not in self._known:
             pieces = (
@@ -75,9 +75,9 @@ class Cutter:
         about: str | None = None,
         place: int | None = None,
     ) -> None:
-        """Hand one question in, `about` a text if it says nothing without it, its answer at `place` if given.
+        """Add one question to the intake: `about` is the text it needs to be understood, `place` its answer's position.
 
-        One whose context is cut and does not hold its answer is left out, with a remark.
+        A question whose context is cut and does not contain its answer is left out, with a note.
         """
         golds: list[str] = []
         lost = False
@@ -91,10 +91,10 @@ class Cutter:
             golds += found
         if lost and not golds:
             self.intake.remark(
-                "a question's answer is not in its context, so no passage is gold: left out"
+                "a question is left out: its answer is not in its context, so no passage is gold"
                 if answers
-                else "a question without an answer has a context that is cut, so no passage is known to be gold: left "
-                "out (data.passage_words=null leaves contexts whole)"
+                else "a question is left out: it has no answer and its context is cut, so no passage is known to be "
+                "gold (data.passage_words=null leaves contexts whole)"
             )
             return
         gold = tuple(dict.fromkeys(golds))
@@ -113,7 +113,7 @@ class Cutter:
         )
 
     def unanswered(self) -> None:
-        """A question that its context does not answer (SQuAD 2's `is_impossible`) is not handed in; that is said."""
+        """Count a question that its context does not answer (SQuAD 2's `is_impossible`); it is left out."""
         self.intake.remark("a question has no answer in its context, and is left out")
 
     def _golds(self, context: str, cuts: list[Cut], answers: Sequence[Answer]) -> list[str]:
@@ -128,10 +128,10 @@ class Cutter:
     def _place(self, context: str, answer: Answer) -> int | None:
         place, right = find_answer(context, answer.text, answer.start)
         if right and answer.start is not None and not context.startswith(answer.text, answer.start):
-            self.intake.remark("an answer has spaces around it that its context has not: taken without them")
+            self.intake.remark("an answer has spaces around it that its context does not have: they are removed")
         if not right and answer.start is not None:
             self.intake.remark(
-                "an answer's offset does not point at it: its nearest occurrence is taken"
+                "an answer's offset does not point at it: its nearest occurrence is used"
                 if place is not None
                 else "an answer's offset does not point at it, and the answer is nowhere in its context"
             )
@@ -139,7 +139,7 @@ class Cutter:
 
 
 def answers_of(value: Any, name: str) -> list[Answer]:
-    """Answers in any of the shapes they come in. Raises `BadRow` for another."""
+    """The answers in any of the accepted forms. Raises `BadRow` for any other form."""
     value = listed(value, name)
     if is_missing(value):
         return []
@@ -171,7 +171,7 @@ def _answer(entry: Any, name: str) -> Answer:
 
 
 def offset_of(value: Any) -> int | None:
-    """A whole number, as 41, 41.0 or "41"."""
+    """The offset as a whole number; 41, 41.0 and "41" are accepted."""
     number = whole_number(value)
     if number is None and isinstance(value, str) and re.fullmatch(r"\s*-?\d+(\.0*)?\s*", value):
         number = int(float(value))
@@ -190,19 +190,19 @@ def read_nested(
     read_dialogue: Callable[[Mapping[str, Any], Mapping[str, Any], str, str, Cutter, bool], None],
     dialogues: bool = False,
 ) -> None:
-    """SQuAD's own file: articles, their paragraphs, their questions.
+    """Read SQuAD's own file: articles, their paragraphs, their questions.
 
     Args:
-        whole: articles stay on one side of a split.
-        is_dialogue: whether a paragraph's questions are turns of a conversation, which `read_dialogue` reads.
-        dialogues: all of them are.
+        whole: all questions on one article go to one split.
+        is_dialogue: tells whether a paragraph's questions are turns of a conversation; then `read_dialogue` reads them.
+        dialogues: all paragraphs are conversations.
     """
     articles = value.get("data")
     if not isinstance(articles, list):
         cutter.intake.problem(Where(file), "a SQuAD file is an object with a list 'data', and there is none")
         return
     seen: set[str] = set()
-    """Question ids of the articles before: in some data sets they begin anew in each."""
+    """Question ids of earlier articles: in some data sets each article numbers its questions from the start."""
     for number, article in enumerate(articles):
         place = f"{file}: data[{number}]"
         own: set[str] = set()
@@ -249,7 +249,7 @@ def _paragraph(
             question_id = id_of(entry, "id") or f"{split}-{number}-{index}"
             if question_id in ids[0]:
                 cutter.intake.remark(
-                    "a question's id is one of another article's: the article's number is put before it"
+                    "a question has the id of a question in another article: the article's number is put before the id"
                 )
                 question_id = f"{number}-{question_id}"
             ids[1].add(question_id)

@@ -1,4 +1,4 @@
-"""Rows out of JSON Lines, JSON, CSV, TSV and Parquet files, gzipped or not, one at a time; which files are splits."""
+"""Read rows of JSON Lines, JSON, CSV, TSV and Parquet files (gzipped or not) one by one; find the splits' files."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 SPLIT_NAMES = {"train": ("train", "training"), "dev": ("dev", "validation", "valid", "eval"), "test": ("test",)}
-"""What the splits' files are called by those who make data sets; ours is the key."""
+"""Usual names of the splits' files, by our name of the split."""
 SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
-"""Of a split in several files, as data sets on the Hugging Face hub have them."""
+"""The name of one of several files of a split, as on the Hugging Face hub."""
 ID_NAMES = frozenset(("id", "pid", "qid", "docid", "doc-id", "query-id", "corpus-id", "passage-id", "question-id"))
-"""How the first column of a header is called."""
+"""Usual names of the first column in a header."""
 SEPARATORS = (",", ";", "\t", "|")
 LONGEST_CELL = 1000
-"""Lines that a quoted cell of a tab-separated file goes over at most."""
+"""A quoted cell of a tab-separated file has at most this many lines."""
 _NAMED_SEPARATOR = re.compile(r"\s*\"?sep=([,;|\t])\"?[,;|\t]*\s*", re.IGNORECASE)
-"""Excel's own first line."""
+"""Excel's own first line, which names the separator."""
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that says how `path` is read, `.gz` aside."""
+    """The suffix that decides how `path` is read, without `.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -43,10 +43,10 @@ def kind_of(path: Path) -> str:
 
 
 def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """Every row of `path` as a mapping; what cannot be read is a problem of its line.
+    """Every row of `path` as a mapping; a row that cannot be read is reported with its line.
 
     Raises:
-        RequestError: the file is a pickle, or of a kind that is not read here.
+        RequestError: the file is a pickle, or its suffix is not supported.
     """
     kind = kind_of(path)
     if kind == ".json" or (kind in (".jsonl", ".ndjson") and _is_list(path)):
@@ -59,13 +59,15 @@ def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
         yield from _parquet(path, intake)
     else:
         refuse_pickle(path)
-        raise RequestError(f"{path} is of no kind that is read here: {', '.join(SUFFIXES)} (each also with .gz)")
+        raise RequestError(
+            f"{path} has another suffix than those that are read: {', '.join(SUFFIXES)} (each also with .gz)"
+        )
 
 
 def named_rows(path: Path, intake: Intake, names: Sequence[str]) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """As `rows`; a TSV that begins without a header, as MS MARCO's do, has the columns `names`, in their order.
+    """As `rows`; the columns of a TSV without a header (as MS MARCO's) are `names`, in their order.
 
-    The first line is a header where the first of its cells is a name of an id.
+    The first line is a header if its first cell is a usual name of an id column.
     """
     if kind_of(path) not in (".tsv", ".txt"):
         yield from rows(path, intake)
@@ -92,17 +94,17 @@ def all_rows(paths: Sequence[Path], intake: Intake) -> Iterator[tuple[Where, dic
 
 
 def find_files(path: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
-    """Split to files: `path` itself is train where it is a file, else what `given` and the names in the folder say.
+    """Files by split: `path` is train if it is a file; in a folder `given` and the file names decide.
 
     Raises:
-        RequestError: as `split_files`; or there is no file, or the train split is given twice.
+        RequestError: as in `split_files`; also if there is no file, or if the train split is given twice.
     """
     if not path.is_file():
         found = split_files(path, given)
         if not found:
             raise RequestError(
                 f"data.path={path}: no file there is called train, dev or test ({', '.join(SUFFIXES)}); "
-                f"say which with data.files.train=…{pickle_note(path)}"
+                f"choose one with data.files.train=…{pickle_note(path)}"
             )
         return found
     if given.get("train"):
@@ -111,10 +113,10 @@ def find_files(path: Path, given: Mapping[str, str | None]) -> dict[str, tuple[P
 
 
 def split_files(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
-    """Which files are which split: as `given` says, else by name (`train.jsonl`, `nq-dev.json.gz`, …).
+    """Files by split: as in `given`, else by name (`train.jsonl`, `nq-dev.json.gz`, …).
 
-    Several files are one split where they are its shards (`train-00000-of-00002.parquet`), or where `given`
-    has a pattern (`part-*.jsonl`).
+    Several files make one split if they are its shards (`train-00000-of-00002.parquet`), or if `given` has a pattern
+    (`part-*.jsonl`).
 
     Raises:
         RequestError: a file that `given` names is not there, or two files could be one split.
@@ -127,7 +129,7 @@ def split_files(folder: Path, given: Mapping[str, str | None]) -> dict[str, tupl
         if len({SHARD.sub("", path.name) for path in fitting}) > 1:
             raise RequestError(
                 f"data.path={folder}: {fitting[0].name} and {fitting[-1].name} could both be {split}; "
-                f"say which with data.files.{split}=… (null: there is none)"
+                f"choose one with data.files.{split}=… (null: there is none)"
             )
         if fitting:
             found[split] = tuple(fitting)
@@ -138,7 +140,7 @@ def _given(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Pat
     found: dict[str, tuple[Path, ...]] = {}
     for split, name in given.items():
         if split not in SPLIT_NAMES:
-            raise RequestError(f"data.files.{split} is no split: train, dev and test are")
+            raise RequestError(f"data.files.{split} is not a split: give train, dev or test")
         if not name:
             continue
         path = folder / Path(name).expanduser()
@@ -156,7 +158,7 @@ def _is_split(path: Path, names: tuple[str, ...]) -> bool:
 
 
 def _is_list(path: Path) -> bool:
-    """Whether a file that is called JSON lines is one JSON list."""
+    """Whether a file with the suffix .jsonl holds one JSON list."""
     try:
         with open_bytes(path) as file:
             start = file.read(256)
@@ -164,11 +166,11 @@ def _is_list(path: Path) -> bool:
             return start.decode("utf-16", "ignore").lstrip().startswith("[")
         return start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
     except (OSError, EOFError, zlib.error):
-        return False  # said with a line number when it is read
+        return False  # reported with a line number when it is read
 
 
 def json_rows(value: Any, path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of what `read_json` gave: a list of objects, one object, or lines."""
+    """The rows of a value that `read_json` returned: a list of objects, one object, or `Lines`."""
     if isinstance(value, Lines):
         yield from value
         return
@@ -179,15 +181,15 @@ def json_rows(value: Any, path: Path, intake: Intake) -> Iterator[tuple[Where, d
         if isinstance(row, dict):
             yield where, row
         else:
-            intake.problem(where, f"a JSON object is wanted, and this is a {type(row).__name__}")
+            intake.problem(where, f"this must be a JSON object, and is a {type(row).__name__}")
 
 
 class Lines(list[tuple[Where, dict[str, Any]]]):
-    """Rows of a file called .json that is JSON lines in truth."""
+    """Rows of a file with the suffix .json that holds JSON lines."""
 
 
 def read_json(path: Path, intake: Intake) -> Any:
-    """The JSON value of a whole file, `Lines`, or None after telling the intake why there is none."""
+    """The JSON value of a whole file, or `Lines`; None after the reason was reported to the intake."""
     where = Where(str(path))
     try:
         with open_bytes(path) as file:
@@ -205,12 +207,12 @@ def read_json(path: Path, intake: Intake) -> Any:
     else:
         if isinstance(value, dict | list):
             return value
-        intake.problem(where, f"a JSON object or list is wanted, and this is a {type(value).__name__}")
+        intake.problem(where, f"this must be a JSON object or list, and is a {type(value).__name__}")
     return None
 
 
 def _delimited(path: Path, intake: Intake, usual: str) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """Rows of a CSV or TSV file. The header says what parts the cells, `usual` where it does not."""
+    """Rows of a CSV or TSV file. The header decides the separator; `usual` is used if the header does not tell."""
     # A field may be a whole document; the default limit is 128 KiB.
     csv.field_size_limit(1 << 30)
     lines = text_lines(path, intake, keep_blank=True)
@@ -220,7 +222,7 @@ def _delimited(path: Path, intake: Intake, usual: str) -> Iterator[tuple[Where, 
     named = _NAMED_SEPARATOR.fullmatch(first[1])
     delimiter = named.group(1) if named else separator_of(first[1], usual)
     rest = lines if named else chain([first], lines)
-    # In tab-separated files a quote is mostly a character like any other.
+    # In tab-separated files a quote is usually an ordinary character.
     rows = _tab_rows(rest) if delimiter == "\t" else _quoted_rows(rest, path, intake, delimiter)
     header: list[str] | None = None
     for where, cells in rows:
@@ -239,8 +241,8 @@ def _delimited(path: Path, intake: Intake, usual: str) -> Iterator[tuple[Where, 
 
 
 def separator_of(header: str, usual: str) -> str:
-    """What parts the names of `header`: the sign that stands there most often outside quotes (Excel writes `;` where
-    the comma is the decimal sign), `usual` where several do or none does."""
+    """The separator in `header`: the one that occurs most often outside quotes (Excel writes `;` if the comma is the
+    decimal sign). `usual` wins a tie."""
     bare = _QUOTED.sub("", header)
     return max((usual, *SEPARATORS), key=bare.count)
 
@@ -248,7 +250,7 @@ def separator_of(header: str, usual: str) -> str:
 def _quoted_rows(
     lines: Iterable[tuple[Where, str]], path: Path, intake: Intake, delimiter: str
 ) -> Iterator[tuple[Where, list[str]]]:
-    """CSV: a quoted cell may go over several lines."""
+    """Rows of a CSV file; a quoted cell may have several lines."""
     taken: list[Where] = []
     """The lines of the row being read."""
 
@@ -257,7 +259,7 @@ def _quoted_rows(
             taken.append(where)
             yield line + "\n"
 
-    # `strict`: a quote that is never closed is an error, where otherwise the rest of the file would become one cell.
+    # With `strict`, a quote that is never closed is an error; without it the rest of the file would become one cell.
     reader = csv.reader(fed(), delimiter=delimiter, strict=True)
     while True:
         taken.clear()
@@ -273,8 +275,8 @@ def _quoted_rows(
 
 
 def _tab_rows(lines: Iterable[tuple[Where, str]]) -> Iterator[tuple[Where, list[str]]]:
-    """Cells between tabs. A quote is a character, but for a cell that is quoted as a whole; such a one may go over
-    several lines, which are joined where that gives the row the header's columns."""
+    """Rows of cells between tabs. A quote is an ordinary character unless the whole cell is quoted. A quoted cell may
+    have several lines; they are joined if the row then has as many columns as the header."""
     waiting: deque[tuple[Where, str]] = deque()
     source = iter(lines)
     columns = 0
@@ -308,14 +310,14 @@ def _is_open(cell: str) -> bool:
 
 
 def _joined(line: str, more: list[str], columns: int) -> list[str] | None:
-    """The cells of a row over several lines; None where they are not `columns`, or a cell is still open."""
+    """The cells of a row of several lines; None if their number is not `columns`, or if a cell is still open."""
     whole = "\n".join([line, *more])
     cells = whole.split("\t")
     return None if len(cells) != columns or any(map(_is_open, cells)) else cells
 
 
 def _unquoted(cell: str) -> str:
-    """A TSV cell that its writer quoted as a whole (DPR's psgs_w100.tsv), inner quotes doubled, without that."""
+    """A TSV cell without its quotes, if the whole cell is quoted and inner quotes are doubled (DPR's psgs_w100.tsv)."""
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and _QUOTED.fullmatch(cell) else cell
 
 
@@ -330,5 +332,10 @@ def _parquet(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]
                 for row in batch.to_pylist():
                     number += 1
                     yield Where(f"{path}[{number}]"), row
-    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the latter: dates beyond Python's
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:  # OverflowError: dates outside Python's range
         intake.problem(Where(f"{path}[{number + 1}]"), f"not readable as Parquet: {str(error).splitlines()[0]}")

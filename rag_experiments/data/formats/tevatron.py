@@ -1,11 +1,11 @@
-"""`data=tevatron`: training files of Tevatron, and others in the manner of MS MARCO.
+"""`data=tevatron`: training files of Tevatron, and files with the same layout, such as MS MARCO's.
 
     {"query_id", "query", "answers"?: [..], "positive_passages": [{"docid", "title"?, "text"}..],
      "negative_passages"?: [..]}
 
-`data.path` is one such file (JSON lines, JSON list or Parquet, gzipped or not), or a folder in which files
-are splits by their names. Where the rows hold ids only (`positive_document_ids`), `data.corpus` names the
-file with `docid`, `title` and `text`. Every field can be renamed: `data.columns.question=text`.
+`data.path` is one such file (JSON lines, JSON list or Parquet, gzipped or not), or a folder whose file names tell the
+splits. If the rows hold only ids (`positive_document_ids`), `data.corpus` names the file with `docid`, `title` and
+`text`. Every field can be renamed: `data.columns.question=text`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rag_experiments.data.row_fields import BadRow, answers_of_row, id_of, keys_
 
 @dataclass(kw_only=True)
 class TevatronColumns:
-    """What the fields are called in the files."""
+    """Names of the fields in the files."""
 
     id: str = "query_id"
     question: str = "query"
@@ -49,12 +49,12 @@ class TevatronColumns:
 
 @dataclass(kw_only=True)
 class TevatronConfig(DataConfig):
-    """`data.path` is a file, or a folder with a file a split."""
+    """`data.path` is a file, or a folder with one file per split."""
 
     format: str = "tevatron"
     files: dict[str, str | None] = field(default_factory=dict)
     corpus: str | None = None
-    """A file of passages, for rows that hold ids, or for distractors besides those in the rows."""
+    """A file of passages: needed if rows hold only ids; otherwise it adds distractors to the passages in the rows."""
     columns: TevatronColumns = field(default_factory=TevatronColumns)
 
 

@@ -1,4 +1,4 @@
-"""What `check` finds out about a data set, and how it is said."""
+"""Examine a data set for `check`, and format the report."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
 
 @dataclass
 class Findings:
-    """A data set, read to its end whatever is wrong with it."""
+    """The result of reading a data set to its end, with all problems."""
 
     config: RunConfig
     data: RagData | None
-    """What is usable; None: nothing is."""
+    """The usable part of the data; None if nothing is usable."""
     problems: list[Problem]
     nothing: str | None = None
-    """Why nothing is usable."""
+    """The reason why nothing is usable."""
     same_text: dict[str, str] = field(default_factory=dict)
-    """Passage id to the first id that has the same title and text."""
+    """For a passage id, the first id with the same title and text."""
 
     def lines(self, examples: int, problems: int) -> list[str]:
         """The whole report."""
@@ -53,7 +53,7 @@ class Findings:
         return lines + self._problem_lines(problems)
 
     def verdict(self) -> str:
-        """One sentence: what is wrong."""
+        """One sentence that says what is wrong."""
         if self.nothing:
             return self.nothing
         kinds = Counter(problem.kind for problem in self.problems)
@@ -61,12 +61,12 @@ class Findings:
         return f"{len(self.problems)} problem(s) ({listed}), the first: {self.problems[0]}; --fix DIR writes the rest"
 
     def passages_once(self) -> Iterator[Passage]:
-        """Usable passages, those with one content under several ids only once."""
+        """Usable passages; copies are yielded only once."""
         assert self.data is not None
         return (passage for passage in self.data.passages if passage.id not in self.same_text)
 
     def questions_once(self) -> dict[str, list[Question]]:
-        """Usable questions, speaking of the passages of `passages_once`."""
+        """Usable questions, with ids replaced by those of `passages_once`."""
         assert self.data is not None
         return {name: [self._renamed(question) for question in asked] for name, asked in self.data.splits.items()}
 
@@ -189,13 +189,13 @@ class Findings:
 
 @contextmanager
 def examine(config: RunConfig, cache: Path, needs: Sequence[str] = ()) -> Iterator[Findings]:
-    """Read the whole of `config.data`, keeping every problem; the passages live until the block ends.
+    """Read the whole of `config.data` and collect every problem. The passages are deleted when the block ends.
 
     Args:
-        needs: what every question must have (`NEEDS`); one that has not is a problem.
+        needs: the fields that every question must have (`NEEDS`); a question without one is a problem.
 
     Raises:
-        RequestError: the files are not there at all, or are of a kind that is refused as a whole.
+        RequestError: the files do not exist, or are of a kind that is never read (a pickle).
     """
     module = data_formats.reader(config.data.format)
     fingerprint(config.data)
@@ -235,7 +235,7 @@ def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findin
 
 
 def _leave_out(intake: Intake, needs: Sequence[str]) -> None:
-    """Questions without what is needed become problems."""
+    """Turn questions without a needed field into problems."""
     for need in needs:
         for name, asked in intake.splits.items():
             for one in asked:
@@ -247,7 +247,7 @@ def _leave_out(intake: Intake, needs: Sequence[str]) -> None:
 
 
 def _same_texts(data: RagData, folder: Path) -> dict[str, str]:
-    """Passage id to the first id with the same title and text, spelling and spaces aside."""
+    """For each copy, the first passage id with the same title and text, ignoring spelling variants and spaces."""
     hashes = Column(folder / "texts")
     for passage in data.passages:
         hashes.append(content_number(passage.text, passage.title))
@@ -266,5 +266,5 @@ def _content(passage: Passage) -> tuple[str, str]:
 
 
 def answer_in_passages(question: Question, data: RagData) -> bool:
-    """Whether one of the answers stands in one of the gold passages word for word, in whatever spelling."""
+    """Whether an answer occurs in a gold passage word for word, ignoring case and spelling variants."""
     return stands_in(question.answers, data.passages.full_texts(data.passages.rows(question.positive_ids)))

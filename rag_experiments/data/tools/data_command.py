@@ -1,11 +1,11 @@
-"""What the data commands share: arguments, the checked configuration, how they end.
+"""Code that the data commands share: parse arguments, check the configuration, exit.
 
     python -m rag_experiments.data.check   data=… data.path=…              [--fix DIR]
     python -m rag_experiments.data.convert data=… data.path=… DIR
     python -m rag_experiments.data.mine    data=… data.path=… DIR          [mine.…=…]
     python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
 
-All take the overrides that `train` takes; keys of the command itself stand under its own name.
+All commands accept the overrides of `train`. A command's own keys begin with its name (`mine.count`).
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from rag_experiments.core.visible import say
 
 @dataclass
 class Command:
-    """What was typed, taken apart and checked."""
+    """The typed arguments, parsed and checked."""
 
     config: RunConfig
-    """The run configuration, `algorithm` still a plain dict."""
+    """The run configuration; `algorithm` is a plain dict here."""
     options: Any
-    """The command's own keys, as its dataclass."""
+    """The values of the command's own keys, in its dataclass."""
     words: list[str]
-    """What is no `key=value`: the folder to write."""
+    """The arguments without `=`: the folder to write."""
 
     @property
     def cache(self) -> Path:
-        """Where imports and vectors are kept."""
+        """The folder of imports and vectors."""
         return Path(self.config.paths.cache).expanduser()
 
 
 @dataclass(kw_only=True)
 class NoOptions:
-    """A command without keys of its own."""
+    """The options of a command without keys of its own."""
 
 
 def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
-    """Run a command on what was typed and leave with its exit status; a full disk, too, is a sentence.
+    """Run a command with the typed arguments and exit with its status. A full disk gives one sentence, too.
 
-    A polite kill is handled like Ctrl-C: what was half written is removed.
+    SIGTERM is handled like Ctrl-C: half-written files are removed.
     """
 
     def guarded(arguments: list[str]) -> int:
@@ -67,10 +67,10 @@ def leave_with(start: Callable[[list[str]], int]) -> NoReturn:
 
 
 def parse(arguments: list[str], own: str, options: type) -> Command:
-    """Take the arguments apart: keys under `own` fill `options`, other overrides compose the configuration.
+    """Parse the arguments: keys under `own` fill `options`, the other overrides compose the configuration.
 
     Raises:
-        RequestError: an unknown key, a wrong value, an option nobody knows.
+        RequestError: a key or an option is unknown, or a value is wrong.
     """
     from rag_experiments.core.credentials import refuse_secrets
     from rag_experiments.training.checks import check_common, without_hydra
@@ -101,15 +101,15 @@ def _own_options(typed: list[str], own: str, options: type) -> Any:
 
 
 def target_folder(words: list[str], command: str) -> Path:
-    """The one folder a command writes: new, or empty.
+    """The folder that a command writes: new, or empty.
 
     Raises:
-        RequestError: none or several are given, or it holds something, or cannot be made.
+        RequestError: no folder or several are given, or it is not empty, or it cannot be made.
     """
     from rag_experiments.core.files import check_writable
 
     if len(words) != 1:
-        what = "the folder to write is missing" if not words else f"one folder is wanted, not {len(words)}"
+        what = "the folder to write is missing" if not words else f"give one folder to write, not {len(words)}"
         raise RequestError(f"{what}: python -m rag_experiments.data.{command} data=… data.path=… DIR")
     folder = Path(words[0]).expanduser()
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
@@ -119,7 +119,7 @@ def target_folder(words: list[str], command: str) -> Path:
 
 
 def take_option(arguments: list[str], name: str, what: str = "to write") -> tuple[list[str], str | None]:
-    """`--name VALUE` or `--name=VALUE` taken out of the arguments.
+    """Take `--name VALUE` or `--name=VALUE` out of the arguments; returns the other arguments and the value.
 
     Raises:
         RequestError: the value is missing.

@@ -1,16 +1,17 @@
-"""Hard negatives: passages that a retriever takes for the gold one, less those that may be gold themselves.
+"""Mine hard negatives: passages that a retriever takes for the gold one, without those that may be gold themselves.
 
-For each question: candidates from BM25, from the encoder, or from both in turn; the gold ones and copies of
-their text taken out; a range of ranks; then the filters, each counted; then so many as are wanted. Filters
-against false negatives (Moreira et al. 2024, NV-Retriever; Qu et al. 2021, RocketQA):
+For each question, the miner takes candidates from BM25, from the encoder, or from both in turn; removes the gold
+passages and their copies; keeps a range of ranks; applies the filters, and counts what each removes; and takes
+`mine.count` of the rest. The filters remove false negatives (Moreira et al. 2024, NV-Retriever; Qu et al. 2021,
+RocketQA):
 
     margin            drop n where s(q,n) > s(q,p) - m·|s(q,p)|, s the encoder's similarity (m = 0.05: 95 %)
     margin_absolute   drop n where s(q,n) > s(q,p) - m
     cross_encoder     drop n where c(q,n) > c(q,p) - cross_encoder_margin, c the cross-encoder's logit
     answer_match      drop n that holds one of the answers word for word
 
-With several gold passages, p is the one with the lowest score. Memory: a block of questions at a time; the
-encoder's index and its memory-mapped vectors are what a corpus costs.
+With several gold passages, p is the one with the lowest score. Memory holds one block of questions; the size of the
+corpus only affects the encoder's index and its memory-mapped vectors.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SHORTEST_ANSWER = 4
-"""Characters an answer must have to be looked for in passages: `no` is in all of them. In a script that does not
-space its words two words' worth, two characters, are enough."""
+"""Shorter answers are not searched in passages, because a text such as `no` is in most of them. In a script without
+spaces between words, two characters are enough."""
 
 
 @dataclass(kw_only=True)
@@ -55,9 +56,9 @@ class MineOptions:
         default_factory=lambda: ["bm25", "encoder"]
     )
     count: PositiveInt = 4
-    """Negatives a question gets at most."""
+    """Maximum number of negatives per question."""
     first_rank: PositiveInt = 1
-    """The best rank taken, gold passages not counted; higher skips the likeliest false negatives."""
+    """The first rank that is used, not counting gold passages; a higher value skips the likeliest false negatives."""
     last_rank: PositiveInt = 50
     sampling: Literal["top", "random"] = "top"
     margin: Annotated[float, Field(ge=0, lt=1)] | None = 0.05
@@ -67,14 +68,14 @@ class MineOptions:
     cross_encoder_margin: float = 0.0
     answer_match: bool = True
     keep_listed: bool = True
-    """False: negatives that the data lists are replaced."""
+    """False: the mined negatives replace those that the data lists."""
     splits: Annotated[list[Literal["train", "dev", "test"]], Field(min_length=1)] = field(
         default_factory=lambda: ["train"]
     )
     processes: PositiveInt = 1
-    """Of BM25, each with the index memory-mapped."""
+    """Number of processes for BM25; each memory-maps the index."""
     block: PositiveInt = 1024
-    """Questions in work at a time."""
+    """Number of questions that are processed together."""
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
@@ -83,13 +84,13 @@ class MineOptions:
 
     @property
     def needs_encoder(self) -> bool:
-        """Whether an encoder searches or judges."""
+        """Whether the options need an encoder, to search or to filter."""
         return "encoder" in self.retrievers or self.margin is not None or self.margin_absolute is not None
 
 
 @dataclass
 class Mined:
-    """Questions with their negatives, and what was dropped why."""
+    """Questions with their negatives, and counts of the dropped candidates by reason."""
 
     splits: dict[str, list[Question]]
     counts: Counter[str]
@@ -101,7 +102,7 @@ class Mined:
         lines = [f"candidates  {self.counts['candidates']:,} in ranks {options.first_rank} to {options.last_rank}"]
         lines += [f"dropped     {self.counts[name]:,} {text}" for name, text in DROPPED.items() if name in self.counts]
         lines.append(
-            f"negatives   {sum(found) / max(1, len(found)):.2f} a question; {sum(not n for n in found):,} of "
+            f"negatives   {sum(found) / max(1, len(found)):.2f} per question; {sum(not n for n in found):,} of "
             f"{len(found):,} questions have none"
         )
         if self.counts["without gold"]:
@@ -121,7 +122,7 @@ class Miner:
     """Mines one corpus.
 
     Attributes:
-        judge: `(query, gold texts, texts) -> keep`, the cross-encoder's filter; None: none.
+        judge: `(query, gold texts, texts) -> keep`, the cross-encoder's filter; None if there is none.
     """
 
     passages: PassageStore
@@ -143,7 +144,7 @@ class Miner:
             self._dense = DenseRetriever(self.retriever, self.passages, self.encoder, self.cache)
 
     def mine(self, splits: dict[str, list[Question]], progress: bool = True) -> Mined:
-        """Every split of `options.splits` with negatives, the others as they are."""
+        """Add negatives to every split in `options.splits`; other splits are not changed."""
         done = dict(splits)
         with ExitStack() as stack:
             pool = self._pool(stack)
@@ -190,7 +191,7 @@ class Miner:
         return replace(question, negative_ids=tuple(dict.fromkeys([*listed, *mined])))
 
     def _in_range(self, ranked: list[np.ndarray], barred: set[int], gold_texts: set[str]) -> list[int]:
-        """Rows in the range of ranks, of each retriever in turn."""
+        """Rows in the range of ranks, taken from the retrievers in turn."""
         lists = []
         for rows in ranked:
             kept = [int(row) for row in rows if row >= 0 and int(row) not in barred]
@@ -232,7 +233,7 @@ class Miner:
     # -- candidates --
 
     def _ranked(self, queries: list[str], block: list[Question], pool: Any) -> Iterator[list[np.ndarray]]:
-        """For each question, the rows each retriever ranks first, enough for gold ones to be taken out."""
+        """For each question, the first rows of each retriever: enough of them to remove the gold ones."""
         golds = max(len(question.positive_ids) + len(question.negative_ids) for question in block)
         depth = min(self.options.last_rank + golds + 8, len(self.passages))
         found = []
@@ -260,7 +261,7 @@ class Miner:
 
 
 _bm25: dict[str, Any] = {}
-"""The one that is open in this process, by all that decides it."""
+"""The BM25 index that is open in this process, by a key of everything that affects it."""
 
 
 def _open_bm25(config: RetrieverConfig, path: Path, cache: Path) -> None:
@@ -302,19 +303,19 @@ class CrossEncoderJudge:
             raise RequestError(
                 f"mine.cross_encoder={path} has {self.model.config.num_labels} outputs; a cross-encoder has one"
             )
-        said = self.tokenizer.model_max_length  # 10 to the 30 where its files do not say
+        said = self.tokenizer.model_max_length  # 10^30 if the tokenizer's files do not give it
         self.limit = said if said < 1_000_000 else int(self.model.config.max_position_embeddings)
         self._around = self.tokenizer.num_special_tokens_to_add(pair=True)
         self.margin, self.batch_size, self._no_grad = margin, batch_size, torch.inference_mode
 
     def __call__(self, query: str, gold_texts: Sequence[str], texts: Sequence[str]) -> list[bool]:
-        """Which of `texts` stay: all of them where the question alone leaves no room for a passage.
+        """Whether to keep each of `texts`; all are kept if the question alone leaves no room for a passage.
 
-        A query with turns gets half of what the model reads; the oldest turns go first.
+        A query with turns may use half of the model's maximum length; its oldest turns are dropped first.
         """
         (query,) = shortened([query], lambda queries: [self._length(one) > self.limit // 2 for one in queries])
         if self._length(query) >= self.limit - self._around:
-            log.warning("a question is longer than the %d tokens that mine.cross_encoder reads: not judged", self.limit)
+            log.warning("mine.cross_encoder reads %d tokens, and a question is longer: it filters nothing", self.limit)
             return [True] * len(texts)
         scores = self._scores(query, [*gold_texts, *texts])
         limit = min(scores[: len(gold_texts)]) - self.margin

@@ -1,4 +1,4 @@
-"""Any data set written in the native format, which `data=jsonl` reads back as the same data set."""
+"""Write any data set in the native format; `data=jsonl` reads it back as the same data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag_experiments.data.records import Passage, Question
 
 
 def write_native(folder: Path, passages: Iterable[Passage], splits: Mapping[str, Iterable[Question]]) -> None:
-    """`passages.jsonl` and a file for each split that has questions; whole or not at all."""
+    """Write `passages.jsonl` and one file for each split with questions; all of them or none is written."""
     with atomic_directory(folder) as making:
         atomic_write_jsonl(making / "passages.jsonl", map(passage_row, passages))
         for split, questions in splits.items():
@@ -27,7 +27,7 @@ def passage_row(passage: Passage) -> dict[str, Any]:
 
 
 def question_row(question: Question) -> dict[str, Any]:
-    """A line of `train.jsonl`: what the question has, and no empty fields."""
+    """A line of `train.jsonl`: the fields of the question that are not empty."""
     return {"id": question.id, "question": question.question, **dict(_fields(question))}
 
 

@@ -1,15 +1,15 @@
-"""Questions for passages that have none: written by a language model, kept if retrieval finds the passage again.
+"""Generate questions for passages: a language model writes them; they are kept if retrieval finds the passage again.
 
-For a seeded choice of passages, the reader writes a question about the passage and then answers it from the
-passage. A pair is dropped, and counted, when
+For a seeded sample of passages, the reader writes a question about the passage and then answers it from the passage.
+A pair is dropped, and counted, when
 
     malformed       the question is empty, too short, or speaks of `the passage`
     repeated        the same question was written before
-    unanswered      the answer is empty, says that there is none, or repeats the question
+    unanswered      the answer is empty, says that there is no answer, or repeats the question
     not found       the retriever does not have the passage among its first `generate.round_trip_k`
 
-Every passage's outcome is appended to `generated.jsonl` as it comes, so that the same command continues where
-an interrupted one stopped.
+The outcome of every passage is appended to `generated.jsonl` block by block, so that the same command continues an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -59,23 +59,23 @@ class GenerateOptions:
     """Keys of `generate`."""
 
     passages: PositiveInt | None = 500
-    """Passages asked about, a seeded choice; null: all."""
+    """Number of passages for which a question is written, a seeded sample; null: all."""
     round_trip_k: PositiveInt = 10
-    """The retriever must find the passage among its first so many; the filter of the pairs."""
+    """A pair is kept only if the retriever finds the passage among its first `round_trip_k`."""
     round_trip: bool = True
     shortest_passage: NonNegativeInt = 20
-    """Words; shorter passages are not asked about."""
+    """Passages with fewer words are skipped."""
     shortest_question: Annotated[int, Field(ge=1)] = 4
     question_tokens: PositiveInt = 40
     answer_tokens: PositiveInt = 32
     block: PositiveInt = 32
-    """Passages whose outcome is written down at a time."""
+    """Number of passages whose outcomes are written together."""
     seed: NonNegativeInt = 0
 
 
 @dataclass
 class Generated:
-    """Questions that were kept, by the group of their passage, and why the others were not."""
+    """The questions that were kept, and counts of the others by reason."""
 
     kept: list[dict[str, Any]]
     outcomes: Counter[str]
@@ -99,10 +99,10 @@ class Generator:
     folder: Path
 
     def run(self, progress: bool = True) -> Generated:
-        """Every chosen passage, from where an earlier run stopped.
+        """Process every chosen passage, beginning where an earlier run stopped.
 
         Raises:
-            RequestError: the folder holds the log of other settings.
+            RequestError: the log in the folder was written with other settings.
         """
         self._open_log()
         done = read_log(self.folder / LOG)
@@ -120,7 +120,7 @@ class Generator:
         return Generated(sorted(kept, key=lambda row: row["row"]), Counter(row["outcome"] for row in done))
 
     def chosen(self) -> list[int]:
-        """Rows of the passages that are asked about, in corpus order."""
+        """Rows of the passages for which questions are written, in corpus order."""
         long_enough = [
             row
             for row, passage in enumerate(self.passages)
@@ -132,7 +132,7 @@ class Generator:
         return sorted(random.Random(self.options.seed).sample(long_enough, limit))
 
     def _pairs(self, rows: Sequence[int], seen: set[str]) -> list[dict[str, Any]]:
-        """One entry a passage: its row and id, the question, the answer, and `kept` or why not."""
+        """One entry per passage: its row and id, the question, the answer, and `kept` or the reason for dropping it."""
         passages = [self.passages[row] for row in rows]
         asked = self._write(ASK, passages, ["Write the question."] * len(rows), self.options.question_tokens)
         questions = [clean_question(text) for text in asked]
@@ -171,7 +171,7 @@ class Generator:
         return "kept" if found else "not found"
 
     def _open_log(self) -> None:
-        """Make the folder, or see that what it holds was written with the same settings."""
+        """Make the folder, or check that its content was written with the same settings."""
         settings = {
             "corpus": self.passages.content_hash,
             "reader": self.reader.fingerprint(),
@@ -193,7 +193,7 @@ class Generator:
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:
-    """What was written down; half a line at the end (the process was killed) is cut off."""
+    """The entries of the log; an incomplete last line (the process was killed) is cut off."""
     if not file.is_file():
         return []
     content = file.read_bytes()
@@ -205,7 +205,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
 
 
 def _json(where: object, text: bytes) -> dict[str, Any]:
-    """What this command wrote down. Raises `RequestError` where somebody else wrote."""
+    """Parse a file that this command wrote. Raises `RequestError` if it has another form."""
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -216,7 +216,7 @@ def _json(where: object, text: bytes) -> dict[str, Any]:
 
 
 def append_log(file: Path, entries: Sequence[dict[str, Any]]) -> None:
-    """Append lines, on disk before this returns."""
+    """Append lines; they are on disk when this returns."""
     with open(file, "a", encoding="utf-8") as log:
         log.writelines(json_text(entry) + "\n" for entry in entries)
         log.flush()
@@ -224,24 +224,24 @@ def append_log(file: Path, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def clean_question(text: str) -> str:
-    """The first line that asks something, without a label before it, its question mark at the end."""
+    """The first line with a question, without a label before it, up to its question mark."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = next((line for line in lines if "?" in line), lines[0] if lines else "")
     line = re.sub(r"^(question|q)\s*\d*\s*[:.)]\s*", "", line, flags=re.I).strip("\"'*_ ")
     if "?" in line:
         return line[: line.index("?") + 1].strip()
-    # Without a question mark it was cut off, or is no question.
+    # Without a question mark the text was cut off or is not a question.
     return ""
 
 
 def clean_answer(text: str) -> str:
-    """The first paragraph, without a label before it."""
+    """The first paragraph of the answer, without a label before it."""
     first = text.strip().split("\n\n")[0]
     return re.sub(r"^(answer|a)\s*[:.)]\s*", "", " ".join(first.split()), flags=re.I).strip()
 
 
 def as_asked(kept: Sequence[dict[str, Any]]) -> list[Asked]:
-    """Kept pairs as questions, those on one document kept together by a split."""
+    """The kept pairs as questions; those on one document form a group, which a split keeps together."""
     return [
         Asked(
             Question(

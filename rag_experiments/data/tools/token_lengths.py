@@ -1,4 +1,4 @@
-"""How long texts are in a model's tokens, without loading the model or torch."""
+"""Count the tokens of texts with a model's tokenizer, without loading the model or torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Lengths:
 
     @classmethod
     def of(cls, counts: Sequence[int]) -> Lengths:
-        """From the lengths themselves."""
+        """The percentiles of `counts`."""
         values = np.asarray(counts if len(counts) else [0])
         middle, ninety, ninety_nine = (int(np.percentile(values, at)) for at in (50, 90, 99))
         return cls(values, middle, ninety, ninety_nine, int(values.max()))
@@ -41,7 +41,7 @@ class Lengths:
 
 @dataclass
 class Counter:
-    """Counts tokens of one tokenizer, or words where there is none on this disk."""
+    """Counts tokens of one tokenizer, or words if the tokenizer is not on this disk."""
 
     tokenizer: Any | None
     unit: str
@@ -59,7 +59,7 @@ class Counter:
         return counts
 
     def cut_note(self, lengths: Lengths, kind: str) -> str:
-        """What the model's limit cuts off, or nothing."""
+        """A note on how many texts the model's limit cuts; empty if there is no limit."""
         limit = self.limits.get(kind)
         if limit is None or self.tokenizer is None:
             return ""
@@ -83,7 +83,7 @@ _known: dict[tuple[str, str | None], Counter] = {}
 
 
 def token_counter(config: RunConfig) -> Counter:
-    """The counter of the configuration's model (its retriever's encoder for a reader)."""
+    """The counter for the configuration's model (for a reader: its retriever's encoder)."""
     model = config.model if isinstance(config.model, EncoderConfig) else config.retriever.encoder or config.model
     key = (model.path, model.revision)
     if key not in _known:
@@ -121,7 +121,7 @@ def _local_folder(model: Any) -> Path | None:
 
 
 def _max_length(folder: Path | None) -> int | None:
-    """What sentence-transformers' file says, where there is one."""
+    """The limit in sentence-transformers' own file, if there is one."""
     file = folder / "sentence_bert_config.json" if folder else None
     if file is None or not file.is_file():
         return None
