@@ -139,7 +139,9 @@ class Starter:
             import datasets  # noqa: F401
             import torch
 
+            from rag_experiments import train  # noqa: F401
             from rag_experiments.algorithms import ctl, dca, fid, rpg, sft, swr  # noqa: F401
+            from rag_experiments.training import request, run  # noqa: F401
 
             torch.set_num_threads(1)
 

@@ -99,7 +99,8 @@ def decide(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, Di
         command = resume.resolve(line.overrides, line.config_dir)
         composed = command_line.compose(command.overrides, command.config_dir)
         here.append(composed)
-        directory = Path(composed.hydra.run.dir)
+        with command_line.translated_errors():  # it may name a key that has no value, or was taken out
+            directory = Path(composed.hydra.run.dir)
         if "chain" in composed:
             if distributed.several():
                 raise RequestError("a chain starts a process for each stage: start it without torchrun")

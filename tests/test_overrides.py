@@ -184,3 +184,12 @@ def test_a_pattern_that_fits_nothing_is_a_sentence():
     override = Mock(input_line="trainer.learning_rate=glob(*)", **{"sweep_string_iterator.return_value": iter(())})
     with pytest.raises(RequestError, match=r"trainer\.learning_rate=glob\(\*\): no option"):
         combinations([override])
+
+
+@pytest.mark.parametrize("override", ["~algorithm.name", "++paths.outputs=???"])
+def test_a_run_directory_without_its_parts_is_a_sentence(override):
+    """`hydra.run.dir` is made of them."""
+    from rag_experiments import train
+
+    with pytest.raises(RequestError, match=r"algorithm\.name|paths\.outputs"):
+        train.start(["algorithm=ctl", "data=keyvalue", "plan=true", override])

@@ -65,7 +65,8 @@ def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
 
 def _newest(given: list[str], config_dir: str | None) -> CommandPlan:
     composed = command_line.compose(given, config_dir)
-    outputs = Path(composed.paths.outputs)
+    with command_line.translated_errors():
+        outputs = Path(composed.paths.outputs)
     found = newest_unfinished(outputs, composed_hash(composed))
     if found is None:
         log.info("resume=auto: no unfinished run of this configuration under %s; starting a new one", outputs)
