@@ -142,7 +142,7 @@ def test_a_failing_tracker_is_said_once_and_never_fatal(run, monkeypatch, caplog
             tracker.log({"train/loss": 1.0}, step)
         tracker.summary({"a": 1})
         tracker.table("t", [{"id": "1"}])
-    assert len([record for record in caplog.records if "the run goes on" in record.message]) == 1
+    assert len([record for record in caplog.records if "the run continues" in record.message]) == 1
 
 
 def test_a_missing_wandb_is_not_fatal(run, monkeypatch, caplog):
@@ -152,7 +152,7 @@ def test_a_missing_wandb_is_not_fatal(run, monkeypatch, caplog):
         tracker.summary({"a": 1})
         done = True
     assert done
-    (said,) = [record for record in caplog.records if "the run goes on" in record.message]
+    (said,) = [record for record in caplog.records if "the run continues" in record.message]
     assert "wandb" in said.message
     assert said.levelno == logging.WARNING
     assert "wandb_run_id" not in run.read_status(), "nothing began that could be gone on with"

@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from rag_experiments.algorithms import base
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples, check_add_gold, sample_questions
+from rag_experiments.algorithms.health import Health
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.config.schema import EvaluationConfig
 from rag_experiments.core.errors import RequestError
@@ -90,11 +91,17 @@ def test_sample_of_questions_is_one_for_all_runs_in_the_order_of_the_data(limit,
 
 
 def test_tokens_are_counted_without_padding_wherever_they_stand(monkeypatch):
-    monkeypatch.setattr(Trainer, "training_step", lambda self, model, inputs, items=None: (inputs, items))
+    loss, given = torch.tensor(2.0, requires_grad=True), []
+    monkeypatch.setattr(
+        Trainer, "training_step", lambda self, model, inputs, items=None: given.append((inputs, items)) or loss
+    )
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
     trainer = bare()
+    trainer.health = Health(trainer)
     nested = {"queries": {"chunks": [{"attention_mask": mask}, {"attention_mask": mask}], "order_N": torch.arange(4)}}
-    assert trainer.training_step(None, nested, 3) == (nested, 3)
+    assert trainer.training_step(None, nested, 3) is loss
+    assert given == [(nested, 3)]
+    assert trainer.health.losses == [loss.detach()], "what `Health` looks at before the step is made"
     assert trainer.tokens_seen == 6
     trainer.training_step(None, {"chunks": [{"attention_mask": mask}], "tail_mask": mask, "mask_BS": mask})
     assert trainer.tokens_seen == 12

@@ -189,8 +189,8 @@ def test_the_question_is_in_every_prompt_whole_or_refused(asked, history, texts,
     try:
         prompt = builder.build(asked, passages, turns)
     except RequestError:
-        with pytest.raises(RequestError):  # nor does it fit alone
-            builder.build(asked)
+        with pytest.raises(RequestError):  # nor does it fit with the shortest passage and without a turn
+            builder.build(asked, reader_examples.ANY_PASSAGE)
         return
     parts = prompt.passages if fid and kind == "encoder_decoder" else [prompt.ids]
     for part in parts:
@@ -199,3 +199,14 @@ def test_the_question_is_in_every_prompt_whole_or_refused(asked, history, texts,
     whole = tokenizer.decode(prompt.ids)
     for turn in turns[len(turns) - kept :]:
         assert turn.content in whole  # the newest stay
+
+
+def test_a_question_that_stands_twice_needs_the_room_of_two(llama):
+    """FiD over a decoder reads it before the passages and after them."""
+    model = ReaderConfig(path=str(llama), max_new_tokens=8, max_input_length=400, fid=FidSettings())
+    data = SimpleNamespace(splits={"train": [question("a", "x" * 150)]}, notes=[], places={})
+    config = SimpleNamespace(model=model, evaluation=SimpleNamespace(splits=[]))
+    with pytest.raises(RequestError, match="question 'a'"):
+        check_examples(config, data)
+    model.fid = FidSettings(question_with_passage=False)
+    check_examples(config, data)

@@ -179,6 +179,8 @@ def test_counts():
         "truncation/passages_dropped": 1.0,
         "truncation/passages_shortened": 0.0,
         "truncation/turns_dropped": 0.0,
+        "truncation/answers_cut": 0.0,
+        "truncation/questions_left_out": 0.0,
     }
     assert counts.sentence().startswith("1 of 2 prompts were too long: 1 passages dropped")
 

@@ -179,7 +179,7 @@ def test_trials_meet_at_the_same_evaluation_whatever_their_batch_size():
         (("hydra/sweeper=optuna", "algorithm.temperature=tag(logg,interval(0.1,1))"), "tag"),
         (("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0,1.0))"), "algorithm.temperature"),
         (("hydra/sweeper=optuna", "algorithm.temperatur=interval(0.1,1.0)"), "did you mean"),
-        (("algorithm.temperature=interval(0.1,1.0)",), "a grid takes values"),
+        (("algorithm.temperature=interval(0.1,1.0)",), "a grid needs values"),
     ],
 )
 def test_wrong_searches_are_refused_before_anything_is_made(sweep, arguments, message):

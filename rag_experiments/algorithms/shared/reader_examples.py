@@ -15,7 +15,7 @@ from rag_experiments.config import roles
 from rag_experiments.config.schema import FidSettings, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
-from rag_experiments.data.records import Question
+from rag_experiments.data.records import Passage, Question
 from rag_experiments.models import sizes
 from rag_experiments.models.fid.fid_prompts import FidPromptBuilder
 from rag_experiments.models.reader.prompts import TEMPLATE_DATE, PromptBuilder
@@ -23,6 +23,8 @@ from rag_experiments.models.reader.reader import LONGEST_ANSWER, own_limit
 
 MOST_NEW_TOKENS = 512
 """The longest answer that is written where `model.max_new_tokens` is None."""
+ANY_PASSAGE = (Passage(id="", text="."),)
+"""Where passages are read one by one, the question stands before them once more: it needs the room of two."""
 NAMED = 3
 """Questions that a note names."""
 
@@ -74,7 +76,7 @@ def check_teacher(model: ReaderConfig, data: RagData) -> None:
 def _refuse_too_long(builder: PromptBuilder, data: RagData, answers: Sequence[str | None]) -> None:
     for question, answer in zip(data.splits["train"], answers, strict=True):
         try:
-            builder.for_question(question, (), answer)
+            builder.for_question(question, ANY_PASSAGE, answer)
         except RequestError as error:
             place = data.places.get("train", {}).get(question.id)
             raise RequestError(f"{place}: {error}" if place else str(error)) from error
@@ -126,7 +128,7 @@ def _notes(split: str, questions: Sequence[Question], builder: PromptBuilder, ne
     left_out, unwritable = [], 0
     for question in questions:
         try:
-            builder.for_question(question, ())
+            builder.for_question(question, ANY_PASSAGE)
         except RequestError:
             left_out.append(question.id)
         lengths = [len(builder.answer(answer)) for answer in question.answers if answer.strip()]
