@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 STILL_STEPS = 10
 """Steps without any gradient after which that is said."""
+_ADVICE = "a lower trainer.learning_rate, trainer.warmup_steps or trainer.max_grad_norm may help"
+_CAUSES = (
+    "Is there anything to tell apart (negatives, candidates), and is a weight trained at all (adapters, frozen layers)?"
+)
 
 
 class NothingLearnt(Exception):
@@ -29,9 +33,6 @@ def check_finite(module: nn.Module, what: str) -> None:
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise NothingLearnt(f"{what} is not saved: its weights are no numbers any more ({name}); {_ADVICE}")
-
-
-_ADVICE = "a lower trainer.learning_rate, trainer.warmup_steps or trainer.max_grad_norm may help"
 
 
 class Health(TrainerCallback):
@@ -82,8 +83,3 @@ class Health(TrainerCallback):
         rate = self.trainer.optimizer.param_groups[0]["lr"]
         self.trainer.log({"loss": loss, "grad_norm": length, "learning_rate": rate})
         raise NothingLearnt(f"training diverged at step {state.global_step}: {what}; {_ADVICE}")
-
-
-_CAUSES = (
-    "Is there anything to tell apart (negatives, candidates), and is a weight trained at all (adapters, frozen layers)?"
-)

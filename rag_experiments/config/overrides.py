@@ -112,10 +112,10 @@ def _option(override: str, key: str, value: str, prefix: str, multirun: bool) ->
     group, _, place = key.partition("@")
     if prefix == "~":  # Hydra wants the option's name here, and takes no other for one
         return f"~{key}" if value in ("", "null") else f"~{key}={quote(unquote(value))}"
-    if _parsed(f"{key}={value}") is None:
+    parsed = _parsed(f"{key}={value}")
+    if parsed is None:
         # No option has such a name; in quotes it gets as far as the sentence that says so.
         return f"{prefix}{key}={quote(unquote(value))}"
-    parsed = _parsed(f"{key}={value}")
     if parsed.is_sweep_override():
         if not multirun:
             raise RequestError(f"{override} names several options of {group}: add -m to run one after another")
