@@ -7,8 +7,8 @@
 The models are tiny and made by the benchmark. A kill is SIGKILL, SIGTERM or SIGINT at a random moment, uniform over the
 duration of the undisturbed run; a run is killed up to three times. Then its weights, the weights of its last
 checkpoint, metrics.json, its predictions, and each line of metrics.jsonl must equal those of the undisturbed run,
-except times and memory. No unfinished files may remain, and no run may have the state `running` after its process was
-asked to end. Prints a table; the exit status is 1 if something differs.
+except what counts the cost. No unfinished files may remain, and no run may have the state `running` after its process
+was asked to end. Prints a table; the exit status is 1 if something differs.
 """
 
 from __future__ import annotations
@@ -276,8 +276,11 @@ def differences(peace: Path, storm: Path) -> Iterator[str]:
 
 
 def is_time(name: str) -> bool:
-    """Whether a figure may differ between equal runs: times, speeds, memory, and what caches save."""
-    words = ("seconds", "runtime", "per_second", "memory", "cache", "tokens_computed")
+    """Whether a figure may differ between equal runs: times, speeds, memory, and what a teacher was asked.
+
+    A resumed run asks for the scores of the steps that are left, and finds some of them in the cache.
+    """
+    words = ("seconds", "runtime", "per_second", "memory", "cache", "tokens_computed", "tokens_asked")
     return any(word in name for word in words)
 
 

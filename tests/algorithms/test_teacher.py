@@ -385,3 +385,12 @@ def test_listed_candidates_are_the_datas_in_order_each_once_golds_last():
     assert _Listed(parts, listed, 3, None).rows_QK.tolist() == [[4, 1, 3], [9, -1, -1]]
     assert _Listed(parts, listed, 3, [[0], [1]]).rows_QK.tolist() == [[4, 1, 0], [9, 1, -1]]
     assert _Listed(parts, listed, 3, None).rows_QK.dtype == np.int64
+
+
+@pytest.mark.parametrize(("init", "tokens"), [("pretrained", 7), ("random", FidSettings().passage_tokens)])
+def test_only_weights_that_learnt_to_read_so_bring_the_settings_of_their_folder(init, tokens, monkeypatch):
+    monkeypatch.setattr(fid_teacher, "saved_settings", lambda *_: FidSettings(passage_tokens=7))
+    monkeypatch.setattr(fid_teacher.FidReader, "load", lambda config, cache, frozen: (config.fid, frozen))
+    settings, frozen = fid_teacher.open_reader(ReaderConfig(path="x", init=init), None)
+    assert settings.passage_tokens == tokens
+    assert frozen

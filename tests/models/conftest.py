@@ -27,6 +27,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "modernbert": {"max_position_embeddings": 64, "global_attn_every_n_layers": 2, "local_attention": 8},
     "qwen3": {"max_position_embeddings": 64, "num_key_value_heads": 1, "head_dim": 16},
     "llama": {"max_position_embeddings": 64, "num_key_value_heads": 1},
+    "distilbert": {"max_position_embeddings": 64, "dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "gpt2": {"n_positions": 64},
+    "fnet": {"max_position_embeddings": 64},
     "t5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
 }
 """What makes each architecture small."""

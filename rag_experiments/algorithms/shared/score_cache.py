@@ -94,7 +94,6 @@ class ScoreCache:
         opened.execute("PRAGMA journal_mode=WAL")
         opened.execute("PRAGMA synchronous=NORMAL")
         opened.execute(SCHEMA)
-        opened.commit()
         return opened
 
 

@@ -28,6 +28,7 @@ from rag_experiments.model_files.sentence_transformers_format import FolderFacts
 from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.encoder import encoder_files
 from rag_experiments.models.encoder.cpu_attention import use_cpu_attention
+from rag_experiments.models.encoder.left_padding import needs_positions, text_positions
 from rag_experiments.models.encoder.pooling import PoolingMode, pool
 from rag_experiments.models.shared.precision import autocast, default_device, precision_name, resolve_precision
 from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
@@ -69,6 +70,8 @@ class Encoder(nn.Module):
                 f"model.dimension: {config.dimension} is more than the {width} this model's vectors have."
             )
         self.dimension: int = config.dimension or width
+        # Padding on the left may otherwise shift a text's positions by the length of its neighbours.
+        self._gives_positions = False
         # Hashed before the first call: a fast tokenizer keeps the last call's truncation in its own state.
         self._tokenizer_hash = _tokenizer_hash(tokenizer)
 
@@ -96,6 +99,9 @@ class Encoder(nn.Module):
         dense = encoder_files.load_dense(folder, facts, resolved)
         encoder = cls(resolved, tokenizer, backbone, dense).to(device).eval()
         use_cpu_attention(backbone)
+        if resolved.padding_side == "left":
+            probe = tokenizer("which tokens these are does not matter")["input_ids"]
+            encoder._gives_positions = needs_positions(backbone, probe, tokenizer.pad_token_id or 0)
         return encoder
 
     @property
@@ -111,9 +117,8 @@ class Encoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask `[B, L]` to vectors `[B, D]`, fp32; unit length where the similarity is cosine."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.config.padding_side == "left" and self.backbone.config.model_type in _COUNTED_POSITIONS:
-            # Padding on the left would otherwise shift a text's positions by the length of its neighbours.
-            inputs["position_ids"] = (attention_mask.cumsum(1) - 1).clamp(min=0)
+        if self._gives_positions:
+            inputs["position_ids"] = text_positions(attention_mask)
         hidden_BLD = self.backbone(**inputs).last_hidden_state
         vectors_BD = pool(hidden_BLD, attention_mask, self._pooling)
         for layer in self.dense:
@@ -274,13 +279,6 @@ class Encoder(nn.Module):
 
 def _fp32_at_least(vectors: Tensor) -> Tensor:
     return vectors if vectors.dtype == torch.float64 else vectors.float()
-
-
-# Models whose positions are counted from the first column and which take them as an argument.
-_COUNTED_POSITIONS = {
-    "bert", "electra", "gpt2", "gpt_neo", "nomic_bert", "modernbert", "llama", "mistral", "qwen2", "qwen3", "gemma",
-    "gemma2", "gemma3_text", "phi3",
-}  # fmt: skip
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
