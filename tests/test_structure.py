@@ -84,7 +84,7 @@ def test_what_a_refusal_needs_imports_no_torch():
         "runs.identity",
         "runs.tracking",
         "data.load",
-        "data.data_formats",
+        "config.data_formats",
         "compare",
         "train",
     ]

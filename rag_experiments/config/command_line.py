@@ -173,19 +173,20 @@ def _without(arguments: list[str], overrides: list[str]) -> list[str]:
 
 
 def register() -> None:
-    """Let any key of a group through Hydra without `+`: ours are checked here, with better messages.
+    """Let any key of a group through Hydra without `+`, and fill in the defaults of those that no YAML states.
 
-    Hydra's struct flag stays on at the top, so a misspelt group or top-level key is still refused.
+    Ours are checked here, with better messages. Hydra's struct flag stays on at the top, so a misspelt group or
+    top-level key is still refused.
     """
 
     from hydra.core.config_store import ConfigStore
 
+    from rag_experiments.config import filling
     from rag_experiments.config.groups import GROUPS
 
-    def open_node() -> DictConfig:
-        return DictConfig({}, flags={"struct": False})
-
-    ConfigStore.instance().store(name="open_groups", node=DictConfig({group: open_node() for group in GROUPS}))
+    groups = {group: DictConfig({}, flags={"struct": False}) for group in GROUPS}
+    ConfigStore.instance().store(name="open_groups", node=DictConfig({**groups, **filling.top_keys()}))
+    filling.install()
 
 
 def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:

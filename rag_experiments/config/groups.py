@@ -7,6 +7,8 @@ from pathlib import Path
 
 GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
 """Top-level nodes of a configuration."""
+TOP = ("seed", "name", "resume", "plan", "early_stopping")
+"""Keys of a run that are in no group."""
 OPTION_GROUPS = (
     "algorithm",
     "model",

@@ -240,11 +240,11 @@ class PathsConfig:
 class RunConfig:
     """One checked run. `algorithm` is the algorithm's own dataclass, `trainer` the given TrainingArguments."""
 
-    seed: NonNegativeInt
+    seed: NonNegativeInt = 0
     name: str
-    resume: str | None
-    plan: bool
-    early_stopping: PositiveInt | None
+    resume: str | None = None
+    plan: bool = False
+    early_stopping: PositiveInt | None = None
     """Evaluations without a better `trainer.metric_for_best_model` after which training ends."""
     model: Any
     """A `ModelConfig`: of the kind that `model.kind` names."""

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rag_experiments.config import data_formats
+from rag_experiments.config.data_formats import FORMATS, config_class
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data import data_formats
 from rag_experiments.data.builder import Intake
-from rag_experiments.data.data_formats import FORMATS, config_class
 from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import RagData, load_data
 from rag_experiments.data.tools.native_writer import write_native
