@@ -48,12 +48,14 @@ class FiDConfig:
     """`algorithm:` of `algorithm=fid`. How passages are read is `model.fid`, since it is saved with the model."""
 
     name: str = "fid"
+    """The algorithm's name, which stands in the run's path and in messages."""
     answer: Literal["first", "random"] = "random"
     """Which of a question's answers is learnt: the first, or another each epoch, as published."""
     passages: Literal["retriever", "data"] = "retriever"
-    """`data`: the passages that the data lists for each question (`ctxs` of the DPR and FiD formats), in order."""
+    """Which passages a question is read with: the retriever's, or those that the data lists for it (`ctxs` of the DPR
+    and FiD formats), in order."""
     train_k: PositiveInt | None = None
-    """Passages a question in training; `None`: `retriever.k`."""
+    """Passages that a question has in training; null is `retriever.k`."""
     add_gold: bool = False
     """Put a known gold passage in the last one's place where it is not among them."""
 

@@ -70,12 +70,13 @@ class SFTConfig:
     """`algorithm:` of `algorithm=sft`."""
 
     name: str = "sft"
+    """The algorithm's name, which stands in the run's path and in messages."""
     answer: Literal["first", "random"] = "first"
     """Which of a question's answers is learnt: the first, or another each epoch."""
     max_gold: Annotated[int, Field(ge=1)] | None = None
-    """At most so many of a question's gold passages; `None`: all."""
+    """A question is read with so many of its gold passages at most; null takes all."""
     packing: bool = False
-    """Several examples in one row, closed to each other."""
+    """Put several examples into one sequence, without attention from one to another."""
 
 
 class SFTTrainer(AlgorithmTrainer):

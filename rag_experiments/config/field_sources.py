@@ -259,7 +259,9 @@ def _inner(module: _Module, node: ast.expr) -> tuple[str, bool]:
     """The dataclass among the members of an annotation, and whether it is a model's."""
     for member in _members(module, node):
         source, definition = module.resolve(member)
-        if isinstance(definition, ast.ClassDef) and any("dataclass" in ast.unparse(d) for d in definition.decorator_list):
+        if not isinstance(definition, ast.ClassDef):
+            continue
+        if any("dataclass" in ast.unparse(decorator) for decorator in definition.decorator_list):
             return f"{source.name}:{definition.name}", MODEL_CONFIG in _lineage(source, definition)
     return "", False
 
@@ -342,7 +344,8 @@ def _limited(word: str, limits: dict[str, Any]) -> str:
     if low is not None and high is not None:
         return f"{word} from {low} to {high}"
     parts = [f"{low} or more"] if low is not None else []
-    parts += [f"{text} {limits[key]}" for key, text in (("gt", "above"), ("lt", "below"), ("le", "at most")) if key in limits]
+    bounds = (("gt", "above"), ("lt", "below"), ("le", "at most"))
+    parts += [f"{text} {limits[key]}" for key, text in bounds if key in limits]
     return f"{word}, {', '.join(parts)}" if parts else word
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -49,10 +50,8 @@ def fill(composed: DictConfig) -> DictConfig:
         for key, place in _places(composed).items():
             node = OmegaConf.select(composed, key, throw_on_missing=False)
             if isinstance(node, DictConfig):
-                try:
+                with suppress(SourceError):  # a class from outside whose source cannot be read
                     _fill(node, place)
-                except SourceError:  # a class from outside whose source cannot be read
-                    continue
     return composed
 
 
@@ -66,10 +65,8 @@ def _places(composed: DictConfig) -> dict[str, str]:
         found["retriever"] = place_of(retriever.config)
     if (data_format := FORMATS.get(_text(composed, "data.format"))) is not None:
         found["data"] = data_format
-    try:
+    with suppress(SourceError):
         found["algorithm"] = config_of(_text(composed, "algorithm._target_"))
-    except SourceError:
-        pass
     return found
 
 
@@ -85,6 +82,7 @@ def _text(composed: DictConfig, key: str) -> str:
 
 
 def _fill(node: DictConfig, place: str) -> None:
+    """Fill in what is missing below `node`; its fields stand in the order of the class, whichever were given."""
     for field in fields_of(place):
         if field.is_model:
             continue
@@ -92,6 +90,9 @@ def _fill(node: DictConfig, place: str) -> None:
             if field.default not in (REQUIRED, UNREAD):
                 node[field.name] = copy.deepcopy(field.default)
             continue
+        child = node._get_node(field.name)
+        del node[field.name]
+        node[field.name] = child
         child = node._get_node(field.name)
         if not isinstance(child, DictConfig) or child._is_none() or child._is_interpolation():
             continue

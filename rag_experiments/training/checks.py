@@ -30,6 +30,7 @@ from rag_experiments.config.validation import check_values, refuse_keys_of_other
 from rag_experiments.core.errors import RequestError, with_article
 from rag_experiments.model_files import sources
 
+
 def without_hydra(composed: DictConfig) -> DictConfig:
     """The configuration of a run: without Hydra's own node, and without the plan of a chain of runs."""
     return OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "chain")])
