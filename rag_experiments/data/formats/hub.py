@@ -72,7 +72,7 @@ class HubConfig(DataConfig):
     files: dict[str, str | None] = field(default_factory=dict)
     """A file name or pattern in a local folder, or the name of a split on the hub, for each split."""
     passage_words: Annotated[PositiveInt, Field(ge=10)] | None = 180
-    """Longer contexts are cut into passages of this many words; null never cuts. 180 fit the 256 tokens of MiniLM."""
+    """Longer contexts are cut into passages of this many words; null never cuts."""
     passage_overlap: Annotated[int, Field(ge=0)] = 0
     """Words that a passage shares with the one before it."""
     split_by: Literal["article", "passage"] = "article"

@@ -62,7 +62,7 @@ class PydocsConfig(DataConfig):
     methods: bool = False
     """Add methods to modules, classes and functions; this doubles the corpus."""
     max_words: Annotated[PositiveInt, Field(ge=20)] = 50
-    """Words of a docstring that a passage keeps, since the first sentences say what an object is for."""
+    """A passage keeps so many words of a docstring, and the rest is left out."""
 
     def __post_init__(self) -> None:
         refuse_path(self)
