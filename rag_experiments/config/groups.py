@@ -67,12 +67,15 @@ def option_file(group: str, option: str, config_dir: str | None = None) -> Path:
     return found[option]
 
 
+def comments(file: Path) -> list[str]:
+    """The comment lines of a YAML that stand alone, without the package directive."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line]
+
+
 def first_comment(file: Path) -> str:
-    """The first comment line of a YAML that is no package directive."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ").strip()
-    return ""
+    """What an option is, by its file."""
+    return next(iter(comments(file)), "")
 
 
 def role_places() -> list[str]:

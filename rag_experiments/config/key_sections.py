@@ -100,7 +100,8 @@ def option_section(group: str, option: str, config_dir: str | None = None) -> Se
             return _section(title, group, place_of(config_class(registered_format(dict(node)))))
         case "retriever":
             return _section(title, group, place_of(retriever_kind(dict(node)).config))
-    return _section(title, group, place_of(FIXED[group])) if group in FIXED else Section(title, "")
+    # An option of `sweep` is a search space: it has no keys of the group.
+    return _section(title, group, place_of(FIXED[group])) if group in FIXED and group != "sweep" else Section(title, "")
 
 
 def top_section() -> Section:
@@ -128,20 +129,36 @@ def all_sections() -> Iterator[tuple[str, list[Section]]]:
         yield group, sections(group)
 
 
-def stated(file: Path, group: str = "") -> dict[str, Any]:
-    """What an option's file states: of its group, or of everything by its place in the configuration."""
+def stated(file: Path, group: str) -> dict[str, Any]:
+    """What an option's file states of its own group.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
+    found: Any = stated_by_place(file, group)
+    for part in group.split("/"):
+        found = found.get(part, {}) if isinstance(found, dict) else {}
+    return found if isinstance(found, dict) else {}
+
+
+def stated_by_place(file: Path, group: str) -> dict[str, Any]:
+    """Everything that an option's file states, by its place in the configuration.
+
+    Raises:
+        RequestError: the file cannot be read.
+    """
     text = file.read_text(encoding="utf-8")
     try:
         found: Any = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise RequestError(f"{file}: {str(error).splitlines()[0]}") from error
     if not isinstance(found, dict):
-        raise RequestError(f"{file}: holds no keys")
+        raise RequestError(f"{file} holds no keys and values")
     found.pop("defaults", None)
     if "@package _global_" not in text:
-        return found if group else {file.parent.name: found}
-    inner = found.get(group, {})
-    return (inner if isinstance(inner, dict) else {}) if group else found
+        for part in reversed(group.split("/")):
+            found = {part: found}
+    return found
 
 
 def _is_outside(file: Path) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from rag_experiments.config import trainer_keys
@@ -16,6 +15,7 @@ from rag_experiments.config.groups import (
     GROUPS,
     OPTION_GROUPS,
     TOP,
+    comments,
     conf_dir,
     first_comment,
     option_file,
@@ -29,7 +29,7 @@ from rag_experiments.config.key_sections import (
     as_yaml,
     option_section,
     sections,
-    stated,
+    stated_by_place,
     stated_trainer_keys,
     top_section,
 )
@@ -109,11 +109,9 @@ def _about_group(group: str, config_dir: str | None) -> list[str]:
 
 def _about_option(group: str, option: str, config_dir: str | None) -> list[str]:
     file = option_file(group, option, config_dir)
-    comments = [
-        line.lstrip("# ") for line in _text(file).splitlines() if line.startswith("#") and "@package" not in line
-    ]
-    lines = [f"{group}={option}", *(f"    {line}" for line in comments)]
-    if chosen := list(_flat(stated(file))):
+    lines = [f"{group}={option}", *(f"    {line}".rstrip() for line in comments(file))]
+    chosen = [(key, value) for key, value in _flat(stated_by_place(file, group)) if not key.endswith("._target_")]
+    if chosen:
         lines += ["", "It sets:", *_wrapped("  ".join(f"{key}={as_yaml(value)}" for key, value in chosen), 4)]
     section = option_section(group, option, config_dir)
     return [*lines, "", *_about_section(section, heading=False)] if section.keys else lines
@@ -154,12 +152,9 @@ def _about_section(section: Section, heading: bool = True) -> list[str]:
 
 
 def _about_one(key: Key) -> list[str]:
-    facts = [key.type, f"default {key.default}" if key.default else "must be given" if not key.doc else ""]
-    return [
-        f"  {key.name}",
-        *_wrapped("; ".join(fact for fact in facts if fact), 6),
-        *_wrapped(key.doc, 6),
-    ]
+    default = f"default {key.default}" if key.type and key.default else key.default
+    facts = "; ".join(fact for fact in (key.type, default) if fact)
+    return [f"  {key.name}", *_wrapped(facts, 6), *_wrapped(key.doc, 6)]
 
 
 def _about_trainer() -> list[str]:
@@ -189,9 +184,8 @@ def _about_argument(name: str) -> list[str]:
         return [f"  trainer.{name}", *_wrapped(f"It is not supported: {trainer_keys.REFUSED[name]}", 6)]
     known = trainer_keys.fields()
     if name not in known:
-        raise RequestError(
-            f"trainer.{name} is not an argument of transformers.TrainingArguments{did_you_mean(name, known)}"
-        )
+        right = did_you_mean(name, known)
+        raise RequestError(f"trainer.{name} is not an argument of transformers.TrainingArguments{right}")
     own = [key for key in stated_trainer_keys() if key.name == f"trainer.{name}"]
     lines = _about_one(own[0]) if own else [f"  trainer.{name}"]
     return [*lines, *_wrapped(f"A field of transformers.TrainingArguments: {ARGUMENTS}", 6)]
@@ -227,24 +221,11 @@ def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
-    width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    margin = " " * indent
-    return [
-        line
-        for paragraph in text.splitlines()
-        for line in textwrap.wrap(
-            paragraph,
-            width,
-            initial_indent=margin,
-            subsequent_indent=margin,
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
-    ]
-
-
-def _text(file: Path) -> str:
-    return file.read_text(encoding="utf-8")
+    width, margin = max(40, shutil.get_terminal_size((100, 24)).columns), " " * indent
+    wrapper = textwrap.TextWrapper(
+        width, initial_indent=margin, subsequent_indent=margin, break_on_hyphens=False, break_long_words=False
+    )
+    return [line for paragraph in text.splitlines() for line in wrapper.wrap(paragraph)]
 
 
 # -- the page --------------------------------------------------------------------------------------
@@ -273,9 +254,9 @@ def keys_page() -> str:
             if section.keys:
                 parts.append(_table(section.keys))
     parts.append(
-        "## trainer\n\nEvery field of [transformers.TrainingArguments]"
-        f"({ARGUMENTS}) is a key: `trainer.learning_rate=1e-5`. The options of `trainer` set these; an algorithm's option "
-        "sets some more (`--help algorithm=ctl`).\n"
+        f"## trainer\n\nEvery field of [transformers.TrainingArguments]({ARGUMENTS}) is a key, such as "
+        "`trainer.learning_rate=1e-5`. The options of `trainer` set these; an algorithm's option sets some more "
+        "(`--help algorithm=ctl`).\n"
     )
     parts.append(_table(stated_trainer_keys(), typed=False))
     parts.append("The run itself settles these, and they are said elsewhere:\n")
