@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Examples, RunComponents, check_add_gold
-from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
+from rag_experiments.algorithms.sft import SFTTrainer, answer_loss, check_four_bit_training
 from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
@@ -75,8 +75,7 @@ class FiDTrainer(SFTTrainer):
     def check_config(cls, config: RunConfig) -> None:
         """Fill in `model.fid`, and refuse what cannot work before weights are read."""
         assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
-        if config.model.load_in_4bit and config.model.lora is None:
-            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+        check_four_bit_training(config.model)
         config.model.fid = config.model.fid or FidSettings()
 
     @classmethod

@@ -79,6 +79,15 @@ class SFTConfig:
     """Put several examples into one sequence, without attention from one to another."""
 
 
+def check_four_bit_training(model: ReaderConfig) -> None:
+    """Raise `RequestError` where a reader in four bits cannot be trained: without a GPU, or whole."""
+    if not model.load_in_4bit:
+        return
+    check_four_bit(default_device())
+    if model.lora is None:
+        raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+
+
 class SFTTrainer(AlgorithmTrainer):
     """Trainer with the loss above, on answer positions only, in batches of like length."""
 
@@ -96,10 +105,7 @@ class SFTTrainer(AlgorithmTrainer):
             raise RequestError(
                 "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."
             )
-        if config.model.load_in_4bit:
-            check_four_bit(default_device())
-        if config.model.load_in_4bit and config.model.lora is None:
-            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+        check_four_bit_training(config.model)
 
     @classmethod
     def check_data(cls, config: RunConfig, data: RagData) -> None:

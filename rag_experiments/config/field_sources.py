@@ -1,18 +1,17 @@
 """The fields of a configuration's dataclass, read from its source: type, default and docstring. Imports no class.
 
-An algorithm's module imports torch, which takes seconds; its text says the same in milliseconds. A class is named as
-`module:Class`. Names are followed through imports and base classes to where they are defined.
+A class is named as `module:Class`.
 """
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import inspect
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from rag_experiments.config.source_modules import SourceError, SourceModule, class_at
 
 REQUIRED = object()
 """The default of a field without one."""
@@ -39,22 +38,18 @@ class ConfigField:
     """Whether that is a model, which a preset fills."""
 
 
-class SourceError(Exception):
-    """The source does not show what was looked for."""
-
-
 def fields_of(place: str) -> list[ConfigField]:
     """The fields of the dataclass `module:Class`, its bases' first.
 
     Raises:
         SourceError: the module has no source, or no such class.
     """
-    return list(_fields(*_class(place)).values())
+    return list(_fields(*class_at(place)).values())
 
 
 def class_doc(place: str) -> str:
     """The class's own docstring, in one line for each paragraph."""
-    return _plain(ast.get_docstring(_class(place)[1]) or "")
+    return _plain(ast.get_docstring(class_at(place)[1]) or "")
 
 
 def config_of(target: str) -> str:
@@ -64,7 +59,7 @@ def config_of(target: str) -> str:
         SourceError: the source does not show it.
     """
     module_name, _, name = target.rpartition(".")
-    module, node = _class(f"{module_name}:{name}")
+    module, node = class_at(f"{module_name}:{name}")
     while True:
         for statement in node.body:
             match statement:
@@ -99,90 +94,11 @@ def place_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-# -- modules ---------------------------------------------------------------------------------------
-
-
-class _Module:
-    """The names that a module's source defines or imports."""
-
-    def __init__(self, name: str, path: Path):
-        self.name = name
-        self.package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        self.defined: dict[str, ast.AST] = {}
-        self.imported: dict[str, tuple[str, str]] = {}
-        try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise SourceError(f"{path}: {error}") from error
-        for statement in tree.body:
-            self._take(statement)
-
-    def _take(self, statement: ast.stmt) -> None:
-        match statement:
-            case ast.ClassDef(name=name):
-                self.defined[name] = statement
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                self.defined[name] = value
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                self.defined[name] = value
-            case ast.Import(names=names):
-                for alias in names:
-                    self.imported[alias.asname or alias.name] = (alias.name, "")
-            case ast.ImportFrom(module=source, names=names, level=level):
-                if level:
-                    source = importlib.util.resolve_name("." * level + (source or ""), self.package)
-                for alias in names:
-                    self.imported[alias.asname or alias.name] = (source or "", alias.name)
-            case ast.If(body=body):  # `if TYPE_CHECKING:`
-                for inner in body:
-                    self._take(inner)
-
-    def resolve(self, node: ast.AST) -> tuple[_Module, ast.AST]:
-        """The module and the definition that a name leads to; a node that is no name, or leads out of sight, itself."""
-        if isinstance(node, ast.Name):
-            if node.id in self.defined:
-                found = self.defined[node.id]
-                return (self, found) if isinstance(found, ast.ClassDef) else self.resolve(found)
-            if node.id in self.imported:
-                source, name = self.imported[node.id]
-                if name:
-                    return _module(source).resolve(ast.Name(name))
-        if isinstance(node, ast.Attribute):
-            source, name = self.imported.get(ast.unparse(node.value), ("", ""))
-            if source:
-                return _module(f"{source}.{name}" if name else source).resolve(ast.Name(node.attr))
-        return self, node
-
-
-def _module(name: str) -> _Module:
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise SourceError(f"{name}: {error}") from error
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
-        raise SourceError(f"{name} has no source")
-    path = Path(spec.origin)
-    return _read_module(name, path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _read_module(name: str, path: Path, changed: int) -> _Module:
-    return _Module(name, path)
-
-
-def _class(place: str) -> tuple[_Module, ast.ClassDef]:
-    name, _, cls = place.partition(":")
-    module, node = _module(name).resolve(ast.Name(cls))
-    if not isinstance(node, ast.ClassDef):
-        raise SourceError(f"{name} has no class {cls}")
-    return module, node
-
-
 # -- fields ----------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
-def _fields(module: _Module, node: ast.ClassDef) -> dict[str, ConfigField]:
+def _fields(module: SourceModule, node: ast.ClassDef) -> dict[str, ConfigField]:
     found: dict[str, ConfigField] = {}
     for base in node.bases:
         base_module, definition = module.resolve(base)
@@ -219,7 +135,7 @@ def _annotation(node: ast.expr) -> ast.expr:
     return node
 
 
-def _default(module: _Module, node: ast.expr | None) -> Any:
+def _default(module: SourceModule, node: ast.expr | None) -> Any:
     match node:
         case None:
             return REQUIRED
@@ -233,7 +149,7 @@ def _default(module: _Module, node: ast.expr | None) -> Any:
     return _value(module, node)
 
 
-def _made(module: _Module, factory: ast.expr) -> Any:
+def _made(module: SourceModule, factory: ast.expr) -> Any:
     """What a default factory makes."""
     match factory:
         case ast.Lambda(body=body):
@@ -248,14 +164,14 @@ def _made(module: _Module, factory: ast.expr) -> Any:
     return UNREAD
 
 
-def _value(module: _Module, node: ast.expr) -> Any:
+def _value(module: SourceModule, node: ast.expr) -> Any:
     try:
         return ast.literal_eval(module.resolve(node)[1])  # type: ignore[arg-type]
     except (ValueError, TypeError):
         return UNREAD
 
 
-def _inner(module: _Module, node: ast.expr) -> tuple[str, bool]:
+def _inner(module: SourceModule, node: ast.expr) -> tuple[str, bool]:
     """The dataclass among the members of an annotation, and whether it is a model's."""
     for member in _members(module, node):
         source, definition = module.resolve(member)
@@ -266,7 +182,7 @@ def _inner(module: _Module, node: ast.expr) -> tuple[str, bool]:
     return "", False
 
 
-def _lineage(module: _Module, node: ast.ClassDef) -> list[str]:
+def _lineage(module: SourceModule, node: ast.ClassDef) -> list[str]:
     found = [f"{module.name}:{node.name}"]
     for base in node.bases:
         source, definition = module.resolve(base)
@@ -280,7 +196,7 @@ def _lineage(module: _Module, node: ast.ClassDef) -> list[str]:
 _PLAIN_TYPES = {"int": "whole number", "float": "number", "bool": "true | false", "str": "text", "Any": "any value"}
 
 
-def _members(module: _Module, node: ast.expr) -> list[ast.expr]:
+def _members(module: SourceModule, node: ast.expr) -> list[ast.expr]:
     """The members of a union, or the node alone."""
     match node:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
@@ -292,13 +208,13 @@ def _members(module: _Module, node: ast.expr) -> list[ast.expr]:
     return [node]
 
 
-def _words(module: _Module, node: ast.expr) -> str:
+def _words(module: SourceModule, node: ast.expr) -> str:
     """An annotation in words."""
     words = [_member_words(module, member, {}) for member in _members(module, node)]
     return " | ".join(dict.fromkeys(word for word in words if word))
 
 
-def _member_words(module: _Module, node: ast.AST, limits: dict[str, Any]) -> str:
+def _member_words(module: SourceModule, node: ast.AST, limits: dict[str, Any]) -> str:
     source, found = module.resolve(node)
     match found:
         case ast.Constant(value=None):
@@ -327,7 +243,7 @@ def _member_words(module: _Module, node: ast.AST, limits: dict[str, Any]) -> str
     return ast.unparse(node) if isinstance(node, ast.expr) else ""
 
 
-def _limits(module: _Module, node: ast.expr) -> dict[str, Any]:
+def _limits(module: SourceModule, node: ast.expr) -> dict[str, Any]:
     """The bounds that an item of `Annotated` sets."""
     match node:
         case ast.Call(func=ast.Name(id="Field"), keywords=keywords):

@@ -18,7 +18,6 @@ from rag_experiments.config.data_formats import FORMATS
 from rag_experiments.config.field_sources import (
     REQUIRED,
     UNREAD,
-    SourceError,
     config_of,
     fields_of,
     place_of,
@@ -26,6 +25,7 @@ from rag_experiments.config.field_sources import (
 from rag_experiments.config.groups import TOP
 from rag_experiments.config.kinds import MODEL_KINDS, RETRIEVER_KINDS
 from rag_experiments.config.schema import EvaluationConfig, PathsConfig, RunConfig, SweepConfig, TrackingConfig
+from rag_experiments.config.source_modules import SourceError
 
 FIXED = {"evaluation": EvaluationConfig, "tracking": TrackingConfig, "sweep": SweepConfig, "paths": PathsConfig}
 """Groups whose keys are those of one dataclass, whichever option is chosen."""

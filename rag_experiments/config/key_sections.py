@@ -20,7 +20,6 @@ from rag_experiments.config.field_sources import (
     REQUIRED,
     UNREAD,
     ConfigField,
-    SourceError,
     class_doc,
     config_of,
     fields_of,
@@ -29,6 +28,7 @@ from rag_experiments.config.field_sources import (
 from rag_experiments.config.filling import FIXED
 from rag_experiments.config.groups import TOP, option_file, option_files
 from rag_experiments.config.kinds import MODEL_KINDS, model_kind, retriever_kind
+from rag_experiments.config.source_modules import SourceError
 from rag_experiments.core.errors import RequestError
 
 
