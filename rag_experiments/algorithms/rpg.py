@@ -125,9 +125,10 @@ class RPGConfig:
     target: Target = "mean"
     """What LM(a|·) is, of the answer's token log-probabilities; `emdr2` takes the tokens' probabilities themselves."""
     temperature: PositiveFloat = 0.05
-    """γ, which divides the encoder's scores; REPLUG has 0.1."""
+    """The temperature γ, which divides the encoder's scores; REPLUG has 0.1."""
     target_temperature: PositiveFloat = 0.1
-    """β, which divides the language model's scores; 0.1 is as in REPLUG. It has no effect with `emdr2`."""
+    """The temperature β, which divides the language model's scores; 0.1 is as in REPLUG. It has no effect with
+    `emdr2`."""
     candidates: CandidateCount = 8
     """K, the candidates of a question over the whole corpus, clamped to it. REPLUG has 20; 8 fits two CPU cores."""
     add_gold: bool = False

@@ -218,4 +218,4 @@ def as_yaml(value: Any) -> str:
     """A value as it is typed on the command line."""
     if value == "":
         return '""'
-    return yaml.safe_dump(value, default_flow_style=True, width=10_000).removesuffix("\n...\n").strip()
+    return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).removesuffix("\n...\n").strip()

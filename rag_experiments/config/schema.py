@@ -45,7 +45,8 @@ class ModelConfig:
     path: Annotated[str, Field(min_length=1)]
     """Where the model is: a hub id, a local folder, `package://<package>/<file>`, or `run://<run directory>`."""
     kind: str
-    """The sort of model, which decides how it is opened and evaluated: a name of `config.kinds.MODEL_KINDS`."""
+    """What sort of model it is, which decides how it is opened and evaluated: encoder, decoder, encoder_decoder, or a
+    kind from outside the package."""
     revision: str | None = None
     """The commit, tag or branch of a model on the hub; null takes the newest."""
     precision: Precision = "auto"
@@ -150,7 +151,7 @@ class RetrieverConfig:
     """How passages are found."""
 
     type: str = "faiss"
-    """The sort of retriever: a name of `config.kinds.RETRIEVER_KINDS`."""
+    """What sort of retriever it is: faiss, bm25, hybrid, or a kind from outside the package."""
     k: PositiveInt = 4
     """Passages a reader gets. How deep retrieval is evaluated is `evaluation.depth`."""
     encoder: EncoderConfig | None = None
@@ -183,7 +184,7 @@ class RetrieverConfig:
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """What every data format has; a format's own keys are a subclass in its own file."""
+    """What every data format has."""
 
     format: str
     """The name of the format, which decides how `path` is read."""
@@ -313,11 +314,11 @@ class RunConfig:
     algorithm: Any
     """The algorithm's hyper-parameters: the `Config` of its trainer class."""
     data: DataConfig
-    """The questions and passages."""
+    """The questions and passages, and how they are read."""
     retriever: RetrieverConfig
     """How passages are found."""
     trainer: dict[str, Any]
-    """Fields of `transformers.TrainingArguments`."""
+    """How the model is trained: fields of `transformers.TrainingArguments`."""
     evaluation: EvaluationConfig
     """When and how deep to evaluate."""
     tracking: TrackingConfig
