@@ -56,7 +56,7 @@ def leaves(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 def stated(group: str, option: str) -> dict[tuple[str, ...], Any]:
     """The values that an option's file states, by their place in the whole configuration.
 
-    Without what it takes from other files and without values that refer to others.
+    Without what it takes from other files, without values that refer to others, and without `{}`: the defaults.
     """
     text = (conf_dir() / group / f"{option}.yaml").read_text(encoding="utf-8")
     found = yaml.safe_load(text) or {}
@@ -65,7 +65,7 @@ def stated(group: str, option: str) -> dict[tuple[str, ...], Any]:
     return {
         path: value
         for path, value in leaves(found, top)
-        if path[-1] != "_target_" and not (isinstance(value, str) and ("${" in value or value == "???"))
+        if path[-1] != "_target_" and value != {} and not (isinstance(value, str) and ("${" in value or value == "???"))
     }
 
 

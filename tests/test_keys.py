@@ -206,12 +206,10 @@ def test_help_alone_lists_every_option():
     assert page == keys.help_page("train", "purpose")
 
 
-@pytest.mark.parametrize(
-    ("group", "found"), [pair for pair in all_sections() if pair[0]], ids=lambda value: str(value)[:20]
-)
-def test_help_on_a_group_says_all_its_keys(group, found):
+@pytest.mark.parametrize("group", [group for group, _ in all_sections() if group])
+def test_help_on_a_group_says_all_its_keys(group):
     page = text_of(group)
-    for section in found:
+    for section in dict(all_sections())[group]:
         for key in section.keys:
             assert f"  {key.name}\n" in page
             assert key.doc.split()[-1] in page
@@ -280,8 +278,8 @@ def test_help_lists_options_of_ones_own(monkeypatch):
     own = ["--config-dir", str(EXAMPLES / "conf")]
     page = text_of(*own)
     for option in ("pull", "both", "late_minilm", "pairs"):
-        assert option in page
-        assert option not in text_of()
+        assert re.search(rf"^    {option} .*conf/\w+/{option}\.yaml\)$", page, re.MULTILINE)
+        assert not re.search(rf"^    {option} ", text_of(), re.MULTILINE)
     assert "late_minilm" in text_of("model", *own)
     pull = text_of("algorithm=pull", f"--config-dir={EXAMPLES / 'conf'}")
     assert "algorithm.weight=2.0" in pull

@@ -184,8 +184,9 @@ def register() -> None:
     from rag_experiments.config import filling
     from rag_experiments.config.groups import GROUPS
 
-    groups = {group: DictConfig({}, flags={"struct": False}) for group in GROUPS}
-    ConfigStore.instance().store(name="open_groups", node=DictConfig({**groups, **filling.top_keys()}))
+    node: dict[str, Any] = {group: DictConfig({}, flags={"struct": False}) for group in GROUPS}
+    node |= filling.top_keys()
+    ConfigStore.instance().store(name="open_groups", node=DictConfig(node))
     filling.install()
 
 

@@ -166,7 +166,7 @@ def _made(module: SourceModule, factory: ast.expr) -> Any:
 
 def _value(module: SourceModule, node: ast.expr) -> Any:
     try:
-        return ast.literal_eval(module.resolve(node)[1])  # type: ignore[arg-type]
+        return ast.literal_eval(module.resolve(node)[1])
     except (ValueError, TypeError):
         return UNREAD
 

@@ -77,7 +77,7 @@ def _text(composed: DictConfig, key: str) -> str:
     if not isinstance(holder, DictConfig) or holder._is_none() or holder._is_missing() or holder._is_interpolation():
         return ""
     node = holder._get_node(name)
-    value = None if node is None else node._value()  # type: ignore[union-attr]
+    value = None if node is None else node._value()
     return value if isinstance(value, str) else ""
 
 
