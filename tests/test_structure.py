@@ -76,6 +76,7 @@ def test_one_file_hashes():
 def test_what_a_refusal_needs_imports_no_torch():
     needed = [
         "config.command_line",
+        "config.keys",
         "config.kinds",
         "training.checks",
         "training.run",

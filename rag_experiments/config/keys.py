@@ -132,7 +132,7 @@ def _about_key(name: str, config_dir: str | None) -> list[str]:
     if not found:
         known = {*GROUPS, *OPTION_GROUPS, *TOP, *(key.name for section in everything for key in section.keys)}
         known |= {option for group in OPTION_GROUPS for option in _names(group, config_dir)}
-        right = did_you_mean(name, known)
+        right = did_you_mean(name, known - {name})
         raise RequestError(f"--help {name}: that is no group, option or key{right}; --help alone lists the groups")
     lines: list[str] = []
     for section, key in found:
