@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from rag_experiments.config.data_formats import config_class
 from rag_experiments.config.schema import PathsConfig, ReaderConfig
-from rag_experiments.data.data_formats import config_class
 from rag_experiments.data.load import load_data
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.reader.reader import Reader

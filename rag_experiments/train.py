@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from rag_experiments.config import command_line
+from rag_experiments.config import command_line, keys
 from rag_experiments.config.overrides import quote, typed
 from rag_experiments.core import distributed, files
 from rag_experiments.core.credentials import refuse_secrets
@@ -42,7 +42,7 @@ def start(arguments: list[str]) -> int:
     A single run is checked whole before Hydra makes its directory, so that a refused request leaves nothing.
     """
     if {"-h", "--help"} & set(arguments):
-        print(command_line.help_page("python -m rag_experiments.train", PURPOSE))
+        print(keys.help_text("python -m rag_experiments.train", PURPOSE, arguments))
         return command_line.DONE
     line = command_line.parse(arguments)
     refuse_secrets(line.overrides)

@@ -253,7 +253,7 @@ def sizes(k: int = 1, splits=("dev", "test"), **questions: int):
     asked = SimpleNamespace(
         retriever=SimpleNamespace(k=k), evaluation=SimpleNamespace(splits=list(splits)), data=SimpleNamespace(path="d")
     )
-    request.check_sizes(asked, data)
+    request.check_sizes(asked, data, ("train", *splits))
 
 
 def test_the_data_is_large_enough():
@@ -280,9 +280,9 @@ def test_training_arguments_that_contradict_each_other(tiny_bert):
 def test_every_model_of_a_run_must_be_there(tiny_bert, tmp_path):
     more = ["algorithm=rpg", f"model.path={tiny_bert}"]
     for key in ("model", "algorithm.teacher"):
-        found, resolved = checked(*more, f"algorithm.teacher.path={tiny_bert}", f"{key}.path={tmp_path}/gone")
+        _, resolved = checked(*more, f"algorithm.teacher.path={tiny_bert}", f"{key}.path={tmp_path}/gone")
         with pytest.raises(RequestError, match=rf"^{key}\.path: .*gone"):
-            request.check_sources(found, resolved)
+            request.check_sources(resolved)
     reader = [
         "algorithm=sft",
         "model.init=random",
@@ -290,16 +290,16 @@ def test_every_model_of_a_run_must_be_there(tiny_bert, tmp_path):
         f"retriever.encoder.path={tmp_path}/gone",
     ]
     with pytest.raises(RequestError, match=r"^retriever\.encoder\.path: .*gone"):
-        request.check_sources(*checked(*reader))
-    request.check_sources(*checked(f"model.path={tiny_bert}"))
+        request.check_sources(checked(*reader)[1])
+    request.check_sources(checked(f"model.path={tiny_bert}")[1])
 
 
 def test_a_reader_must_be_one(tiny_bert, tiny_llama):
     more = [f"model.path={tiny_llama}", f"retriever.encoder.path={tiny_bert}"]
-    request.check_sources(*checked("algorithm=sft", *more))
+    request.check_sources(checked("algorithm=sft", *more)[1])
     with pytest.raises(RequestError, match="tiny_llama"):
-        request.check_sources(*checked("algorithm=sft", "model=flan_t5_small", *more))
-    request.check_sources(*checked("algorithm=sft", "model=flan_t5_small", "model.init=random", *more))
+        request.check_sources(checked("algorithm=sft", "model=flan_t5_small", *more)[1])
+    request.check_sources(checked("algorithm=sft", "model=flan_t5_small", "model.init=random", *more)[1])
 
 
 def test_what_a_status_says_of_its_sweep():

@@ -186,7 +186,7 @@ def test_a_pattern_that_fits_nothing_is_a_sentence():
         combinations([override])
 
 
-@pytest.mark.parametrize("override", ["~algorithm.name", "++paths.outputs=???"])
+@pytest.mark.parametrize("override", ["++algorithm.name=???", "++paths.outputs=???"])
 def test_a_run_directory_without_its_parts_is_a_sentence(override):
     """`hydra.run.dir` is made of them."""
     from rag_experiments import train

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rag_experiments.algorithms.base import AlgorithmTrainer
+from rag_experiments.config import extra_packages
 from rag_experiments.config.schema import EvaluationConfig, SweepConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Question
@@ -141,3 +142,17 @@ def test_what_accelerate_launch_would_shard_is_refused(variable, monkeypatch):
     monkeypatch.setenv(variable, "true")
     with pytest.raises(RequestError, match="not supported: each process holds the whole model"):
         check_launch(config, resolved)
+
+
+def test_a_model_that_is_used_again_needs_its_packages_and_not_those_of_its_training(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setattr(extra_packages, "_is_installed", lambda module: False)
+    config = SimpleNamespace(trainer={"optim": "adamw_bnb_8bit"}, model=SimpleNamespace(kind="encoder"))
+    check_launch(config, {"model": {}}, training=False)
+    with pytest.raises(RequestError, match=r"^model\.attn_implementation=sage_attention needs a package"):
+        check_launch(config, {"model": {"attn_implementation": "sage_attention"}}, training=False)
+    with pytest.raises(RequestError, match=r"^trainer\.optim=adamw_bnb_8bit needs a package"):
+        check_launch(config, {"model": {}})
+    config.trainer = {}
+    with pytest.raises(RequestError, match="fsdp, which is not supported"):
+        check_launch(config, {"model": {}})

@@ -76,6 +76,7 @@ def test_one_file_hashes():
 def test_what_a_refusal_needs_imports_no_torch():
     needed = [
         "config.command_line",
+        "config.keys",
         "config.kinds",
         "training.checks",
         "training.run",
@@ -84,7 +85,7 @@ def test_what_a_refusal_needs_imports_no_torch():
         "runs.identity",
         "runs.tracking",
         "data.load",
-        "data.data_formats",
+        "config.data_formats",
         "compare",
         "train",
     ]

@@ -15,6 +15,7 @@ COMMANDS = {
         "test_chain.py",
         "test_compose.py",
         "test_export.py",
+        "test_keys.py",
         "test_processes.py",
         "test_run.py",
     ),

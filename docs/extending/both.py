@@ -19,11 +19,15 @@ class BothConfig:
     """Keys under `algorithm:`. A field of a model type is a role."""
 
     name: str = "both"
+    """The algorithm's name, which stands in the run's path."""
     reader: ReaderConfig
+    """The reader that is trained, chosen with `model@algorithm.reader=…`."""
     temperature: PositiveFloat = 0.05
+    """The encoder's scores are divided by it."""
     weight: PositiveFloat = 1.0
+    """The answer's loss is multiplied by it."""
     learning_rates: dict[str, PositiveFloat] | None = None
-    """By role; a role that is not named has `trainer.learning_rate`."""
+    """The learning rate of each role; a role that is not named has `trainer.learning_rate`."""
 
 
 class BothTrainer(AlgorithmTrainer):

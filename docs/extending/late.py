@@ -29,7 +29,9 @@ class LateConfig(ModelConfig):
 
     kind: Literal["late_interaction"] = "late_interaction"
     max_length: PositiveInt = 64
+    """A longer text is cut to so many tokens."""
     batch_size: PositiveInt = 32
+    """Texts are embedded so many at a time."""
 
 
 class LateEncoder(nn.Module):
@@ -143,7 +145,9 @@ class LateTrainingConfig:
     """Keys under `algorithm:`."""
 
     name: str = "late"
+    """The algorithm's name, which stands in the run's path."""
     temperature: PositiveFloat = 1.0
+    """The scores are divided by it."""
 
 
 class LateTrainer(AlgorithmTrainer):

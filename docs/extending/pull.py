@@ -17,7 +17,9 @@ class PullConfig:
     """Keys under `algorithm:`."""
 
     name: str = "pull"
+    """The algorithm's name, which stands in the run's path."""
     weight: PositiveFloat = 1.0
+    """The loss is multiplied by it."""
 
 
 class PullTrainer(AlgorithmTrainer):

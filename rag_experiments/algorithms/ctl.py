@@ -22,12 +22,11 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
@@ -80,18 +79,24 @@ class CTLConfig:
     """Hyper-parameters of CTL."""
 
     name: str = "ctl"
+    """The algorithm's name, which stands in the run's path and in messages."""
     temperature: PositiveFloat = 0.05
+    """The scores are divided by it: the lower, the more the hardest negatives count. 0.05 is for cosines, as in
+    sentence-transformers; DPR has 1 for dot products."""
     hard_negatives: NonNegativeInt = 1
-    """Listed negatives taken for each question, drawn anew each epoch."""
+    """Listed negatives taken for each question, drawn anew each epoch; 1 as in DPR."""
     mini_batch_size: PositiveInt | None = None
-    """Texts encoded at a time with cached gradients; None: the whole batch in one pass."""
+    """Texts are encoded so many at a time, and once more in the backward pass, for batches larger than memory; null
+    takes the whole batch in one pass."""
+    sub_batch_size: PositiveInt = 32
+    """Texts of similar length are padded together, so many at a time, where `mini_batch_size` is null."""
     symmetric: bool = False
     """Add the loss from passages to questions, and halve the sum."""
     matryoshka_dims: list[PositiveInt] | None = None
-    """Train these leading dimensions as well (Kusupati et al. 2022); the loss is the mean over them and the whole."""
+    """Train these leading dimensions as well, such as [256, 128] (Kusupati et al. 2022); the loss is the mean over them
+    and the whole."""
     mask_known_positives: bool = True
-    sub_batch_size: Annotated[int, Field(ge=1)] = 32
-    """Texts of similar length padded together, where `mini_batch_size` is None."""
+    """A known positive of a question is never its negative."""
 
 
 @dataclass(frozen=True)

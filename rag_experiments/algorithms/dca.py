@@ -109,36 +109,43 @@ class DCAConfig:
     """Hyper-parameters of DCA."""
 
     name: str = "dca"
+    """The algorithm's name, which stands in the run's path and in messages."""
     teacher: ReaderConfig | None = None
-    """The reader: `model@algorithm.teacher=…`; a FiD run (`run algorithm.teacher.path=run://…`) teaches as it is."""
+    """The reader that teaches, chosen with `model@algorithm.teacher=…`. A FiD run (`model@algorithm.teacher=run
+    algorithm.teacher.path=run://…`) teaches as it is."""
     teacher_score: TeacherScore | Literal["auto"] = "auto"
-    """`cross_attention`: as published. `adist`, `adist_peak`: attention times the values' norm over the answer's tokens
-    (Atlas; of the mean or of the largest head); need answers. `auto`: `adist_peak` for a decoder LM where every
-    training question has an answer, else `cross_attention`."""
+    """What the teacher says of a passage. `cross_attention` is as published. `adist` and `adist_peak` are attention
+    times the values' norm over the answer's tokens (Atlas; of the mean or of the largest head), and need answers.
+    `auto` is `adist_peak` for a decoder LM where every training question has an answer, else `cross_attention`."""
     teacher_temperature: PositiveFloat = 0.5
-    """T_t."""
+    """T_t, which divides the teacher's scores: 0.5 for standardised ones, 1 as published, 0.1 for T5 readers off the
+    shelf without standardising."""
     teacher_standardise: bool = True
-    """A question's scores over their own standard deviation, so that one T_t fits readers of any scale."""
+    """Divide a question's scores by their own standard deviation, so that one T_t fits readers of any scale; false is
+    as published."""
     temperature: PositiveFloat = 0.05
-    """T_s, of the encoder's similarity."""
+    """T_s, which divides the encoder's similarities: 0.05 is for cosines."""
     teacher_steps: NonNegativeInt = 60
-    """FiD steps that prepare a teacher which is no FiD run; 0: it teaches as it comes."""
+    """FiD steps that prepare a teacher which is no FiD run; 0 lets it teach as it comes."""
     teacher_batch_size: PositiveInt = 4
+    """Questions of a step while the teacher is trained, over all processes."""
     teacher_learning_rate: PositiveFloat = 5e-5
+    """The learning rate with which the teacher is trained, that of `algorithm=fid`."""
     teacher_passages: PositiveInt = 4
-    """Passages a question while the teacher is trained."""
+    """Passages that a question has while the teacher is trained."""
     passages: Literal["retriever", "data"] = "retriever"
-    """`data`: the passages that the data lists for each question (`ctxs`), in order."""
+    """Where the candidates come from: the retriever, or the list that the data has for each question (`ctxs`)."""
     candidates: CandidateCount = 8
-    """K; clamped to the corpus."""
+    """K, the candidates of a question, clamped to the corpus. Published is 100; 8 fits two CPU cores."""
     add_gold: bool = False
     """Put known gold passages among the candidates, in the last places."""
     refresh_every: NonNegativeInt = 0
-    """Optimiser steps between two searches for candidates; 0: those of the start stay."""
+    """Optimiser steps between two searches for candidates; 0 keeps those of the start."""
     mini_batch_size: PositiveInt | None = None
-    """Texts encoded at a time and once more during backward, for batches larger than memory."""
+    """Texts are encoded so many at a time, and once more in the backward pass, for batches larger than memory; null
+    takes the whole batch in one pass."""
     sub_batch_size: PositiveInt = 32
-    """Texts of like length padded together, where `mini_batch_size` is None."""
+    """Texts of similar length are padded together, so many at a time, where `mini_batch_size` is null."""
 
 
 class DCATrainer(DistillationTrainer):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Examples, RunComponents, check_add_gold
-from rag_experiments.algorithms.sft import SFTTrainer, answer_loss
+from rag_experiments.algorithms.sft import SFTTrainer, answer_loss, check_four_bit_training
 from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
@@ -48,12 +48,14 @@ class FiDConfig:
     """`algorithm:` of `algorithm=fid`. How passages are read is `model.fid`, since it is saved with the model."""
 
     name: str = "fid"
+    """The algorithm's name, which stands in the run's path and in messages."""
     answer: Literal["first", "random"] = "random"
     """Which of a question's answers is learnt: the first, or another each epoch, as published."""
     passages: Literal["retriever", "data"] = "retriever"
-    """`data`: the passages that the data lists for each question (`ctxs` of the DPR and FiD formats), in order."""
+    """Which passages a question is read with: the retriever's, or those that the data lists for it (`ctxs` of the DPR
+    and FiD formats), in order."""
     train_k: PositiveInt | None = None
-    """Passages a question in training; `None`: `retriever.k`."""
+    """Passages that a question has in training; null is `retriever.k`."""
     add_gold: bool = False
     """Put a known gold passage in the last one's place where it is not among them."""
 
@@ -73,8 +75,7 @@ class FiDTrainer(SFTTrainer):
     def check_config(cls, config: RunConfig) -> None:
         """Fill in `model.fid`, and refuse what cannot work before weights are read."""
         assert isinstance(config.model, ReaderConfig)  # `trains` saw to that
-        if config.model.load_in_4bit and config.model.lora is None:
-            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+        check_four_bit_training(config.model)
         config.model.fid = config.model.fid or FidSettings()
 
     @classmethod

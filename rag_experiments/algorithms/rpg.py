@@ -117,29 +117,34 @@ class RPGConfig:
     """Hyper-parameters of RPG."""
 
     name: str = "rpg"
+    """The algorithm's name, which stands in the run's path and in messages."""
     teacher: ReaderConfig | None = None
-    """The language model that judges: `model@algorithm.teacher=…`."""
+    """The language model that judges, chosen with `model@algorithm.teacher=…`."""
     objective: Objective = "pdist"
+    """The loss: REPLUG's divergence (`replug`), or one of Atlas's (`pdist`, `loop`, `emdr2`)."""
     target: Target = "mean"
-    """What LM(a|·) is; `emdr2` takes the tokens' probabilities themselves."""
+    """What LM(a|·) is, of the answer's token log-probabilities; `emdr2` takes the tokens' probabilities themselves."""
     temperature: PositiveFloat = 0.05
-    """γ, of the encoder's scores."""
+    """The temperature γ, which divides the encoder's scores; REPLUG has 0.1."""
     target_temperature: PositiveFloat = 0.1
-    """β, of the language model's."""
+    """The temperature β, which divides the language model's scores; 0.1 is as in REPLUG. It has no effect with
+    `emdr2`."""
     candidates: CandidateCount = 8
-    """K; clamped to the corpus."""
+    """K, the candidates of a question over the whole corpus, clamped to it. REPLUG has 20; 8 fits two CPU cores."""
     add_gold: bool = False
     """Put a known gold passage in the last candidate's place where it is not among them."""
     refresh_every: NonNegativeInt = 30
-    """Optimiser steps between two searches for candidates; 0: those of the start stay."""
+    """Optimiser steps between two searches for candidates; 0 keeps those of the start."""
     refresh: Literal["corpus", "questions"] = "corpus"
-    """`questions`: search the passage vectors of the start with the current encoder's questions."""
+    """What a refresh embeds anew: the whole corpus, or the questions only, which then search the passage vectors of
+    the start."""
     prescore: bool = False
     """Prepare the scores of all training questions each time, not only of those that the coming steps will meet."""
     mini_batch_size: PositiveInt | None = None
-    """Texts encoded at a time and once more during backward, for batches larger than memory."""
+    """Texts are encoded so many at a time, and once more in the backward pass, for batches larger than memory; null
+    takes the whole batch in one pass."""
     sub_batch_size: PositiveInt = 32
-    """Texts of like length padded together, where `mini_batch_size` is None."""
+    """Texts of similar length are padded together, so many at a time, where `mini_batch_size` is null."""
 
 
 class RPGTrainer(DistillationTrainer):

@@ -70,12 +70,22 @@ class SFTConfig:
     """`algorithm:` of `algorithm=sft`."""
 
     name: str = "sft"
+    """The algorithm's name, which stands in the run's path and in messages."""
     answer: Literal["first", "random"] = "first"
     """Which of a question's answers is learnt: the first, or another each epoch."""
     max_gold: Annotated[int, Field(ge=1)] | None = None
-    """At most so many of a question's gold passages; `None`: all."""
+    """A question is read with so many of its gold passages at most; null takes all."""
     packing: bool = False
-    """Several examples in one row, closed to each other."""
+    """Put several examples into one sequence, without attention from one to another."""
+
+
+def check_four_bit_training(model: ReaderConfig) -> None:
+    """Raise `RequestError` where a reader in four bits cannot be trained: without a GPU, or whole."""
+    if not model.load_in_4bit:
+        return
+    check_four_bit(default_device())
+    if model.lora is None:
+        raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
 
 
 class SFTTrainer(AlgorithmTrainer):
@@ -95,10 +105,7 @@ class SFTTrainer(AlgorithmTrainer):
             raise RequestError(
                 "algorithm.packing=true needs a decoder: an encoder-decoder's inputs cannot share a row."
             )
-        if config.model.load_in_4bit:
-            check_four_bit(default_device())
-        if config.model.load_in_4bit and config.model.lora is None:
-            raise RequestError("model.load_in_4bit=true cannot be trained whole: add adapters with model.lora.r=16.")
+        check_four_bit_training(config.model)
 
     @classmethod
     def check_data(cls, config: RunConfig, data: RagData) -> None:

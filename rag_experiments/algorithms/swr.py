@@ -32,11 +32,14 @@ class SwRConfig(SFTConfig):
     """`algorithm:` of `algorithm=swr`."""
 
     name: str = "swr"
+    """The algorithm's name, which stands in the run's path and in messages."""
     distractors: Annotated[int, Field(ge=0)] | None = 3
-    """Retrieved passages beside the gold ones; `None`: `retriever.k`."""
+    """Retrieved passages beside the gold ones; null is `retriever.k`. 3 and a gold one are the 4 that a reader is given
+    by default."""
     gold_position: Literal["first", "random", "by_score"] = "by_score"
+    """Where the gold passages stand among the retrieved ones; `by_score` is where the retriever put them."""
     gold_dropout: Fraction = 0.0
-    """Share of questions, drawn each epoch, whose gold passages are left out."""
+    """The share of questions, drawn each epoch, whose gold passages are left out; RAFT (Zhang et al. 2024) has 0.2."""
 
 
 def order_pool(

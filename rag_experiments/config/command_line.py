@@ -173,19 +173,21 @@ def _without(arguments: list[str], overrides: list[str]) -> list[str]:
 
 
 def register() -> None:
-    """Let any key of a group through Hydra without `+`: ours are checked here, with better messages.
+    """Let any key of a group through Hydra without `+`, and fill in the defaults of those that no YAML states.
 
-    Hydra's struct flag stays on at the top, so a misspelt group or top-level key is still refused.
+    Ours are checked here, with better messages. Hydra's struct flag stays on at the top, so a misspelt group or
+    top-level key is still refused.
     """
 
     from hydra.core.config_store import ConfigStore
 
+    from rag_experiments.config import filling
     from rag_experiments.config.groups import GROUPS
 
-    def open_node() -> DictConfig:
-        return DictConfig({}, flags={"struct": False})
-
-    ConfigStore.instance().store(name="open_groups", node=DictConfig({group: open_node() for group in GROUPS}))
+    node: dict[str, Any] = {group: DictConfig({}, flags={"struct": False}) for group in GROUPS}
+    node |= filling.top_keys()
+    ConfigStore.instance().store(name="open_groups", node=DictConfig(node))
+    filling.install()
 
 
 def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
@@ -231,38 +233,6 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     finally:
         sys.argv = typed
     return task.status
-
-
-def help_page(program: str, purpose: str) -> str:
-    """Usage, the config groups with a line on each option, and the keys people type. Needs no torch."""
-    from rag_experiments.config.groups import OPTION_GROUPS, conf_dir, role_places
-
-    lines = [purpose, "", f"    {program} [group=option …] [key=value …]", ""]
-    for group in OPTION_GROUPS:
-        options = sorted((conf_dir() / group).glob("*.yaml"))
-        if not options:
-            continue
-        width = max(len(file.stem) for file in options)
-        lines.append(f"{group}=")
-        lines += [f"    {file.stem:<{width}}  {first_comment(file)}" for file in options]
-        lines.append("")
-    lines += [
-        "Keys: seed name resume plan early_stopping  model.path data.path retriever.k  algorithm.<hyper-parameter>",
-        "      trainer.<a field of transformers.TrainingArguments>  evaluation.… tracking.… sweep.… paths.…",
-        "      hydra/launcher=local|serial|slurm|submitit_local|ray  hydra/sweeper=grid|optuna|random",
-        f"      {'  '.join(f'model@{place}=…' for place in role_places())}  hydra.run.dir=…",
-        "",
-        "Options: -m (sweep)  --config-dir DIR (your own groups)  --cfg job (print the configuration)  --hydra-help",
-    ]
-    return "\n".join(lines)
-
-
-def first_comment(file: Path) -> str:
-    """The first comment line of a YAML that is no package directive."""
-    for line in file.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and "@package" not in line:
-            return line.lstrip("# ").strip()
-    return ""
 
 
 def add_working_directory() -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from rag_experiments.core.errors import RequestError, did_you_mean
+
 GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
 """Top-level nodes of a configuration."""
+TOP = ("seed", "name", "resume", "plan", "early_stopping")
+"""Keys of a run that are in no group."""
 OPTION_GROUPS = (
     "algorithm",
     "model",
@@ -36,6 +40,42 @@ def choices(group: str, folders: bool = False) -> list[str]:
     if folders:
         return sorted(entry.name for entry in (conf_dir() / group).glob("*/"))
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml"))
+
+
+def option_files(group: str, config_dir: str | None = None) -> list[Path]:
+    """The files of a group's options, sorted by name: the package's, where one's own folder has another of its name.
+
+    Raises:
+        RequestError: `config_dir` is no directory.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise RequestError(f"--config-dir {config_dir}: there is no such directory")
+    folders = [conf_dir(), *([Path(config_dir)] if config_dir is not None else [])]
+    found = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
+    return [found[name] for name in sorted(found)]
+
+
+def option_file(group: str, option: str, config_dir: str | None = None) -> Path:
+    """The file of `group=option`.
+
+    Raises:
+        RequestError: there is no such option.
+    """
+    found = {file.stem: file for file in option_files(group, config_dir)}
+    if option not in found:
+        raise RequestError(f"{group}={option} is not one of the {group} options{did_you_mean(option, found)}")
+    return found[option]
+
+
+def comments(file: Path) -> list[str]:
+    """The comment lines of a YAML that stand alone, without the package directive."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return [line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line]
+
+
+def first_comment(file: Path) -> str:
+    """What an option is, by its file."""
+    return next(iter(comments(file)), "")
 
 
 def role_places() -> list[str]:

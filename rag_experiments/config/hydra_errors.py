@@ -54,7 +54,7 @@ def _sentence(error: BaseException) -> str:
 
 def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
     """The sentence for a key that Hydra cannot override, with the nearest ones where it goes astray."""
-    from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, choices
+    from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, TOP, choices
 
     if "@" in key:  # a group at another place: Hydra lists the places there are
         places = re.search(r"Did you mean to override (?:one of )?([^?]+)\?", text)
@@ -66,7 +66,7 @@ def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
     wrong = getattr(cause, "full_key", None) or key
     holder, _, name = wrong.rpartition(".")
     if not holder:
-        known = [*{*GROUPS, *OPTION_GROUPS}, "seed", "name", "resume", "plan", "early_stopping", "hydra"]
+        known = [*{*GROUPS, *OPTION_GROUPS}, *TOP, "hydra"]
         if name in known:
             return f"{name} is no config group: set its keys, such as hydra.run.dir=…"
         return f"{key} is an unknown key{did_you_mean(name, sorted(known))}"

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.config import data_formats
 from rag_experiments.config.schema import DataConfig
 from rag_experiments.core import cache as disk_cache
 from rag_experiments.core.digest import digest, settled_digest, without
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, atomic_write_jsonl
 from rag_experiments.core.text import VERSION
-from rag_experiments.data import data_formats
 from rag_experiments.data.builder import SPLITS, Asked, Intake, RefusedRow
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import question_key

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -15,7 +16,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from rag_experiments.config.overrides import quote
-from rag_experiments.config.schema import RunConfig, SweepConfig
+from rag_experiments.config.schema import DataConfig, RunConfig, SweepConfig
 from rag_experiments.config.validation import check_values
 from rag_experiments.core import text_table
 from rag_experiments.core.errors import RequestError
@@ -91,14 +92,15 @@ class Session:
 
         Returns the hash of the data.
         """
-        from rag_experiments.training.request import cache_dir, check_sources, check_with_data
+        from rag_experiments.training.request import check_parts
 
-        check_sources(config, resolved)
-        key = json.dumps(resolved["data"], sort_keys=True, default=str)
-        if key not in self._data:
-            self._data[key] = load_data(config.data, cache_dir(config))
-        check_with_data(config, self._data[key])
-        return self._data[key].content_hash
+        def load(data: DataConfig, cache: Path) -> RagData:
+            key = json.dumps(resolved["data"], sort_keys=True, default=str)
+            if key not in self._data:
+                self._data[key] = load_data(data, cache)
+            return self._data[key]
+
+        return check_parts(config, resolved, load=load)[1].content_hash
 
     def plan(self, job: Job) -> Job:
         """Choose the job's directory and decide what to do with it."""

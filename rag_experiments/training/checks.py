@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rag_experiments.config import roles, schema
-from rag_experiments.config.groups import GROUPS, choices, preset_kinds
+from rag_experiments.config.data_formats import config_class, registered_format
+from rag_experiments.config.groups import GROUPS, TOP, choices, preset_kinds
 from rag_experiments.config.kinds import (
     MODEL_KINDS,
     RETRIEVER_KINDS,
@@ -27,11 +28,7 @@ from rag_experiments.config.kinds import (
 from rag_experiments.config.trainer_keys import check_trainer_arguments
 from rag_experiments.config.validation import check_values, refuse_keys_of_other_kinds
 from rag_experiments.core.errors import RequestError, with_article
-from rag_experiments.data.data_formats import config_class, registered_format
 from rag_experiments.model_files import sources
-
-TOP = ("seed", "name", "resume", "plan", "early_stopping")
-"""Keys of a run that are in no group."""
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:

@@ -11,7 +11,6 @@ from rag_experiments.config.overrides import split_override
 from rag_experiments.core.bounded_files import read_yaml
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.runs.identity import config_hash
 from rag_experiments.training import resume
 
 if TYPE_CHECKING:
@@ -60,6 +59,8 @@ def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -
     Raises:
         RequestError: no finished model there, a change to what made the model, data that does not fit, …
     """
+    from rag_experiments.training.request import check_request
+
     run = RunDirectory.open(directory)
     if not run.model_dir.is_dir():
         raise RequestError(f"run={directory} has no model/ (its state is {run.state}): only a finished run can be used")
@@ -67,8 +68,7 @@ def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -
         _refuse_fixed(override, directory)
     stored = [value for value in resume.stored_overrides(directory) if not value.startswith("hydra.")]
     config_dir = config_dir or resume.stored_config_dir(directory)
-    composed = command_line.compose([*stored, *changes, "resume=null"], config_dir)
-    request = _checked(composed)
+    request = check_request(command_line.compose([*stored, *changes, "resume=null"], config_dir), training=False)
     _take_length(request, run)
     _take_models(request.config, run, request.trainer_class)
     return Reopened(run, request, changes)
@@ -82,29 +82,6 @@ def _refuse_fixed(override: str, directory: Path) -> None:
             f"{key} made the model of run={directory} and cannot be changed; "
             f"data, retriever, evaluation and {', '.join(_READING)} can"
         )
-
-
-def _checked(composed: object) -> Request:
-    """As `request.check_request`, for a run that will not be trained: no training questions are needed."""
-    from rag_experiments.data.load import load_data
-    from rag_experiments.training.checks import check_algorithm, check_common
-    from rag_experiments.training.request import Request, cache_dir, check_sources
-
-    config, resolved = check_common(composed)  # type: ignore[arg-type]
-    check_sources(config, {"model": {}, "retriever": resolved["retriever"]})
-    data = load_data(config.data, cache_dir(config))
-    if config.retriever.k > len(data.passages):
-        raise RequestError(
-            f"retriever.k={config.retriever.k} is larger than the corpus, which has {len(data.passages)} passages"
-        )
-    trainer_class = check_algorithm(config)
-    return Request(
-        config=config,
-        resolved=resolved,
-        config_hash=config_hash(resolved),
-        trainer_class=trainer_class,
-        data=data,
-    )
 
 
 def _take_length(request: Request, run: RunDirectory) -> None:

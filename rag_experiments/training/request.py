@@ -1,11 +1,29 @@
-"""A composed configuration → a request that is known to be sound, before any weight is read.
+"""The front door: a composed configuration → a request that is known to be sound, before any weight is read.
 
-The order is the order of cost: what needs no torch first, then the data, then the algorithm's module.
+Every command that runs or opens something comes through here, and each step is in one place. The order is that of cost:
+what needs no torch first, then the data, then the algorithm's module.
+
+1. compose: `config.command_line` reads the words (`config.overrides`) and has Hydra compose them;
+   `config.filling` puts in the defaults of the dataclasses. `config.hydra_errors` says what does not compose.
+2. kinds: `checks.check_common` finds out which model, retriever and data format are meant (`config.kinds`,
+   `config.data_formats`).
+3. types and ranges: `check_common` again, with `config.validation` for our dataclasses, their `__post_init__` for the
+   values of one group that contradict each other, and `config.trainer_keys` for `trainer`.
+4. rules across groups that need no data: `check_launch` (processes, packages), `check_sources` (the models are there
+   and of their kind).
+5. what the algorithm needs: `checks.check_algorithm` (its own keys, the kind of the trained model, the retriever, its
+   `check_config`), and with the data `check_with_data` (sizes, required fields, its `check_data`, the metric that
+   checkpoints are chosen by, batches).
+6. `check_training_arguments`: what `TrainingArguments` itself refuses.
+
+A run, a job of a sweep and a finished run that is opened again go through `check_request` or its middle, `check_parts`.
+What only names a configuration, or reads its data, stops after step 3: `resume`, `chain`, `rag_experiments.data.*`.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +33,7 @@ from omegaconf import DictConfig
 from rag_experiments.config import roles
 from rag_experiments.config.extra_packages import check_packages
 from rag_experiments.config.kinds import MODEL_KINDS
-from rag_experiments.config.schema import RunConfig
+from rag_experiments.config.schema import DataConfig, RunConfig
 from rag_experiments.config.trainer_keys import REFUSED
 from rag_experiments.core import distributed
 from rag_experiments.core.errors import RequestError, did_you_mean
@@ -48,21 +66,19 @@ def cache_dir(config: RunConfig) -> Path:
     return Path(config.paths.cache).expanduser()
 
 
-def check_request(composed: DictConfig) -> Request:
-    """All checks of a run.
+def check_request(composed: DictConfig, *, training: bool = True) -> Request:
+    """All checks of a run, or (`training` false) of a finished run's model that is used again.
 
     Raises:
         RequestError: with the one sentence that the user reads.
     """
     config, resolved = check_common(composed)
-    check_launch(config, resolved)
-    check_sources(config, resolved)
-    data = load_data(config.data, cache_dir(config))
-    trainer_class = check_with_data(config, data)
-    check_training_arguments(config)
+    trainer_class, data = check_parts(config, resolved, training=training)
     identity = config_hash(resolved)
-    if "max_new_tokens" in resolved["model"]:  # settled by the data, as a part of the run and not of its identity
-        resolved["model"]["max_new_tokens"] = config.model.max_new_tokens
+    if training:
+        check_training_arguments(config)
+        if "max_new_tokens" in resolved["model"]:  # settled by the data, as a part of the run and not of its identity
+            resolved["model"]["max_new_tokens"] = config.model.max_new_tokens
     return Request(
         config=config,
         resolved=resolved,
@@ -72,14 +88,39 @@ def check_request(composed: DictConfig) -> Request:
     )
 
 
-def check_with_data(config: RunConfig, data: RagData) -> Any:
+def check_parts(
+    config: RunConfig,
+    resolved: dict[str, Any],
+    *,
+    training: bool = True,
+    load: Callable[[DataConfig, Path], RagData] = load_data,
+) -> tuple[Any, RagData]:
+    """What `check_common` leaves: surroundings, models, data and algorithm; returns the trainer class and the data.
+
+    Args:
+        training: false for a run's model that is used again, which may be on data without training questions.
+        load: reads the data; a sweep reads that of all jobs once.
+
+    Raises:
+        RequestError: what is missing, or does not go together.
+    """
+    check_launch(config, resolved, training)
+    # A run that is used again has its own weights in the place of those that it began with.
+    check_sources(resolved if training else {"model": {}, "retriever": resolved["retriever"]})
+    data = load(config.data, cache_dir(config))
+    return check_with_data(config, data, training), data
+
+
+def check_with_data(config: RunConfig, data: RagData, training: bool = True) -> Any:
     """The checks of algorithm, trainer and data against each other; returns the trainer class.
 
     Raises:
         RequestError: what one asks for and another lacks.
     """
-    check_sizes(config, data)
+    check_sizes(config, data, ("train", *config.evaluation.splits) if training else ())
     trainer_class = check_algorithm(config)
+    if not training:
+        return trainer_class
     check_required_fields(data, trainer_class.required_fields, config.algorithm.name)
     trainer_class.check_data(config, data)
     check_best_metric(config, data, trainer_class)
@@ -88,12 +129,12 @@ def check_with_data(config: RunConfig, data: RagData) -> Any:
     return trainer_class
 
 
-def check_sizes(config: RunConfig, data: RagData) -> None:
-    """Raise `RequestError` where the data is too small for what is asked of it."""
+def check_sizes(config: RunConfig, data: RagData, splits: Iterable[str]) -> None:
+    """Raise `RequestError` where the corpus is too small for what is asked of it, or one of `splits` is empty."""
     corpus = len(data.passages)
     if config.retriever.k > corpus:
         raise RequestError(f"retriever.k={config.retriever.k} is larger than the corpus, which has {corpus} passages")
-    for split in ("train", *config.evaluation.splits):
+    for split in splits:
         if not data.splits.get(split):
             raise RequestError(f"data.path={config.data.path}: the {split} split has no questions")
 
@@ -178,8 +219,11 @@ def check_training_arguments(config: RunConfig) -> None:
         raise RequestError(f"trainer: {str(error).splitlines()[0]}") from error
 
 
-def check_launch(config: RunConfig, resolved: dict[str, Any]) -> None:
+def check_launch(config: RunConfig, resolved: dict[str, Any], training: bool = True) -> None:
     """Raise `RequestError` for what the launcher or a package must do and cannot."""
+    check_packages(config.trainer if training else {}, dict(roles.model_nodes(resolved)))
+    if not training:
+        return
     for variable, name in (("ACCELERATE_USE_FSDP", "fsdp"), ("ACCELERATE_USE_DEEPSPEED", "deepspeed")):
         if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
             raise RequestError(f"accelerate launch was told to use {name}, which is not supported: {REFUSED[name]}")
@@ -189,10 +233,9 @@ def check_launch(config: RunConfig, resolved: dict[str, Any]) -> None:
         )
     if config.trainer.get("use_liger_kernel") and MODEL_KINDS[config.model.kind].role != "reader":
         raise RequestError("trainer.use_liger_kernel=true: Liger has kernels for language models, not for an encoder")
-    check_packages(config.trainer, dict(roles.model_nodes(resolved)))
 
 
-def check_sources(config: RunConfig, resolved: dict[str, Any]) -> None:
+def check_sources(resolved: dict[str, Any]) -> None:
     """Raise `RequestError` where a model that the run reads is not there, or is of another kind."""
     for key, model in roles.model_nodes(resolved):
         if model.get("path") is None:

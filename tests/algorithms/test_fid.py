@@ -265,7 +265,7 @@ def test_no_more_passages_than_there_are_and_none_where_an_index_finds_none(tmp_
         assert rows[1:] == plain[1:, :k].tolist()
 
 
-def test_settings_are_filled_in_and_four_bit_needs_adapters(model):
+def test_settings_are_filled_in_and_four_bit_needs_a_gpu_and_adapters(model, monkeypatch):
     bare = dataclasses.replace(model, fid=None)
     FiDTrainer.check_config(SimpleNamespace(model=bare))
     assert bare.fid == FidSettings()
@@ -273,9 +273,14 @@ def test_settings_are_filled_in_and_four_bit_needs_adapters(model):
     kept = dataclasses.replace(model, fid=own)
     FiDTrainer.check_config(SimpleNamespace(model=kept))
     assert kept.fid is own
+    four_bit = dataclasses.replace(model, load_in_4bit=True, lora=LoraConfig())
+    monkeypatch.setattr(sft, "default_device", lambda: torch.device("cpu"))
+    with pytest.raises(RequestError, match="needs a CUDA GPU"):
+        FiDTrainer.check_config(SimpleNamespace(model=four_bit))
+    monkeypatch.setattr(sft, "check_four_bit", lambda device: None)  # as on a GPU
+    FiDTrainer.check_config(SimpleNamespace(model=four_bit))
     with pytest.raises(RequestError, match="lora"):
-        FiDTrainer.check_config(SimpleNamespace(model=dataclasses.replace(model, load_in_4bit=True)))
-    FiDTrainer.check_config(SimpleNamespace(model=dataclasses.replace(model, load_in_4bit=True, lora=LoraConfig())))
+        FiDTrainer.check_config(SimpleNamespace(model=dataclasses.replace(four_bit, lora=None)))
 
 
 def test_answers_come_end_to_end_from_the_retrieved_passages(model, tmp_path):

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rag_experiments.config.data_formats import config_class
 from rag_experiments.config.schema import DataConfig
-from rag_experiments.data.data_formats import config_class
 
 COUNT = 24
 

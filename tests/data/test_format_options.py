@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rag_experiments.data import data_formats
+from rag_experiments.config import data_formats
 from rag_experiments.data.builder import Asked, Intake
 from rag_experiments.data.formats.dpr import DprConfig
 from rag_experiments.data.formats.hub import HubColumns, HubConfig

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 import json
 import os
@@ -14,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rag_experiments.config import data_formats
+from rag_experiments.config.data_formats import FORMATS
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data import data_formats
 from rag_experiments.data.builder import Intake
-from rag_experiments.data.data_formats import FORMATS, config_class
 from rag_experiments.data.formats.jsonl import JsonlConfig
 from rag_experiments.data.load import RagData, load_data
 from rag_experiments.data.tools.native_writer import write_native
@@ -114,21 +113,6 @@ def test_missing_gold_in_hub_data_is_found(tmp_path):
     assert sum(map(len, data.splits.values())) == 19
     assert "answer is not in its context" in data.notes[0]
     assert "train.jsonl:1" in data.notes[0]
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_yaml_has_the_keys_of_the_class(name):
-    import yaml
-
-    text = (Path(__file__).parents[2] / "conf" / "data" / f"{name}.yaml").read_text()
-    assert text.startswith("# ")
-    values = yaml.safe_load(text)
-    fields = {field.name: field for field in dataclasses.fields(config_class(name))}
-    assert set(values) == set(fields)
-    for key, value in values.items():
-        default = fields[key].default
-        if key not in ("path", "dev_fraction", "test_fraction") and default is not dataclasses.MISSING:
-            assert value == default, key
 
 
 # -- broken files ------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
+from rag_experiments.config import data_formats
+from rag_experiments.config.data_formats import FORMATS, config_class
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data import data_formats, load
+from rag_experiments.data import load
 from rag_experiments.data.builder import Asked, Intake
-from rag_experiments.data.data_formats import FORMATS, config_class
 from rag_experiments.data.formats import contexts
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.jsonl import JsonlConfig

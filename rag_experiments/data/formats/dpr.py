@@ -43,11 +43,12 @@ class DprConfig(DataConfig):
 
     format: str = "dpr"
     files: dict[str, str | None] = field(default_factory=dict)
-    """File name by split, if the names do not tell; null leaves a split out."""
+    """A file name or pattern for each split, if the names do not tell; null leaves a split out."""
     passages: str | None = None
-    """A TSV (or CSV, JSONL, Parquet) with id, text and title: the whole corpus."""
+    """A TSV (or CSV, JSONL, Parquet) with id, text and title is the whole corpus; null: it is what the lines hold."""
     gold: Literal["auto", "isgold", "hasanswer", "first", "none"] = "auto"
-    """Which of `ctxs` are gold; `first` is the one with the best rank."""
+    """Which of `ctxs` are gold: those with `isgold`, those with `hasanswer`, the first, or none. `auto` takes `isgold`
+    where it is given, else `hasanswer`."""
     easy_negatives: bool = False
     """Use `negative_ctxs` as hard negatives too."""
 

@@ -39,14 +39,19 @@ class HubColumns:
     """Names of the columns. A dot reaches into a column (`answers.text`); null means that there is no such column."""
 
     question: str = "question"
+    """The column of the question's text."""
     id: str | None = "id"
+    """The column of the question's id; null numbers the rows."""
     answers: str | None = "answers"
-    """A string, a list of strings, or SQuAD's {"text": [..], "answer_start": [..]}."""
+    """The column of the answers: a string, a list of strings, or SQuAD's {"text": [..], "answer_start": [..]}."""
     context: str | None = "context"
-    """The text that contains the answer: a string or a list of strings."""
+    """The column of the text that contains the answer: a string or a list of strings."""
     title: str | None = "title"
+    """The column of the context's title."""
     negatives: str | None = None
+    """The column of texts that do not answer the question."""
     history: str | None = None
+    """The column of the turns before the question."""
     group: str | None = None
     """Questions with one value of this column go to one split; null: the title if there is one, else the context."""
 
@@ -57,16 +62,19 @@ class HubConfig(DataConfig):
 
     format: str = "hub"
     name: str | None = None
-    """The data set's configuration on the hub."""
+    """The data set's configuration on the hub; null is its only or its default one."""
     revision: str | None = None
+    """The commit, tag or branch of the data set on the hub; null takes the newest."""
     preset: Literal["columns", "squad", "hotpot", "quac", "coqa"] = "columns"
-    """`squad`, `hotpot`, `quac`, `coqa`: the layouts of these data sets, including nested JSON."""
+    """How a row is read: by `columns`, or as the data sets SQuAD, HotpotQA, QuAC and CoQA are, with nested JSON."""
     columns: HubColumns = field(default_factory=HubColumns)
+    """The names of the columns, for `preset: columns` and `squad`."""
     files: dict[str, str | None] = field(default_factory=dict)
-    """File name in a local folder, or name of a split on the hub, by split."""
+    """A file name or pattern in a local folder, or the name of a split on the hub, for each split."""
     passage_words: Annotated[PositiveInt, Field(ge=10)] | None = 180
-    """Longer contexts are cut into passages of this many words; null: never."""
+    """Longer contexts are cut into passages of this many words; null never cuts."""
     passage_overlap: Annotated[int, Field(ge=0)] = 0
+    """Words that a passage shares with the one before it."""
     split_by: Literal["article", "passage"] = "article"
     """Which questions go to one split when a split is cut: those on one article (title, group), or on one passage."""
 

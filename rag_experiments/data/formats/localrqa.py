@@ -33,9 +33,10 @@ class LocalrqaConfig(DataConfig):
 
     format: str = "localrqa"
     splits: dict[str, str | None] = field(default_factory=lambda: {"train": "train", "dev": "eval", "test": "test"})
-    """Beginning of the file names by our split; null: there is no such split."""
+    """The beginning of the files' names for each of our splits; null: there is no such split. `data.splits.train=eval`
+    trains on eval."""
     documents: str | None = None
-    """A JSONL of documents in the folder (or an absolute path): the whole corpus."""
+    """A JSONL of documents in the folder (or an absolute path) is the whole corpus; null: it is what the lines hold."""
     title: str | None = "title"
     """The key of `metadata` that holds a passage's title, if there is one."""
 

@@ -58,11 +58,11 @@ class PydocsConfig(DataConfig):
 
     format: str = "pydocs"
     packages: list[str] = field(default_factory=list)
-    """Installed packages whose documentation is added, such as numpy or torch."""
+    """Installed packages whose documentation is added, such as [numpy, torch]."""
     methods: bool = False
     """Add methods to modules, classes and functions; this doubles the corpus."""
     max_words: Annotated[PositiveInt, Field(ge=20)] = 50
-    """Words of a docstring that a passage keeps."""
+    """A passage keeps so many words of a docstring, and the rest is left out."""
 
     def __post_init__(self) -> None:
         refuse_path(self)

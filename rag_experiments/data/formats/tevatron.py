@@ -36,15 +36,25 @@ class TevatronColumns:
     """Names of the fields in the files."""
 
     id: str = "query_id"
+    """The field of the question's id."""
     question: str = "query"
+    """The field of the question's text."""
     answers: str = "answers"
+    """The field of the answers, which may be missing."""
     positives: str = "positive_passages"
+    """The field of the passages that answer the question."""
     negatives: str = "negative_passages"
+    """The field of the passages that do not, which may be missing."""
     positive_ids: str = "positive_document_ids"
+    """The field of the positives' ids, for rows that hold ids only."""
     negative_ids: str = "negative_document_ids"
+    """The field of the negatives' ids, for rows that hold ids only."""
     passage_id: str = "docid"
+    """The field of a passage's id."""
     passage_title: str = "title"
+    """The field of a passage's title."""
     passage_text: str = "text"
+    """The field of a passage's text."""
 
 
 @dataclass(kw_only=True)
@@ -53,9 +63,11 @@ class TevatronConfig(DataConfig):
 
     format: str = "tevatron"
     files: dict[str, str | None] = field(default_factory=dict)
+    """A file name or pattern for each split, if the names do not tell; null leaves a split out."""
     corpus: str | None = None
-    """A file of passages: needed if rows hold only ids; otherwise it adds distractors to the passages in the rows."""
+    """A file of passages, needed if rows hold only ids; otherwise it adds distractors to the passages in the rows."""
     columns: TevatronColumns = field(default_factory=TevatronColumns)
+    """The names of the fields."""
 
 
 def fingerprint(config: TevatronConfig) -> str:

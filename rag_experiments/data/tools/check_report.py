@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from rag_experiments.config import data_formats
 from rag_experiments.config.schema import ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import stands_in
-from rag_experiments.data import data_formats
 from rag_experiments.data.builder import REFERENCES, Intake, Problem
 from rag_experiments.data.copies import content_number, content_of
 from rag_experiments.data.load import NEEDS, RagData, assemble, fingerprint

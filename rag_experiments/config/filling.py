@@ -1,0 +1,121 @@
+"""The defaults of the dataclasses, put into every configuration that Hydra composes.
+
+A YAML in `conf/` holds what its option chooses; a key that it leaves out has the default of its dataclass. Filled in
+here, that key is there for `--cfg job`, for `${algorithm.temperature}` in another value, for the first trial of a
+search, and in a run's hash, whichever way the configuration was composed.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from rag_experiments.config.data_formats import FORMATS
+from rag_experiments.config.field_sources import (
+    REQUIRED,
+    UNREAD,
+    config_of,
+    fields_of,
+    place_of,
+)
+from rag_experiments.config.groups import TOP
+from rag_experiments.config.kinds import MODEL_KINDS, RETRIEVER_KINDS
+from rag_experiments.config.schema import EvaluationConfig, PathsConfig, RunConfig, SweepConfig, TrackingConfig
+from rag_experiments.config.source_modules import SourceError
+
+FIXED = {"evaluation": EvaluationConfig, "tracking": TrackingConfig, "sweep": SweepConfig, "paths": PathsConfig}
+"""Groups whose keys are those of one dataclass, whichever option is chosen."""
+
+
+def top_keys() -> dict[str, Any]:
+    """The keys outside any group, with their defaults; `???` where `conf/config.yaml` has the value."""
+    return {
+        field.name: "???" if field.default is REQUIRED else field.default
+        for field in fields_of(place_of(RunConfig))
+        if field.name in TOP
+    }
+
+
+def fill(composed: DictConfig) -> DictConfig:
+    """`composed` itself, with every key of its groups that has a default.
+
+    What names no kind, format or class that there is stays as it is: the checks say so. A model under `algorithm` has
+    what its preset states and no more, which is also what a run's hash holds of it.
+    """
+    with flag_override(composed, ["struct", "readonly"], [False, False]):
+        for key, place in _places(composed).items():
+            node = OmegaConf.select(composed, key, throw_on_missing=False)
+            if isinstance(node, DictConfig):
+                with suppress(SourceError):  # a class from outside whose source cannot be read
+                    _fill(node, place)
+    return composed
+
+
+def _places(composed: DictConfig) -> dict[str, str]:
+    """Key of a node → the dataclass of its keys, as `module:Class`."""
+    found = {group: place_of(cls) for group, cls in FIXED.items()}
+    for key in ("model", "retriever.encoder"):
+        if (kind := MODEL_KINDS.get(_text(composed, f"{key}.kind"))) is not None:
+            found[key] = place_of(kind.config)
+    if (retriever := RETRIEVER_KINDS.get(_text(composed, "retriever.type"))) is not None:
+        found["retriever"] = place_of(retriever.config)
+    if (data_format := FORMATS.get(_text(composed, "data.format"))) is not None:
+        found["data"] = data_format
+    with suppress(SourceError):
+        found["algorithm"] = config_of(_text(composed, "algorithm._target_"))
+    return found
+
+
+def _text(composed: DictConfig, key: str) -> str:
+    """The text at `key`; empty where there is none, or none yet."""
+    holder_key, _, name = key.rpartition(".")
+    holder = composed._get_node(holder_key) if "." not in holder_key else OmegaConf.select(composed, holder_key)
+    if not isinstance(holder, DictConfig) or holder._is_none() or holder._is_missing() or holder._is_interpolation():
+        return ""
+    node = holder._get_node(name)
+    value = None if node is None else node._value()
+    return value if isinstance(value, str) else ""
+
+
+def _fill(node: DictConfig, place: str) -> None:
+    """Fill in what is missing below `node`; its fields stand in the order of the class, whichever were given."""
+    for field in fields_of(place):
+        if field.is_model:
+            continue
+        if field.name not in node.keys():  # noqa: SIM118 - `in node` is false for a value that is missing, `???`
+            if field.default not in (REQUIRED, UNREAD):
+                node[field.name] = copy.deepcopy(field.default)
+            continue
+        child = node._get_node(field.name)
+        del node[field.name]
+        node[field.name] = child
+        child = node._get_node(field.name)
+        if not isinstance(child, DictConfig) or child._is_none() or child._is_interpolation():
+            continue
+        if field.inner:
+            _fill(child, field.inner)
+        elif isinstance(field.default, Mapping):
+            for key, value in field.default.items():
+                if key not in child.keys():  # noqa: SIM118
+                    child[key] = value
+
+
+def install() -> None:
+    """Let Hydra fill in the defaults wherever it composes: for a run, each job of a sweep, and `--cfg`.
+
+    Hydra has no hook between composing a configuration and resolving `hydra.run.dir` and `hydra.sweep.dir` in it.
+    """
+    from hydra._internal import hydra as entry
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    class FillingLoader(ConfigLoaderImpl):
+        """Hydra's loader, and then `fill`."""
+
+        def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+            return fill(super().load_configuration(*args, **kwargs))
+
+    entry.ConfigLoaderImpl = FillingLoader  # type: ignore[misc]
