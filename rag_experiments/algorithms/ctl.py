@@ -5,7 +5,7 @@ r"""CTL: contrastive learning of an encoder (Karpukhin et al. 2020, DPR; Izacard
 C_i is every passage of the batch, on every process, hard negatives included, less those known to be
 positive for q_i (p_i itself stays). Where a question has several gold passages, `positives` says which of them the
 batch shows: one of them, drawn anew each epoch; each in an example of its own; or several at once, with the loss of
-`shared/positives.py`. Judgements with grades weigh.
+`shared/multiple_positives.py`. Judgements with grades weigh.
 
 Where we deviate, and why:
 - A passage that occurs twice in a batch counts once: C_i is a set, on however many processes. With dropout off the
@@ -33,14 +33,14 @@ from pydantic import Field
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
-from rag_experiments.algorithms.shared.positives import (
+from rag_experiments.algorithms.shared.multiple_positives import (
+    ContrastiveExample,
     Form,
-    Judged,
     Positives,
     count_examples,
-    judged_questions,
+    make_examples,
     multi_positive_loss,
-    positive_worth,
+    positive_grades,
 )
 from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, RunConfig
 from rag_experiments.core.errors import RequestError
@@ -119,7 +119,7 @@ class CTLConfig:
 
 
 @dataclass(frozen=True)
-class _Judgements:
+class _BatchLabels:
     """Which passages of the batch, of every process, are whose positives. Columns are passages."""
 
     target_B: torch.Tensor
@@ -127,8 +127,8 @@ class _Judgements:
     """True for the known positives of a question; with `multi` for none: they are its positives in the loss."""
     repeated_BP: torch.Tensor
     """True for columns that count elsewhere: several processes may have drawn one passage."""
-    worth_BP: torch.Tensor | None
-    """With `multi`, what each passage is worth as a positive."""
+    grades_BP: torch.Tensor | None
+    """With `multi`, the grade of each passage as a positive, 0 where it is none."""
     weight_B: torch.Tensor | None
     """With `pairs`, the weight of each example."""
 
@@ -139,7 +139,7 @@ class _Asking:
 
     queries_QD: torch.Tensor
     known_QP: torch.Tensor
-    worth_QP: torch.Tensor | None
+    grades_QP: torch.Tensor | None
     offset: int
     """Where this process's own begin."""
 
@@ -185,31 +185,31 @@ class CTLTrainer(AlgorithmTrainer):
 
     def training_examples(self) -> Examples:
         data = self.components.data
-        return Examples(judged_questions(data.splits["train"], data.passages, self.config.positives), self._draw)
+        return Examples(make_examples(data.splits["train"], data.passages, self.config.positives), self._draw)
 
-    def _draw(self, judged: Judged, epoch: int) -> dict[str, Any]:
+    def _draw(self, example: ContrastiveExample, epoch: int) -> dict[str, Any]:
         """The positives shown and up to `hard_negatives` negatives: a function of seed, example and epoch alone."""
-        name = judged.question.id
+        name = example.question.id
         if self.config.positives == "pairs":  # each pair of a question meets other negatives
-            name = f"{name}/{judged.shown[0]}"
-        drawn = random.Random(f"{self.components.config.seed}/{epoch}/{name}")
+            name = f"{name}/{example.targets[0]}"
+        generator = random.Random(f"{self.components.config.seed}/{epoch}/{name}")
         most = self.config.positives_per_question if self.config.positives == "multi" else 1
-        shown = judged.drawn(drawn, most)
-        count = min(self.config.hard_negatives, len(judged.negatives))
+        targets = example.sample_targets(generator, most)
+        count = min(self.config.hard_negatives, len(example.negatives))
         return {
-            "query": retrieval_query(judged.question, self.components.config.data.query_history),
-            "shown": shown,
-            "negatives": drawn.sample(judged.negatives, count),
-            "positives": list(judged.positives),
-            "worth": list(judged.worth),
-            "weight": judged.weight,
+            "query": retrieval_query(example.question, self.components.config.data.query_history),
+            "targets": targets,
+            "negatives": generator.sample(example.negatives, count),
+            "positives": list(example.positives),
+            "grades": list(example.grades),
+            "weight": example.weight,
         }
 
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Any]:
-        """Query and passage sub-batches, `passage_rows_P`, `target_B`, each question's positives and their worth."""
+        """Query and passage sub-batches, `passage_rows_P`, `target_B`, each question's positives and their grades."""
         # A dict keeps the first occurrence's place: targets first, in the order of their questions.
-        taken = [row for name in ("shown", "negatives") for f in features for row in f[name]]
-        rows = list(dict.fromkeys([f["shown"][0] for f in features] + taken))
+        taken = [row for name in ("targets", "negatives") for f in features for row in f[name]]
+        rows = list(dict.fromkeys([f["targets"][0] for f in features] + taken))
         column = {row: index for index, row in enumerate(rows)}
         most = max(len(f["positives"]) for f in features)
         encoder = self.components.model
@@ -220,9 +220,9 @@ class CTLTrainer(AlgorithmTrainer):
                 encoder, encoder.tokenize_passages(self.components.data.passages.full_texts(rows)), size
             ),
             "passage_rows_P": torch.tensor(rows),
-            "target_B": torch.tensor([column[f["shown"][0]] for f in features]),
+            "target_B": torch.tensor([column[f["targets"][0]] for f in features]),
             "positive_rows_BM": _padded([f["positives"] for f in features], most, NO_ROW),
-            "worth_BM": _padded([f["worth"] for f in features], most, 0.0),
+            "grades_BM": _padded([f["grades"] for f in features], most, 0.0),
             "weight_B": torch.tensor([f["weight"] for f in features]),
         }
 
@@ -238,60 +238,60 @@ class CTLTrainer(AlgorithmTrainer):
         queries_BD = encode_chunks(model, inputs["queries"], recompute=cached)
         own_PD = encode_chunks(model, inputs["passages"], recompute=cached)
         passages_PD, offset = gather_with_gradient(own_PD)
-        judged = self._judgements(inputs, offset)
-        asking = self._questions_of_all(queries_BD, judged) if self.config.symmetric else None
+        labels = self._labels(inputs, offset)
+        asking = self._questions_of_all(queries_BD, labels) if self.config.symmetric else None
         losses = [
-            self._loss_at(dim, queries_BD, passages_PD, judged, asking) for dim in self._dimensions(queries_BD.shape[1])
+            self._loss_at(dim, queries_BD, passages_PD, labels, asking) for dim in self._dimensions(queries_BD.shape[1])
         ]
         loss = torch.stack(losses).mean()
-        self.record("negatives_per_question", _negatives(judged))
+        self.record("negatives_per_question", _negatives(labels))
         return (loss, {"queries": queries_BD, "passages": passages_PD}) if return_outputs else loss
 
-    def _judgements(self, inputs: dict[str, Any], offset: int) -> _Judgements:
+    def _labels(self, inputs: dict[str, Any], offset: int) -> _BatchLabels:
         """Of the passages of every process, for this process's questions; its own passages begin at `offset`."""
         rows_P, positives_BM = gather_rows(inputs["passage_rows_P"]), inputs["positive_rows_BM"]
         target_B = inputs["target_B"] + offset
         known_BP = known_positives(rows_P, positives_BM)
         multi = self.config.positives == "multi"
-        return _Judgements(
+        return _BatchLabels(
             target_B,
             torch.zeros_like(known_BP) if multi or not self.config.mask_known_positives else known_BP,
             repeats(rows_P, target_B),
-            positive_worth(rows_P, positives_BM, inputs["worth_BM"]) if multi else None,
+            positive_grades(rows_P, positives_BM, inputs["grades_BM"]) if multi else None,
             inputs["weight_B"] if self.config.positives == "pairs" else None,
         )
 
-    def _questions_of_all(self, queries_BD: torch.Tensor, judged: _Judgements) -> _Asking:
+    def _questions_of_all(self, queries_BD: torch.Tensor, labels: _BatchLabels) -> _Asking:
         """The questions of every process, for the way back from the passages."""
         queries_QD, offset = gather_with_gradient(queries_BD)
-        worth_QP = None if judged.worth_BP is None else gather_rows(judged.worth_BP)
-        return _Asking(queries_QD, gather_rows(judged.known_BP.long()).bool(), worth_QP, offset)
+        grades_QP = None if labels.grades_BP is None else gather_rows(labels.grades_BP)
+        return _Asking(queries_QD, gather_rows(labels.known_BP.long()).bool(), grades_QP, offset)
 
     def _loss_at(
         self,
         dimension: int,
         queries_BD: torch.Tensor,
         passages_PD: torch.Tensor,
-        judged: _Judgements,
+        labels: _BatchLabels,
         asking: _Asking | None,
     ) -> torch.Tensor:
         similarity, temperature = self.components.model.similarity, self.config.temperature
         passages_PD = self._leading(passages_PD, dimension)
         scores_BP = similarity(self._leading(queries_BD, dimension), passages_PD)
         asked_QD = None if asking is None else self._leading(asking.queries_QD, dimension)
-        if judged.worth_BP is not None:
+        if labels.grades_BP is not None:
             form = self.config.positives_sum
-            loss = multi_positive_loss(scores_BP, judged.worth_BP, judged.repeated_BP, temperature, form)
+            loss = multi_positive_loss(scores_BP, labels.grades_BP, labels.repeated_BP, temperature, form)
             if asking is None:
                 return loss
             # From each passage that is a positive of a question of this process back to all questions.
-            own_C = ((judged.worth_BP > 0) & ~judged.repeated_BP).any(dim=0).nonzero().flatten()
-            worth_CQ = asking.worth_QP[:, own_C].T
+            own_C = ((labels.grades_BP > 0) & ~labels.repeated_BP).any(dim=0).nonzero().flatten()
+            grades_CQ = asking.grades_QP[:, own_C].T
             back_CQ = similarity(asked_QD, passages_PD[own_C]).T
-            none_CQ = torch.zeros_like(worth_CQ, dtype=torch.bool)
-            return (loss + multi_positive_loss(back_CQ, worth_CQ, none_CQ, temperature, form)) / 2
-        target_B, weight_B = judged.target_B, judged.weight_B
-        loss = ctl_loss(scores_BP, target_B, judged.known_BP | judged.repeated_BP, temperature, weight_B)
+            none_CQ = torch.zeros_like(grades_CQ, dtype=torch.bool)
+            return (loss + multi_positive_loss(back_CQ, grades_CQ, none_CQ, temperature, form)) / 2
+        target_B, weight_B = labels.target_B, labels.weight_B
+        loss = ctl_loss(scores_BP, target_B, labels.known_BP | labels.repeated_BP, temperature, weight_B)
         if asking is None:
             return loss
         # From each question's own passage back to all questions, less those it is a known positive of.
@@ -310,12 +310,12 @@ class CTLTrainer(AlgorithmTrainer):
         return sorted({full, *(dim for dim in self.config.matryoshka_dims or [] if dim <= full)}, reverse=True)
 
 
-def _negatives(judged: _Judgements) -> torch.Tensor:
+def _negatives(labels: _BatchLabels) -> torch.Tensor:
     """Mean number of passages a question is contrasted with."""
-    positive_BP = F.one_hot(judged.target_B, judged.known_BP.shape[1]).bool()
-    if judged.worth_BP is not None:
-        positive_BP = judged.worth_BP > 0
-    return (~(judged.known_BP | judged.repeated_BP | positive_BP)).sum(dim=1).float().mean()
+    positive_BP = F.one_hot(labels.target_B, labels.known_BP.shape[1]).bool()
+    if labels.grades_BP is not None:
+        positive_BP = labels.grades_BP > 0
+    return (~(labels.known_BP | labels.repeated_BP | positive_BP)).sum(dim=1).float().mean()
 
 
 def _padded(rows: list[list[Any]], width: int, filling: float) -> torch.Tensor:

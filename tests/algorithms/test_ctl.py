@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from rag_experiments.algorithms.base import EpochsOrder, Examples
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives, repeats
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
-from rag_experiments.algorithms.shared.positives import Judged
+from rag_experiments.algorithms.shared.multiple_positives import ContrastiveExample
 from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.data.records import Question
 from rag_experiments.models.encoder.encoder import Encoder
@@ -96,9 +96,9 @@ def feature(query: str, target: int, positives: list[int] | None = None, negativ
     positives = positives or [target]
     return {
         "query": query,
-        "shown": [target],
+        "targets": [target],
         "positives": positives,
-        "worth": [1.0] * len(positives),
+        "grades": [1.0] * len(positives),
         "negatives": negatives or [],
         "weight": 1.0,
     }
@@ -214,14 +214,14 @@ def test_draws_depend_on_seed_question_and_epoch_alone():
     trainer.config = CTLConfig(hard_negatives=2)
     trainer.components = SimpleNamespace(config=SimpleNamespace(seed=3, data=SimpleNamespace(query_history="none")))
     rows = (1, 2, 3)
-    item = Judged(Question(id="q", question="who"), rows, rows, (1.0, 1.0, 1.0), tuple(range(10, 30)))
+    item = ContrastiveExample(Question(id="q", question="who"), rows, rows, (1.0, 1.0, 1.0), tuple(range(10, 30)))
     examples = Examples([item], trainer._draw)
     first = examples[0]
     assert examples[0] == first
     draws = []
     for epoch in range(8):
         examples.set_epoch(epoch)
-        draws.append((*examples[0]["shown"], tuple(examples[0]["negatives"])))
+        draws.append((*examples[0]["targets"], tuple(examples[0]["negatives"])))
     assert len(set(draws)) > 4
     assert len(first["negatives"]) == 2
     assert set(first["positives"]) == {1, 2, 3}

@@ -45,9 +45,9 @@ def ctl(negatives: bool, **options) -> float:
     features = [
         {
             "query": str(i),
-            "shown": [i],
+            "targets": [i],
             "positives": [i],
-            "worth": [1.0],
+            "grades": [1.0],
             "negatives": [4 + i] if negatives else [],
             "weight": 1.0,
         }

@@ -46,50 +46,54 @@ def multi_positive_loss(
     positive_BP = weights_BP > 0
     total_B = weights_BP.sum(dim=1)
     if form == "inside":
-        worth_BP = (logits_BP + weights_BP.clamp(min=torch.finfo(weights_BP.dtype).tiny).log()).masked_fill(
+        grades_BP = (logits_BP + weights_BP.clamp(min=torch.finfo(weights_BP.dtype).tiny).log()).masked_fill(
             ~positive_BP, NOTHING
         )
-        return (logits_BP.logsumexp(dim=1) - worth_BP.logsumexp(dim=1) + total_B.log()).mean()
+        return (logits_BP.logsumexp(dim=1) - grades_BP.logsumexp(dim=1) + total_B.log()).mean()
     negatives_B1 = logits_BP.masked_fill(positive_BP, NOTHING).logsumexp(dim=1, keepdim=True)
     finite_BP = logits_BP.masked_fill(~positive_BP, 0.0)  # infinities would make the gradient of the unused places NaN
     losses_BP = torch.logaddexp(finite_BP, negatives_B1) - finite_BP
     return ((losses_BP * weights_BP).sum(dim=1) / total_B).mean()
 
 
-def positive_worth(
-    passage_rows_P: torch.Tensor, positive_rows_BM: torch.Tensor, worth_BM: torch.Tensor
+def positive_grades(
+    passage_rows_P: torch.Tensor, positive_rows_BM: torch.Tensor, grades_BM: torch.Tensor
 ) -> torch.Tensor:
-    """`[B, P]`: what passage j is worth to question i as a positive; 0 where it is none. Rows of -1 are padding."""
+    """`[B, P]`: the grade of passage j as a positive of question i; 0 where it is none. Rows of -1 are padding."""
     same_BMP = positive_rows_BM[:, :, None] == passage_rows_P[None, None, :]
-    return (same_BMP * worth_BM[:, :, None]).amax(dim=1)
+    return (same_BMP * grades_BM[:, :, None]).amax(dim=1)
 
 
 @dataclass(frozen=True)
-class Judged:
+class ContrastiveExample:
     """A training question as rows of the corpus."""
 
     question: Question
-    shown: tuple[int, ...]
+    targets: tuple[int, ...]
     """Rows of the gold passages that an example may show: all of them, or with `pairs` the one of this example."""
     positives: tuple[int, ...]
     """Rows of all its gold passages, copies included."""
-    worth: tuple[float, ...]
+    grades: tuple[float, ...]
     """The grade of each of `positives`."""
     negatives: tuple[int, ...]
     weight: float = 1.0
     """Of the example among the others."""
 
-    def drawn(self, chance: random.Random, most: int) -> list[int]:
-        """`most` of the rows that may be shown, those of a higher grade more often; all where there are no more."""
-        grade = dict(zip(self.positives, self.worth, strict=True))
-        if len({grade[row] for row in self.shown}) > 1:
+    def sample_targets(self, generator: random.Random, most: int) -> list[int]:
+        """`most` of the target rows, those of a higher grade more often; all where there are no more."""
+        grade = dict(zip(self.positives, self.grades, strict=True))
+        if len({grade[row] for row in self.targets}) > 1:
             # The largest of `random ** (1 / grade)` are a sample by weight (Efraimidis & Spirakis 2006).
-            keys = {row: chance.random() ** (1 / grade[row]) for row in self.shown}
-            return sorted(self.shown, key=keys.__getitem__, reverse=True)[:most]
-        return [chance.choice(self.shown)] if most == 1 else chance.sample(self.shown, min(most, len(self.shown)))
+            keys = {row: generator.random() ** (1 / grade[row]) for row in self.targets}
+            return sorted(self.targets, key=keys.__getitem__, reverse=True)[:most]
+        return (
+            [generator.choice(self.targets)]
+            if most == 1
+            else generator.sample(self.targets, min(most, len(self.targets)))
+        )
 
 
-def judged_questions(questions: Sequence[Question], store: PassageStore, positives: Positives) -> list[Judged]:
+def make_examples(questions: Sequence[Question], store: PassageStore, positives: Positives) -> list[ContrastiveExample]:
     """The examples of an epoch: a question each, or with `pairs` a (question, gold passage) pair each.
 
     With `pairs` an example weighs its grade, divided by the mean grade of all pairs; copies of a passage make no pair.
@@ -97,13 +101,13 @@ def judged_questions(questions: Sequence[Question], store: PassageStore, positiv
     examples = []
     for question in questions:
         rows = _rows(store, question.positive_ids)
-        worth = tuple(float((question.relevance or {}).get(name, 1)) for name in question.positive_ids)
+        grades = tuple(float((question.relevance or {}).get(name, 1)) for name in question.positive_ids)
         negatives = _rows(store, question.negative_ids)
-        whole = Judged(question, rows, rows, worth, negatives)
+        whole = ContrastiveExample(question, rows, rows, grades, negatives)
         if positives == "pairs":
-            grade = dict(zip(rows, worth, strict=True))
+            grade = dict(zip(rows, grades, strict=True))
             pairs = _rows(store, question.distinct_golds)
-            examples += [dataclasses.replace(whole, shown=(row,), weight=grade[row]) for row in pairs]
+            examples += [dataclasses.replace(whole, targets=(row,), weight=grade[row]) for row in pairs]
         else:
             examples.append(whole)
     mean = sum(example.weight for example in examples) / max(1, len(examples))
@@ -111,7 +115,7 @@ def judged_questions(questions: Sequence[Question], store: PassageStore, positiv
 
 
 def count_examples(questions: Sequence[Question], positives: Positives) -> int:
-    """How many examples `judged_questions` makes."""
+    """How many examples `make_examples` makes."""
     return sum(len(question.distinct_golds) for question in questions) if positives == "pairs" else len(questions)
 
 

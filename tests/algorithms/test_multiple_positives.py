@@ -14,7 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss
-from rag_experiments.algorithms.shared.positives import Judged, count_examples, judged_questions, multi_positive_loss
+from rag_experiments.algorithms.shared.multiple_positives import (
+    ContrastiveExample,
+    count_examples,
+    make_examples,
+    multi_positive_loss,
+)
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Question
 from tests.algorithms.plain_encoder import TableEncoder
@@ -32,45 +37,45 @@ def e(score: float, temperature: float = 0.5) -> float:
 
 
 def test_the_sum_outside_by_hand():
-    """Positives 0 and 1, worth 1 and 3; negatives 2 and 3. A positive is not in the other's denominator."""
-    worth = torch.tensor([[1.0, 3.0, 0.0, 0.0]], dtype=torch.float64)
+    """Positives 0 and 1 with grades 1 and 3; negatives 2 and 3. A positive is not in the other's denominator."""
+    grades = torch.tensor([[1.0, 3.0, 0.0, 0.0]], dtype=torch.float64)
     negatives = e(0.1) + e(0.6)
     first = -math.log(e(0.9) / (e(0.9) + negatives))
     second = -math.log(e(0.4) / (e(0.4) + negatives))
-    loss = multi_positive_loss(SCORES, worth, NONE, 0.5, "outside")
+    loss = multi_positive_loss(SCORES, grades, NONE, 0.5, "outside")
     assert loss.item() == pytest.approx((first + 3 * second) / 4, abs=1e-12)
 
 
 def test_the_sum_inside_by_hand():
-    worth = torch.tensor([[1.0, 3.0, 0.0, 0.0]], dtype=torch.float64)
+    grades = torch.tensor([[1.0, 3.0, 0.0, 0.0]], dtype=torch.float64)
     everything = e(0.9) + e(0.4) + e(0.1) + e(0.6)
-    loss = multi_positive_loss(SCORES, worth, NONE, 0.5, "inside")
+    loss = multi_positive_loss(SCORES, grades, NONE, 0.5, "inside")
     assert loss.item() == pytest.approx(-math.log((e(0.9) + 3 * e(0.4)) / 4 / everything), abs=1e-12)
 
 
 @pytest.mark.parametrize("form", ["outside", "inside"])
 def test_what_is_excluded_counts_neither_way(form):
-    worth = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    grades = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     excluded = torch.tensor([[False, True, False, True]])
-    left = multi_positive_loss(SCORES[:, [0, 2]], worth[:, [0, 2]], NONE[:, :2], 0.5, form)
-    assert multi_positive_loss(SCORES, worth, excluded, 0.5, form).item() == pytest.approx(left.item(), abs=1e-12)
+    left = multi_positive_loss(SCORES[:, [0, 2]], grades[:, [0, 2]], NONE[:, :2], 0.5, form)
+    assert multi_positive_loss(SCORES, grades, excluded, 0.5, form).item() == pytest.approx(left.item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("form", ["outside", "inside"])
 def test_with_one_positive_both_are_the_usual_loss(form):
     scores = torch.randn(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    worth = torch.nn.functional.one_hot(torch.tensor([2, 0, 4]), 5).double()
+    grades = torch.nn.functional.one_hot(torch.tensor([2, 0, 4]), 5).double()
     none = torch.zeros(3, 5, dtype=torch.bool)
     usual = ctl_loss(scores, torch.tensor([2, 0, 4]), none, 0.3)
-    assert multi_positive_loss(scores, worth, none, 0.3, form).item() == pytest.approx(usual.item(), abs=1e-12)
+    assert multi_positive_loss(scores, grades, none, 0.3, form).item() == pytest.approx(usual.item(), abs=1e-12)
 
 
 @pytest.mark.parametrize("form", ["outside", "inside"])
 def test_a_question_without_negatives_has_a_finite_gradient(form):
     scores = SCORES.clone().requires_grad_()
-    worth = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
+    grades = torch.tensor([[1.0, 1.0, 0.0, 0.0]], dtype=torch.float64)
     excluded = torch.tensor([[False, False, True, True]])
-    multi_positive_loss(scores, worth, excluded, 0.5, form).backward()
+    multi_positive_loss(scores, grades, excluded, 0.5, form).backward()
     assert scores.grad.isfinite().all()
     if form == "outside":
         assert scores.grad.abs().max() == 0.0, "nothing to be told apart from"
@@ -83,10 +88,10 @@ def multi_by_loops(features: list[dict], form: str, symmetric: bool, temperature
     encoder = TableEncoder()
     table = torch.nn.functional.normalize(encoder.table.detach(), dim=-1).numpy()
     query = [table[int(f["query"].split()[0])] for f in features]
-    pool = sorted({row for f in features for row in (*f["shown"], *f["negatives"])})
+    pool = sorted({row for f in features for row in (*f["targets"], *f["negatives"])})
     score = np.array([[q @ table[encoder.SHIFT + row] / temperature for row in pool] for q in query])
-    worth = np.array(
-        [[dict(zip(f["positives"], f["worth"], strict=True)).get(row, 0) for row in pool] for f in features]
+    grades = np.array(
+        [[dict(zip(f["positives"], f["grades"], strict=True)).get(row, 0) for row in pool] for f in features]
     )
 
     def loss(scores: np.ndarray, weights: np.ndarray) -> float:
@@ -101,11 +106,11 @@ def multi_by_loops(features: list[dict], form: str, symmetric: bool, temperature
                 total += sum(each) / w.sum()
         return total / len(scores)
 
-    forth = loss(score, worth)
+    forth = loss(score, grades)
     if not symmetric:
         return forth
-    columns = (worth > 0).any(axis=0)
-    return (forth + loss(score.T[columns], worth.T[columns])) / 2
+    columns = (grades > 0).any(axis=0)
+    return (forth + loss(score.T[columns], grades.T[columns])) / 2
 
 
 @st.composite
@@ -116,8 +121,8 @@ def batches(draw) -> list[dict]:
         positives = draw(st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True))
         others = [row for row in range(7) if row not in positives]
         made = feature(query, positives[0], positives, draw(st.lists(st.sampled_from(others), max_size=2, unique=True)))
-        made["shown"] = positives[: draw(st.integers(1, len(positives)))]
-        made["worth"] = [float(draw(st.integers(1, 3))) for _ in positives]
+        made["targets"] = positives[: draw(st.integers(1, len(positives)))]
+        made["grades"] = [float(draw(st.integers(1, 3))) for _ in positives]
         features.append(made)
     return features
 
@@ -160,8 +165,8 @@ STORE = SimpleNamespace(rows=lambda ids: np.array([int(name[1:]) for name in ids
 
 
 def test_pairs_are_an_example_each_without_copies():
-    pairs = judged_questions(QUESTIONS, STORE, "pairs")
-    assert [(example.question.id, example.shown) for example in pairs] == [("a", (1,)), ("a", (2,)), ("b", (4,))]
+    pairs = make_examples(QUESTIONS, STORE, "pairs")
+    assert [(example.question.id, example.targets) for example in pairs] == [("a", (1,)), ("a", (2,)), ("b", (4,))]
     assert {example.positives for example in pairs} == {(1, 2, 3), (4,)}, "a copy is still no negative"
     assert [example.weight for example in pairs] == pytest.approx([9 / 5, 3 / 5, 3 / 5])
     assert count_examples(QUESTIONS, "pairs") == len(pairs)
@@ -169,32 +174,32 @@ def test_pairs_are_an_example_each_without_copies():
 
 @pytest.mark.parametrize("positives", ["one", "multi"])
 def test_otherwise_a_question_is_an_example(positives):
-    examples = judged_questions(QUESTIONS, STORE, positives)
-    assert [example.shown for example in examples] == [(1, 2, 3), (4,)]
-    assert [example.worth for example in examples] == [(3.0, 1.0, 1.0), (1.0,)]
+    examples = make_examples(QUESTIONS, STORE, positives)
+    assert [example.targets for example in examples] == [(1, 2, 3), (4,)]
+    assert [example.grades for example in examples] == [(3.0, 1.0, 1.0), (1.0,)]
     assert [example.negatives for example in examples] == [(), (5,)]
     assert {example.weight for example in examples} == {1.0}
     assert count_examples(QUESTIONS, positives) == 2
 
 
-def judged(*worth: float) -> Judged:
-    rows = tuple(range(len(worth)))
-    return Judged(QUESTIONS[0], rows, rows, worth, ())
+def example_with(*grades: float) -> ContrastiveExample:
+    rows = tuple(range(len(grades)))
+    return ContrastiveExample(QUESTIONS[0], rows, rows, grades, ())
 
 
-@pytest.mark.parametrize("worth", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
+@pytest.mark.parametrize("grades", [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
-def test_so_many_are_shown_each_once(worth, most):
+def test_so_many_are_shown_each_once(grades, most):
     for seed in range(20):
-        shown = judged(*worth).drawn(random.Random(seed), most)
+        shown = example_with(*grades).sample_targets(random.Random(seed), most)
         assert len(shown) == len(set(shown)) == min(most, 3)
         assert set(shown) <= {0, 1, 2}
 
 
 def test_a_higher_grade_is_shown_more_often():
-    met = Counter(judged(3.0, 1.0).drawn(random.Random(seed), 1)[0] for seed in range(4000))
+    met = Counter(example_with(3.0, 1.0).sample_targets(random.Random(seed), 1)[0] for seed in range(4000))
     assert met[0] / 4000 == pytest.approx(0.75, abs=0.03)
-    alike = Counter(judged(2.0, 2.0).drawn(random.Random(seed), 1)[0] for seed in range(4000))
+    alike = Counter(example_with(2.0, 2.0).sample_targets(random.Random(seed), 1)[0] for seed in range(4000))
     assert alike[0] / 4000 == pytest.approx(0.5, abs=0.03)
 
 
@@ -202,9 +207,9 @@ def test_each_pair_of_a_question_meets_negatives_of_its_own():
     trainer = CTLTrainer.__new__(CTLTrainer)
     trainer.config = CTLConfig(positives="pairs", hard_negatives=3)
     trainer.components = SimpleNamespace(config=SimpleNamespace(seed=0, data=SimpleNamespace(query_history="none")))
-    pairs = [Judged(QUESTIONS[0], (row,), (1, 2), (1.0, 1.0), tuple(range(10, 40))) for row in (1, 2)]
+    pairs = [ContrastiveExample(QUESTIONS[0], (row,), (1, 2), (1.0, 1.0), tuple(range(10, 40))) for row in (1, 2)]
     first, second = (trainer._draw(pair, 0) for pair in pairs)
-    assert [first["shown"], second["shown"]] == [[1], [2]]
+    assert [first["targets"], second["targets"]] == [[1], [2]]
     assert first["negatives"] != second["negatives"]
 
 
