@@ -200,6 +200,11 @@ class AlgorithmTrainer(ResumableTrainer):
     def check_data(cls, config: RunConfig, data: RagData) -> None:
         """Refuse what the configuration asks of the data, beyond `required_fields`, and it lacks."""
 
+    @classmethod
+    def count_examples(cls, config: RunConfig, data: RagData) -> int:
+        """How many training examples an epoch has: a question each, unless an algorithm makes more of one."""
+        return len(data.splits["train"])
+
     # -- components: hooks -------------------------------------------------------------------------
 
     @classmethod

@@ -33,9 +33,10 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
 
     config, data = request.config, request.data
     args = training_arguments(config, directory / "checkpoints")
-    train = data.splits["train"]
+    examples = request.trainer_class.count_examples(config, data)
     batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * max(1, args.world_size)
-    per_epoch = max(1, math.ceil(len(train) / batch))
+    unit = "questions" if examples == len(data.splits["train"]) else f"of {examples:,} examples"
+    per_epoch = max(1, math.ceil(examples / batch))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(per_epoch * args.num_train_epochs)
     rows = [
         ("run", f"{config.algorithm.name}: {config.model.kind} {config.model.path}"),
@@ -45,7 +46,7 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
         ("data", f"{config.data.format}, content {data.content_hash}"),
         ("passages", f"{len(data.passages):,} ({_lengths(config.model, data)})"),
         *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
-        ("batch", f"{batch} questions per step ({per_epoch} steps per epoch)"),
+        ("batch", f"{batch} {unit} per step ({per_epoch} steps per epoch)"),
         *_contrast(request.trainer_class, args),
         ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
         ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),

@@ -124,7 +124,7 @@ def check_with_data(config: RunConfig, data: RagData, training: bool = True) -> 
     check_required_fields(data, trainer_class.required_fields, config.algorithm.name)
     trainer_class.check_data(config, data)
     check_best_metric(config, data, trainer_class)
-    check_batch(config, len(data.splits["train"]))
+    check_batch(config, trainer_class.count_examples(config, data))
     check_trainer_fits(config, trainer_class)
     return trainer_class
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from rag_experiments.algorithms.base import EpochsOrder, Examples
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives, repeats
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.shared.multiple_positives import ContrastiveExample
 from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.data.records import Question
 from rag_experiments.models.encoder.encoder import Encoder
@@ -93,7 +93,15 @@ def loss_of(encoder: Encoder, features: list[dict], config: CTLConfig, texts=TEX
 
 
 def feature(query: str, target: int, positives: list[int] | None = None, negatives: list[int] | None = None) -> dict:
-    return {"query": query, "target": target, "positives": positives or [target], "negatives": negatives or []}
+    positives = positives or [target]
+    return {
+        "query": query,
+        "targets": [target],
+        "positives": positives,
+        "grades": [1.0] * len(positives),
+        "negatives": negatives or [],
+        "weight": 1.0,
+    }
 
 
 @pytest.mark.parametrize(
@@ -205,15 +213,15 @@ def test_draws_depend_on_seed_question_and_epoch_alone():
     trainer = CTLTrainer.__new__(CTLTrainer)
     trainer.config = CTLConfig(hard_negatives=2)
     trainer.components = SimpleNamespace(config=SimpleNamespace(seed=3, data=SimpleNamespace(query_history="none")))
-    question = Question(id="q", question="who")
-    item = (question, np.array([1, 2, 3]), np.arange(10, 30))
+    rows = (1, 2, 3)
+    item = ContrastiveExample(Question(id="q", question="who"), rows, rows, (1.0, 1.0, 1.0), tuple(range(10, 30)))
     examples = Examples([item], trainer._draw)
     first = examples[0]
     assert examples[0] == first
     draws = []
     for epoch in range(8):
         examples.set_epoch(epoch)
-        draws.append((examples[0]["target"], tuple(examples[0]["negatives"])))
+        draws.append((*examples[0]["targets"], tuple(examples[0]["negatives"])))
     assert len(set(draws)) > 4
     assert len(first["negatives"]) == 2
     assert set(first["positives"]) == {1, 2, 3}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rag_experiments.algorithms import ctl
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss
 from rag_experiments.algorithms.shared import batches
+from rag_experiments.algorithms.shared.multiple_positives import ContrastiveExample
 from rag_experiments.data.records import Question, Turn
 from tests.algorithms.plain_encoder import TableEncoder
 
@@ -34,9 +35,11 @@ def trainer_of(encoder: TableEncoder, **options) -> CTLTrainer:
 def feature(query: int, target: int, positives=None, negatives=()) -> dict:
     return {
         "query": " ".join([str(query)] * (1 + query % 3)),
-        "target": target,
+        "targets": [target],
         "positives": list(positives or [target]),
+        "grades": [1.0] * len(positives or [target]),
         "negatives": list(negatives),
+        "weight": 1.0,
     }
 
 
@@ -49,7 +52,7 @@ def by_loops(encoder: TableEncoder, features: list[dict], own: slice, similarity
     hyper = CTLConfig(**options)
     table = encoder.table.detach().numpy()
     query = [table[int(f["query"].split()[0])] for f in features]
-    pool = {row for f in features for row in (f["target"], *f["negatives"])}
+    pool = {row for f in features for row in (*f["targets"], *f["negatives"])}
     width = table.shape[1]
     widths = {width, *(dim for dim in hyper.matryoshka_dims or () if dim <= width)}
     mine = range(len(features))[own]
@@ -65,7 +68,7 @@ def by_loops(encoder: TableEncoder, features: list[dict], own: slice, similarity
     for dim in widths:
         total = 0.0
         for i in mine:
-            target = features[i]["target"]
+            target = features[i]["targets"][0]
             among = [row for row in pool if row == target or not known(i, row)]
             forth = -math.log(math.exp(score(i, target, dim)) / sum(math.exp(score(i, row, dim)) for row in among))
             if not hyper.symmetric:
@@ -232,7 +235,7 @@ def test_examples_hold_each_questions_own_positives_and_negatives():
     met = set()
     for epoch in range(20):
         examples.set_epoch(epoch)
-        met.add(examples[0]["target"])
+        met.update(examples[0]["targets"])
     assert met == {1, 3}
 
 
@@ -244,7 +247,9 @@ def drawn(seed: int = 0, epoch: int = 0, identity: str = "q", history: str = "no
     trainer.config = CTLConfig(**options)
     trainer.components = SimpleNamespace(config=SimpleNamespace(seed=seed, data=SimpleNamespace(query_history=history)))
     question = Question(id=identity, question="And who?", history=(Turn("user", "What?"), Turn("assistant", "So.")))
-    return trainer._draw((question, np.array([1, 2, 3]), np.arange(10, 30)), epoch)
+    return trainer._draw(
+        ContrastiveExample(question, (1, 2, 3), (1, 2, 3), (1.0, 1.0, 1.0), tuple(range(10, 30))), epoch
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 20, 25])
@@ -260,7 +265,7 @@ def test_another_seed_question_or_epoch_draws_others():
     assert drawn(**base, hard_negatives=8) == first
     for change in ({"seed": 1}, {"epoch": 1}, {"identity": "other"}):
         assert drawn(**{**base, **change}, hard_negatives=8)["negatives"] != first["negatives"], change
-    assert {drawn(epoch=epoch)["target"] for epoch in range(30)} == {1, 2, 3}
+    assert {drawn(epoch=epoch)["targets"][0] for epoch in range(30)} == {1, 2, 3}
 
 
 def test_the_query_has_the_turns_that_are_asked_for():

@@ -43,7 +43,15 @@ def ctl(negatives: bool, **options) -> float:
     trainer.components = SimpleNamespace(model=encoder, data=SimpleNamespace(passages=store))
     trainer.record = lambda name, value: None
     features = [
-        {"query": str(i), "target": i, "positives": [i], "negatives": [4 + i] if negatives else []} for i in range(4)
+        {
+            "query": str(i),
+            "targets": [i],
+            "positives": [i],
+            "grades": [1.0],
+            "negatives": [4 + i] if negatives else [],
+            "weight": 1.0,
+        }
+        for i in range(4)
     ]
     return trainer.compute_loss(encoder, trainer.collate(features)).item()
 
