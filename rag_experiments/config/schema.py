@@ -179,6 +179,8 @@ class EvaluationConfig:
     depth: PositiveInt = 20
     """Passages retrieved per question when retrieval is measured; clamped to the corpus."""
     cutoffs: list[PositiveInt] = field(default_factory=lambda: [1, 4, 20])
+    baselines: list[str] = field(default_factory=lambda: ["bm25"])
+    """Retrievers without an encoder, by type, that are measured beside an encoder that is trained; `[]`: none."""
     max_questions: PositiveInt | None = None
     """A seeded subset for the evaluations during training and at zero shot; the final one takes all."""
     bootstrap: NonNegativeInt = 1000
