@@ -100,7 +100,7 @@ def make_document(args: argparse.Namespace) -> Document:
     Raises:
         RequestError: a directory, a name or an expression that cannot be used.
     """
-    from rag_experiments.comparison.analysis.before_after import before_after
+    from rag_experiments.comparison.analysis.before_after import baselines_of, before_after
     from rag_experiments.comparison.analysis.table import RunTable
     from rag_experiments.comparison.analysis.verdict import judge
     from rag_experiments.comparison.output.render import Document
@@ -127,11 +127,13 @@ def make_document(args: argparse.Namespace) -> Document:
     if args.pivot and table.metric is None:
         raise RequestError("--pivot: none of these runs has finished, so there is no figure to show")
     tested = [name for name in table.metrics or [] if len(metrics) > 1] or None
+    single = runs[0] if len(runs) == 1 and not runs[0].problem else None
     return Document(
         table=table,
         comparison=judge(table, args.baseline, tested) if args.baseline else None,
         pivot=tuple(args.pivot) if args.pivot else None,
-        changes=before_after(runs[0]) if len(runs) == 1 and not runs[0].problem else None,
+        changes=before_after(single) if single else None,
+        beside=[before_after(single, baseline=name) for name in baselines_of(single)] if single else [],
         notes=notes,
     )
 

@@ -72,7 +72,7 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
     """
     from omegaconf import OmegaConf
 
-    from rag_experiments.training import build
+    from rag_experiments.training import build, stages
 
     request = opened.request
     splits: list[str] = list(request.config.evaluation.splits)
@@ -88,14 +88,17 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
         result = components.evaluate(request.data.splits[split], persist=True)
         metrics |= {f"{split}/{name}": value for name, value in result.metrics.items()}
         predictions[split] = result.rows
+    for stage, found in stages.baseline_results(components):
+        metrics |= {f"{stage}/{name}": value for name, value in found.metrics.items()}
+        predictions[stage] = found.rows
     if opened.run.writes:
         with atomic_directory(folder) as temporary:
             settings = OmegaConf.to_yaml(OmegaConf.create(mask_secrets(request.resolved)))
             atomic_write_text(temporary / "config.yaml", settings)
             atomic_write_json(temporary / "metrics.json", metrics)
             atomic_write_json(temporary / "status.json", status(opened))
-            for split, rows in predictions.items():
-                atomic_write_jsonl(temporary / "predictions" / f"{split}.jsonl", rows)
+            for stage, rows in predictions.items():
+                atomic_write_jsonl(temporary / "predictions" / f"{stage}.jsonl", rows)
         print_beside(opened.run.read_final_metrics(), metrics)
         say(f"\nwritten to {folder}")
     return metrics

@@ -58,6 +58,8 @@ def test_a_default_that_is_typed_out_is_the_same_run():
         (["evaluation.depht=3"], r"^evaluation\.depht is an unknown key.*'depth'"),
         (["tracking.mode=x"], r"^tracking\.mode='x'"),
         (["sweep.on_error=x"], r"^sweep\.on_error='x'"),
+        (["evaluation.baselines=[bm52]"], r"^evaluation\.baselines: 'bm52' is not a retriever.*'bm25'"),
+        (["evaluation.baselines=[hybrid]"], r"^evaluation\.baselines: hybrid needs an encoder.*take bm25$"),
         (["paths.cash=x"], r"^paths\.cash is an unknown key.*'cache'"),
         (["trainer.max_steps=0"], r"^trainer\.max_steps=0"),
         (["data.pth=x"], r"^data\.pth is an unknown key.*'path'"),

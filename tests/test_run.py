@@ -79,6 +79,11 @@ def test_a_run_directory_holds_what_the_contract_says(finished):
         rows = finished.read_predictions(stage)
         assert len(rows) == 10
         assert set(rows[0]) >= {"id", "question", "retrieved_ids", "retrieved_scores", "gold_ids", "metrics"}
+    for split in ("dev", "test"):  # beside an encoder, BM25 on the same questions
+        assert 0 < metrics[f"baseline/bm25/{split}/recall@4"] <= 1
+        assert [row["id"] for row in finished.read_predictions(f"baseline/bm25/{split}")] == [
+            row["id"] for row in finished.read_predictions(split)
+        ]
     assert metrics["seconds/train"] > 0
     assert metrics["peak_memory_mb"] > 0
     assert metrics["tokens_per_second"] > 0

@@ -98,7 +98,7 @@ def history(run) -> list[tuple[int, str]]:
 
 def test_going_back_keeps_the_lines_that_the_checkpoint_knows_of(run):
     """A run killed after its last step had logged its closing figures, at the same step; it logs them again."""
-    known = [(0, "zero_shot/dev/a"), (0, "zero_shot/test/a"), (2, "train/loss"), (4, "train/loss"), (4, "dev/a")]
+    known = [(0, "zero_shot/dev/a"), (0, "baseline/bm25/test/a"), (2, "train/loss"), (4, "train/loss"), (4, "dev/a")]
     write_history(run, *known, (4, "train/mean_loss"), (4, "dev/a"), (4, "test/a"))
     folder = make_checkpoint(run, 4)
     (folder / "trainer_state.json").write_text(json.dumps({"global_step": 4, "log_history": [{}] * 3}))
@@ -129,6 +129,7 @@ def test_going_back_removes_what_was_half_written(run):
     partial = [
         run.path / f"{TEMPORARY_PREFIX}status.json-1-ab",
         run.predictions_path(f"zero_shot/{TEMPORARY_PREFIX}dev"),
+        run.predictions_path(f"baseline/bm25/{TEMPORARY_PREFIX}dev"),
         run.predictions_path(f"{TEMPORARY_PREFIX}dev"),
     ]
     for file in partial:

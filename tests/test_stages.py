@@ -7,15 +7,20 @@ import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from rag_experiments.config.schema import EvaluationConfig, TrackingConfig
+from rag_experiments.config.schema import EvaluationConfig, RetrieverConfig, TrackingConfig
+from rag_experiments.data.formats.jsonl import JsonlConfig
+from rag_experiments.data.load import load_data
 from rag_experiments.evaluation.results import EvaluationResult
+from rag_experiments.retrieval.bm25 import BM25Retriever
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.tracking import NullTracker
 from rag_experiments.training import cost_clock, stages
 from rag_experiments.training.callbacks import SHOWN, Progress, RunLog
+from tests.conftest import write_small_data
 from tests.stand_in import stand_in
 
 
@@ -310,3 +315,48 @@ def test_every_segment_counts_also_one_that_was_killed(run, moved):
 def test_a_broken_cost_file_counts_nothing(tmp_path, content):
     (tmp_path / "cost.json").write_text(content)
     assert cost_clock.read_cost(tmp_path) == {}
+
+
+# -- baselines --------------------------------------------------------------------------------------
+
+
+def parts_with_passages(tmp_path, **evaluation):
+    """What a run over the small data has, as far as a baseline looks at it."""
+    data = load_data(JsonlConfig(path=str(write_small_data(tmp_path / "data"))), tmp_path / "cache")
+    config = SimpleNamespace(
+        evaluation=EvaluationConfig(bootstrap=0, **evaluation),
+        data=SimpleNamespace(query_history="user"),
+        retriever=RetrieverConfig(k=2, bm25_b=0.1, encoder=None),
+    )
+    return SimpleNamespace(config=config, data=data, models={"encoder": None}, cache=tmp_path / "cache")
+
+
+def test_a_baseline_finds_what_its_retriever_finds_with_the_runs_settings(run, tmp_path):
+    parts = parts_with_passages(tmp_path)
+    metrics = stages.baselines(parts, run, RunLog(run, Told()))
+    assert {name.rpartition("/")[0] for name in names(metrics)} >= {"baseline/bm25/dev", "baseline/bm25/test"}
+    plain = BM25Retriever(RetrieverConfig(type="bm25", bm25_b=0.1), parts.data.passages, None)
+    queries = [question.question for question in parts.data.splits["test"]]
+    rows = run.read_predictions("baseline/bm25/test")
+    expected = [parts.data.passages.ids(found[found >= 0]) for found in plain.search(queries, 20).rows_QK]
+    assert [row["retrieved_ids"] for row in rows] == expected
+    share = np.mean([row["retrieved_ids"][0] in row["gold_ids"] for row in rows])
+    assert metrics["baseline/bm25/test/recall@1"] == pytest.approx(share)
+
+
+def test_a_resumed_run_measures_no_baseline_again(run, tmp_path, monkeypatch):
+    parts = parts_with_passages(tmp_path)
+    first = stages.baselines(parts, run, RunLog(run, Told()))
+    monkeypatch.setattr(stages, "build_baseline", lambda *_: pytest.fail("built again"))
+    again = Told()
+    assert stages.baselines(parts, run, RunLog(run, again)) == first
+    assert again.calls == []
+
+
+def test_baselines_stand_beside_trained_encoders_of_corpora_that_are_not_huge(run, tmp_path, monkeypatch):
+    reader = parts_with_passages(tmp_path)
+    reader.models = {"reader": None}
+    none = parts_with_passages(tmp_path, baselines=[])
+    assert [stages.baselines(parts, run, RunLog(run, Told())) for parts in (reader, none)] == [{}, {}]
+    monkeypatch.setattr(stages, "BASELINE_PASSAGES", 39)
+    assert stages.baselines(parts_with_passages(tmp_path), run, RunLog(run, Told())) == {}

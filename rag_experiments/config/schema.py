@@ -220,6 +220,8 @@ class EvaluationConfig:
     """Passages retrieved per question when retrieval is measured, clamped to the corpus."""
     cutoffs: list[PositiveInt] = field(default_factory=lambda: [1, 4, 20])
     """The ranks k of `recall@k` and `hit@k`; 1 and 4 are always among them."""
+    baselines: list[str] = field(default_factory=lambda: ["bm25"])
+    """Retrievers without an encoder, by type, that are measured beside an encoder that is trained; `[]`: none."""
     max_questions: PositiveInt | None = None
     """Evaluate on a seeded subset of so many questions before and during training; the final evaluation takes all."""
     bootstrap: NonNegativeInt = 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,14 @@ def build_retriever(
             "or use retriever=bm25."
         )
     return imported(kind.build)(config, passages, encoder, cache)
+
+
+def build_baseline(name: str, config: RetrieverConfig, passages: PassageStore, cache: Path | None) -> Retriever:
+    """The retriever of type `name`, which needs no encoder, with those settings of `config` that it has as well."""
+    own = RETRIEVER_KINDS[name].config
+    shared = {field.name for field in fields(own)} & {field.name for field in fields(config)}
+    settings = {key: getattr(config, key) for key in shared - {"type", "encoder"}}
+    return build_retriever(own(type=name, **settings), passages, None, cache)
 
 
 def build_bm25(config: RetrieverConfig, passages: PassageStore, encoder: Any, cache: Path | None) -> Retriever:

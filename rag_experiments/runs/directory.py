@@ -36,6 +36,8 @@ from rag_experiments.core.files import (
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
+BASELINE = "baseline"
+"""The stages of a baseline are `baseline/<name>/dev` and `…/test`, as the untrained model has `zero_shot/…`."""
 STALE_SECONDS = 600.0
 """A run on another host, whose process cannot be checked, counts as dead after this time without a heartbeat."""
 
@@ -198,12 +200,12 @@ class RunDirectory:
         """Drop lines logged after `step`: a run that continues from a checkpoint logs them again.
 
         `logged` is the number of lines that training had written at the checkpoint. Later lines of the same step (the
-        final figures, if the run was killed after its last step) are dropped too. Zero-shot figures stay.
+        final figures, if the run was killed after its last step) are dropped too. Figures from before training stay.
         """
         if not (self.writes and self.history_path.exists()):
             return
         before = [line for line in self.read_metrics() if line["step"] <= step]
-        in_training = [number for number, line in enumerate(before) if not _is_zero_shot(line)]
+        in_training = [number for number, line in enumerate(before) if not _is_from_before(line)]
         late = set(in_training[logged:]) if logged is not None else set()
         atomic_write_jsonl(self.history_path, [line for number, line in enumerate(before) if number not in late])
 
@@ -287,15 +289,21 @@ def _no_number(value: object) -> bool:
     return value is not None and (isinstance(value, bool) or not isinstance(value, int | float))
 
 
-def _is_zero_shot(line: dict[str, Any]) -> bool:
-    return any(name.startswith("zero_shot/") for name in line)
+def baseline_stage(name: str, split: str) -> str:
+    """The stage of a retriever that is measured beside the trained one."""
+    return f"{BASELINE}/{name}/{split}"
+
+
+def _is_from_before(line: dict[str, Any]) -> bool:
+    """Whether the figures were measured before training."""
+    return any(name.startswith(("zero_shot/", f"{BASELINE}/")) for name in line)
 
 
 def _unfinished(run: Path) -> list[Path]:
     """Temporary files that a killed process left. Those of `evaluations/` are not included: another process may be
     writing them now."""
-    places = [run, run / "predictions", run / "predictions" / "zero_shot"]
-    return [found for place in places for found in place.glob(f"{TEMPORARY_PREFIX}*")]
+    written = [run / "predictions", *(run / "predictions").glob("**/")]
+    return [found for place in dict.fromkeys([run, *written]) for found in place.glob(f"{TEMPORARY_PREFIX}*")]
 
 
 def _lines_logged(checkpoint: Path) -> int | None:

@@ -27,7 +27,7 @@ from rag_experiments.config.kinds import (
 )
 from rag_experiments.config.trainer_keys import check_trainer_arguments
 from rag_experiments.config.validation import check_values, refuse_keys_of_other_kinds
-from rag_experiments.core.errors import RequestError, with_article
+from rag_experiments.core.errors import RequestError, did_you_mean, with_article
 from rag_experiments.model_files import sources
 
 
@@ -62,9 +62,24 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     top = {key: plain[key] for key in TOP}
     config = check_values(schema.RunConfig, {**plain, **top}, "", already=parts)
     _check_metric_name(config)
+    _check_baselines(config)
     # A default that is typed out and one that is left out are one configuration: one hash, no column apart.
     filled = {name: dataclasses.asdict(part) for name, part in parts.items() if not isinstance(part, dict)}
     return config, {**plain, **filled}
+
+
+def _check_baselines(config: schema.RunConfig) -> None:
+    """Raise `RequestError` for a baseline that is no retriever, or one that needs an encoder."""
+    for name in config.evaluation.baselines:
+        if name not in RETRIEVER_KINDS:
+            raise RequestError(
+                f"evaluation.baselines: {name!r} is not a retriever{did_you_mean(name, RETRIEVER_KINDS)}"
+            )
+        if RETRIEVER_KINDS[name].needs_encoder:
+            fitting = [kind.name for kind in RETRIEVER_KINDS.values() if not kind.needs_encoder]
+            raise RequestError(
+                f"evaluation.baselines: {name} needs an encoder, and a baseline has none; take {' or '.join(fitting)}"
+            )
 
 
 def check_algorithm(config: schema.RunConfig) -> Any:

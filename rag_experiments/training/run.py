@@ -36,7 +36,7 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
             log.info("data: %s", note)
         clock = CostClock(run)
         components = build.build_components(request)
-        before = stages.zero_shot(components, run, run_log)
+        before = stages.zero_shot(components, run, run_log) | stages.baselines(components, run, run_log)
         with clock.preparing():
             make_first_runs(request, components)
         callbacks = [run_log, clock, *pruning_callbacks(config)]

@@ -6,7 +6,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -16,12 +16,19 @@ from rag_experiments.algorithms.base import AlgorithmTrainer, RunComponents, sam
 from rag_experiments.config.schema import TrackingConfig
 from rag_experiments.core.files import atomic_directory
 from rag_experiments.data.records import Question
-from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.evaluation.results import EvaluationResult
+from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
+from rag_experiments.retrieval.factory import build_baseline
+from rag_experiments.retrieval.retriever import Retriever
+from rag_experiments.runs.directory import RunDirectory, baseline_stage
 from rag_experiments.runs.tracking import Tracker
 from rag_experiments.training.callbacks import RunLog
 from rag_experiments.training.cost_clock import CostClock
 
 log = logging.getLogger(__name__)
+
+BASELINE_PASSAGES = 1_000_000
+"""Indexing the words of a larger corpus takes longer than many trainings: its baseline is a run of its own."""
 
 
 def zero_shot(components: RunComponents, run: RunDirectory, run_log: RunLog) -> dict[str, float]:
@@ -39,6 +46,46 @@ def zero_shot(components: RunComponents, run: RunDirectory, run_log: RunLog) -> 
             run_log.write(0, 0.0, found)
         metrics |= found
     return metrics
+
+
+def baselines(components: RunComponents, run: RunDirectory, run_log: RunLog) -> dict[str, float]:
+    """Measure `evaluation.baselines` before training; a resumed run reads what it measured the first time."""
+    metrics: dict[str, float] = {}
+    known = {stage: _measured(run, stage) for _, _, stage in _baseline_stages(components)}
+    for found in known.values():
+        metrics |= found or {}
+    for stage, result in baseline_results(components, skip=[stage for stage, found in known.items() if found]):
+        found = {f"{stage}/{name}": value for name, value in result.metrics.items()}
+        run.write_predictions(stage, result.rows)
+        run_log.write(0, 0.0, found)
+        metrics |= found
+    return metrics
+
+
+def baseline_results(components: RunComponents, skip: Collection[str] = ()) -> Iterator[tuple[str, EvaluationResult]]:
+    """The stages of `evaluation.baselines` and what they find for every question, beside an encoder that is trained."""
+    config, data = components.config, components.data
+    retrievers: dict[str, Retriever] = {}
+    for name, split, stage in _baseline_stages(components):
+        if stage in skip:
+            continue
+        if name not in retrievers:
+            retrievers[name] = build_baseline(name, config.retriever, data.passages, components.cache)
+            retrievers[name].refresh(persist=True)
+        log.info("evaluating %s on %d questions", stage, len(data.splits[split]))
+        evaluator = RetrievalEvaluator(retrievers[name], config.evaluation, config.data.query_history, seed=0)
+        yield stage, evaluator.evaluate(data.splits[split])
+
+
+def _baseline_stages(components: RunComponents) -> list[tuple[str, str, str]]:
+    """`(name, split, stage)`; none where no encoder is trained, or the corpus is too large."""
+    evaluation = components.config.evaluation
+    if "encoder" not in components.models or not evaluation.baselines:
+        return []
+    if len(components.data.passages) > BASELINE_PASSAGES:
+        log.info("evaluation.baselines: left out, the corpus has more than %d passages", BASELINE_PASSAGES)
+        return []
+    return [(name, split, baseline_stage(name, split)) for name in evaluation.baselines for split in evaluation.splits]
 
 
 def final(components: RunComponents, run: RunDirectory, run_log: RunLog, state: TrainerState) -> dict[str, float]:

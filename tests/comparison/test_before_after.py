@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rag_experiments.comparison import before_after, print_before_after
+from rag_experiments.comparison.analysis.before_after import baselines_of
 from rag_experiments.comparison.records.run_records import load_runs
 from rag_experiments.evaluation.bootstrap import intervals
 from rag_experiments.runs.directory import RunDirectory
@@ -142,3 +143,26 @@ def test_questions_without_gold_do_not_count(tmp_path: Path) -> None:
     change = before_after(write_run(tmp_path / "r", {"zero_shot/test": before, "test": after}))[0]
     assert change.questions == 39
     assert change.after.mean == 1.0
+
+
+def test_a_baseline_stands_in_place_of_the_state_before_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages = {"zero_shot/test": rows_with(0.4), "baseline/bm25/test": rows_with(0.7), "test": rows_with(0.6)}
+    run = write_run(tmp_path / "r", stages)
+    (run / "predictions" / "baseline" / "odd name").mkdir()
+    assert baselines_of(run) == ["bm25"]
+    beside = before_after(run, baseline="bm25")
+    change = next(change for change in beside if change.metric == "recall@1")
+    assert (change.before.mean, change.after.mean) == (0.7, 0.6)
+    assert change.difference.mean == pytest.approx(-0.1)
+    print_before_after(run)
+    printed = capsys.readouterr().out
+    assert printed.index("before and after training") < printed.index("beside bm25")
+    assert re.search(r"^split\s+metric\s+bm25\s+after\s+difference", printed, re.M)
+
+
+def test_a_baseline_that_was_not_measured_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "r", {"zero_shot/test": rows_with(0.4), "test": rows_with(0.6)})
+    assert baselines_of(run) == []
+    assert "evaluation.baselines" in str(before_after(run, baseline="bm25"))

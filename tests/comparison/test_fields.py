@@ -112,7 +112,9 @@ def test_a_group_is_called_by_its_choice_or_by_what_identifies_it() -> None:
 @pytest.mark.parametrize(
     ("metric", "parts"),
     [
-        ("zero_shot/test/recall@4", ("zero_shot/test", "recall@4")), ("zero_shot/dev/f1", ("zero_shot/dev", "f1")),
+        ("zero_shot/test/recall@4", ("zero_shot/test", "recall@4")),
+        ("baseline/bm25/test/recall@4", ("baseline/bm25/test", "recall@4")),
+        ("zero_shot/dev/f1", ("zero_shot/dev", "f1")),
         ("test/seconds/x", ("test", "seconds/x")), ("dev/f1", ("dev", "f1")), ("train/loss", ("", "train/loss")),
         ("testing/x", ("", "testing/x")),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from rag_experiments.comparison.records.run_records import RunRecord, read_rows
 from rag_experiments.core.text_table import Grid, show, to_text
 from rag_experiments.core.visible import say
 from rag_experiments.evaluation.bootstrap import Interval, intervals
-from rag_experiments.runs.directory import RunDirectory
+from rag_experiments.runs.directory import BASELINE, RunDirectory, baseline_stage
 
 RESAMPLES = 5000
 
@@ -38,20 +39,24 @@ class Change:
 class BeforeAfter(list[Change]):
     """The changes of one run; prints as a table. `notes` holds remarks for its reader."""
 
-    def __init__(self, changes: Sequence[Change], notes: Sequence[str]):
+    def __init__(self, changes: Sequence[Change], notes: Sequence[str], baseline: str | None = None):
         super().__init__(changes)
         self.notes = list(notes)
+        self.baseline = baseline
+        """What stands in place of the state before training."""
 
     def __str__(self) -> str:
         return to_text([self.grid()]) if self else "\n".join(self.notes)
 
-    def grid(self, title: str = "before and after training") -> Grid:
+    def grid(self, title: str | None = None) -> Grid:
         """The changes as a table with 95 % intervals; the interval of the difference is paired."""
         rows = [
             [c.split, c.metric, _shown(c.before), _shown(c.after), _shown(c.difference, "+"), str(c.questions)]
             for c in self
         ]
-        headers = ["split", "metric", "before", "after", "difference", "questions"]
+        first = self.baseline or "before"
+        headers = ["split", "metric", first, "after", "difference", "questions"]
+        title = title or (f"beside {self.baseline}" if self.baseline else "before and after training")
         return Grid(title, headers, rows, [False, False, True, True, True, True], self.notes)
 
     def records(self) -> list[dict[str, Any]]:
@@ -64,27 +69,39 @@ def _shown(interval: Interval, sign: str = "") -> str:
 
 
 def before_after(
-    run: RunDirectory | RunRecord | Path | str, metrics: Sequence[str] | None = None, seed: int = 0
+    run: RunDirectory | RunRecord | Path | str,
+    metrics: Sequence[str] | None = None,
+    seed: int = 0,
+    baseline: str | None = None,
 ) -> BeforeAfter:
     """The metrics of each split before and after training, with bootstrap intervals over clusters of questions.
 
-    `metrics` are names without a stage; None means the usual ones.
+    `metrics` are names without a stage; None means the usual ones. With `baseline` its figures stand in place of those
+    before training.
     """
     directory = RunDirectory(run if isinstance(run, Path | str) else run.path)
     changes: list[Change] = []
     notes: list[str] = []
     for split in ("dev", "test"):
         before, after = ({str(row["id"]): row for row in read_rows(directory.predictions_path(s))} for s in (
-            f"zero_shot/{split}",
+            baseline_stage(baseline, split) if baseline else f"zero_shot/{split}",
             split,
         ))  # fmt: skip
         if before and after:
             changes += _changes(split, before, after, metrics, seed, notes)
-    if not changes:
+    if not changes and baseline is None:
         notes.append("No split was evaluated both before and after training (evaluation.zero_shot).")
+    elif not changes:
+        notes.append(f"No split was evaluated with {baseline} (evaluation.baselines).")
     elif min(change.clusters for change in changes) < FEW_CLUSTERS:
         notes.append(f"Fewer than {FEW_CLUSTERS} independent questions: these intervals are too narrow.")
-    return BeforeAfter(changes, notes)
+    return BeforeAfter(changes, notes, baseline)
+
+
+def baselines_of(run: RunDirectory | RunRecord | Path | str) -> list[str]:
+    """The retrievers that were measured beside the run's own."""
+    folder = RunDirectory(run if isinstance(run, Path | str) else run.path).path / "predictions" / BASELINE
+    return sorted(entry.name for entry in folder.glob("*/") if re.fullmatch(r"[\w-]+", entry.name))
 
 
 def _changes(
@@ -109,9 +126,10 @@ def _changes(
 
 
 def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
-    """Print the table, as a run does at its end."""
-    changes = before_after(run)
-    if changes:
-        show([changes.grid()])
-    else:
-        say(changes)
+    """Print the table, and one for each baseline, as a run does at its end."""
+    tables = [before_after(run), *(before_after(run, baseline=name) for name in baselines_of(run))]
+    for table in tables:
+        if table:
+            show([table.grid()])
+        else:
+            say(table)

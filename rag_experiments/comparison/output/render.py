@@ -35,6 +35,8 @@ class Document:
     comparison: Comparison | None = None
     pivot: tuple[str, str] | None = None
     changes: BeforeAfter | None = None
+    beside: list[BeforeAfter] = field(default_factory=list)
+    """A single run beside the baselines that were measured with it."""
     """A single run's before and after."""
     notes: list[str] = field(default_factory=list)
     """What was said about the choice of runs."""
@@ -50,6 +52,7 @@ class Document:
             made.append(
                 self.changes.grid("before and after training, with 95 % intervals (the difference's is paired)")
             )
+        made += [table.grid(f"beside {table.baseline}, with 95 % intervals") for table in self.beside if table]
         for section in self.table.sections:
             if (found := matrix.retriever_by_reader(self.table, section)) is not None:
                 made.append(found.grid())
@@ -175,6 +178,8 @@ def records(document: Document) -> dict[str, Any]:
         value["pivot"] = [asdict(found) for found in pivots(table, *document.pivot)]
     if document.changes is not None:
         value["before_after"] = {"rows": document.changes.records(), "notes": document.changes.notes}
+    if document.beside:
+        value["baselines"] = {str(table.baseline): table.records() for table in document.beside}
     if document.comparison:
         value["verdicts"] = document.comparison.records()
         value["verdict_notes"] = document.comparison.notes

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ OWN = ("name", "path", "state", "seed")
 GROUPS = ("algorithm", "model", "data", "retriever", "trainer", "evaluation", "experiment")
 STAGES = ("test", "dev", "zero_shot/test", "zero_shot/dev")
 LOWER_IS_BETTER = ("seconds", "loss", "memory", "truncat", "dropped", "latency", "perplexity")
+_STAGE = re.compile(r"((?:zero_shot/|baseline/[^/]+/)?(?:dev|test))/")
 _IDENTITY = {"algorithm": "name", "model": "path", "retriever": "type", "data": "format"}
 """The key that identifies a group's option if Hydra's choices were not recorded."""
 
@@ -86,10 +88,8 @@ def group_value(run: RunRecord, group: str) -> Any:
 
 def split_metric(name: str) -> tuple[str, str]:
     """`zero_shot/test/recall@4` → (`zero_shot/test`, `recall@4`); a metric without a stage has the stage ``."""
-    for stage in ("zero_shot/dev", "zero_shot/test", "dev", "test"):
-        if name.startswith(f"{stage}/"):
-            return stage, name[len(stage) + 1 :]
-    return "", name
+    found = _STAGE.match(name)
+    return (found[1], name[found.end() :]) if found else ("", name)
 
 
 def bare(metric: str) -> str:
