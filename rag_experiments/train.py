@@ -44,8 +44,8 @@ def start(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(keys.help_text("python -m rag_experiments.train", PURPOSE, arguments))
         return command_line.DONE
-    if said := habits.sentence("python -m rag_experiments.train", arguments):
-        raise RequestError(said)
+    if message := habits.habit_message("python -m rag_experiments.train", arguments):
+        raise RequestError(message)
     line = command_line.parse(arguments)
     refuse_secrets(line.overrides)
     if distributed.several() and line.multirun:

@@ -9,7 +9,7 @@ import pytest
 from rag_experiments import train
 from rag_experiments.config import command_line
 from rag_experiments.config.groups import OPTION_GROUPS, choices
-from rag_experiments.config.habits import MEANT, NAMES, answered, presets_by_id, taken
+from rag_experiments.config.habits import VALUE_HABITS, KEY_HABITS, rewritten, presets_by_id, with_model_places
 from rag_experiments.config.key_sections import sections
 from rag_experiments.config.trainer_keys import fields
 from rag_experiments.core.errors import RequestError
@@ -28,24 +28,26 @@ def all_keys() -> set[str]:
 
 
 def test_every_habit_names_a_key_that_there_is():
-    assert set(NAMES.values()) <= all_keys()
-    assert len(NAMES) + len(MEANT) >= 100
+    assert set(KEY_HABITS.values()) <= all_keys()
+    assert len(KEY_HABITS) + len(VALUE_HABITS) >= 100
 
 
 def test_no_habit_is_a_key_or_a_group():
-    assert {*NAMES, *MEANT} & (all_keys() | set(OPTION_GROUPS)) == {"model.lora"}, "a truth value where keys stand"
+    assert {*KEY_HABITS, *VALUE_HABITS} & (all_keys() | set(OPTION_GROUPS)) == {"model.lora"}, (
+        "a truth value where keys stand"
+    )
 
 
-@pytest.mark.parametrize("habit", sorted(NAMES))
+@pytest.mark.parametrize("habit", sorted(KEY_HABITS))
 def test_a_habit_is_answered_as_a_key_and_as_an_option(habit):
-    key = NAMES[habit]
+    key = KEY_HABITS[habit]
     value = SAMPLES.get(key, "7")
     right = ["model=run", f"model.path={value}"] if key == "model.path" else [f"{key}={value}"]
-    assert answered([f"{habit}={value}"]) == right
-    assert answered([f"--{habit.replace('_', '-')}", value]) == right
-    assert answered([f"--{habit}={value}", "seed=1"]) == [*right, "seed=1"]
+    assert rewritten([f"{habit}={value}"]) == right
+    assert rewritten([f"--{habit.replace('_', '-')}", value]) == right
+    assert rewritten([f"--{habit}={value}", "seed=1"]) == [*right, "seed=1"]
     if key.startswith("trainer."):
-        assert answered([f"trainer.{habit}={value}"]) == (None if habit in fields() else right) or habit in (
+        assert rewritten([f"trainer.{habit}={value}"]) == (None if habit in fields() else right) or habit in (
             "warmup_ratio", "evaluation_strategy",
         )  # fmt: skip
 
@@ -83,7 +85,7 @@ def test_a_habit_is_answered_as_a_key_and_as_an_option(habit):
     ],
 )
 def test_what_a_habit_means(typed, right):
-    assert answered(shlex.split(typed)) == shlex.split(right)
+    assert rewritten(shlex.split(typed)) == shlex.split(right)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +97,7 @@ def test_what_a_habit_means(typed, right):
     ],
 )  # fmt: skip
 def test_what_is_no_habit_is_left_alone(typed):
-    assert answered(shlex.split(typed)) is None
+    assert rewritten(shlex.split(typed)) is None
 
 
 @pytest.mark.parametrize(
@@ -112,13 +114,13 @@ def test_what_is_no_habit_is_left_alone(typed):
     ],
 )
 def test_the_place_of_a_model_is_taken_where_an_option_stands(typed, right):
-    assert taken([typed]) == right
+    assert with_model_places([typed]) == right
 
 
 def test_an_option_of_ones_own_stays_one(tmp_path):
     (tmp_path / "model" / "mine").mkdir(parents=True)
     (tmp_path / "model" / "mine" / "a.yaml").write_text("kind: encoder")
-    assert taken(["model=mine/a"], str(tmp_path)) == ["model=mine/a"]
+    assert with_model_places(["model=mine/a"], str(tmp_path)) == ["model=mine/a"]
     assert command_line.parse(["--config-dir", str(tmp_path), "model=mine/a"]).overrides == ["model=mine/a"]
 
 

@@ -19,7 +19,7 @@ import yaml
 from rag_experiments.config.groups import OPTION_GROUPS, TOP, choices, conf_dir
 from rag_experiments.config.trainer_keys import ELSEWHERE, FORMER, fields
 
-NAMES = {
+KEY_HABITS = {
     # Length and batches.
     "lr": "trainer.learning_rate",
     "epochs": "trainer.num_train_epochs",
@@ -185,7 +185,7 @@ def _config(value: str) -> list[str]:
     return [*where, f"experiment={file.stem}"]
 
 
-MEANT: dict[str, Callable[[str], list[str]]] = {
+VALUE_HABITS: dict[str, Callable[[str], list[str]]] = {
     "wandb": _tracker,
     "report_to": _tracker,
     "use_wandb": _switch("tracking=wandb", "tracking=none"),
@@ -217,7 +217,7 @@ _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info"
 """Options of Hydra's that take the next word."""
 
 
-def answered(arguments: Sequence[str]) -> list[str] | None:
+def rewritten(arguments: Sequence[str]) -> list[str] | None:
     """The arguments with each habit put into words of this program; None where there is no habit among them."""
     found: list[str] = []
     changed = False
@@ -228,55 +228,55 @@ def answered(arguments: Sequence[str]) -> list[str] | None:
             found += [word, *waiting[:1]]
             del waiting[:1]
             continue
-        words = _answer(word, waiting)
+        words = _rewrite_word(word, waiting)
         changed = changed or words is not None
         found += [word] if words is None else words
     return found if changed else None
 
 
-def sentence(program: str, arguments: Sequence[str]) -> str | None:
+def habit_message(program: str, arguments: Sequence[str]) -> str | None:
     """What to say to a command line with a habit in it; None where there is none."""
-    words = answered(arguments)
+    words = rewritten(arguments)
     if words is None:
         return None
     return f"that is written otherwise here: {program} {shlex.join(words)}"
 
 
-def _answer(word: str, waiting: list[str]) -> list[str] | None:
+def _rewrite_word(word: str, waiting: list[str]) -> list[str] | None:
     """The words in place of `word` and, after an option, of its value, which is taken from `waiting`."""
     option = re.fullmatch(r"--?([A-Za-z][\w.-]*)(=(.*))?", word, re.DOTALL)
     if option:
         name, value = option[1].replace("-", "_"), option[3]
-        if not _known(name):
+        if not _is_habit(name):
             return None
         if value is None:
             separate = waiting and not waiting[0].startswith("-") and "=" not in waiting[0]
             value = waiting.pop(0) if separate else "true"
-        return _said(name, value)
+        return _translate(name, value)
     name, equals, value = word.partition("=")
     if not equals:
-        return _alone(word)
+        return _bare_word(word)
     if name.partition("@")[0] == "model" and value not in choices("model") and value in presets_by_name():
         return [f"{name}={presets_by_name()[value]}"]
     if (name, value.lower()) == ("resume", "true"):
         return ["resume=auto"]
     bare = name.removeprefix("trainer.")
-    if bare != name and bare not in fields() and bare not in FORMER and _known(bare):
-        return _said(bare, value)
-    return _said(name, value) if _known(name) else None
+    if bare != name and bare not in fields() and bare not in FORMER and _is_habit(bare):
+        return _translate(bare, value)
+    return _translate(name, value) if _is_habit(name) else None
 
 
-def _known(name: str) -> bool:
-    if name in MEANT or name in NAMES:
+def _is_habit(name: str) -> bool:
+    if name in VALUE_HABITS or name in KEY_HABITS:
         return True
     ours = name in TOP or name in OPTION_GROUPS
     return not ours and name in fields() and name not in ELSEWHERE
 
 
-def _said(name: str, value: str) -> list[str]:
-    if name in MEANT:
-        return MEANT[name](value)
-    key = NAMES.get(name, f"trainer.{name}")
+def _translate(name: str, value: str) -> list[str]:
+    if name in VALUE_HABITS:
+        return VALUE_HABITS[name](value)
+    key = KEY_HABITS.get(name, f"trainer.{name}")
     if key == "resume" and value.lower() == "true":
         return ["resume=auto"]
     if key == "model.path":
@@ -284,7 +284,7 @@ def _said(name: str, value: str) -> list[str]:
     return [f"{key}={value}"]
 
 
-def _alone(word: str) -> list[str] | None:
+def _bare_word(word: str) -> list[str] | None:
     """A word without `=`: the name of an option of one group."""
     groups = [group for group in OPTION_GROUPS if word in choices(group)]
     return [f"{groups[0]}={word}"] if len(groups) == 1 or groups[:1] == ["algorithm"] else None
@@ -300,7 +300,7 @@ _PLACE = re.compile(r"(/|\.{1,2}/|~|run://|package://).*|[\w.-]+/[\w.-]+", re.DO
 """What a model's place looks like, and no option of ours: a path, or the id of a repository."""
 
 
-def taken(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+def with_model_places(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """The overrides, `model=<place>` and `model@<key>=<place>` as what they stand for: the preset of that hub id, or
     the two words that open the place.
 
