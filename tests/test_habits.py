@@ -9,7 +9,7 @@ import pytest
 from rag_experiments import train
 from rag_experiments.config import command_line
 from rag_experiments.config.groups import OPTION_GROUPS, choices
-from rag_experiments.config.habits import VALUE_HABITS, KEY_HABITS, rewritten, presets_by_id, with_model_places
+from rag_experiments.config.habits import KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_model_places
 from rag_experiments.config.key_sections import sections
 from rag_experiments.config.trainer_keys import fields
 from rag_experiments.core.errors import RequestError
