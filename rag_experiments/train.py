@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from rag_experiments.config import command_line, keys
+from rag_experiments.config import command_line, habits, keys
 from rag_experiments.config.overrides import quote, typed
 from rag_experiments.core import distributed, files
 from rag_experiments.core.credentials import refuse_secrets
@@ -44,6 +44,8 @@ def start(arguments: list[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(keys.help_text("python -m rag_experiments.train", PURPOSE, arguments))
         return command_line.DONE
+    if message := habits.habit_message("python -m rag_experiments.train", arguments):
+        raise RequestError(message)
     line = command_line.parse(arguments)
     refuse_secrets(line.overrides)
     if distributed.several() and line.multirun:

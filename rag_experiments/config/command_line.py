@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
+from rag_experiments.config.habits import with_model_places
 from rag_experiments.config.hydra_errors import translated_errors
 from rag_experiments.config.overrides import prepare
 from rag_experiments.core.errors import RequestError
@@ -156,7 +157,9 @@ def parse(arguments: list[str]) -> CommandLine:
         if override.startswith("-"):
             raise RequestError(f"unknown option {override}; `--help` shows the options")
     options = _without(arguments, args.overrides)
-    overrides = list(args.overrides) if args.shell_completion else prepare(args.overrides, bool(args.multirun))
+    overrides = list(args.overrides)
+    if not args.shell_completion:
+        overrides = prepare(with_model_places(overrides, args.config_dir), bool(args.multirun))
     return CommandLine(overrides, bool(args.multirun), args.config_dir, shows_only, options)
 
 

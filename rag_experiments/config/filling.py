@@ -24,6 +24,7 @@ from rag_experiments.config.field_sources import (
 )
 from rag_experiments.config.groups import TOP
 from rag_experiments.config.kinds import MODEL_KINDS, RETRIEVER_KINDS
+from rag_experiments.config.precedence import settle
 from rag_experiments.config.schema import EvaluationConfig, PathsConfig, RunConfig, SweepConfig, TrackingConfig
 from rag_experiments.config.source_modules import SourceError
 
@@ -113,9 +114,9 @@ def install() -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     class FillingLoader(ConfigLoaderImpl):
-        """Hydra's loader, and then `fill`."""
+        """Hydra's loader, then `settle` and `fill`."""
 
         def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
-            return fill(super().load_configuration(*args, **kwargs))
+            return fill(settle(super().load_configuration(*args, **kwargs)))
 
     entry.ConfigLoaderImpl = FillingLoader  # type: ignore[misc]

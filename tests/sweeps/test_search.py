@@ -13,7 +13,7 @@ from rag_experiments.core.outcome import Pruned
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import space
 from rag_experiments.training import study
-from rag_experiments.training.pruning import PruningCallback
+from rag_experiments.training.pruning import PruningCallback, evaluations_so_far
 
 SEARCH = ("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0.01,1.0))")
 
@@ -263,3 +263,17 @@ def test_every_space_composes_and_its_ends_are_valid_requests(file):
             command_line.compose([f"sweep={file.stem}", *[space.override_of(k, v) for k, v in values.items()]])
         )
         check_algorithm(config)
+
+
+def test_an_evaluation_that_is_repeated_counts_once():
+    """A continued trial logs again what it measured at its checkpoint; it must meet the others where it left them."""
+    history = [
+        {"step": 5, "train/loss": 1.0},
+        {"step": 10, "dev/f1": 0.1},
+        {"step": 10, "dev/f1": 0.1},
+        {"step": 20, "dev/f1": 0.2, "dev/recall@1": 0.3},
+    ]
+    state = TrainerState(log_history=history)
+    assert evaluations_so_far(state, "dev/f1") == 2
+    assert evaluations_so_far(state, "dev/recall@1") == 1
+    assert evaluations_so_far(state, "dev/exact_match") == 1, "the one that is being reported"

@@ -1,0 +1,145 @@
+"""What is typed by habit from other tools is answered with the command that works here."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from rag_experiments import train
+from rag_experiments.config import command_line
+from rag_experiments.config.groups import OPTION_GROUPS, choices
+from rag_experiments.config.habits import KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_model_places
+from rag_experiments.config.key_sections import sections
+from rag_experiments.config.trainer_keys import fields
+from rag_experiments.core.errors import RequestError
+from rag_experiments.training.checks import check_common
+
+SAMPLES = {
+    "hydra.run.dir": "out", "name": "x", "seed": "3", "resume": "out", "early_stopping": "2", "paths.cache": "c",
+    "model.path": "/some/folder", "data.path": "x.csv",
+}  # fmt: skip
+"""A value for keys outside the groups, and for those that name a place."""
+
+
+def all_keys() -> set[str]:
+    found = {key.name for group in (*OPTION_GROUPS, "paths") for part in sections(group) for key in part.keys}
+    return found | {f"trainer.{name}" for name in fields()} | set(SAMPLES)
+
+
+def test_every_habit_names_a_key_that_there_is():
+    assert set(KEY_HABITS.values()) <= all_keys()
+    assert len(KEY_HABITS) + len(VALUE_HABITS) >= 100
+
+
+def test_no_habit_is_a_key_or_a_group():
+    assert {*KEY_HABITS, *VALUE_HABITS} & (all_keys() | set(OPTION_GROUPS)) == {"model.lora"}, (
+        "a truth value where keys stand"
+    )
+
+
+@pytest.mark.parametrize("habit", sorted(KEY_HABITS))
+def test_a_habit_is_answered_as_a_key_and_as_an_option(habit):
+    key = KEY_HABITS[habit]
+    value = SAMPLES.get(key, "7")
+    right = ["model=run", f"model.path={value}"] if key == "model.path" else [f"{key}={value}"]
+    assert rewritten([f"{habit}={value}"]) == right
+    assert rewritten([f"--{habit.replace('_', '-')}", value]) == right
+    assert rewritten([f"--{habit}={value}", "seed=1"]) == [*right, "seed=1"]
+    if key.startswith("trainer."):
+        assert rewritten([f"trainer.{habit}={value}"]) == (None if habit in fields() else right) or habit in (
+            "warmup_ratio", "evaluation_strategy",
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("--learning_rate 1e-5", "trainer.learning_rate=1e-5"),
+        ("--fp16", "trainer.fp16=true"),
+        ("num_train_epochs=3", "trainer.num_train_epochs=3"),
+        ("trainer.lr=1e-5", "trainer.learning_rate=1e-5"),
+        ("trainer.batch_size=8", "trainer.per_device_train_batch_size=8"),
+        ("wandb=disabled", "tracking=none"),
+        ("wandb=offline", "tracking=wandb_offline"),
+        ("--report_to wandb", "tracking=wandb"),
+        ("--report_to none lr=2", "tracking=none trainer.learning_rate=2"),
+        ("lora=true", "model.lora.r=16"),
+        ("model.lora=true", "model.lora.r=16"),
+        ("--dry-run", "plan=true"),
+        ("resume=true", "resume=auto"),
+        ("--resume_from_checkpoint out", "resume=out"),
+        ("resume_from_checkpoint=True", "resume=auto"),
+        ("ctl", "algorithm=ctl"),
+        ("minilm seed=1", "model=minilm seed=1"),
+        ("device=cpu", "trainer.use_cpu=true"),
+        ("device=cuda seed=1", "seed=1"),
+        ("precision=bf16-mixed", "model.precision=bf16"),
+        ("--config foo.yaml", "experiment=foo"),
+        ("--config my/experiment/foo.yaml", "--config-dir my experiment=foo"),
+        ("model=all-MiniLM-L6-v2", "model=minilm"),
+        ("model@retriever.encoder=e5-base-v2", "model@retriever.encoder=e5_base"),
+        ("--model_name_or_path intfloat/e5-base-v2", "model=e5_base"),
+        ("--model_name_or_path /my/model", "model=run model.path=/my/model"),
+        ("--do_train --lr 2", "trainer.learning_rate=2"),
+    ],
+)
+def test_what_a_habit_means(typed, right):
+    assert rewritten(shlex.split(typed)) == shlex.split(right)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "seed=1 name=x plan=true", "trainer.learning_rate=1e-5", "-m seed=1,2", "--config-dir ctl seed=1", "--cfg job",
+        "model=minilm", "model=/dir", "retriever.k=4", "+trainer.lr=3", "--hydra-help", "resume=auto", "~experiment",
+        "experiment=demo", "nonsense", "a=b",
+    ],
+)  # fmt: skip
+def test_what_is_no_habit_is_left_alone(typed):
+    assert rewritten(shlex.split(typed)) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("model=/my/folder", ["model=run", "model.path=/my/folder"]),
+        ("model=run://outputs/x", ["model=run", "model.path=run://outputs/x"]),
+        ("model=org/name", ["model=run", "model.path=org/name"]),
+        ("model@algorithm.teacher=./a", ["model@algorithm.teacher=run", "algorithm.teacher.path=./a"]),
+        ("model=intfloat/e5-base-v2", ["model=e5_base"]),
+        ("model=minilm", ["model=minilm"]),
+        ("model.path=/x", ["model.path=/x"]),
+        ("data.path=org/name", ["data.path=org/name"]),
+    ],
+)
+def test_the_place_of_a_model_is_taken_where_an_option_stands(typed, right):
+    assert with_model_places([typed]) == right
+
+
+def test_an_option_of_ones_own_stays_one(tmp_path):
+    (tmp_path / "model" / "mine").mkdir(parents=True)
+    (tmp_path / "model" / "mine" / "a.yaml").write_text("kind: encoder")
+    assert with_model_places(["model=mine/a"], str(tmp_path)) == ["model=mine/a"]
+    assert command_line.parse(["--config-dir", str(tmp_path), "model=mine/a"]).overrides == ["model=mine/a"]
+
+
+def test_a_model_in_a_folder_is_opened_as_its_kind(tiny_bert, tiny_llama):
+    for folder, kind, algorithm in ((tiny_bert, "encoder", "ctl"), (tiny_llama, "decoder", "sft")):
+        line = command_line.parse([f"model={folder}", f"algorithm={algorithm}", "data=keyvalue"])
+        config, _ = check_common(command_line.compose(line.overrides))
+        assert (config.model.path, config.model.kind) == (str(folder), kind)
+
+
+def test_presets_are_found_by_their_id():
+    assert presets_by_id()["sentence-transformers/all-MiniLM-L6-v2"] == "minilm_hub"
+    assert set(presets_by_id().values()) <= set(choices("model"))
+
+
+def test_the_answer_is_a_whole_command_with_the_words_that_were_right():
+    with pytest.raises(RequestError) as refused:
+        train.start(["--learning-rate", "1e-5", "name=it's", "algorithm=sft"])
+    command = str(refused.value).partition(": ")[2]
+    assert shlex.split(command) == [
+        "python", "-m", "rag_experiments.train", "trainer.learning_rate=1e-5", "name=it's", "algorithm=sft",
+    ]  # fmt: skip
