@@ -104,7 +104,7 @@ REQUESTS = {
         ["environment"],
         False,
     ),
-    "contradicting trainer arguments": (["trainer.eval_strategy=steps", "trainer.eval_steps=7"], ["trainer"], True),
+    "contradicting trainer arguments": (["trainer.eval_steps=7", "trainer.save_steps=5"], ["trainer"], True),
     "unreadable override": (["model.path=[1"], ["model.path", "'[1'"], False),
     "an override without a key": (["=5"], ["no key"], False),
     "unknown option flag": (["--quick"], ["--quick"], False),

@@ -291,6 +291,7 @@ class CTLTrainer(AlgorithmTrainer):
                 return loss
             # From each passage that is a positive of a question of this process back to all questions.
             own_C = ((labels.grades_BP > 0) & ~labels.repeated_BP).any(dim=0).nonzero().flatten()
+            assert asking.grades_QP is not None
             grades_CQ = asking.grades_QP[:, own_C].T
             back_CQ = similarity(asked_QD, passages_PD[own_C]).T
             none_CQ = torch.zeros_like(grades_CQ, dtype=torch.bool)

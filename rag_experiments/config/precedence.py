@@ -6,9 +6,9 @@ the second means it, so the first is given up. Where both are typed, both stay a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 
 
 def settle(composed: DictConfig) -> DictConfig:
@@ -21,8 +21,8 @@ def settle(composed: DictConfig) -> DictConfig:
     trainer = OmegaConf.select(composed, "trainer", throw_on_missing=False)
     if not isinstance(trainer, DictConfig):
         return composed
-    typed = _typed_fields(OmegaConf.select(composed, "hydra.overrides.task") or ())
-    follows = {}
+    typed = _typed_fields(composed)
+    follows: dict[str, Any] = {}
     if "num_train_epochs" in typed and (trainer.get("max_steps") or -1) != -1:
         follows["max_steps"] = -1
     if "eval_steps" in typed:
@@ -36,7 +36,11 @@ def settle(composed: DictConfig) -> DictConfig:
     return composed
 
 
-def _typed_fields(overrides: Iterable[str]) -> set[str]:
+def _typed_fields(composed: DictConfig) -> set[str]:
     """Names of the `trainer` keys that were typed."""
-    keys = (override.lstrip("+").partition("=")[0] for override in overrides)
+    node = OmegaConf.select(composed, "hydra.overrides.task")
+    # Not resolved: an override may name a key that has its value later.
+    overrides = OmegaConf.to_container(node, resolve=False) if isinstance(node, ListConfig) else []
+    assert isinstance(overrides, list)
+    keys = (str(override).lstrip("+").partition("=")[0] for override in overrides)
     return {key.removeprefix("trainer.") for key in keys if key.startswith("trainer.")}
