@@ -64,7 +64,7 @@ class Run:
 
     def __init__(self, path: Place, changes: Sequence[str] = (), config_dir: str | None = None):
         self.path = Path(path).absolute()
-        self.directory = RunDirectory.open(path)
+        self.directory = RunDirectory.open(Path(path))
         self.directory.path = self.path  # the notebook may go elsewhere
         self._changes = list(changes)
         self._config_dir = config_dir
