@@ -8,6 +8,7 @@
 # make coverage lines and branches that the tests reach
 # make docs     the documentation as a site, build/site/index.html; stops at a broken link
 # make docs-serve  the same while you write, on 127.0.0.1:8000
+# make notebooks  run the notebooks of docs/notebooks and store what they show
 # docs/testing.md explains the tests.
 PYTHON ?= python3
 VENV ?= .venv
@@ -91,6 +92,10 @@ docs: $(VENV)/.installed-docs
 
 docs-serve: $(VENV)/.installed-docs
 	$(BIN)/zensical serve -f mkdocs.yml -a 127.0.0.1:8000
+
+.PHONY: notebooks
+notebooks: install-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.notebooks
 
 clean:
 	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .mypy_cache
