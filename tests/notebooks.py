@@ -27,6 +27,7 @@ def execute(notebook: Path, folder: Path) -> Any:
 
     nodes = nbformat.read(notebook, as_version=4)
     environment = {**os.environ, "RAG_EXPERIMENTS_CACHE": "cache"}
+    environment.pop("WANDB_MODE", None)  # wandb prints a line about it; the notebook tracks nothing
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     client = NotebookClient(nodes, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)

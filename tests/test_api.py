@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -135,6 +136,20 @@ def test_a_failed_run_raises_its_own_sentence_and_names_its_directory(place, tin
         failed.value.run.search("where is the cat")
 
 
+def test_a_request_that_proves_wrong_after_some_work_names_the_directory(place, tiny_bert, tmp_path, monkeypatch):
+    def refuses(*_: Any) -> None:
+        raise rag.RequestError("trainer.x is not possible")
+
+    monkeypatch.setattr("rag_experiments.training.stages.fit", refuses)
+    directory = tmp_path / "run"
+    with pytest.raises(rag.RequestError) as refused:
+        rag.train(*typed(tiny_bert, place / "data", tmp_path), {"hydra.run.dir": directory})
+    assert str(refused.value) == f"trainer.x is not possible (the run's directory: {directory})"
+    with pytest.raises(rag.RequestError, match=r"^trainer\.x is not possible$"):
+        rag.train(*typed(tiny_bert, place / "data", tmp_path, "evaluation.zero_shot=false"), name="nothing yet")
+    assert not (tmp_path / "outputs").exists()
+
+
 def test_ctrl_c_is_a_keyboard_interrupt_and_the_run_goes_on_as_if_it_had_not_been(place, tiny_bert, run, monkeypatch):
     from rag_experiments.algorithms.ctl import CTLTrainer
 
@@ -192,7 +207,7 @@ def test_strings_and_a_mapping_are_the_same_request(place, tiny_bert):
     mapping = dict(value.split("=", 1) for value in typed(tiny_bert, place / "data", place))
     numbers = {"trainer.max_steps": 3, "evaluation.bootstrap": np.int64(50), "trainer.use_cpu": True}
     mapping |= {"trainer.learning_rate": 1e-3, "evaluation.cutoffs": (1, 2), "evaluation.latency": 0, **numbers}
-    mapping |= {"trainer.per_device_train_batch_size": 8}
+    mapping |= {"trainer.per_device_train_batch_size": 8, "trainer.logging_steps": 1}
     rows = [dict(plan.rows)["config hash"] for plan in (rag.plan(*strings), rag.plan(mapping))]
     assert rows[0] == rows[1]
 
@@ -287,6 +302,30 @@ def test_predictions_that_are_not_there_are_named(run):
         run.predictions("train")
     with pytest.raises(rag.RequestError, match="no predictions of"):
         run.predictions("../metrics")
+
+
+@pytest.mark.parametrize(
+    ("file", "look"),
+    [
+        ("status.json", lambda run: run.status),
+        ("config.yaml", lambda run: run.config),
+        ("metrics.json", lambda run: run.metrics),
+        ("predictions/test.jsonl", lambda run: run.predictions()),
+    ],
+)
+def test_a_damaged_file_is_a_sentence_with_its_name(run, tmp_path, file, look):
+    copy = rag.open_run(shutil.copytree(run.path, tmp_path / "copy"))
+    (copy.path / file).write_bytes(b'{"id": [')
+    with pytest.raises(rag.RequestError, match=f"{file} cannot be read"):
+        look(copy)
+
+
+def test_a_run_that_has_no_figures_yet_is_empty(tmp_path):
+    (tmp_path / "status.json").write_text('{"state": "failed"}')
+    begun = rag.open_run(tmp_path)
+    assert (begun.status, begun.config, begun.stages) == ({"state": "failed"}, {}, [])
+    assert begun.metrics.empty
+    assert begun.log.empty
 
 
 def test_search_and_ask_give_what_the_command_gives(run, capsys):

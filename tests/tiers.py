@@ -25,8 +25,8 @@ COMMANDS = {
 STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes"}
 
 # Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
-NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_api.py", "test_export.py",
-           "test_reopen.py", "test_run.py")  # fmt: skip
+NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_api.py",
+           "test_export.py", "test_reopen.py", "test_run.py")  # fmt: skip
 
 
 def is_numeric(file: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -12,10 +12,11 @@ from rag_experiments import ask as asking
 from rag_experiments import evaluate as evaluating
 from rag_experiments import export as exporting
 from rag_experiments.api import frames
+from rag_experiments.comparison.records.run_records import read_rows
 from rag_experiments.config.command_line import CommandLine, parse
 from rag_experiments.config.overrides import of_value, typed
 from rag_experiments.config.surroundings import as_before
-from rag_experiments.core.bounded_files import read_yaml
+from rag_experiments.core.bounded_files import read_json, read_yaml
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Passage, Turn
@@ -53,6 +54,16 @@ def read_line(overrides: Sequence[Overrides], config_dir: Place | None = None) -
     return line
 
 
+def _read(file: Path, read: Callable[[Path], Any], missing: Any) -> Any:
+    """The content of a run's file; `missing` where it is not there. Raises `RequestError` where it is damaged."""
+    try:
+        return read(file)
+    except FileNotFoundError:
+        return missing
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{file} cannot be read: {error}") from error
+
+
 class Run:
     """A run directory. Everything is read when it is asked for; the models stay open afterwards.
 
@@ -85,14 +96,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """`config.yaml`: every key with its value, nested."""
-        if not self.directory.config_path.is_file():
-            return {}
-        return read_yaml(self.directory.config_path)
+        return _read(self.directory.config_path, read_yaml, {})
 
     @property
     def metrics(self) -> pd.Series:
         """The final figures by `<stage>/<metric>`; empty while there are none."""
-        return frames.figures(self.directory.read_final_metrics(), self.path.name)
+        return frames.figures(_read(self.directory.metrics_path, read_json, {}), self.path.name)
 
     @property
     def log(self) -> pd.DataFrame:
@@ -116,13 +125,13 @@ class Run:
             stage: `zero_shot` for what was there before training; None: after it.
 
         Raises:
-            RequestError: the run has no such predictions.
+            RequestError: the run has no such predictions, or their file is damaged.
         """
         name = f"{stage}/{split}" if stage else split
         if name not in self.stages:
             there = ", ".join(self.stages) or "none at all"
             raise RequestError(f"{self.path}: there are no predictions of {name} (there are: {there})")
-        return frames.predictions(self.directory.read_predictions(name))
+        return frames.predictions(_read(self.directory.predictions_path(name), read_rows, []))
 
     # -- its models ------------------------------------------------------------------------------
 
