@@ -27,10 +27,8 @@ def as_before() -> Iterator[None]:
     run seeds the generators.
     """
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.plugins import Plugins
     from hydra.core.singleton import Singleton
 
-    Plugins.instance()  # their modules register options when they are imported, which happens once: not to be undone
     state = Singleton.get_state()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
