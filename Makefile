@@ -8,6 +8,7 @@
 # make coverage lines and branches that the tests reach
 # make docs     the documentation as a site, build/site/index.html; stops at a broken link
 # make docs-serve  the same while you write, on 127.0.0.1:8000
+# make notebooks  run the notebooks of docs/notebooks and store what they show
 # docs/testing.md explains the tests.
 PYTHON ?= python3
 VENV ?= .venv
@@ -92,6 +93,10 @@ docs: $(VENV)/.installed-docs
 docs-serve: $(VENV)/.installed-docs
 	$(BIN)/zensical serve -f mkdocs.yml -a 127.0.0.1:8000
 
+.PHONY: notebooks
+notebooks: install-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.notebooks
+
 clean:
 	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .mypy_cache
 
@@ -101,7 +106,7 @@ clean:
 # make newest   the highest, where what our calls make a library call deprecated is an error
 # Both: PYTHON=python3.13 for another Python, and TORCH. The default takes the build that is cheap to get; the floor of
 # torch itself is TORCH=torch==2.10.0, several GB from PyPI (docs/versions.md says what was run when).
-VERSIONS_TESTS ?= tests/test_versions.py tests/test_deprecations.py tests/test_tracking.py tests/test_compose.py \
+VERSIONS_TESTS ?= tests/test_versions.py tests/test_api.py tests/test_deprecations.py tests/test_tracking.py tests/test_compose.py \
 	tests/test_training_arguments.py tests/comparison/test_statistics.py tests/retrieval tests/evaluation tests/models/test_encoder.py tests/models/test_fid.py
 VERSIONS_EXTRAS := $(EXTRA),embedded,optuna,slurm,ray,test
 FLOORS_VENV ?= .venv-floors

@@ -23,7 +23,7 @@ from rag_experiments.training.reopen import reopen, split_run
 
 if TYPE_CHECKING:
     from rag_experiments.algorithms.base import RunComponents
-    from rag_experiments.data.records import Passage, Turn
+    from rag_experiments.data.records import Passage, Question, Turn
 
 USAGE = """Ask a finished run a question: the passages it retrieves, their scores, and a reader's answer.
 
@@ -44,7 +44,7 @@ class Reply:
 
 
 def main() -> None:
-    """`python -m`."""
+    """The console script and `python -m`."""
     command_line.exit_with(start)
 
 
@@ -58,8 +58,9 @@ def start(arguments: list[str]) -> int:
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "ask")
     question = " ".join(words).strip()
-    if words and not question:
-        raise RequestError("the question is empty")
+    if words:
+        asked(question)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     components = open_parts(directory, changes, line.config_dir)
     if question:
         show(reply(components, question))
@@ -70,7 +71,6 @@ def start(arguments: list[str]) -> int:
 
 def open_parts(directory: Any, changes: list[str], config_dir: str | None = None) -> RunComponents:
     """The run's model and retriever, ready to be asked."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     request = reopen(directory, changes, config_dir).request
     from rag_experiments.training import build
 
@@ -79,28 +79,53 @@ def open_parts(directory: Any, changes: list[str], config_dir: str | None = None
     return components
 
 
-def reply(components: RunComponents, question: str, history: Sequence[Turn] = ()) -> Reply:
-    """Retrieve for `question`, and let a reader answer."""
-    from rag_experiments.data.queries import retrieval_query
+def asked(question: str, history: Sequence[Turn] = ()) -> Question:
+    """`question` as one of a data set.
+
+    Raises:
+        RequestError: it is empty.
+    """
     from rag_experiments.data.records import Question
 
-    asked = Question(id="asked", question=question, history=tuple(history))
-    query = retrieval_query(asked, components.config.data.query_history)
-    found = components.retriever.search([query], components.config.retriever.k)
+    if not question.strip():
+        raise RequestError("the question is empty")
+    return Question(id="asked", question=question, history=tuple(history))
+
+
+def reply(components: RunComponents, question: str, history: Sequence[Turn] = ()) -> Reply:
+    """Retrieve for `question`, and let a reader answer."""
+    one = asked(question, history)
+    passages = search(components, one, components.config.retriever.k)
+    if "reader" not in components.models:
+        return Reply(None, passages)
+    return Reply(answer(components, one, [passage for _, passage in passages]), passages)
+
+
+def search(components: RunComponents, question: Question, k: int) -> list[tuple[float, Passage]]:
+    """The best `k` passages with their scores, best first."""
+    from rag_experiments.data.queries import retrieval_query
+
+    query = retrieval_query(question, components.config.data.query_history)
+    found = components.retriever.search([query], k)
     store = components.data.passages
-    passages = [
+    return [
         (float(score), store[int(row)])
         for row, score in zip(found.rows_QK[0], found.scores_QK[0], strict=True)
         if row >= 0
     ]
-    reader = components.models.get("reader")
-    if reader is None:
-        return Reply(None, passages)
-    given = [[passage for _, passage in passages]]
-    (answer,), _ = reader.answer([asked], given, components.config.evaluation.num_beams, False)
-    if answer is None:
+
+
+def answer(components: RunComponents, question: Question, passages: Sequence[Passage]) -> str:
+    """What the run's reader answers from `passages`.
+
+    Raises:
+        RequestError: the question leaves no room for a passage or an answer.
+    """
+    reader = components.models["reader"]
+    (written,), _ = reader.answer([question], [list(passages)], components.config.evaluation.num_beams, False)
+    if written is None:
         raise RequestError("the question is longer than the reader reads (model.max_input_length)")
-    return Reply(answer, passages)
+    return written
 
 
 def show(said: Reply) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from rag_experiments.core.callable_module import let_call
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.outcome import DONE
 from rag_experiments.core.visible import say
@@ -95,6 +96,27 @@ def start(arguments: Sequence[str]) -> int:
 
 
 def make_document(args: argparse.Namespace) -> Document:
+    """`document_of` for what was typed."""
+    metrics = [name.strip() for name in args.metric.split(",")] if args.metric else []
+    return document_of(
+        args.directories,
+        metrics,
+        baseline=args.baseline,
+        where=args.where,
+        pivot=tuple(args.pivot) if args.pivot else None,
+        grouped=not args.ungrouped,
+    )
+
+
+def document_of(
+    directories: Sequence[str],
+    metrics: Sequence[str] = (),
+    *,
+    baseline: str | None = None,
+    where: str | None = None,
+    pivot: tuple[str, str] | None = None,
+    grouped: bool = True,
+) -> Document:
     """Load, filter, arrange, judge.
 
     Raises:
@@ -108,30 +130,28 @@ def make_document(args: argparse.Namespace) -> Document:
     from rag_experiments.comparison.records.sweep_gaps import gaps
     from rag_experiments.comparison.records.where import filter_runs
 
-    if args.baseline and not Path(args.baseline).exists():
-        raise RequestError(f"--baseline {args.baseline}: there is no such directory")
-    directories = [*args.directories, *([args.baseline] if args.baseline else [])]
-    runs = load_runs(directories)
-    notes = gaps(runs, args.directories)
-    if args.where is not None:
-        chosen = filter_runs(runs, args.where)
+    if baseline and not Path(baseline).exists():
+        raise RequestError(f"--baseline {baseline}: there is no such directory")
+    runs = load_runs([*directories, *([baseline] if baseline else [])])
+    notes = gaps(runs, directories)
+    if where is not None:
+        chosen = filter_runs(runs, where)
         if not chosen:
-            raise RequestError(f"--where {args.where!r}: none of the {len(runs)} runs satisfies it")
+            raise RequestError(f"--where {where!r}: none of the {len(runs)} runs satisfies it")
         if len(chosen) < len(runs):
-            notes.append(f"{len(chosen)} of {len(runs)} runs (--where {args.where}).")
+            notes.append(f"{len(chosen)} of {len(runs)} runs (--where {where}).")
         runs = chosen
-    metrics = [name.strip() for name in args.metric.split(",")] if args.metric else []
-    table = RunTable(runs, metrics[0] if metrics else None, grouped=not args.ungrouped)
+    table = RunTable(runs, metrics[0] if metrics else None, grouped=grouped)
     if len(metrics) > 1:
-        table = RunTable(runs, metrics[0], metrics, grouped=not args.ungrouped)
-    if args.pivot and table.metric is None:
+        table = RunTable(runs, metrics[0], metrics, grouped=grouped)
+    if pivot and table.metric is None:
         raise RequestError("--pivot: none of these runs has finished, so there is no figure to show")
     tested = [name for name in table.metrics or [] if len(metrics) > 1] or None
     single = runs[0] if len(runs) == 1 and not runs[0].problem else None
     return Document(
         table=table,
-        comparison=judge(table, args.baseline, tested) if args.baseline else None,
-        pivot=tuple(args.pivot) if args.pivot else None,
+        comparison=judge(table, baseline, tested) if baseline else None,
+        pivot=pivot,
         changes=before_after(single) if single else None,
         beside=[before_after(single, baseline=name) for name in baselines_of(single)] if single else [],
         notes=notes,
@@ -165,3 +185,5 @@ def _write(document: Document, form: str, output: str | None) -> None:
 
 if __name__ == "__main__":
     main()
+else:
+    let_call(__name__, "rag_experiments.api.launch:compare")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,16 +57,28 @@ def start(arguments: list[str]) -> int:
     line = command_line.parse(arguments)
     refuse_secrets(line.overrides)
     directory, changes = split_run(line.overrides, "evaluate")
-    named = [value.partition("=")[2] for value in changes if value.startswith("name=")]
-    changes = [value for value in changes if not value.startswith("name=")]
+    folder, changes = split_name(directory, changes)
     opened = reopen(directory, changes, line.config_dir)
-    name = safe_name(named[-1] if named else "_".join(changes) or "again")
-    evaluate(opened, directory / "evaluations" / name)
+    metrics = evaluate(opened, folder, arguments)
+    if opened.run.writes:
+        print_beside(opened.run.read_final_metrics(), metrics)
+        say(f"\nwritten to {folder}")
     return command_line.DONE
 
 
-def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
-    """Figures of `evaluation.splits`, written to `folder` whole or not at all, and printed beside the run's own.
+def split_name(directory: Path, changes: list[str]) -> tuple[Path, list[str]]:
+    """The folder of an evaluation, which `name=<word>` or the changes name, and the changes without `name=`."""
+    named = [value.partition("=")[2] for value in changes if value.startswith("name=")]
+    changes = [value for value in changes if not value.startswith("name=")]
+    name = safe_name(named[-1] if named else "_".join(changes) or "again")
+    return directory / "evaluations" / name, changes
+
+
+def evaluate(opened: Reopened, folder: Path, arguments: Sequence[str]) -> dict[str, float]:
+    """Figures of `evaluation.splits`, written to `folder` whole or not at all.
+
+    Args:
+        arguments: what was typed, for `status.json`.
 
     Raises:
         RequestError: a split without questions.
@@ -96,15 +109,13 @@ def evaluate(opened: Reopened, folder: Path) -> dict[str, float]:
             settings = OmegaConf.to_yaml(OmegaConf.create(mask_secrets(request.resolved)))
             atomic_write_text(temporary / "config.yaml", settings)
             atomic_write_json(temporary / "metrics.json", metrics)
-            atomic_write_json(temporary / "status.json", status(opened))
+            atomic_write_json(temporary / "status.json", status(opened, arguments))
             for stage, rows in predictions.items():
                 atomic_write_jsonl(temporary / "predictions" / f"{stage}.jsonl", rows)
-        print_beside(opened.run.read_final_metrics(), metrics)
-        say(f"\nwritten to {folder}")
     return metrics
 
 
-def status(opened: Reopened) -> dict[str, Any]:
+def status(opened: Reopened, arguments: Sequence[str]) -> dict[str, Any]:
     """What lets `rag-compare` hold an evaluation against runs: state, data, and the run that it is of."""
     earlier = opened.run.read_status()
     kept = ("algorithm", "git_commit", "git_dirty", "versions")
@@ -122,7 +133,7 @@ def status(opened: Reopened) -> dict[str, Any]:
             "passages": len(data.passages),
         },
         "evaluation_of": str(opened.run.path),
-        "command": " ".join([Path(sys.executable).name, "-m", "rag_experiments.evaluate", *sys.argv[1:]]),
+        "command": " ".join([Path(sys.executable).name, "-m", "rag_experiments.evaluate", *arguments]),
     }
 
 

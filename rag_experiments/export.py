@@ -75,7 +75,7 @@ for score, row in zip(scores[0], rows[0]):
 
 
 def main() -> None:
-    """`python -m`."""
+    """The console script and `python -m`."""
     command_line.exit_with(start)
 
 
@@ -91,11 +91,21 @@ def start(arguments: list[str]) -> int:
     directory, changes = split_run(line.overrides, "export")
     if len(folders) != 1:
         raise RequestError("python -m rag_experiments.export run=<run directory> DIR: needs one folder to write to")
-    target = Path(folders[0]).expanduser()
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RequestError(f"{target} exists already and is not an empty folder; nothing was written")
+    target = new_folder(folders[0])
     export(reopen(directory, changes, line.config_dir), target)
     return command_line.DONE
+
+
+def new_folder(name: str | Path) -> Path:
+    """The folder to write.
+
+    Raises:
+        RequestError: something is there.
+    """
+    target = Path(name).expanduser()
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RequestError(f"{target} exists already and is not an empty folder; nothing was written")
+    return target
 
 
 def export(opened: Reopened, target: Path) -> None:
@@ -110,8 +120,8 @@ def export(opened: Reopened, target: Path) -> None:
     passages = request.data.passages
     with atomic_directory(target) as folder:
         shutil.copytree(opened.run.model_dir, folder / "model")
-        if not models and _encoder(retriever) is not None:
-            _encoder(retriever).save(folder / "encoder")
+        if not models and encoder_of(retriever) is not None:
+            encoder_of(retriever).save(folder / "encoder")
         retriever.save(folder / "index")
         write_parquet(passages, folder / "passages.parquet")
         several = not (opened.run.model_dir / "config.json").is_file() and (opened.run.model_dir / "encoder").is_dir()
@@ -153,7 +163,7 @@ def readme(opened: Reopened, retriever: Retriever, encoder_folder: str) -> str:
         "- `index/`: what the retriever searches",
         f"- `passages.parquet`: {len(opened.request.data.passages)} passages (`id`, `title`, `text`)",
     ]
-    if encoder_folder == "encoder" and _encoder(retriever) is not None:
+    if encoder_folder == "encoder" and encoder_of(retriever) is not None:
         lines.insert(5, "- `encoder/`: the retriever's encoder, opens with `SentenceTransformer`")
     lines += [
         f"- `{name}`: what was retrieved for the {split} questions, for TREC's tools"
@@ -164,7 +174,10 @@ def readme(opened: Reopened, retriever: Retriever, encoder_folder: str) -> str:
     name = config.retriever.type
     hybrid = name == "hybrid"
     if hybrid or name == "faiss":
-        settings = {"index": "index/dense" if hybrid else "index", "similarity": _encoder(retriever).config.similarity}
+        settings = {
+            "index": "index/dense" if hybrid else "index",
+            "similarity": encoder_of(retriever).config.similarity,
+        }
         parts.append(_README_DENSE.format(encoder=encoder_folder, question=question, **settings))
     if hybrid or name == "bm25":
         parts.append(_README_BM25.format(index="index/bm25" if hybrid else "index", question=question))
@@ -181,7 +194,7 @@ def _opens(kind: str, model_dir: Path) -> str:
     return "opens with `transformers.AutoModel…from_pretrained`"
 
 
-def _encoder(retriever: Retriever) -> Any:
+def encoder_of(retriever: Retriever) -> Any:
     """The encoder behind a retriever; `None` where words decide."""
     return getattr(getattr(retriever, "dense", retriever), "encoder", None)
 

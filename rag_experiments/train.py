@@ -15,11 +15,13 @@ from omegaconf import DictConfig
 from rag_experiments.config import command_line, habits, keys
 from rag_experiments.config.overrides import quote, typed
 from rag_experiments.core import distributed, files
+from rag_experiments.core.callable_module import let_call
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.distributed import is_main_process
 from rag_experiments.core.errors import RequestError
+from rag_experiments.core.visible import say
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.runs.recorder import recording
+from rag_experiments.runs.recorder import Outcome, recording
 from rag_experiments.training import chain, resume
 from rag_experiments.training.run import facts, objective, train
 
@@ -57,22 +59,41 @@ def start(arguments: list[str]) -> int:
         searches = space and not any(value.startswith("hydra/sweeper=") for value in line.overrides)
         more = ["hydra/sweeper=optuna"] if searches else []  # the YAML of a space cannot choose it
         return command_line.run_hydra(line.arguments + more, TaskFunction())
+    command, directory, composed = settle(line)
+    if "chain" in composed:
+        return chain.start(composed, command.overrides, command.config_dir)
+    request = check(composed, directory)
+    if request.config.plan:
+        from rag_experiments.training.plan import make_plan
+
+        if is_main_process():
+            say(make_plan(request, directory))
+        return command_line.DONE
+    return carry_out(command, directory, request).status
+
+
+def settle(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
+    """`decide` for a line as it was typed, which may name a search space, or a chain to go on with.
+
+    Raises:
+        RequestError: a search space without `-m`, or as `decide`.
+    """
+    space = next((value for value in line.overrides if value.startswith("sweep=")), None)
     if space and not any(value.startswith("sweep.name=") for value in line.overrides):  # a sweep's job has both
         raise RequestError(f"{space} is a search space: add -m to search it")
     continued = resume.asked_for(line.overrides)
     if continued and chain.is_chain(continued):
         others = [value for value in line.overrides if not value.startswith("resume=")]
         line = command_line.parse(chain.resumed_arguments(Path(continued), others))
-    command, directory, composed = decide(line)
-    if "chain" in composed:
-        return chain.start(composed, command.overrides, command.config_dir)
-    request = check(composed, directory)
-    if request.config.plan:
-        from rag_experiments.training.plan import print_plan
+    return decide(line)
 
-        if is_main_process():
-            print_plan(request, directory)
-        return command_line.DONE
+
+def carry_out(command: resume.CommandPlan, directory: Path, request: Request) -> TaskFunction:
+    """Train a checked request in its directory; how that ended is in the `TaskFunction`.
+
+    Raises:
+        RequestError: the request proved wrong before any work was done; nothing is left of it.
+    """
     # The directory was decided above; Hydra must not decide again, a second later.
     overrides = [value for value in command.overrides if not value.startswith("hydra.run.dir=")]
     overrides.append(f"hydra.run.dir={quote(str(directory))}")
@@ -81,11 +102,11 @@ def start(arguments: list[str]) -> int:
     task = TaskFunction(request, resuming=command.directory is not None)
     arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
     existing = files.nearest_existing(directory)
-    status = command_line.run_hydra(arguments, task)
+    command_line.run_hydra(arguments, task)
     if task.refused is not None:  # found out late: the run discarded its directory, and those around it are empty
         files.remove_empty_folders(directory.parent, existing)
         raise task.refused
-    return status
+    return task
 
 
 def decide(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:
@@ -146,6 +167,7 @@ class TaskFunction:
         self.request = request
         self.resuming = resuming
         self.status = command_line.DONE
+        self.outcome: Outcome | None = None
         self.refused: RequestError | None = None
         """Why the run's directory was discarded; raised here, Hydra would print a line of its own first."""
 
@@ -165,9 +187,11 @@ class TaskFunction:
             outcome.metrics = train(request, run, resuming=self.resuming)
         if not alone and outcome.exit_status == command_line.INTERRUPTED:
             raise KeyboardInterrupt  # the sweep's too
-        self.status, self.refused = outcome.exit_status, outcome.refused
+        self.outcome, self.status, self.refused = outcome, outcome.exit_status, outcome.refused
         return objective(request, outcome.metrics) if self.status == command_line.DONE else None
 
 
 if __name__ == "__main__":
     main()
+else:
+    let_call(__name__, "rag_experiments.api.launch:train")

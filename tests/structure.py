@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "rag_experiments"
 
 COMMANDS = {
     "train", "evaluate", "compare", "ask", "export", "dashboard.__main__",
-    "data.check", "data.convert", "data.mine", "data.generate",
+    "data.check", "data.convert", "data.mine", "data.generate", "data.commands",
 }  # fmt: skip
 """Modules under their contract names (`python -m rag_experiments.<name>`): each is a room of its own."""
 
@@ -58,6 +58,8 @@ ORDER = (
     "data.convert",
     "data.mine",
     "data.generate",
+    "data.commands",
+    "api",
 )
 """Rooms from the ground up: each may import those before it. The first is the package's own `__init__`, which imports
 what it offers when it is asked for."""

@@ -153,6 +153,34 @@ def test_the_wheel_carries_the_configuration(installed):
     assert done.stdout.strip() == str(installed / "rag_experiments" / "conf")
 
 
+def test_the_wheel_has_types_for_whoever_imports_the_package(installed, tmp_path):
+    package = installed / "rag_experiments"
+    assert (package / "py.typed").is_file()
+    (tmp_path / "mine.py").write_text(
+        "import rag_experiments as rag\n"
+        'run = rag.train("algorithm=ctl", {"seed": 1}, name="x")\n'
+        "reveal_type(run)\n"
+        'reveal_type(run.ask("who", [("user", "is it there")]).answer)\n'
+        "rag.train(3)\n"
+        'run.search(question="who", k="four")\n'
+        "rag.trian\n"
+    )
+    # Not on MYPYPATH, where types are read from any source: among the installed packages py.typed decides.
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True, timeout=120)
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "wheel.pth").write_text(f"{installed}\n")
+    command = [sys.executable, "-m", "mypy", "--python-executable", str(environment / "bin" / "python")]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--ignore-missing-imports", "--no-error-summary", "mine.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    said = done.stdout.splitlines()
+    assert len(said) == 5, done.stdout + done.stderr
+    for line, word in zip(
+        said, ("api.opened_run.Run", "str | None", "[arg-type]", "[arg-type]", "attr-defined"), strict=True
+    ):
+        assert word in line
+
+
 def test_the_example_of_a_loss_has_tests_that_pass(installed, outside):
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_pull.py"],

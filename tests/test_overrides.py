@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_experiments.config import command_line
-from rag_experiments.config.overrides import prepare, quote, split_override, typed, unquote
+from rag_experiments.config.overrides import of_value, prepare, quote, split_override, typed, unquote
 from rag_experiments.core.errors import RequestError
 
 ODD = [
@@ -193,3 +193,30 @@ def test_a_run_directory_without_its_parts_is_a_sentence(override):
 
     with pytest.raises(RequestError, match=r"algorithm\.name|paths\.outputs"):
         train.start(["algorithm=ctl", "data=keyvalue", "plan=true", override])
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "key_b", "c1"]), inner),
+    max_leaves=5,
+)
+
+
+@given(VALUES)
+def test_a_value_of_pythons_comes_back_as_it_is(value):
+    """By Hydra's own reading, in a key of no type and in one that holds a text."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    for key in ("algorithm.anything", *(["data.path"] if isinstance(value, str) else [])):
+        (prepared,) = prepare([of_value(key, value)])
+        read_back = OverridesParser.create().parse_override(prepared)
+        assert not read_back.is_sweep_override()
+        assert read_back.value() == value
+        assert type(read_back.value()) is type(value)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", [object()], {"a": {1}}])
+def test_a_value_that_no_key_takes_is_refused(value):
+    with pytest.raises(RequestError, match=r"model\.x: \w+ is no value of a key"):
+        of_value("model.x", value)

@@ -19,15 +19,15 @@ COMMANDS = {
         "test_processes.py",
         "test_run.py",
     ),
-    *("test_reopen.py", "test_tracking.py", "test_extending.py", "test_wrong_requests.py"),
+    *("test_notebooks.py", "test_reopen.py", "test_tracking.py", "test_extending.py", "test_wrong_requests.py"),
     *("sweeps/test_grid.py", "sweeps/test_real.py", "data/test_pydocs.py"),
 }
 """Files whose tests run whole commands, or import what is heavy inside functions."""
 STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes"}
 
 # Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
-NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_export.py",
-           "test_reopen.py", "test_run.py")  # fmt: skip
+NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_api.py",
+           "test_export.py", "test_reopen.py", "test_run.py")  # fmt: skip
 
 
 def is_numeric(file: str) -> bool:

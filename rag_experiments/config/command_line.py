@@ -228,6 +228,7 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     from rag_experiments.config.groups import conf_dir
 
     register()
+    before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error itself and leaves with status 1
     typed, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
@@ -235,6 +236,10 @@ def run_hydra(arguments: list[str], task: Any) -> int:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     finally:
         sys.argv = typed
+        if before is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
     return task.status
 
 

@@ -8,9 +8,10 @@ quotes, so that a text is taken as it was typed. `typed` is the other direction:
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -45,6 +46,37 @@ def typed(key: str, value: str) -> str:
     """`key=value` as one word for a shell: pasted behind a command, it gives `value` back."""
     plain = f"{key}={value}"
     return shlex.quote(plain if _reads_back(key, value) else f"{key}={quote(value)}")
+
+
+def of_value(key: str, value: Any) -> str:
+    """`key=value` for a value of Python's: what `typed` is to a shell, for `prepare` and Hydra.
+
+    Raises:
+        RequestError: a value that no key takes.
+    """
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        return f"{key}={text if _reads_back(key, text) else quote(text)}"
+    return f"{key}={_written(key, value)}"
+
+
+def _written(key: str, value: Any) -> str:
+    """A value in Hydra's grammar; texts inside lists and mappings stand in quotes."""
+    if hasattr(value, "item") and not isinstance(value, list | tuple | dict):  # a number of numpy's or torch's
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | os.PathLike):
+        return quote(os.fspath(value))
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_written(key, part) for part in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{name}:{_written(key, part)}' for name, part in value.items())}}}"
+    raise RequestError(
+        f"{key}: {type(value).__name__} is no value of a key; give a text, a number, a truth value, None, list or dict"
+    )
 
 
 def _reads_back(key: str, value: str) -> bool:

@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from rag_experiments.config import command_line
 from rag_experiments.config.schema import NonNegativeInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.visible import say
-from rag_experiments.data.tools.data_command import leave_with, parse, take_option, target_folder
+from rag_experiments.data.tools.data_command import Command, leave_with, parse, take_option, target_folder
+
+if TYPE_CHECKING:
+    from rag_experiments.data.builder import Problem
 
 
 @dataclass(kw_only=True)
@@ -48,19 +52,47 @@ def start(arguments: list[str]) -> int:
     if command.words:
         raise RequestError(f"check does not know {command.words[0]!r}: give key=value, or --fix DIR")
     folder = target_folder([fixed], "check") if fixed is not None else None
+    looked = look(command, folder)
+    say(looked.report)
+    if looked.written is not None:
+        say(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
+        return command_line.DONE
+    if looked.verdict is not None:
+        say(f"\nerror: {looked.verdict}", file=sys.stderr)
+        return command_line.WRONG_REQUEST
+    return command_line.DONE
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found in a data set."""
+
+    report: str
+    """Everything that the command prints."""
+    problems: list[Problem]
+    """Every bad row, with its file and line."""
+    verdict: str | None
+    """One sentence that says what is wrong; None: the data is usable as it is."""
+    written: Path | None
+    """The folder that `--fix` has written."""
+
+
+def look(command: Command, folder: Path | None = None) -> Looked:
+    """Read the whole data set; `folder` gets what is usable of it.
+
+    Raises:
+        RequestError: the files do not exist, or are of a kind that is never read.
+    """
     from rag_experiments.data.tools.check_report import examine
     from rag_experiments.data.tools.native_writer import write_native
 
-    with examine(command.config, command.cache, command.options.needs) as found:
-        say("\n".join(found.lines(command.options.examples, command.options.problems)))
-        if folder is not None and found.data is not None:
-            write_native(folder, found.passages_once(), found.questions_once())
-            say(f"\nwhat is usable is written to {folder}: data=jsonl data.path={folder}")
-            return command_line.DONE
-    if found.problems or found.nothing:
-        say(f"\nerror: {found.verdict()}", file=sys.stderr)
-        return command_line.WRONG_REQUEST
-    return command_line.DONE
+    options = command.options
+    with examine(command.config, command.cache, options.needs) as found:
+        report = "\n".join(found.lines(options.examples, options.problems))
+        written = folder if found.data is not None else None
+        if written is not None:
+            write_native(written, found.passages_once(), found.questions_once())
+    return Looked(report, found.problems, found.verdict() if found.problems or found.nothing else None, written)
 
 
 if __name__ == "__main__":

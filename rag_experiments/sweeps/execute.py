@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rag_experiments.config.command_line import exit_with
+from rag_experiments.config.surroundings import as_before, free_memory
 from rag_experiments.core.files import atomic_write_json
 from rag_experiments.core.outcome import DONE, INTERRUPTED, exit_status, termination_as_interrupt
 from rag_experiments.sweeps.jobs import Job, prepare_directory, record_ending, record_exception
@@ -39,11 +39,11 @@ def run_here(job: Job) -> int:
     Raises:
         KeyboardInterrupt: the job and the sweep were interrupted.
     """
-    from rag_experiments import train
+    import rag_experiments.train as command
 
     prepare_directory(job)
     try:
-        status = train.start(job.arguments())
+        status = command.start(job.arguments())
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -55,31 +55,12 @@ def run_here(job: Job) -> int:
 
 
 def run_here_inside_hydra(job: Job) -> int:
-    """`run_here` inside a sweep, where Hydra already runs; Hydra's state and the logging are restored afterwards."""
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.singleton import Singleton
-
-    state = Singleton.get_state()
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    GlobalHydra.instance().hydra = None
+    """`run_here` inside a sweep, where Hydra already runs and must find itself as it was."""
     try:
-        return run_here(job)
+        with as_before():
+            return run_here(job)
     finally:
-        Singleton.set_state(state)
-        for handler in root.handlers:
-            if handler not in handlers:
-                handler.close()
-        root.handlers[:], root.level = handlers, level
         free_memory()
-
-
-def free_memory() -> None:
-    """Free the memory of a finished job for the next one."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 # -- in a process of its own -------------------------------------------------------------------------

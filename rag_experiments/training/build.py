@@ -12,10 +12,10 @@ import transformers
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
-    ProgressCallback,
     TrainerCallback,
     set_seed,
 )
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.training_args import ParallelMode
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, RunComponents
@@ -78,7 +78,8 @@ def build_trainer(
     if patience is not None:
         callbacks = [*callbacks, EarlyStoppingCallback(early_stopping_patience=patience)]
     trainer = request.trainer_class(components, args, callbacks)
-    trainer.pop_callback(PrinterCallback if args.disable_tqdm else ProgressCallback)
+    # In a notebook Trainer's own is another one, a table whose columns are named after losses of its own.
+    trainer.pop_callback(PrinterCallback if args.disable_tqdm else DEFAULT_PROGRESS_CALLBACK)
     trainer.add_callback(Progress())
     transformers.utils.logging.disable_progress_bar()  # one for each shard of each checkpoint otherwise
     return trainer

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.config import roles
 from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.text import word_count
-from rag_experiments.core.visible import say
+from rag_experiments.core.visible import visible
 from rag_experiments.models.shared.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
 from rag_experiments.training.request import Request
@@ -20,11 +21,21 @@ if TYPE_CHECKING:
 TEXTS_SAMPLED = 200
 
 
-def print_plan(request: Request, directory: Path) -> None:
-    """Print the plan."""
-    rows = plan_rows(request, directory)
-    width = max(len(name) for name, _ in rows)
-    say("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What a run would do. As text it is what `plan=true` prints."""
+
+    rows: list[tuple[str, str]]
+    """`(what, how much)`, in reading order."""
+
+    def __repr__(self) -> str:
+        width = max(len(name) for name, _ in self.rows)
+        return visible("\n".join(f"{name:<{width}}  {value}" for name, value in self.rows))
+
+
+def make_plan(request: Request, directory: Path) -> Plan:
+    """The plan of a checked request that would run in `directory`."""
+    return Plan(plan_rows(request, directory))
 
 
 def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:

@@ -47,10 +47,15 @@ def split_run(overrides: list[str], command: str) -> tuple[Path, list[str]]:
     named = [value for key, value in map(split_override, overrides) if key == "run"]
     if not named or not named[-1]:
         raise RequestError(f"python -m rag_experiments.{command} needs run=<run directory>")
-    directory = Path(named[-1]).expanduser()
+    return existing(named[-1]), [value for value in overrides if value.partition("=")[0] != "run"]
+
+
+def existing(name: str | Path) -> Path:
+    """The directory `name`. Raises `RequestError` where there is none."""
+    directory = Path(name).expanduser()
     if not directory.is_dir():
         raise RequestError(f"run={directory}: there is no such directory")
-    return directory, [value for value in overrides if value.partition("=")[0] != "run"]
+    return directory
 
 
 def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -> Reopened:

@@ -1,0 +1,1 @@
+"""The package from Python: `import rag_experiments as rag`. The functions of the commands, without their printing."""
