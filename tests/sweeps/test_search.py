@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from transformers import TrainerState
 
+from rag_experiments.config.schema import SweepConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.outcome import Pruned
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import space
-from rag_experiments.training import study
+from rag_experiments.training import pruning, study
 from rag_experiments.training.pruning import PruningCallback, evaluations_so_far
 
 SEARCH = ("hydra/sweeper=optuna", "algorithm.temperature=tag(log,interval(0.01,1.0))")
@@ -277,3 +279,22 @@ def test_an_evaluation_that_is_repeated_counts_once():
     assert evaluations_so_far(state, "dev/f1") == 2
     assert evaluations_so_far(state, "dev/recall@1") == 1
     assert evaluations_so_far(state, "dev/exact_match") == 1, "the one that is being reported"
+
+
+def pruned_by(monkeypatch, processes="1", **sweep) -> list[str]:
+    """The metric of each callback of a run with these sweep keys; it is chosen by dev/f1."""
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setattr(pruning, "PruningCallback", lambda address, number, metric: (address, number, metric))
+    config = SimpleNamespace(sweep=SweepConfig(**sweep), trainer={"metric_for_best_model": "dev/f1"})
+    return [metric for _, _, metric in pruning.pruning_callbacks(config)]
+
+
+def test_trials_are_pruned_by_what_they_are_searched_by(monkeypatch):
+    trial = {"study": "journal:x", "trial": 0}
+    assert pruned_by(monkeypatch, **trial) == ["dev/f1"]
+    assert pruned_by(monkeypatch, **trial, metric="dev/recall@1") == ["dev/recall@1"]
+
+
+def test_only_trials_on_one_process_are_pruned(monkeypatch):
+    assert pruned_by(monkeypatch) == pruned_by(monkeypatch, study="journal:x") == pruned_by(monkeypatch, trial=0) == []
+    assert pruned_by(monkeypatch, processes="2", study="journal:x", trial=0) == []
