@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from rag_experiments.config import schema
 from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, choices
 from rag_experiments.config.kinds import MODEL_KINDS
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, first_of
 
 _KEY = re.compile(r"[A-Za-z_]\w*(?:[./-]\w+)*(?:@[\w.:]*)?", re.ASCII)
 _TEXT_KEYS = {"name", "resume", "run", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"}
@@ -162,7 +162,7 @@ def _option(override: str, key: str, value: str, prefix: str, multirun: bool) ->
             return None
     if chosen is None or chosen == "" or isinstance(chosen, list | dict):
         options = choices(group)
-        right = f": choose one of {', '.join(options)}" if options else ""
+        right = f": choose one of {first_of(options, ', ', f'--help {group}')}" if options else ""
         raise RequestError(f"{override}: {group} takes the name of one option{right}")
     return f"{prefix}{key}={quote(value)}"  # a number or a truth value, where a name stands
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from rag_experiments.config import schema
 from rag_experiments.config.groups import preset_kinds
 from rag_experiments.config.kinds import MODEL_KINDS
-from rag_experiments.core.errors import RequestError, did_you_mean, with_article
+from rag_experiments.core.errors import RequestError, did_you_mean, first_of, with_article
 
 
 def check_values(cls: type, values: Any, key: str, already: dict[str, Any] | None = None) -> Any:
@@ -66,7 +66,7 @@ def refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
             fitting = [preset for preset, kind in preset_kinds().items() if kind in owners]
             raise RequestError(
                 f"model.{name} is a key of {with_article(' or '.join(owners))}, but model.path={node.get('path')} is "
-                f"{with_article(node['kind'])}: choose model={'|'.join(fitting)}"
+                f"{with_article(node['kind'])}: choose model={first_of(fitting, '|', '--help model')}"
             )
 
 
@@ -83,7 +83,7 @@ def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
         fitting = [name for name, kind in preset_kinds().items() if kind in kinds]
         raise RequestError(
             f"{key} must be {with_article(' or '.join(kinds))}, but {value.get('path')} is "
-            f"{with_article(value['kind'])}: choose model@{key}={'|'.join(fitting)}"
+            f"{with_article(value['kind'])}: choose model@{key}={first_of(fitting, '|', '--help model')}"
         )
 
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+SHOWN_AT_MOST = 8
+"""Names that a message lists."""
+
 
 class RequestError(Exception):
     """The request is wrong (configuration or data): exit status 2, one sentence, no traceback.
@@ -30,6 +33,14 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
     if 0 < len(options) <= 12:
         return f" (choose from {', '.join(sorted(options))})"
     return ""
+
+
+def first_of(names: Iterable[str], separator: str, rest: str) -> str:
+    """`a|b|c`, or the first eight of many and `rest`, which says where the others are."""
+    names = list(names)
+    if len(names) <= SHOWN_AT_MOST:
+        return separator.join(names)
+    return f"{separator.join(names[:SHOWN_AT_MOST])}{separator}… ({len(names) - SHOWN_AT_MOST} more: {rest})"
 
 
 def with_article(noun: str) -> str:

@@ -27,7 +27,7 @@ from rag_experiments.config.kinds import (
 )
 from rag_experiments.config.trainer_keys import check_trainer_arguments
 from rag_experiments.config.validation import check_values, refuse_keys_of_other_kinds
-from rag_experiments.core.errors import RequestError, did_you_mean, with_article
+from rag_experiments.core.errors import RequestError, did_you_mean, first_of, with_article
 from rag_experiments.model_files import sources
 
 
@@ -96,7 +96,8 @@ def check_algorithm(config: schema.RunConfig) -> Any:
     kinds = kinds_of_role(role)
     if config.model.kind not in kinds:
         presets = [name for name, kind in preset_kinds().items() if kind in kinds]
-        right = f"choose model={'|'.join(presets)}, or model=run with the path of such a run" if presets else "see docs"
+        some = first_of(presets, "|", "--help model")
+        right = f"choose model={some}, or model=run with the path of such a run" if presets else "see docs"
         raise RequestError(
             f"algorithm={given.get('name')} trains {with_article(' or '.join(kinds) or role)}, but model.path="
             f"{config.model.path} is {with_article(config.model.kind)}: {right}"
@@ -134,7 +135,8 @@ def _check_roles_given(config_class: type, given: dict[str, Any]) -> None:
         kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, tuple(types))]
         presets = [name for name, kind in preset_kinds().items() if kind in kinds]
         raise RequestError(
-            f"algorithm={given.get('name')} needs a model as its {role}: add model@algorithm.{role}={'|'.join(presets)}"
+            f"algorithm={given.get('name')} needs a model as its {role}: add "
+            f"model@algorithm.{role}={first_of(presets, '|', '--help model')}"
         )
 
 
@@ -154,7 +156,11 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
         value = plain.get(group)
         if not isinstance(value, dict):
             options = choices(group)
-            right = f"choose one of {', '.join(options)}" if options else f"set its keys, as {group}.<key>=…"
+            right = (
+                f"choose one of {first_of(options, ', ', f'--help {group}')}"
+                if options
+                else f"set its keys, as {group}.<key>=…"
+            )
             raise RequestError(f"{group}={value!r} is no configuration: {right}")
     return plain
 
