@@ -93,7 +93,7 @@ def test_what_a_habit_means(typed, right):
     [
         "seed=1 name=x plan=true", "trainer.learning_rate=1e-5", "-m seed=1,2", "--config-dir ctl seed=1", "--cfg job",
         "model=minilm", "model=/dir", "retriever.k=4", "+trainer.lr=3", "--hydra-help", "resume=auto", "~experiment",
-        "experiment=demo", "nonsense", "a=b",
+        "experiment=demo", "nonsense", "a=b", "'model.lora={r: 4}'", "model.lora=null",
     ],
 )  # fmt: skip
 def test_what_is_no_habit_is_left_alone(typed):

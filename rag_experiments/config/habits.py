@@ -149,10 +149,12 @@ KEY_HABITS = {
 """What others call a key, and the key. Fields of `TrainingArguments` without `trainer.` are known beside them."""
 
 
-def _switch(on: str, off: str = "") -> Callable[[str], list[str]]:
-    """Words for true and false; nothing is typed for an empty one."""
+def _switch(on: str, off: str = "") -> Callable[[str], list[str] | None]:
+    """Words for true and false; nothing is typed for an empty one. Another value is no switch."""
 
-    def words(value: str) -> list[str]:
+    def words(value: str) -> list[str] | None:
+        if value.lower() not in ("", "true", "1", "yes", "false", "0", "no"):
+            return None
         chosen = on if value.lower() in ("", "true", "1", "yes") else off
         return [chosen] if chosen else []
 
@@ -185,7 +187,7 @@ def _config(value: str) -> list[str]:
     return [*where, f"experiment={file.stem}"]
 
 
-VALUE_HABITS: dict[str, Callable[[str], list[str]]] = {
+VALUE_HABITS: dict[str, Callable[[str], list[str] | None]] = {
     "wandb": _tracker,
     "report_to": _tracker,
     "use_wandb": _switch("tracking=wandb", "tracking=none"),
@@ -273,7 +275,7 @@ def _is_habit(name: str) -> bool:
     return not ours and name in fields() and name not in ELSEWHERE
 
 
-def _translate(name: str, value: str) -> list[str]:
+def _translate(name: str, value: str) -> list[str] | None:
     if name in VALUE_HABITS:
         return VALUE_HABITS[name](value)
     key = KEY_HABITS.get(name, f"trainer.{name}")

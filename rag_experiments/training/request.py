@@ -221,6 +221,9 @@ def check_training_arguments(config: RunConfig) -> None:
 
 def check_launch(config: RunConfig, resolved: dict[str, Any], training: bool = True) -> None:
     """Raise `RequestError` for what the launcher or a package must do and cannot."""
+    liger = training and config.trainer.get("use_liger_kernel")
+    if liger and MODEL_KINDS[config.model.kind].role != "reader":  # before the advice to install its package
+        raise RequestError("trainer.use_liger_kernel=true: Liger has kernels for language models, not for an encoder")
     check_packages(config.trainer if training else {}, dict(roles.model_nodes(resolved)))
     if not training:
         return
@@ -231,8 +234,6 @@ def check_launch(config: RunConfig, resolved: dict[str, Any], training: bool = T
         raise RequestError(
             "trainer.ddp_backend is for several processes and this run has one: leave it out, or torchrun"
         )
-    if config.trainer.get("use_liger_kernel") and MODEL_KINDS[config.model.kind].role != "reader":
-        raise RequestError("trainer.use_liger_kernel=true: Liger has kernels for language models, not for an encoder")
 
 
 def check_sources(resolved: dict[str, Any]) -> None:
