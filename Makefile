@@ -106,8 +106,8 @@ clean:
 # make newest   the highest, where what our calls make a library call deprecated is an error
 # Both: PYTHON=python3.13 for another Python, and TORCH. The default takes the build that is cheap to get; the floor of
 # torch itself is TORCH=torch==2.10.0, several GB from PyPI (docs/versions.md says what was run when).
-VERSIONS_TESTS ?= tests/test_versions.py tests/test_api.py tests/test_deprecations.py tests/test_tracking.py tests/test_compose.py \
-	tests/test_training_arguments.py tests/comparison/test_statistics.py tests/retrieval tests/evaluation tests/models/test_encoder.py tests/models/test_fid.py
+VERSIONS_TESTS ?= tests/house/test_versions.py tests/api/test_api.py tests/house/test_deprecations.py tests/runs/test_tracking.py tests/config/test_compose.py \
+	tests/training/test_training_arguments.py tests/comparison/test_statistics.py tests/retrieval tests/evaluation tests/models/test_encoder.py tests/models/test_fid.py
 VERSIONS_EXTRAS := $(EXTRA),embedded,optuna,slurm,ray,test
 FLOORS_VENV ?= .venv-floors
 NEWEST_VENV ?= .venv-newest

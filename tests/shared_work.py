@@ -1,4 +1,4 @@
-"""What each of two processes does of an evaluation: run by tests/test_processes.py as `torchrun` would."""
+"""What each of two processes does of an evaluation: run by tests/training/test_processes.py as `torchrun` would."""
 
 from __future__ import annotations
 

@@ -11,23 +11,29 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "sentence_tr
 """Libraries that take seconds to import."""
 COMMANDS = {
     *(
-        "test_training_arguments.py",
-        "test_chain.py",
-        "test_compose.py",
-        "test_export.py",
-        "test_keys.py",
-        "test_processes.py",
-        "test_run.py",
+        "training/test_training_arguments.py",
+        "training/test_chain.py",
+        "config/test_compose.py",
+        "commands/test_export.py",
+        "config/test_keys.py",
+        "training/test_processes.py",
+        "training/test_run.py",
     ),
-    *("test_notebooks.py", "test_reopen.py", "test_tracking.py", "test_extending.py", "test_wrong_requests.py"),
+    *(
+        "api/test_notebooks.py",
+        "commands/test_reopen.py",
+        "runs/test_tracking.py",
+        "house/test_extending.py",
+        "commands/test_wrong_requests.py",
+    ),
     *("sweeps/test_grid.py", "sweeps/test_real.py", "data/test_pydocs.py"),
 }
 """Files whose tests run whole commands, or import what is heavy inside functions."""
 STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes"}
 
 # Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
-NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "test_api.py",
-           "test_export.py", "test_reopen.py", "test_run.py")  # fmt: skip
+NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "api/test_api.py",
+           "commands/test_export.py", "commands/test_reopen.py", "training/test_run.py")  # fmt: skip
 
 
 def is_numeric(file: str) -> bool:

@@ -20,7 +20,7 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
 from tests.numeric import assert_all_near
 from tests.shared_work import shares
-from tests.test_run import no_dropout, request
+from tests.training.test_run import no_dropout, request
 
 
 def launch(rank: int, port: int, arguments: list[str], module: str) -> subprocess.Popen:

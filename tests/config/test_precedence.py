@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from rag_experiments.config import command_line
 from rag_experiments.training.training_arguments import training_arguments
-from tests.test_config_rules import DATA, checked
+from tests.config.test_config_rules import DATA, checked
 
 LENGTH = ("max_steps", "num_train_epochs")
 RHYTHM = ("eval_strategy", "eval_steps", "save_strategy", "save_steps")

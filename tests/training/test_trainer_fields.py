@@ -15,7 +15,7 @@ from rag_experiments import train
 from rag_experiments.config.trainer_keys import ELSEWHERE, REFUSED, RENAMED, check_trainer_arguments, fields
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
-from tests.test_run import request
+from tests.training.test_run import request
 
 STEPS = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False, "max_steps": 2}
 EVERY_STEP = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}

@@ -21,7 +21,7 @@ from rag_experiments.config.key_sections import all_sections, stated_trainer_key
 from rag_experiments.core.errors import RequestError
 from rag_experiments.training.checks import check_common, import_algorithm
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "manual" / "keys.md"
 EXAMPLES = ROOT / "docs" / "extending"
 ALGORITHMS = choices("algorithm")

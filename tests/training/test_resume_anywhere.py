@@ -15,8 +15,8 @@ from benchmarks.storm import differences
 from rag_experiments import train
 from rag_experiments.algorithms.resumable import TOTALS
 from rag_experiments.runs.directory import RunDirectory
-from tests import test_run
 from tests.conftest import write_small_data
+from tests.training import test_run
 
 VARIANTS = {
     # Saves, evaluations and logging lines fall on different steps.

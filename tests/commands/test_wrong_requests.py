@@ -130,7 +130,7 @@ def test_a_wrong_request_is_refused_in_one_sentence(case, place):
         capture_output=True,
         text=True,
         cwd=place,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         timeout=120,
         check=False,
     )

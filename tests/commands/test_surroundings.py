@@ -15,7 +15,7 @@ from rag_experiments.config import command_line
 from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLAIN = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 # Neither ASCII nor UTF-8 mode, half an hour off the full hour, nobody's home.
 ODD = {"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "America/St_Johns"}

@@ -15,8 +15,8 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import TEMPORARY_PREFIX
 from rag_experiments.runs import directory
 from rag_experiments.runs.directory import RunDirectory
+from tests.runs.test_run_directory import make_checkpoint
 from tests.stand_in import stand_in
-from tests.test_run_directory import make_checkpoint
 
 
 @pytest.fixture

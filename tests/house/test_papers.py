@@ -13,7 +13,7 @@ import yaml
 import rag_experiments
 from tests import structure
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 """Every page a reader may open."""
 

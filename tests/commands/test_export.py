@@ -16,7 +16,7 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training.reopen import reopen
 from tests.conftest import write_small_data
 from tests.numeric import assert_near
-from tests.test_run import request, run_at
+from tests.training.test_run import request, run_at
 
 QUESTION = "where is the red cat one"
 

@@ -20,7 +20,7 @@ OPTIONS = {group: choices(group) for group in OPTION_GROUPS}
 MADE_HERE = ("pydocs", "keyvalue")
 """Data that is made, not read: it takes no path."""
 KINDS = {model: kind for model, kind in preset_kinds().items() if kind != "auto"}
-"""The kind of `model=run` is read from the run: tests/test_reopen.py has such runs."""
+"""The kind of `model=run` is read from the run: tests/commands/test_reopen.py has such runs."""
 TRAINED = {
     "ctl": {"encoder"},
     "dca": {"encoder"},

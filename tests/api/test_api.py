@@ -24,7 +24,7 @@ from rag_experiments import ask, compare, evaluate, train
 from rag_experiments.config import command_line
 from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
-from tests.test_run import request, run_at
+from tests.training.test_run import request, run_at
 
 STEPS = ("trainer.max_steps=3", "trainer.logging_steps=1", "evaluation.latency=0")
 

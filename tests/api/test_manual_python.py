@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import rag_experiments as rag
+from tests.commands.test_reopen import request as reader_request
 from tests.conftest import write_small_data
-from tests.test_reopen import request as reader_request
-from tests.test_run import request as encoder_request
+from tests.training.test_run import request as encoder_request
 
-PAGE = Path(__file__).parents[1] / "docs" / "manual" / "python.md"
+PAGE = Path(__file__).parents[2] / "docs" / "manual" / "python.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 

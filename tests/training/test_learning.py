@@ -17,8 +17,8 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from tests.algorithms.reader_parts import losses, make_trainer
 from tests.conftest import write_jsonl, write_small_data
-from tests.test_run import request
 from tests.tiny_readers import write_tiny_llama
+from tests.training.test_run import request
 
 DIVERGES = ("trainer.learning_rate=1e30", "trainer.max_steps=8", "trainer.warmup_steps=0", "trainer.logging_steps=1")
 

@@ -16,8 +16,8 @@ from rag_experiments.runs.identity import find_runs
 from tests import floors
 from tests.conftest import write_small_data
 from tests.dashboard.conftest import serve  # noqa: F401 - a fixture
-from tests.test_run import request
 from tests.tiny_readers import write_tiny_llama, write_tiny_t5
+from tests.training.test_run import request
 
 STEPS = ("trainer.max_steps=2", "trainer.logging_steps=1", "trainer.eval_strategy=steps", "trainer.eval_steps=2")
 READS = ("model.max_new_tokens=2", "retriever=bm25", "model.max_input_length=512")
@@ -94,7 +94,7 @@ def test_the_dashboard_answers(place, serve, tmp_path):  # noqa: F811
 
 def test_a_search_of_two_trains_both(place, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     given = [one for one in arguments("ctl", place) if not one.startswith("paths.outputs=")]
     search = ["-m", "name=search", "hydra/sweeper=optuna", "hydra/launcher=serial", "hydra.sweeper.n_trials=2"]
     assert train.start([*search, *given, "algorithm.temperature=interval(0.01,1.0)"]) == 0

@@ -14,7 +14,7 @@ from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
 from tests.tiny_readers import tiny_llama  # noqa: F401 - a fixture
 
-CHECKOUT = Path(__file__).parents[1]
+CHECKOUT = Path(__file__).parents[2]
 EXAMPLES = CHECKOUT / "docs" / "extending"
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import rag_experiments
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 HEAVY = {"torch", "transformers", "pandas", "numpy", "hydra", "omegaconf", "datasets", "matplotlib", "wandb"}
 

@@ -10,8 +10,8 @@ import pytest
 import rag_experiments as rag
 from rag_experiments import ask
 from rag_experiments.data.records import Turn
+from tests.commands.test_reopen import request
 from tests.conftest import write_small_data
-from tests.test_reopen import request
 
 QUESTION = "where is the red cat one"
 HISTORY = [("user", "is there a dog"), ("assistant", "in the river")]

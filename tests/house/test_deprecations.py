@@ -41,7 +41,7 @@ def test_the_plugin_blames_the_caller(case, tmp_path):
     forwarder.parent.mkdir(parents=True)
     (tmp_path / "torch" / "__init__.py").touch()
     forwarder.write_text(BETWEEN.format(name="warns"))
-    (tmp_path / "deprecations.py").write_text(Path(__file__).with_name("deprecations.py").read_text())
+    (tmp_path / "deprecations.py").write_text((Path(__file__).parents[1] / "deprecations.py").read_text())
     (tmp_path / "test_it.py").write_text("def test_it():\n    import rag_experiments.own\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "deprecations", "-p", "no:cacheprovider", "test_it.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
