@@ -17,7 +17,9 @@ in which an answer begins. If splits are missing, all questions on one article g
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,8 +27,10 @@ from pydantic import Field
 
 from rag_experiments.config.schema import DataConfig, PositiveInt
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.bad_row import MissingColumn
 from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.cells import listed
+from rag_experiments.data.column_names import preferred
 from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
@@ -89,7 +93,7 @@ class HubConfig(DataConfig):
 
 def fingerprint(config: HubConfig) -> str:
     """A hash of the files, or the hub's own hash of the data set. Raises `RequestError` if there are no files."""
-    local = _local(config)
+    local = local_files(config)
     if local:
         return files_fingerprint(path for paths in local.values() for path in paths)
     return repr({split: table._fingerprint for split, table in _tables(config).items()})
@@ -98,7 +102,9 @@ def fingerprint(config: HubConfig) -> str:
 def read(config: HubConfig, intake: Intake) -> None:
     """Hand every context and question to `intake`."""
     cutter = squad.Cutter(intake, config.passage_words, config.passage_overlap)
-    local = _local(config)
+    if config.preset in ("columns", "squad"):
+        intake.column_report.expect(vars(config.columns), vars(HubColumns()))
+    local = local_files(config)
     for split, paths in local.items():
         intake.split(split, str(paths[0]))
         _read_rows(config, split, _file_rows(config, split, paths, cutter), cutter)
@@ -169,10 +175,10 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
         if name is not None and not _has(row, name):
             hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
             hint = _DIALOGUE if isinstance(row.get("questions"), list) else hint
-            other = next((column for column in row if column.strip().casefold() == name.casefold()), None)
             key = next(key for key, value in vars(names).items() if value == name)
+            other = preferred(key, (column for column in row if column not in mapped))
             hint = f"; data.columns.{key}={other} names it" if other is not None else hint
-            raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
+            raise MissingColumn(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
     if isinstance(_reach(row, names.question), list):
         raise BadRow(f"{names.question!r} is a list of questions, and a row needs a single one{_DIALOGUE}")
     answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
@@ -227,7 +233,7 @@ def _texts(value: Any, name: str | None) -> list[str]:
 # -- where the rows are -----------------------------------------------------------------------------
 
 
-def _local(config: HubConfig) -> dict[str, tuple[Path, ...]]:
+def local_files(config: HubConfig) -> dict[str, tuple[Path, ...]]:
     """Files by split if `data.path` is on this disk; empty if it is a name on the hub or was written by `save_to_disk`.
 
     Raises:
@@ -292,6 +298,24 @@ def _tables(config: HubConfig) -> dict[str, Any]:
             f"data.path={config.path} has the splits {', '.join(tables)}; choose one with data.files.train=…"
         )
     return chosen
+
+
+def first_table(config: HubConfig) -> Any:
+    """Rows of the first split: of a data set that `save_to_disk` wrote, or of one on the hub without downloading it.
+
+    Raises:
+        RequestError: there is no such data set here or on the hub.
+    """
+    import datasets
+
+    assert config.path is not None
+    if not Path(config.path).expanduser().exists():
+        with suppress(Exception):  # the library and the network raise many kinds; `_tables` says which
+            streamed = datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=True)
+            wanted = config.files.get("train") or "train"
+            if isinstance(streamed, dict):
+                return list(islice(streamed.get(wanted) or next(iter(streamed.values())), 100))
+    return next(iter(_tables(config).values()))
 
 
 def _table_rows(config: HubConfig, split: str, table: Any) -> Iterator[tuple[Where, dict[str, Any]]]:
