@@ -120,7 +120,7 @@ class Intake:
         if not self.collect:
             # Where no row has the column, there is no rest that could be kept.
             whole = kind == MISSING_COLUMN and not any(self.splits.values())
-            raise (RequestError if whole or where.line is None and kind == MISSING_COLUMN else RefusedRow)(
+            raise (RequestError if whole or (where.line is None and kind == MISSING_COLUMN) else RefusedRow)(
                 f"{where}: {reason}"
             )
         self.problems.append(Problem(where, reason, kind))

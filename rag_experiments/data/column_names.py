@@ -23,8 +23,8 @@ NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("context", "contexts", "passage", "passages", "document", "documents", "paragraph", "evidence", "positive",
          "positives", "pos", "positive_passage", "positive_passages", "gold_context", "gold_passage",
          "reference_contexts", "positive_text", "context_text", "passage_text", "document_text"),
-        ("text", "chunk", "content", "page_content", "body", "article", "story", "source_text", "sentence2", "sentence_2",
-         "text_b", "retrieved_contexts", "abstract", "supporting_text"),
+        ("text", "chunk", "content", "page_content", "body", "article", "story", "source_text", "sentence2",
+         "sentence_2", "text_b", "retrieved_contexts", "abstract", "supporting_text"),
     ),
     "negatives": (
         ("negatives", "negative", "neg", "hard_negatives", "hard_negative", "negative_passages", "negative_passage",
@@ -48,7 +48,10 @@ def normalized(name: str) -> str:
 
 
 _RANKS = {
-    normalized(name): (role, rank) for role, lists in NAMES.items() for rank, names in enumerate(lists) for name in names
+    normalized(name): (role, rank)
+    for role, lists in NAMES.items()
+    for rank, names in enumerate(lists)
+    for name in names
 }
 
 
@@ -68,5 +71,5 @@ def candidates(role: str, columns: Iterable[str]) -> list[str]:
 def preferred(role: str, columns: Iterable[str]) -> str | None:
     """The candidate that stands first in the table; None without one."""
     found = candidates(role, columns)
-    order = [normalized(name) for names in NAMES[role] for name in names]
+    order = [normalized(name) for names in NAMES.get(role, ()) for name in names]
     return min(found, key=lambda column: order.index(normalized(column)), default=None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rag_experiments.data.column_names import preferred
 
+UNUSED = "columns not used"
 MOST_NAMED = 20
 """So many unused columns are listed."""
 
@@ -53,13 +54,17 @@ class ColumnReport:
         if self._rows and any(name != self.defaults.get(key) for key, name in seen.items()):
             yield f"columns read: {', '.join(f'{key} from {name!r}' for key, name in seen.items())}"
         for key in self._absent if self._rows else ():
-            if self.mapping[key] == self.defaults.get(key) and preferred(key, self._unused):
+            if self.mapping[key] == self.defaults.get(key) and self._other(key):
                 yield f"no row has a column {self.mapping[key]!r}{self._advice(key)}"
         if self._unused:
-            yield f"columns not used: {', '.join(list(self._unused)[:MOST_NAMED])}"
+            yield f"{UNUSED}: {', '.join(list(self._unused)[:MOST_NAMED])}"
+
+    def _other(self, key: str) -> str | None:
+        """A column that is not used and usually holds what this key is for."""
+        return preferred("context" if key == "positives" else key, self._unused)
 
     def _advice(self, key: str) -> str:
-        named = preferred(key, self._unused)
+        named = self._other(key)
         if named is not None:
             return f"; data.columns.{key}={named} reads {named!r}"
         return f" (not used: {', '.join(list(self._unused)[:MOST_NAMED])})" if self._unused else ""

@@ -110,7 +110,9 @@ def _only(key: str, named: list[str], peek: Peek, question: str | None) -> str:
     if named:
         words = " or ".join(f"data.columns.{key}={name}" for name in named)
         both = " and ".join(map(repr, named))
-        raise RequestError(f"{peek.place}: {both} could {'both' if len(named) == 2 else 'all'} be the {key}: type {words}")
+        raise RequestError(
+            f"{peek.place}: {both} could {'both' if len(named) == 2 else 'all'} be the {key}: type {words}"
+        )
     if key == "question":
         raise RequestError(
             f"{peek.place}: no column has a usual name for the question ({_listing(peek)}): type "
@@ -129,8 +131,8 @@ def _refuse_judged_pairs(peek: Peek, found: Mapping[str, Any]) -> None:
     pair = {normalized(str(found[key])) for key in ("question", "context")}
     if label and pair <= {"sentence1", "sentence2", "texta", "textb"} and len(set(map(str, peek.values(label)))) > 1:
         raise RequestError(
-            f"{peek.place}: {label!r} judges each pair of {found['question']!r} and {found['context']!r}, and every row "
-            "here is taken for a question with a passage that answers it: keep the rows that match in a file of their own"
+            f"{peek.place}: {label!r} judges each pair of {found['question']!r} and {found['context']!r}, and every "
+            "row here is taken for a question with a passage that answers it: keep the rows that match in a file alone"
         )
 
 

@@ -20,10 +20,11 @@ from typing import Any
 from rag_experiments.config.schema import DataConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
+from rag_experiments.data.column_names import candidates, preferred
 from rag_experiments.data.formats import dialogues, hub, question_sets
 from rag_experiments.data.formats.column_mapping import cuts_lose_questions, has_offsets, mapped_columns
 from rag_experiments.data.formats.document_parsing import PARSERS
-from rag_experiments.data.formats.folder_kinds import document_files, folder_format, lone_file
+from rag_experiments.data.formats.folder_kinds import document_files, folder_format, row_files
 from rag_experiments.data.formats.lines import PICKLE_SUFFIXES, refuse_pickle
 from rag_experiments.data.formats.peek import Peek, peek, peek_table, reach
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, kind_of
@@ -35,7 +36,7 @@ _PASSAGES = ("positive_ctxs", "hard_negative_ctxs", "ctxs")
 
 @dataclass(kw_only=True)
 class AutoConfig(DataConfig):
-    """`data.path` is a file, a folder or a name on the hub; every key of the format that it turns out to be is taken."""
+    """`data.path` is a file, a folder or a name on the hub; keys of the format that it turns out to be are taken."""
 
     format: str = "auto"
 
@@ -103,10 +104,13 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         local = hub.local_files(settled)
     except RequestError:
-        alone = lone_file(folder)
-        if files or (alone is None and not document_files(folder)):
+        files_of_rows, documents = row_files(folder), document_files(folder)
+        alone = files_of_rows[0] if len(files_of_rows) == 1 else None
+        if files or (files_of_rows and alone is None):
             raise
-        documents = document_files(folder)
+        if not files_of_rows and not documents:
+            kinds = ", ".join([*SUFFIXES, *PARSERS])
+            raise RequestError(f"data.path={folder}: there is nothing in that folder that is read ({kinds})") from None
         if documents and alone is not None:
             asking = peek(alone)
             if {"document", "positive_ids"} & set(asking.columns):
@@ -246,8 +250,8 @@ def _listed_passages(found: Peek, columns: Mapping[str, Any], entry: Mapping[str
     text = next((name for name in ("text", "content", "page_content", "contents", "passage") if name in entry), None)
     if entry and text is None:
         raise RequestError(
-            f"{found.place}: {columns['context']!r} holds objects, and none of their fields has a usual name for a text "
-            f"({', '.join(map(repr, entry))}): type data=tevatron data.columns.passage_text=<field>"
+            f"{found.place}: {columns['context']!r} holds objects, and none of their fields has a usual name for a "
+            f"text ({', '.join(map(repr, entry))}): type data=tevatron data.columns.passage_text=<field>"
         )
     if text is not None:
         names["passage_text"] = text
@@ -258,12 +262,10 @@ def _listed_passages(found: Peek, columns: Mapping[str, Any], entry: Mapping[str
 
 def _refuse_conversations(found: Peek, typed: Mapping[str, Any]) -> None:
     """Raise `RequestError` for chats alone: they hold no text in which an answer could be looked up."""
-    chats = [name for name in ("messages", "conversations", "conversation") if name in found.columns]
-    if chats and "question" not in typed and len([c for c in found.columns if c != chats[0]]) <= 3:
-        other = {"question", "query", "context", "passage"} & set(found.columns)
-        if not other:
-            raise RequestError(
-                f"{found.place}: {chats[0]!r} holds conversations, and there are no texts that they could be answered "
-                "from: a row needs a question, its answers and its context, and may have the turns before it as "
-                "'history'"
-            )
+    chat = preferred("history", found.columns)
+    if chat is not None and "question" not in typed and not candidates("question", found.columns):
+        raise RequestError(
+            f"{found.place}: {chat!r} holds conversations, and no column a single question: a row needs a question and "
+            f"the text that answers it, and may have its answers and the turns before it; type data.columns.question "
+            f"and data.columns.context, with data.columns.history={chat}"
+        )

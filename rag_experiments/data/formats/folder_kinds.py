@@ -36,7 +36,6 @@ def document_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def lone_file(folder: Path) -> Path | None:
-    """The only file of rows in a folder; None if there is none, or more than one."""
-    files = [path for path in sorted(folder.iterdir()) if path.is_file() and kind_of(path) in SUFFIXES]
-    return files[0] if len(files) == 1 else None
+def row_files(folder: Path) -> list[Path]:
+    """The files of rows that stand in a folder itself."""
+    return [path for path in sorted(folder.iterdir()) if path.is_file() and kind_of(path) in SUFFIXES]

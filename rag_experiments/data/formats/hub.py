@@ -146,6 +146,8 @@ def _read_rows(
 ) -> None:
     for number, (where, row) in enumerate(source, 1):
         with cutter.intake.row(where):
+            if config.preset in _PRESET_FIELDS:
+                cutter.intake.columns(row, _PRESET_FIELDS[config.preset])
             if config.preset == "hotpot":
                 hotpot.take_row(row, f"{split}-{number}", split, cutter.intake)
             elif config.preset == "coqa":
@@ -155,6 +157,17 @@ def _read_rows(
                 dialogues.read_quac_row(row, name, split, cutter, config.split_by == "article")
             else:
                 _take_row(config, row, f"{split}-{number}", split, cutter)
+
+
+_PRESET_FIELDS = {
+    "hotpot": frozenset(("_id", "id", "question", "answer", "answers", "context", "supporting_facts", "type", "level")),
+    "coqa": frozenset(("id", "story", "questions", "answers", "additional_answers", "source", "filename", "name")),
+    "quac": frozenset(
+        ("dialogue_id", "wikipedia_page_title", "title", "background", "section_title", "context", "turn_ids",
+         "questions", "answers", "orig_answers", "followups", "yesnos")
+    ),
+}  # fmt: skip
+"""What a row of these data sets has, whether it is used or only known."""
 
 
 def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:

@@ -1,4 +1,4 @@
-"""The first rows of a file, for `data=auto`: few bytes and few rows, read by the reader that will read the whole file."""
+"""The first rows of a file, for `data=auto`: few bytes, few rows, and the reader that will read the whole file."""
 
 from __future__ import annotations
 

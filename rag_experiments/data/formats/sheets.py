@@ -85,7 +85,9 @@ def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, An
         header: list[str] | None = None
         for sheet in book.worksheets:
             if header is not None:
-                intake.remark(f"the sheet {sheet.title!r} is not read: only the first one with rows is", Where(str(path)))
+                intake.remark(
+                    f"the sheet {sheet.title!r} is not read: only the first one with rows is", Where(str(path))
+                )
                 continue
             for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
                 texts = [_cell_text(cell) for cell in cells]
