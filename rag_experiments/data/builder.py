@@ -118,11 +118,9 @@ class Intake:
     def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
         """Report that something is wrong at `where`. Raises `RequestError` unless problems are collected."""
         if not self.collect:
-            # Where no row has the column, there is no rest that could be kept.
-            whole = kind == MISSING_COLUMN and not any(self.splits.values())
-            raise (RequestError if whole or (where.line is None and kind == MISSING_COLUMN) else RefusedRow)(
-                f"{where}: {reason}"
-            )
+            # Where no row before had the column either, there is no rest that could be kept.
+            no_rest = kind == MISSING_COLUMN and (where.line is None or not any(self.splits.values()))
+            raise (RequestError if no_rest else RefusedRow)(f"{where}: {reason}")
         self.problems.append(Problem(where, reason, kind))
 
     def remark(self, what: str, where: Where | None = None) -> None:

@@ -19,6 +19,8 @@ class ColumnReport:
     mapping: dict[str, str] = field(default_factory=dict)
     """Key under `data.columns` → the column that it names."""
     defaults: Mapping[str, str | None] = field(default_factory=dict)
+    needed: set[str] = field(default_factory=set)
+    """Keys for want of which a row was left out."""
     _unused: dict[str, None] = field(default_factory=dict)
     _absent: dict[str, None] = field(default_factory=dict)
     _rows: int = 0
@@ -43,10 +45,15 @@ class ColumnReport:
                     del self._absent[key]
 
     def missing(self) -> Iterator[str]:
-        """A sentence for each column that was named by hand and that no row has."""
+        """A sentence for each column that no row has, if it was named by hand or rows were left out for want of it."""
         for key in self._absent if self._rows else ():
             if self.mapping[key] != self.defaults.get(key):
                 yield f"data.columns.{key}={self.mapping[key]}: no row has such a column{self._advice(key)}"
+            elif key in self.needed and self._other(key):
+                yield (
+                    f"no row has a column {self.mapping[key]!r}, and rows are left out for want of it{self._advice(key)}"
+                    f", data.columns.{key}=null says that there is none"
+                )
 
     def notes(self) -> Iterator[str]:
         """What was read, where a name is another than the default; what was not; what could have been."""
@@ -54,7 +61,7 @@ class ColumnReport:
         if self._rows and any(name != self.defaults.get(key) for key, name in seen.items()):
             yield f"columns read: {', '.join(f'{key} from {name!r}' for key, name in seen.items())}"
         for key in self._absent if self._rows else ():
-            if self.mapping[key] == self.defaults.get(key) and self._other(key):
+            if self.mapping[key] == self.defaults.get(key) and key not in self.needed and self._other(key):
                 yield f"no row has a column {self.mapping[key]!r}{self._advice(key)}"
         if self._unused:
             yield f"{UNUSED}: {', '.join(list(self._unused)[:MOST_NAMED])}"
