@@ -51,8 +51,8 @@ class ColumnReport:
                 yield f"data.columns.{key}={self.mapping[key]}: no row has such a column{self._advice(key)}"
             elif key in self.needed and self._other(key):
                 yield (
-                    f"no row has a column {self.mapping[key]!r}, and rows are left out for want of it{self._advice(key)}"
-                    f", data.columns.{key}=null says that there is none"
+                    f"no row has a column {self.mapping[key]!r}, and rows are left out for want of it"
+                    f"{self._advice(key)}, data.columns.{key}=null says that there is none"
                 )
 
     def notes(self) -> Iterator[str]:

@@ -247,8 +247,8 @@ SHAPES: dict[str, Shape] = {
     "lists of objects": Shape(
         lines("a.jsonl", lambda n: {"q_id": n, "question": question(n), "answer": answer(n),
                                     "passages": [{"id": f"p{n}", "content": text(n)}]}),
-        {"format": "tevatron", "columns": {"id": "q_id", "question": "question", "answers": "answer", "positives": "passages",
-                                           "passage_text": "content"}},
+        {"format": "tevatron", "columns": {"id": "q_id", "question": "question", "answers": "answer",
+                                           "positives": "passages", "passage_text": "content"}},
     ),
     "a folder with splits": Shape(_two_splits, _columns(question="query", answers="response", context="contexts")),
     "a folder with one file": Shape(

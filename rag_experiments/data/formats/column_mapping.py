@@ -9,8 +9,8 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.data.cells import listed
 from rag_experiments.data.column_names import LABELS, candidates, normalized, preferred
 from rag_experiments.data.formats.cut import find_answer
-from rag_experiments.data.formats.peek import Peek, reach, texts
-from rag_experiments.data.row_fields import BadRow
+from rag_experiments.data.formats.peek import Peek, texts
+from rag_experiments.data.row_fields import BadRow, reach
 
 _INNER = ("text", "content", "page_content", "passage", "contents", "body")
 """Keys of an object that is a passage, under which its text stands."""

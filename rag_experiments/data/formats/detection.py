@@ -26,8 +26,9 @@ from rag_experiments.data.formats.column_mapping import cuts_lose_questions, has
 from rag_experiments.data.formats.document_parsing import PARSERS
 from rag_experiments.data.formats.folder_kinds import document_files, folder_format, row_files
 from rag_experiments.data.formats.lines import PICKLE_SUFFIXES, refuse_pickle
-from rag_experiments.data.formats.peek import Peek, peek, peek_table, reach
+from rag_experiments.data.formats.peek import Peek, peek, peek_table
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, kind_of
+from rag_experiments.data.row_fields import reach
 
 _SHARED = {one.name for one in fields(DataConfig)}
 """Keys of every format, of which none says which format is meant."""

@@ -35,7 +35,7 @@ from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.data.records import Where
-from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of, turns_of
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, reach, shown, text_of, turns_of
 
 
 @dataclass(kw_only=True)
@@ -159,30 +159,22 @@ def _read_rows(
                 _take_row(config, row, f"{split}-{number}", split, cutter)
 
 
-_PRESET_FIELDS = {
-    "hotpot": frozenset(("_id", "id", "question", "answer", "answers", "context", "supporting_facts", "type", "level")),
-    "coqa": frozenset(("id", "story", "questions", "answers", "additional_answers", "source", "filename", "name")),
-    "quac": frozenset(
-        ("dialogue_id", "wikipedia_page_title", "title", "background", "section_title", "context", "turn_ids",
-         "questions", "answers", "orig_answers", "followups", "yesnos")
-    ),
-}  # fmt: skip
-"""What a row of these data sets has, whether it is used or only known."""
+_PRESET_FIELDS = {"hotpot": hotpot.FIELDS, "coqa": dialogues.COQA_FIELDS, "quac": dialogues.QUAC_FIELDS}
 
 
 def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
     names = config.columns
     mapped = [name for name in vars(names).values() if name]
     cutter.intake.columns(row, {*mapped, *(name.split(".")[0] for name in mapped)})
-    values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
+    values = {name: reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
-    contexts = _texts(_reach(row, names.context), names.context)
+    contexts = _texts(reach(row, names.context), names.context)
     group = (
         str(values["group"])
         if values["group"] is not None
         else title or (content_id(contexts[0]) if contexts else None)
     )
-    unwanted = _texts(_reach(row, names.negatives), names.negatives)
+    unwanted = _texts(reach(row, names.negatives), names.negatives)
     negatives = [cutter.passages(text, "")[0].id for text in unwanted]
     for name in (names.question, names.context):
         if name is not None and not _has(row, name):
@@ -192,21 +184,21 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
             other = preferred(key, (column for column in row if column not in mapped))
             hint = f"; data.columns.{key}={other} names it" if other is not None else hint
             raise MissingColumn(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
-    if isinstance(_reach(row, names.question), list):
+    if isinstance(reach(row, names.question), list):
         raise BadRow(f"{names.question!r} is a list of questions, and a row needs a single one{_DIALOGUE}")
-    answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
+    answers = squad.answers_of(reach(row, names.answers), names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
         return
     cutter.question(
         split,
-        question=text_of({names.question: _reach(row, names.question)}, names.question),
-        id=(id_of({"id": _reach(row, names.id)}, "id") if names.id else "") or default,
+        question=text_of({names.question: reach(row, names.question)}, names.question),
+        id=(id_of({"id": reach(row, names.id)}, "id") if names.id else "") or default,
         answers=answers,
         contexts=contexts,
         title=title,
         negatives=negatives,
-        history=turns_of({"history": listed(_reach(row, names.history), names.history)}) if names.history else (),
+        history=turns_of({"history": listed(reach(row, names.history), names.history)}) if names.history else (),
         group=group if config.split_by == "article" else None,
         about=group if config.preset == "squad" else None,
     )
@@ -216,21 +208,9 @@ _MISSING = object()
 _DIALOGUE = "; conversations as CoQA's and QuAC's are read with data.preset=coqa or data.preset=quac"
 
 
-def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
-    """The value of a column; a name with dots reaches inside other columns."""
-    if name is None or name in row:
-        return default if name is None else row[name]
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return default
-        value = value[part]
-    return value
-
-
 def _has(row: Mapping[str, Any], name: str) -> bool:
     """Whether there is such a column; its value may be null."""
-    return _reach(row, name, _MISSING) is not _MISSING
+    return reach(row, name, _MISSING) is not _MISSING
 
 
 def _texts(value: Any, name: str | None) -> list[str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.cells import listed
 from rag_experiments.data.formats.lines import UTF_16, open_bytes
 from rag_experiments.data.formats.tables import BINARY, kind_of, rows
 from rag_experiments.data.records import Where
-from rag_experiments.data.row_fields import BadRow
+from rag_experiments.data.row_fields import BadRow, reach
 
 MOST_BYTES = 1 << 20
 """Of a text file no more is read, unpacked."""
@@ -53,18 +54,6 @@ class HeadIntake:
 
     def remark(self, what: str, where: Where | None = None) -> None:
         """Ignore it."""
-
-
-def reach(row: Mapping[str, Any], name: str) -> Any:
-    """The value of a column; a name with dots reaches inside other columns; None where there is none."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return None
-        value = value[part]
-    return value
 
 
 def peek(path: Path) -> Peek:
@@ -140,8 +129,6 @@ def _closed(text: str) -> str:
 
 def texts(value: Any) -> list[str]:
     """The strings of a cell: itself, or those of its list, which may be written as text."""
-    from rag_experiments.data.cells import listed
-
     try:
         value = listed(value, "")
     except BadRow:
