@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -186,3 +187,10 @@ def test_excel(tmp_path):
     assert asked["7"].answers == ("7",)
     assert sorted(asked, key=int) == [str(n) for n in range(COUNT)]
     assert any("the sheet 'notes' is not read" in note for note in data.notes)
+
+
+def test_the_manual_has_the_table_of_names():
+    manual = (Path(__file__).parents[2] / "docs" / "manual" / "data.md").read_text(encoding="utf-8")
+    for role, lists in NAMES.items():
+        cells = " | ".join(", ".join(f"`{name}`" for name in names) for names in lists)
+        assert f"| `{role}` | {cells} |" in manual

@@ -234,3 +234,32 @@ def test_examples_are_one_line_each(tmp_path):
     assert all("\n" not in line and len(line) < 200 for line in shown)
     assert "please" in shown[0]
     assert len(example_lines(data, COUNT)) == len(data.splits["train"])
+
+
+# -- the hub ---------------------------------------------------------------------------------------
+
+
+def test_of_a_name_on_the_hub_the_first_rows_are_looked_at(monkeypatch, tmp_path):
+    """Nothing is downloaded for the look; a name that is nowhere is refused in the words of `data=hub`."""
+    import datasets
+
+    calls = []
+
+    def load_dataset(name, configuration=None, *, revision=None, streaming=False):
+        calls.append((name, configuration, revision, streaming))
+        rows = [{"query": question(n), "response": f"d{n}", "passage": text(n)} for n in range(COUNT)]
+        made = datasets.Dataset.from_list(rows)
+        return datasets.IterableDatasetDict({"train": made.to_iterable_dataset()}) if streaming else {"train": made}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    made = composed("data.path=org/set", "data.revision=abc")
+    assert {key: made.data.columns[key] for key in ("question", "answers", "context")} == {
+        "question": "query", "answers": "response", "context": "passage",
+    }  # fmt: skip
+    assert calls
+    assert {call[1:] for call in calls} == {(None, "abc", True)}
+    assert composed("data=org/set").data.path == "org/set"
+    monkeypatch.undo()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ValueError("no such set")))
+    with pytest.raises(RequestError, match=r"data\.path=nowhere/set: no file .* not loaded from the hub: no such set"):
+        composed("data.path=nowhere/set")
