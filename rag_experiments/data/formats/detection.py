@@ -25,7 +25,7 @@ from rag_experiments.data.formats import dialogues, hub, question_sets
 from rag_experiments.data.formats.column_mapping import cuts_lose_questions, has_offsets, mapped_columns
 from rag_experiments.data.formats.document_parsing import PARSERS
 from rag_experiments.data.formats.folder_kinds import document_files, folder_format, row_files
-from rag_experiments.data.formats.lines import PICKLE_SUFFIXES, refuse_pickle
+from rag_experiments.data.formats.lines import refuse_pickle
 from rag_experiments.data.formats.peek import Peek, peek, peek_table
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, kind_of
 from rag_experiments.data.row_fields import reach
@@ -141,7 +141,7 @@ def _file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         return _rows_of(peek(path), given)
     if kind in PARSERS:
         raise RequestError(f"data.path={path} is a single document: type the folder of the documents, {path.parent}")
-    if kind in (".xls", ".ods", ".doc", ".docx") or kind in PICKLE_SUFFIXES:
+    if kind in (".xls", ".xlsb", ".xlsm", ".ods"):
         raise RequestError(f"data.path={path}: {kind} is not read; save it as .xlsx or .csv")
     raise RequestError(f"data.path={path}: {kind or 'a file without a suffix'} is not read; {', '.join(SUFFIXES)} are")
 
