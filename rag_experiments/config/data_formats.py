@@ -69,14 +69,14 @@ def reader(name: str) -> ModuleType:
     return importlib.import_module(_entry(name).partition(":")[0])
 
 
-def detected(keys: dict[str, Any]) -> dict[str, Any]:
+def format_keys(keys: dict[str, Any]) -> dict[str, Any]:
     """The keys of `data=auto` as those of the format that its path holds.
 
     Raises:
         RequestError: it is not known what stands there, or it could be two things.
     """
-    found: dict[str, Any] = reader("auto").detected(keys)
-    return found
+    settled: dict[str, Any] = reader("auto").format_keys(keys)
+    return settled
 
 
 def _entry(name: str) -> str:

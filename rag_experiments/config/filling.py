@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, flag_override
 from omegaconf.errors import OmegaConfBaseException
 
-from rag_experiments.config.data_formats import FORMATS, detected
+from rag_experiments.config.data_formats import FORMATS, format_keys
 from rag_experiments.config.field_sources import (
     REQUIRED,
     UNREAD,
@@ -120,13 +120,13 @@ def detect(composed: DictConfig) -> DictConfig:
         return composed
     keys = OmegaConf.to_container(composed.data, resolve=False)
     assert isinstance(keys, dict)
-    found = detected({**{str(name): value for name, value in keys.items()}, "path": path})
+    settled = format_keys({**{str(name): value for name, value in keys.items()}, "path": path})
     with flag_override(composed, ["struct", "readonly"], [False, False]):
-        composed.data = {**found, "path": keys["path"]}
+        composed.data = {**settled, "path": keys["path"]}
         choices = OmegaConf.select(composed, "hydra.runtime.choices", throw_on_missing=False)
         if isinstance(choices, DictConfig):
             with flag_override(choices, ["struct", "readonly"], [False, False]):
-                choices.data = found["format"]  # the run is named after what it reads
+                choices.data = settled["format"]  # the run is named after what it reads
     return composed
 
 

@@ -62,14 +62,14 @@ def role_of(column: str) -> str | None:
 
 def candidates(role: str, columns: Iterable[str]) -> list[str]:
     """The columns that could have this role: those of the surest list that has any."""
-    ranked = [(rank, column) for column in columns for found, rank in [_RANKS.get(normalized(column), ("", 0))]
-              if found == role]  # fmt: skip
+    ranked = [(rank, column) for column in columns for known, rank in [_RANKS.get(normalized(column), ("", 0))]
+              if known == role]  # fmt: skip
     best = min((rank for rank, _ in ranked), default=0)
     return [column for rank, column in ranked if rank == best]
 
 
 def preferred(role: str, columns: Iterable[str]) -> str | None:
     """The candidate that stands first in the table; None without one."""
-    found = candidates(role, columns)
+    named = candidates(role, columns)
     order = [normalized(name) for names in NAMES.get(role, ()) for name in names]
-    return min(found, key=lambda column: order.index(normalized(column)), default=None)
+    return min(named, key=lambda column: order.index(normalized(column)), default=None)

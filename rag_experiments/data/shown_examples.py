@@ -12,8 +12,8 @@ LONGEST = 70
 
 def example_lines(data: RagData, count: int = EXAMPLES) -> list[str]:
     """`count` questions of the first split that has any, each with an answer and the beginning of a gold passage."""
-    asked = next((questions for questions in data.splits.values() if questions), [])
-    return [_line(data, question) for question in asked[:count]]
+    questions = next((some for some in data.splits.values() if some), [])
+    return [_line(data, question) for question in questions[:count]]
 
 
 def _line(data: RagData, question: Question) -> str:

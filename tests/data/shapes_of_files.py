@@ -33,7 +33,7 @@ class Shape:
 
     write: Callable[[Path], Path]
     """Writes into a folder and returns the path that is typed."""
-    found: dict[str, Any] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
     """Keys under `data:` that are to be found."""
     asks: str = ""
     """Part of the sentence that asks instead."""

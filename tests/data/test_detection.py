@@ -13,7 +13,7 @@ from rag_experiments.config.data_formats import config_class
 from rag_experiments.config.validation import check_values
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.column_names import NAMES, candidates, normalized, preferred, role_of
-from rag_experiments.data.formats.detection import AutoConfig, detected
+from rag_experiments.data.formats.detection import AutoConfig, format_keys
 from rag_experiments.data.formats.peek import MOST_BYTES, MOST_ROWS, peek
 from rag_experiments.data.load import load_data
 from tests.data.shapes_of_files import COUNT, SHAPES, answer, question, table, text
@@ -27,19 +27,19 @@ def test_what_a_file_is_taken_for(name, tmp_path):
     path = str(shape.write(tmp_path))
     if shape.asks:
         with pytest.raises(RequestError) as refused:
-            detected({"format": "auto", "path": path})
+            format_keys({"format": "auto", "path": path})
         assert shape.asks in str(refused.value)
         assert "\n" not in str(refused.value)
         return
-    found = detected({"format": "auto", "path": path})
-    columns = found.pop("columns", {})
-    assert {key: value for key, value in columns.items() if value is not None} == shape.found.get("columns", columns)
-    assert found == {"path": path, **{key: value for key, value in shape.found.items() if key != "columns"}}
+    keys = format_keys({"format": "auto", "path": path})
+    columns = keys.pop("columns", {})
+    assert {key: value for key, value in columns.items() if value is not None} == shape.keys.get("columns", columns)
+    assert keys == {"path": path, **{key: value for key, value in shape.keys.items() if key != "columns"}}
 
 
 @pytest.mark.parametrize("name", [name for name in UNDERSTOOD if name != "documents"])
 def test_what_is_understood_is_read_whole(name, tmp_path):
-    keys = detected({"path": str(SHAPES[name].write(tmp_path))})
+    keys = format_keys({"path": str(SHAPES[name].write(tmp_path))})
     data = load_data(check_values(config_class(keys["format"]), keys, "data"), tmp_path / "cache")
     asked = {one.question: one for questions in data.splits.values() for one in questions}
     for n in range(COUNT):
@@ -58,28 +58,43 @@ def test_from_python_the_format_is_found_as_well(name, tmp_path):
 
 def test_typed_keys_stay(tmp_path):
     path = str(SHAPES["two contexts"].write(tmp_path))
-    found = detected({"path": path, "columns": {"context": "Evidence"}, "passage_words": 50, "max_train": 3})
-    assert found["columns"] == {"question": "question", "context": "Evidence", "answers": "answer"}
-    assert (found["passage_words"], found["max_train"]) == (50, 3)
-    found = detected({"path": path, "columns": {"context": "passage", "answers": "Evidence"}})
-    assert found["columns"]["answers"] == "Evidence"
+    keys = format_keys({"path": path, "columns": {"context": "Evidence"}, "passage_words": 50, "max_train": 3})
+    assert keys["columns"] == {"question": "question", "context": "Evidence", "answers": "answer"}
+    assert (keys["passage_words"], keys["max_train"]) == (50, 3)
+    keys = format_keys({"path": path, "columns": {"context": "passage", "answers": "Evidence"}})
+    assert keys["columns"]["answers"] == "Evidence"
     with pytest.raises(RequestError, match="none is called 'nowhere'"):
-        detected({"path": path, "columns": {"context": "nowhere"}})
+        format_keys({"path": path, "columns": {"context": "nowhere"}})
+
+
+def test_a_context_that_is_typed_may_hold_lists(tmp_path):
+    path = str(SHAPES["FlagEmbedding"].write(tmp_path))
+    keys = format_keys({"path": path, "columns": {"context": "neg"}})
+    assert (keys["format"], keys["columns"]) == ("tevatron", {"question": "query", "positives": "neg"})
+
+
+def test_a_readme_beside_a_file_is_no_document(tmp_path):
+    path = SHAPES["a folder with one file"].write(tmp_path)
+    (path / "README.md").write_text("# About this file")
+    assert format_keys({"path": str(path)})["files"] == {"train": "export of may.csv"}
+    (path / "guide.md").write_text("# A guide")
+    with pytest.raises(RequestError, match=r"there are documents .* type data=documents data\.questions=export of may"):
+        format_keys({"path": str(path)})
 
 
 def test_ids_that_repeat_are_no_ids(tmp_path):
     cells = lambda n: (n // 2, question(n), text(n))  # noqa: E731
-    found = detected({"path": str(table("a.csv", ("id", "question", "context"), cells)(tmp_path))})
-    assert found["columns"]["id"] is None
+    keys = format_keys({"path": str(table("a.csv", ("id", "question", "context"), cells)(tmp_path))})
+    assert keys["columns"]["id"] is None
 
 
-@pytest.mark.parametrize(("said", "whole"), [("in a word of its own", True), ("d{n}", False)])
-def test_contexts_stay_whole_where_a_cut_would_lose_the_question(said, whole, tmp_path):
+@pytest.mark.parametrize(("reply", "whole"), [("in a word of its own", True), ("d{n}", False)])
+def test_contexts_stay_whole_where_a_cut_would_lose_the_question(reply, whole, tmp_path):
     """A cut context keeps the part in which the answer begins; an answer in other words begins nowhere."""
-    cells = lambda n: (question(n), said.format(n=n), f"{'word ' * 300}{text(n)}")  # noqa: E731
+    cells = lambda n: (question(n), reply.format(n=n), f"{'word ' * 300}{text(n)}")  # noqa: E731
     path = str(table("a.csv", ("question", "answer", "context"), cells)(tmp_path))
-    found = detected({"path": path})
-    assert found.get("passage_words", 180) == (None if whole else 180)
+    keys = format_keys({"path": path})
+    assert keys.get("passage_words", 180) == (None if whole else 180)
     data = load_data(AutoConfig(path=path), tmp_path / "cache")
     assert sum(map(len, data.splits.values())) == COUNT
 
@@ -135,7 +150,7 @@ def test_of_a_large_file_the_beginning_is_read(name, tmp_path):
 def test_of_a_large_object_the_beginning_is_read(tmp_path):
     entry = {"context": f'{{"[,{text(1)} {"long " * 5000}', "qas": []}
     (tmp_path / "a.json").write_text(json.dumps({"data": [{"paragraphs": [entry] * 300}]}))
-    assert detected({"path": str(tmp_path / "a.json")})["preset"] == "squad"
+    assert format_keys({"path": str(tmp_path / "a.json")})["preset"] == "squad"
 
 
 def test_utf_16_and_byte_order_marks_are_read(tmp_path):
@@ -149,7 +164,7 @@ def test_utf_16_and_byte_order_marks_are_read(tmp_path):
 def test_no_pickle_is_read(name, tmp_path):
     (tmp_path / name).write_bytes(pickle.dumps([{"question": "a?"}]))
     with pytest.raises(RequestError, match="is a pickle"):
-        detected({"path": str(tmp_path / name)})
+        format_keys({"path": str(tmp_path / name)})
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl", "a.parquet", "a.arrow", "a.jsonl.gz"])
@@ -157,7 +172,7 @@ def test_no_pickle_is_read(name, tmp_path):
 def test_damaged_files_end_in_one_sentence(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(RequestError) as refused:
-        detected({"path": str(tmp_path / name)})
+        format_keys({"path": str(tmp_path / name)})
     assert "\n" not in str(refused.value)
 
 
@@ -168,7 +183,7 @@ def test_excel_without_its_reader_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
     (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04")
     with pytest.raises(RequestError, match=r"Excel file.*pip install 'rag_experiments\[excel\]'"):
-        detected({"path": str(tmp_path / "a.xlsx")})
+        format_keys({"path": str(tmp_path / "a.xlsx")})
 
 
 def test_excel(tmp_path):
@@ -180,8 +195,8 @@ def test_excel(tmp_path):
         book.active.append([n, question(n), n if n == 7 else answer(n), f"{text(n)} And 7."])
     book.create_sheet("notes").append(["nothing"])
     book.save(tmp_path / "a.xlsx")
-    found = detected({"path": str(tmp_path / "a.xlsx")})
-    assert found["columns"] == {"id": "ID", "question": "Question", "answers": "Answer", "context": "Context"}
+    keys = format_keys({"path": str(tmp_path / "a.xlsx")})
+    assert keys["columns"] == {"id": "ID", "question": "Question", "answers": "Answer", "context": "Context"}
     data = load_data(AutoConfig(path=str(tmp_path / "a.xlsx")), tmp_path / "cache")
     asked = {one.id: one for questions in data.splits.values() for one in questions}
     assert asked["7"].answers == ("7",)

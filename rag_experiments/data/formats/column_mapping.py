@@ -16,8 +16,8 @@ _INNER = ("text", "content", "page_content", "passage", "contents", "body")
 """Keys of an object that is a passage, under which its text stands."""
 
 
-def mapped_columns(peek: Peek, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of `data.columns`: those that were `given`, and for the others the columns found by their names.
+def mapped_columns(peek: Peek, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `data.columns`: those that were `typed`, and for the others the columns found by their names.
 
     Raises:
         RequestError: no column, or two, could be the question or the context; the sentence names the key to type.
@@ -25,24 +25,26 @@ def mapped_columns(peek: Peek, given: Mapping[str, Any]) -> dict[str, Any]:
     columns = peek.columns
     if {"instruction", "input", "output"} <= {normalized(name) for name in columns}:  # Alpaca's rows
         named = {normalized(name): name for name in columns}
-        given = {"question": named["instruction"], "context": named["input"], "answers": named["output"], **given}
-    free = [name for name in columns if name not in given.values()]
-    found = dict(given)
+        typed = {"question": named["instruction"], "context": named["input"], "answers": named["output"], **typed}
+    free = [name for name in columns if name not in typed.values()]
+    mapping = dict(typed)
     for key in ("question", "context"):
-        if key not in found:
-            found[key] = _only(key, _plausible(key, free, peek), peek, found.get("question"))
-            free = [name for name in free if name != found[key]]
-        elif found[key] is not None and not any(_has(row, found[key]) for row in peek.rows):
-            raise RequestError(f"data.columns.{key}={found[key]}: {_listing(peek)}, and none is called {found[key]!r}")
-    _refuse_judged_pairs(peek, found)
-    found["context"] = _inner(peek, found["context"])
+        if key not in mapping:
+            mapping[key] = _only(key, _plausible(key, free, peek), peek, mapping.get("question"))
+            free = [name for name in free if name != mapping[key]]
+        elif mapping[key] is not None and not any(_has(row, mapping[key]) for row in peek.rows):
+            raise RequestError(
+                f"data.columns.{key}={mapping[key]}: {_listing(peek)}, and none is called {mapping[key]!r}"
+            )
+    _refuse_judged_pairs(peek, mapping)
+    mapping["context"] = _inner(peek, mapping["context"])
     for key in ("answers", "id", "title", "negatives", "history"):
         column = preferred(key, free)
-        if key in found or column is None:
+        if key in mapping or column is None:
             continue
-        found[key] = column if key != "id" or _identifies(peek.values(column)) else None
+        mapping[key] = column if key != "id" or _identifies(peek.values(column)) else None
         free.remove(column)
-    return found
+    return mapping
 
 
 def cuts_lose_questions(peek: Peek, columns: Mapping[str, Any], words: int) -> bool:
@@ -95,12 +97,12 @@ def _holds_texts(values: list[Any]) -> bool:
 
 def _texts_of(peek: Peek, column: str) -> list[str]:
     """The texts of a column, or of the objects in it."""
-    found: list[str] = []
+    strings: list[str] = []
     for value in peek.values(column):
         entries = value if isinstance(value, list) else [value]
-        found += [text for entry in entries for text in
+        strings += [text for entry in entries for text in
                   (texts(entry) if not isinstance(entry, Mapping) else map(str, entry.values()))]  # fmt: skip
-    return found
+    return strings
 
 
 def _only(key: str, named: list[str], peek: Peek, question: str | None) -> str:
@@ -125,14 +127,14 @@ def _only(key: str, named: list[str], peek: Peek, question: str | None) -> str:
     )
 
 
-def _refuse_judged_pairs(peek: Peek, found: Mapping[str, Any]) -> None:
+def _refuse_judged_pairs(peek: Peek, mapping: Mapping[str, Any]) -> None:
     """Raise `RequestError` for pairs of sentences with a label: only some rows are a question with its passage."""
     label = next((name for name in peek.columns if normalized(name) in map(normalized, LABELS)), None)
-    pair = {normalized(str(found[key])) for key in ("question", "context")}
+    pair = {normalized(str(mapping[key])) for key in ("question", "context")}
     if label and pair <= {"sentence1", "sentence2", "texta", "textb"} and len(set(map(str, peek.values(label)))) > 1:
         raise RequestError(
-            f"{peek.place}: {label!r} judges each pair of {found['question']!r} and {found['context']!r}, and every "
-            "row here is taken for a question with a passage that answers it: keep the rows that match in a file alone"
+            f"{peek.place}: {label!r} judges each pair of {mapping['question']!r} and {mapping['context']!r}, and "
+            "every row here is taken for a question with a passage that answers it: keep the rows that match in a file"
         )
 
 

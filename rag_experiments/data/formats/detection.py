@@ -32,6 +32,8 @@ from rag_experiments.data.row_fields import reach
 
 _SHARED = {one.name for one in fields(DataConfig)}
 """Keys of every format, of which none says which format is meant."""
+_COMPANIONS = ("readme", "license", "citation", "changelog")
+"""Files that lie beside data and are no documents to search."""
 _PASSAGES = ("positive_ctxs", "hard_negative_ctxs", "ctxs")
 
 
@@ -42,27 +44,30 @@ class AutoConfig(DataConfig):
     format: str = "auto"
 
 
-def detected(keys: Mapping[str, Any]) -> dict[str, Any]:
+def format_keys(typed: Mapping[str, Any]) -> dict[str, Any]:
     """The keys under `data:` with the format in the place of `auto`, and what else was found.
 
     Args:
-        keys: those that were typed or stated; they stay as they are.
+        typed: those that were typed or stated; they stay as they are.
 
     Raises:
         RequestError: there is nothing at the path, or it is not known what it is, or it could be two things.
     """
-    given = dict(keys)
-    path = Path(str(given["path"])).expanduser()
+    typed = dict(typed)
+    path = Path(str(typed["path"])).expanduser()
     if path.is_dir():
-        found = _folder(path, given)
+        keys = _folder(path, typed)
     elif path.is_file():
-        found = _file(path, given)
+        keys = _file(path, typed)
     else:
-        found = _hub(given)
-    columns = found.pop("columns", None)
+        keys = _hub(typed)
+    columns = keys.pop("columns", None)
     if columns is not None:
-        given["columns"] = {**columns, **(given.get("columns") or {})}
-    return {**found, **{name: value for name, value in given.items() if name != "format"}}
+        named = dict(typed.get("columns") or {})
+        if keys["format"] == "tevatron" and "context" in named:  # lists of passages have another key there
+            named["positives"] = named.pop("context")
+        typed["columns"] = {**columns, **named}
+    return {**keys, **{name: value for name, value in typed.items() if name != "format"}}
 
 
 def fingerprint(config: AutoConfig) -> str:
@@ -87,7 +92,7 @@ def _settled(config: AutoConfig) -> DataConfig:
 
     if not config.path:
         raise RequestError("data=auto needs data.path=…: a file, a folder or a name on the Hugging Face hub")
-    keys = detected({name: value for name, value in vars(config).items() if name != "format"})
+    keys = format_keys({name: value for name, value in vars(config).items() if name != "format"})
     settled: DataConfig = check_values(config_class(keys["format"]), keys, "data")
     return settled
 
@@ -95,13 +100,13 @@ def _settled(config: AutoConfig) -> DataConfig:
 # -- places ----------------------------------------------------------------------------------------
 
 
-def _folder(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _folder(folder: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
     if named := folder_format(folder):
         return {"format": named}
     if (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file():
-        return _rows_of(_library_peek(given), given)
-    files: dict[str, Any] = dict(given.get("files") or {})
-    settled = hub.HubConfig(path=str(folder), name=given.get("name"), files=files)
+        return _rows_of(_library_peek(typed), typed)
+    files: dict[str, Any] = dict(typed.get("files") or {})
+    settled = hub.HubConfig(path=str(folder), name=typed.get("name"), files=files)
     try:
         local = hub.local_files(settled)
     except RequestError:
@@ -112,9 +117,9 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         if not files_of_rows and not documents:
             kinds = ", ".join([*SUFFIXES, *PARSERS])
             raise RequestError(f"data.path={folder}: there is nothing in that folder that is read ({kinds})") from None
-        if documents and alone is not None:
-            asking = peek(alone)
-            if {"document", "positive_ids"} & set(asking.columns):
+        if alone is not None and any(path.stem.casefold() not in _COMPANIONS for path in documents):
+            questions = peek(alone)
+            if {"document", "positive_ids"} & set(questions.columns):
                 return {"format": "documents", "questions": alone.name}
             raise RequestError(
                 f"data.path={folder}: there are documents ({documents[0].name}, …) and {alone.name}: type "
@@ -122,15 +127,15 @@ def _folder(folder: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             ) from None
         if alone is None:
             return {"format": "documents"}
-        return {"files": {"train": alone.name}, **_rows_of(peek(alone), given)}
+        return {"files": {"train": alone.name}, **_rows_of(peek(alone), typed)}
     first = local.get("train") or next(iter(local.values()))
-    found = _rows_of(peek(first[0]), given)
-    if found["format"] != "hub":
+    keys = _rows_of(peek(first[0]), typed)
+    if keys["format"] != "hub":
         find_files(folder, files)  # only `hub` looks into a folder `data/`
-    return found
+    return keys
 
 
-def _file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _file(path: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
     refuse_pickle(path)
     kind = kind_of(path)
     if kind in SUFFIXES:
@@ -138,7 +143,7 @@ def _file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
             "corpus", "queries", "passages", "collection",
         ):  # fmt: skip
             raise RequestError(f"data.path={path} is one file of a data set: type data.path={path.parent}")
-        return _rows_of(peek(path), given)
+        return _rows_of(peek(path), typed)
     if kind in PARSERS:
         raise RequestError(f"data.path={path} is a single document: type the folder of the documents, {path.parent}")
     if kind in (".xls", ".xlsb", ".xlsm", ".ods"):
@@ -146,34 +151,34 @@ def _file(path: Path, given: Mapping[str, Any]) -> dict[str, Any]:
     raise RequestError(f"data.path={path}: {kind or 'a file without a suffix'} is not read; {', '.join(SUFFIXES)} are")
 
 
-def _hub(given: Mapping[str, Any]) -> dict[str, Any]:
-    return _rows_of(_library_peek(given), given)
+def _hub(typed: Mapping[str, Any]) -> dict[str, Any]:
+    return _rows_of(_library_peek(typed), typed)
 
 
-def _library_peek(given: Mapping[str, Any]) -> Peek:
+def _library_peek(typed: Mapping[str, Any]) -> Peek:
     """The first rows of a data set of the hub, or of one that `save_to_disk` wrote."""
     settled = hub.HubConfig(
-        **{name: given[name] for name in ("path", "name", "revision", "files") if given.get(name) is not None}
+        **{name: typed[name] for name in ("path", "name", "revision", "files") if typed.get(name) is not None}
     )
-    return peek_table(str(given["path"]), hub.first_table(settled))
+    return peek_table(str(typed["path"]), hub.first_table(settled))
 
 
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def _rows_of(found: Peek, given: Mapping[str, Any]) -> dict[str, Any]:
+def _rows_of(head: Peek, typed: Mapping[str, Any]) -> dict[str, Any]:
     """The format of rows, with its keys."""
-    if not found.rows:
-        raise RequestError(f"{found.place}: there is not one row that can be read, so what it holds is not known")
-    own = {name for name in given if name not in _SHARED}
+    if not head.rows:
+        raise RequestError(f"{head.place}: there is not one row that can be read, so what it holds is not known")
+    own = {name for name in typed if name not in _SHARED}
     if "preset" in own:
         return {"format": "hub"}
-    return _whole_object(found) or _known_rows(found) or _table(found, given)
+    return _whole_object(head) or _known_rows(head) or _table(head, typed)
 
 
-def _whole_object(found: Peek) -> dict[str, Any] | None:
+def _whole_object(head: Peek) -> dict[str, Any] | None:
     """The format of a JSON file that is one object."""
-    value = found.whole
+    value = head.whole
     if value is None:
         return None
     if question_sets.is_one(value):
@@ -190,18 +195,18 @@ def _whole_object(found: Peek) -> dict[str, Any] | None:
         if all("question" in one for one in inner):
             return {"format": "dpr"}
         raise RequestError(
-            f"{found.place} is one object of columns ({', '.join(map(repr, list(value)[:8]))}): write a list of rows, "
+            f"{head.place} is one object of columns ({', '.join(map(repr, list(value)[:8]))}): write a list of rows, "
             'which pandas does with to_json(…, orient="records")'
         )
     if first:
-        raise RequestError(f"{found.place} is an object whose rows are under 'data': write that list alone into a file")
+        raise RequestError(f"{head.place} is an object whose rows are under 'data': write that list alone into a file")
     return None
 
 
-def _known_rows(found: Peek) -> dict[str, Any] | None:
+def _known_rows(head: Peek) -> dict[str, Any] | None:
     """The format of rows that are recognised by the names of their fields."""
-    columns = set(found.columns)
-    first: dict[str, Any] = {name: next(iter(found.values(name)), None) for name in columns}
+    columns = set(head.columns)
+    first: dict[str, Any] = {name: next(iter(head.values(name)), None) for name in columns}
     if "supporting_facts" in columns and isinstance(first.get("context"), list | dict):
         return {"format": "hub", "preset": "hotpot"}
     if "story" in columns and isinstance(first.get("questions"), list):
@@ -213,60 +218,60 @@ def _known_rows(found: Peek) -> dict[str, Any] | None:
     if {"positive_passages", "positive_document_ids"} & columns:
         return {"format": "tevatron"}
     if "gold_docs" in columns:
-        raise RequestError(f"{found.place} is one of LocalRQA's files: type data=localrqa and the folder as data.path")
+        raise RequestError(f"{head.place} is one of LocalRQA's files: type data=localrqa and the folder as data.path")
     if "question" in columns and {"positive_ids", "negative_ids"} & columns:
         raise RequestError(
-            f"{found.place} names passages by their ids: type the folder as data.path, with passages.jsonl beside it"
+            f"{head.place} names passages by their ids: type the folder as data.path, with passages.jsonl beside it"
         )
     return None
 
 
-def _table(found: Peek, given: Mapping[str, Any]) -> dict[str, Any]:
+def _table(head: Peek, typed: Mapping[str, Any]) -> dict[str, Any]:
     """Rows with columns of any names."""
-    typed = dict(given.get("columns") or {})
-    if "positives" in typed:
+    named = dict(typed.get("columns") or {})
+    if "positives" in named:
         return {"format": "tevatron"}
-    _refuse_conversations(found, typed)
-    columns = mapped_columns(found, typed)
+    _refuse_conversations(head, named)
+    columns = mapped_columns(head, named)
     context = columns["context"]
-    first = next(iter(found.values(context)), None) if context else None
+    first = next(iter(head.values(context)), None) if context else None
     entry = first[0] if isinstance(first, list) and first else None
     if isinstance(entry, dict):
-        return _listed_passages(found, columns, entry)
+        return _listed_passages(head, columns, entry)
     if isinstance(first, list) and not columns.get("answers"):  # FlagEmbedding's rows
-        return _listed_passages(found, columns, {})
+        return _listed_passages(head, columns, {})
     keys: dict[str, Any] = {"format": "hub", "columns": columns}
-    if has_offsets(found, columns.get("answers")):
+    if has_offsets(head, columns.get("answers")):
         keys["preset"] = "squad"
     words = hub.HubConfig.passage_words
-    if context and "passage_words" not in given and words and cuts_lose_questions(found, columns, words):
+    if context and "passage_words" not in typed and words and cuts_lose_questions(head, columns, words):
         keys["passage_words"] = None
     return keys
 
 
-def _listed_passages(found: Peek, columns: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
+def _listed_passages(head: Peek, columns: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """`data=tevatron`, for rows that hold lists of passages."""
     names = {"question": columns["question"], "positives": columns["context"]}
     names |= {key: columns[key] for key in ("answers", "negatives", "id") if columns.get(key)}
     text = next((name for name in ("text", "content", "page_content", "contents", "passage") if name in entry), None)
     if entry and text is None:
         raise RequestError(
-            f"{found.place}: {columns['context']!r} holds objects, and none of their fields has a usual name for a "
+            f"{head.place}: {columns['context']!r} holds objects, and none of their fields has a usual name for a "
             f"text ({', '.join(map(repr, entry))}): type data=tevatron data.columns.passage_text=<field>"
         )
     if text is not None:
         names["passage_text"] = text
-    if any(isinstance(reach(row, columns["context"]), str) for row in found.rows):
-        raise RequestError(f"{found.place}: {columns['context']!r} holds lists in some rows and texts in others")
+    if any(isinstance(reach(row, columns["context"]), str) for row in head.rows):
+        raise RequestError(f"{head.place}: {columns['context']!r} holds lists in some rows and texts in others")
     return {"format": "tevatron", "columns": names}
 
 
-def _refuse_conversations(found: Peek, typed: Mapping[str, Any]) -> None:
+def _refuse_conversations(head: Peek, typed: Mapping[str, Any]) -> None:
     """Raise `RequestError` for chats alone: they hold no text in which an answer could be looked up."""
-    chat = preferred("history", found.columns)
-    if chat is not None and "question" not in typed and not candidates("question", found.columns):
+    chat = preferred("history", head.columns)
+    if chat is not None and "question" not in typed and not candidates("question", head.columns):
         raise RequestError(
-            f"{found.place}: {chat!r} holds conversations, and no column a single question: a row needs a question and "
+            f"{head.place}: {chat!r} holds conversations, and no column a single question: a row needs a question and "
             f"the text that answers it, and may have its answers and the turns before it; type data.columns.question "
             f"and data.columns.context, with data.columns.history={chat}"
         )

@@ -26,14 +26,14 @@ def folder_format(folder: Path) -> str | None:
 
 def document_files(folder: Path) -> list[Path]:
     """Some of the documents in a folder, at any depth."""
-    found = []
+    documents = []
     for number, path in enumerate(folder.rglob("*")):
         if number >= _MOST_FILES:
             break
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in PARSERS and not hidden and path.is_file():
-            found.append(path)
-    return sorted(found)
+            documents.append(path)
+    return sorted(documents)
 
 
 def row_files(folder: Path) -> list[Path]:

@@ -133,5 +133,5 @@ def texts(value: Any) -> list[str]:
         value = listed(value, "")
     except BadRow:
         return []
-    found = value if isinstance(value, list) else [value]
-    return [entry for entry in found if isinstance(entry, str) and entry.strip()]
+    entries = value if isinstance(value, list) else [value]
+    return [entry for entry in entries if isinstance(entry, str) and entry.strip()]
