@@ -180,12 +180,12 @@ def check_data(
 ) -> DataFindings:
     """Look at a data set, as `rag-data check` does. Bad rows are found, not raised.
 
-        rag.check_data("my_data")                                   data=jsonl data.path=my_data
+        rag.check_data("my_questions.csv")                          what it is, is found out: data=auto
         rag.check_data("corpora/scifact", "data=beir")
         rag.check_data(None, "data=pydocs")
 
     Args:
-        path: `data.path`; the format is jsonl unless an override names another.
+        path: `data.path`; what is there is looked at, unless an override names the format.
         overrides: as for `train`, and `check.examples` and `check.problems`.
         needs: what every question must have; one without it is a problem.
         fix: a new folder for what is usable (`--fix`).
@@ -196,7 +196,6 @@ def check_data(
     """
     own: list[Overrides] = []
     if path is not None:
-        own += [] if _chooses_format(overrides) else ["data=jsonl"]
         own.append({"data.path": str(path)})
     if needs:
         own.append({"check.needs": list(needs)})
@@ -209,7 +208,3 @@ def check_data(
             raise RequestError(f"check does not know {command.words[0]!r}: give key=value")
         folder = None if fix is None else data_command.target_folder([str(fix)], "check")
         return DataFindings(check.look(command, folder))
-
-
-def _chooses_format(overrides: Sequence[Overrides]) -> bool:
-    return any("data" in given if not isinstance(given, str) else given.startswith("data=") for given in overrides)

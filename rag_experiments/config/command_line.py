@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from rag_experiments.config.habits import with_model_places
+from rag_experiments.config.habits import with_places
 from rag_experiments.config.hydra_errors import translated_errors
 from rag_experiments.config.overrides import prepare
 from rag_experiments.core.errors import RequestError
@@ -159,7 +159,7 @@ def parse(arguments: list[str]) -> CommandLine:
     options = _without(arguments, args.overrides)
     overrides = list(args.overrides)
     if not args.shell_completion:
-        overrides = prepare(with_model_places(overrides, args.config_dir), bool(args.multirun))
+        overrides = prepare(with_places(overrides, args.config_dir), bool(args.multirun))
     return CommandLine(overrides, bool(args.multirun), args.config_dir, shows_only, options)
 
 

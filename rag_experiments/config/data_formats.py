@@ -23,6 +23,7 @@ from rag_experiments.config.schema import DataConfig
 from rag_experiments.core.errors import RequestError, did_you_mean
 
 FORMATS = {
+    "auto": "rag_experiments.data.formats.detection:AutoConfig",
     "beir": "rag_experiments.data.formats.beir:BeirConfig",
     "documents": "rag_experiments.data.formats.documents:DocumentsConfig",
     "dpr": "rag_experiments.data.formats.dpr:DprConfig",
@@ -66,6 +67,16 @@ def config_class(name: str) -> type[DataConfig]:
 def reader(name: str) -> ModuleType:
     """A format's module, with `fingerprint` and `read`. Raises `RequestError` for an unknown format."""
     return importlib.import_module(_entry(name).partition(":")[0])
+
+
+def format_keys(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys of `data=auto` as those of the format that its path holds.
+
+    Raises:
+        RequestError: it is not known what stands there, or it could be two things.
+    """
+    settled: dict[str, Any] = reader("auto").format_keys(keys)
+    return settled
 
 
 def _entry(name: str) -> str:

@@ -13,8 +13,9 @@ from contextlib import suppress
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf.errors import OmegaConfBaseException
 
-from rag_experiments.config.data_formats import FORMATS
+from rag_experiments.config.data_formats import FORMATS, format_keys
 from rag_experiments.config.field_sources import (
     REQUIRED,
     UNREAD,
@@ -105,6 +106,37 @@ def _fill(node: DictConfig, place: str) -> None:
                     child[key] = value
 
 
+def detect(composed: DictConfig) -> DictConfig:
+    """`composed` itself, with `data=auto` as the format that its path holds.
+
+    Raises:
+        RequestError: it is not known what stands there, or it could be two things.
+    """
+    path = None
+    if _text(composed, "data.format") == "auto":
+        with suppress(OmegaConfBaseException):  # an interpolation without a value: the checks say so
+            path = OmegaConf.select(composed, "data.path", throw_on_missing=False)
+    if not isinstance(path, str) or not path:
+        return composed
+    keys = OmegaConf.to_container(composed.data, resolve=False)
+    assert isinstance(keys, dict)
+    settled = format_keys({**{str(name): value for name, value in keys.items()}, "path": path})
+    with flag_override(composed, ["struct", "readonly"], [False, False]):
+        composed.data = {**settled, "path": keys["path"]}
+        choices = OmegaConf.select(composed, "hydra.runtime.choices", throw_on_missing=False)
+        if isinstance(choices, DictConfig):
+            with flag_override(choices, ["struct", "readonly"], [False, False]):
+                choices.data = settled["format"]  # the run is named after what it reads
+    return composed
+
+
+def _has_path_alone(composed: DictConfig, overrides: list[str]) -> bool:
+    """Whether `data.path` has a value, and nobody chose among the formats: that of the default reads no path."""
+    if any(override.lstrip("+~").partition("=")[0] == "data" for override in overrides):
+        return False
+    return _text(composed, "data.format") == "pydocs" and bool(_text(composed, "data.path"))
+
+
 def install() -> None:
     """Let Hydra fill in the defaults wherever it composes: for a run, each job of a sweep, and `--cfg`.
 
@@ -114,9 +146,14 @@ def install() -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     class FillingLoader(ConfigLoaderImpl):
-        """Hydra's loader, then `settle` and `fill`."""
+        """Hydra's loader, then `settle`, `detect` and `fill`."""
 
-        def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
-            return fill(settle(super().load_configuration(*args, **kwargs)))
+        def load_configuration(
+            self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+        ) -> DictConfig:
+            composed = super().load_configuration(config_name, overrides, *args, **kwargs)
+            if _has_path_alone(composed, overrides):
+                composed = super().load_configuration(config_name, [*overrides, "data=auto"], *args, **kwargs)
+            return fill(detect(settle(composed)))
 
     entry.ConfigLoaderImpl = FillingLoader  # type: ignore[misc]

@@ -2,8 +2,8 @@
 
 The names are those of the arguments of transformers, TRL, sentence-transformers, LLaMA-Factory, Lightning,
 FlagEmbedding and Tevatron, and of the settings of W&B. The command that is made of a habit is shown and not run, since
-a habit may mean something else than its nearest key here. Only a model's place is taken as it is: `model=/my/folder`,
-`model=org/name`.
+a habit may mean something else than its nearest key here. Only a place is taken as it is: `model=/my/folder`,
+`model=org/name`, `data=my/file.csv`.
 """
 
 from __future__ import annotations
@@ -298,13 +298,15 @@ def _model(value: str) -> list[str]:
     return [f"model={preset}"] if preset else ["model=run", f"model.path={value}"]
 
 
+_DATA_KINDS = ("csv", "tsv", "json", "parquet", "arrow", "excel", "xlsx", "file", "folder", "local")
+"""Kinds of files, typed where a data format stands: the file itself says which it is."""
 _PLACE = re.compile(r"(/|\.{1,2}/|~|run://|package://).*|[\w.-]+/[\w.-]+", re.DOTALL)
-"""What a model's place looks like, and no option of ours: a path, or the id of a repository."""
+"""What a model's place looks like, and no option of ours: a path, or the id of a repository; a data set's too."""
 
 
-def with_model_places(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
+def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """The overrides, `model=<place>` and `model@<key>=<place>` as what they stand for: the preset of that hub id, or
-    the two words that open the place.
+    the two words that open the place. `data=<place>` is that place, looked at.
 
     An option of that name in a folder of the user's own stays an option.
     """
@@ -312,8 +314,12 @@ def with_model_places(overrides: Sequence[str], config_dir: str | None = None) -
     for override in overrides:
         name, _, value = override.partition("=")
         group, _, key = name.partition("@")
-        own = config_dir is not None and Path(config_dir, "model", f"{value}.yaml").is_file()
-        if group != "model" or own or not _PLACE.fullmatch(value):
+        own = config_dir is not None and Path(config_dir, group, f"{value}.yaml").is_file()
+        if name == "data" and not own and value in _DATA_KINDS:
+            found.append("data=auto")
+        elif name == "data" and not own and _PLACE.fullmatch(value) and value not in choices("data"):
+            found += ["data=auto", f"data.path={value}"]
+        elif group != "model" or own or not _PLACE.fullmatch(value):
             found.append(override)
         elif value in presets_by_id():
             found.append(f"{name}={presets_by_id()[value]}")

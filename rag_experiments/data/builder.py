@@ -22,6 +22,8 @@ import numpy as np
 
 from rag_experiments.core.digest import content_bytes
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.bad_row import MissingColumn
+from rag_experiments.data.column_report import ColumnReport
 from rag_experiments.data.copies import Copies, content_number, content_of
 from rag_experiments.data.number_columns import Column
 from rag_experiments.data.passage_store import PassageStore, PassageWriter
@@ -33,6 +35,10 @@ SPLITS = ("train", "dev", "test")
 LINE_BITS = 40
 """The low bits of a packed place hold the line number; the bits above them hold the number of the file."""
 REFERENCES = ("positive_ids", "negative_ids", "candidate_ids")
+
+
+MISSING_COLUMN = "missing column"
+"""The kind of a problem with a column that a row does not have."""
 
 
 class RefusedRow(RequestError):
@@ -84,7 +90,7 @@ class Intake:
         self._writer = PassageWriter(self.folder)
         self._remarks: Counter[str] = Counter()
         self._first_remarks: dict[str, Where] = {}
-        self._unused: dict[str, None] = {}
+        self.column_report = ColumnReport()
         self._files: dict[str, int] = {}
         self._split_files: dict[str, str] = {}
         self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
@@ -105,14 +111,16 @@ class Intake:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if isinstance(error, BadRow):
-            self.problem(self._where, str(error))
+            self.problem(self._where, str(error), MISSING_COLUMN if isinstance(error, MissingColumn) else "bad row")
             return True
         return False
 
     def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
         """Report that something is wrong at `where`. Raises `RequestError` unless problems are collected."""
         if not self.collect:
-            raise RefusedRow(f"{where}: {reason}")
+            # Where no row before had the column either, there is no rest that could be kept.
+            no_rest = kind == MISSING_COLUMN and (where.line is None or not any(self.splits.values()))
+            raise (RequestError if no_rest else RefusedRow)(f"{where}: {reason}")
         self.problems.append(Problem(where, reason, kind))
 
     def remark(self, what: str, where: Where | None = None) -> None:
@@ -122,9 +130,7 @@ class Intake:
 
     def columns(self, row: Iterable[str], used: Container[str]) -> None:
         """Record the columns of a row. `finish` adds a note with the columns that are not used."""
-        for name in row:
-            if name not in used:
-                self._unused.setdefault(name)
+        self.column_report.row(row, used)
 
     def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
         """Add one passage. With `repeatable`, the same passage may be added again, and is stored once.
@@ -211,13 +217,14 @@ class Intake:
             kept = np.setdiff1d(np.arange(len(store)), [later for _, later in twice])
             store = self._only(kept, store)
             self._places, contents_N = self._places[kept], contents_N[kept]
+        for sentence in self.column_report.missing():
+            self.problem(Where(next(iter(self._split_files.values()), "")), sentence, MISSING_COLUMN)
         if not len(store):
             raise RequestError(self._nothing())
         self._check_questions(store)
         self.notes += [self._sentence(what) for what in self._remarks]
         self._join_copies(store, contents_N)
-        if self._unused:
-            self.notes.append(f"columns not used: {', '.join(list(self._unused)[:20])}")
+        self.notes += self.column_report.notes()
         for column in (self._place_N, self._content_N):
             column.remove()
         return store

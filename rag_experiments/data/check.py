@@ -1,4 +1,7 @@
-"""Look at a data set before it is used: python -m rag_experiments.data.check data=… data.path=… [--fix DIR]
+"""Look at a data set before it is used: python -m rag_experiments.data.check PATH [data=…] [--fix DIR]
+
+PATH is a file, a folder or a name on the Hugging Face hub, the same as data.path=PATH: what it is, and which column
+holds what, is found out (data=auto) and shown.
 
 Prints counts, lengths in the model's tokens, repeated passages, questions whose gold passage is missing, answers that
 appear in no gold passage, questions and passages that splits share, the first questions as the model will see them,
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rag_experiments.config import command_line
+from rag_experiments.config.overrides import of_value
 from rag_experiments.config.schema import NonNegativeInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.visible import say
@@ -48,9 +52,7 @@ def start(arguments: list[str]) -> int:
         print(__doc__)
         return command_line.DONE
     arguments, fixed = take_option(arguments, "--fix")
-    command = parse(arguments, "check", CheckOptions)
-    if command.words:
-        raise RequestError(f"check does not know {command.words[0]!r}: give key=value, or --fix DIR")
+    command = parse(_with_path(arguments), "check", CheckOptions)
     folder = target_folder([fixed], "check") if fixed is not None else None
     looked = look(command, folder)
     say(looked.report)
@@ -61,6 +63,20 @@ def start(arguments: list[str]) -> int:
         say(f"\nerror: {looked.verdict}", file=sys.stderr)
         return command_line.WRONG_REQUEST
     return command_line.DONE
+
+
+def _with_path(arguments: list[str]) -> list[str]:
+    """The arguments with the one that is no `key=value` as `data.path`.
+
+    Raises:
+        RequestError: there are two paths.
+    """
+    words, others = command_line.split_words(arguments)
+    if not words:
+        return arguments
+    if len(words) > 1 or any(word.startswith("data.path=") for word in others):
+        raise RequestError(f"check takes one path, and not {words[-1]!r} besides: give the others as key=value")
+    return [*others, of_value("data.path", words[0])]
 
 
 @dataclass(frozen=True)

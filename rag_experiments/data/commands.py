@@ -1,6 +1,6 @@
 """rag-data <command> …: the data commands under one name.
 
-    rag-data check data=… data.path=… [--fix DIR]       what is in a data set, and what is wrong with it
+    rag-data check PATH [data=…] [--fix DIR]            what is in a data set, and what is wrong with it
     rag-data convert data=… data.path=… DIR             any format into the native one
     rag-data mine data=… data.path=… DIR                hard negatives for CTL
     rag-data generate data=documents data.path=… DIR    questions for documents, by a reader

@@ -22,6 +22,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, atomic_write_jsonl
 from rag_experiments.core.text import VERSION
 from rag_experiments.data.builder import SPLITS, Asked, Intake, RefusedRow
+from rag_experiments.data.column_report import UNUSED
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question, Turn, Where
@@ -29,7 +30,7 @@ from rag_experiments.data.split import split_questions
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 5
+IMPORT_VERSION = 6
 """Part of the cache key: raised when the same files would be imported differently."""
 AFTERWARDS = "what is imported is divided and cut short afterwards"
 NOT_IMPORTED = {
@@ -94,6 +95,8 @@ def check_required_fields(data: RagData, names: Collection[str], algorithm: str)
     for name in sorted(names):
         need = words.get(name)
         fix = f"; rag_experiments.data.check … check.needs=[{need}] --fix DIR leaves them out" if need else ""
+        if not any(getattr(question, name) for questions in data.splits.values() for question in questions):
+            fix = _mapping_advice(data, need)
         for split, questions in data.splits.items():
             lacking = [question for question in questions if not getattr(question, name)]
             if not lacking:
@@ -103,6 +106,15 @@ def check_required_fields(data: RagData, names: Collection[str], algorithm: str)
                 f"{place}: no {name}, and algorithm={algorithm} needs {need or name} for every question "
                 f"({len(lacking)} of the {len(questions)} {split} questions have none{fix})"
             )
+
+
+def _mapping_advice(data: RagData, need: str | None) -> str:
+    """What to do where not one question has a field: name its column; leaving all questions out helps nobody."""
+    unused = next((note for note in data.notes if note.startswith(UNUSED)), None)
+    if need is None or unused is None:
+        return "; no question of any split has one"
+    key = "answers" if need == "answers" else "context (data=tevatron: data.columns.positives)"
+    return f"; {unused}: name the one that holds them with data.columns.{key}"
 
 
 def import_data(config: DataConfig, cache: Path) -> Path:

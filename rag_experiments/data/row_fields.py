@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rag_experiments.core.digest import content_digest
 from rag_experiments.data.bad_row import BadRow as BadRow
@@ -42,6 +43,18 @@ def text_of(row: Mapping[str, object], name: str, *, required: bool = True) -> s
         raise BadRow(f"{name!r} must be a string, and is {shown(value)}")
     if required and not value.strip():
         raise BadRow(f"{name!r} is empty")
+    return value
+
+
+def reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
+    """The value of a column; a name with dots reaches inside other columns; `default` if there is no such column."""
+    if name is None or name in row:
+        return default if name is None else row[name]
+    value: Any = row
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return default
+        value = value[part]
     return value
 
 

@@ -11,6 +11,7 @@ from rag_experiments.config import roles
 from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.text import word_count
 from rag_experiments.core.visible import visible
+from rag_experiments.data.shown_examples import example_lines
 from rag_experiments.models.shared.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
 from rag_experiments.training.request import Request
@@ -70,6 +71,7 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     rows.append(("evaluation", f"{', '.join(config.evaluation.splits)}; zero shot: {config.evaluation.zero_shot}"))
     rows.append(("trainer", ", ".join(f"{key}={value}" for key, value in sorted(config.trainer.items()))))
     rows += [("note", note) for note in data.notes]
+    rows += [("example", line) for line in example_lines(data)]
     return rows
 
 

@@ -71,7 +71,9 @@ def reopen(directory: Path, changes: list[str], config_dir: str | None = None) -
         raise RequestError(f"run={directory} has no model/ (its state is {run.state}): only a finished run can be used")
     for override in changes:
         _refuse_fixed(override, directory)
-    stored = [value for value in resume.stored_overrides(directory) if not value.startswith("hydra.")]
+    other_data = any(split_override(change)[0] == "data" for change in changes)
+    stored = resume.stored_overrides(directory, settled=not other_data)
+    stored = [value for value in stored if not value.startswith("hydra.")]
     config_dir = config_dir or resume.stored_config_dir(directory)
     request = check_request(command_line.compose([*stored, *changes, "resume=null"], config_dir), training=False)
     _take_length(request, run)

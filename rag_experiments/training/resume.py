@@ -16,7 +16,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from rag_experiments.config import command_line
-from rag_experiments.config.overrides import prepare, quote, split_override, typed
+from rag_experiments.config.data_formats import FORMATS
+from rag_experiments.config.field_sources import defaults_of
+from rag_experiments.config.overrides import of_value, prepare, quote, split_override, typed
+from rag_experiments.core.bounded_files import read_yaml
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import config_hash, newest_unfinished
@@ -117,8 +120,8 @@ def composed_hash(composed: Any) -> str:
     return config_hash(check_common(composed)[1])
 
 
-def stored_overrides(directory: Path) -> list[str]:
-    """The overrides a run was started with.
+def stored_overrides(directory: Path, *, settled: bool = True) -> list[str]:
+    """The overrides a run was started with; `settled` has what `data=auto` found then in its place.
 
     Raises:
         RequestError: its `.hydra/` is missing.
@@ -126,7 +129,22 @@ def stored_overrides(directory: Path) -> list[str]:
     file = directory / ".hydra" / "overrides.yaml"
     if not file.is_file():
         raise RequestError(f"{directory} has no .hydra/overrides.yaml: it is no run directory, or not a whole one")
-    return [str(value) for value in OmegaConf.load(file)]
+    stored = [str(value) for value in OmegaConf.load(file)]
+    return _with_settled_data(stored, directory) if settled else stored
+
+
+def _with_settled_data(stored: list[str], directory: Path) -> list[str]:
+    """The overrides with the format and keys that the run's config.yaml holds, if they were found and not typed."""
+    if ("data", "auto") not in map(split_override, stored):
+        return stored
+    try:
+        data = dict(read_yaml(RunDirectory(directory).config_path)["data"])
+        defaults = defaults_of(FORMATS[data["format"]])
+    except (OSError, ValueError, LookupError, TypeError):  # a run that was stopped before it wrote that file
+        return stored
+    kept = [value for value in stored if split_override(value)[0].lstrip("+").split(".")[0] != "data"]
+    changed = {key: value for key, value in data.items() if key != "format" and value != defaults.get(key)}
+    return [*kept, f"data={data['format']}", *(of_value(f"data.{key}", value) for key, value in changed.items())]
 
 
 def stored_config_dir(directory: Path) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from rag_experiments.core.credentials import mask_secrets
+from rag_experiments.data.shown_examples import example_lines
 from rag_experiments.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
         run_log = RunLog(run, tracker)
         for note in request.data.notes:
             log.info("data: %s", note)
+        for line in example_lines(request.data):
+            log.info("data: %s", line)
         clock = CostClock(run)
         components = build.build_components(request)
         before = stages.zero_shot(components, run, run_log) | stages.baselines(components, run, run_log)

@@ -65,7 +65,7 @@ REQUESTS = {
     "unknown option": (["algorithm=ctx"], ["algorithm=ctx", "ctl"], False),
     "unknown model": (["model=minillm"], ["model=minillm", "minilm"], False),
     "second model as a value": (["retriever.encoder=minilm"], ["model@retriever.encoder=minilm"], False),
-    "unknown data": (["data=json"], ["data=json", "jsonl"], False),
+    "unknown data": (["data=jsnol"], ["data=jsnol", "jsonl"], False),
     "unknown model key": (["model.poling=cls"], ["model.poling", "pooling"], False),
     "wrong choice": (["model.pooling=meen"], ["model.pooling", "meen", "mean"], False),
     "wrong type": (["retriever.k=four"], ["retriever.k", "four", "integer"], False),

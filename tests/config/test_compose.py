@@ -16,7 +16,8 @@ from rag_experiments.config.groups import OPTION_GROUPS, choices, conf_dir, firs
 from rag_experiments.core.errors import RequestError
 from rag_experiments.training.checks import check_algorithm, check_common
 
-OPTIONS = {group: choices(group) for group in OPTION_GROUPS}
+OPTIONS = {group: [name for name in choices(group) if name != "auto"] for group in OPTION_GROUPS}
+"""`data=auto` becomes another format where it is composed: tests/data/test_detection_runs.py."""
 MADE_HERE = ("pydocs", "keyvalue")
 """Data that is made, not read: it takes no path."""
 KINDS = {model: kind for model, kind in preset_kinds().items() if kind != "auto"}

@@ -9,7 +9,7 @@ import pytest
 from rag_experiments import train
 from rag_experiments.config import command_line
 from rag_experiments.config.groups import OPTION_GROUPS, choices
-from rag_experiments.config.habits import KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_model_places
+from rag_experiments.config.habits import KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_places
 from rag_experiments.config.key_sections import sections
 from rag_experiments.config.trainer_keys import fields
 from rag_experiments.core.errors import RequestError
@@ -114,13 +114,13 @@ def test_what_is_no_habit_is_left_alone(typed):
     ],
 )
 def test_the_place_of_a_model_is_taken_where_an_option_stands(typed, right):
-    assert with_model_places([typed]) == right
+    assert with_places([typed]) == right
 
 
 def test_an_option_of_ones_own_stays_one(tmp_path):
     (tmp_path / "model" / "mine").mkdir(parents=True)
     (tmp_path / "model" / "mine" / "a.yaml").write_text("kind: encoder")
-    assert with_model_places(["model=mine/a"], str(tmp_path)) == ["model=mine/a"]
+    assert with_places(["model=mine/a"], str(tmp_path)) == ["model=mine/a"]
     assert command_line.parse(["--config-dir", str(tmp_path), "model=mine/a"]).overrides == ["model=mine/a"]
 
 

@@ -164,7 +164,7 @@ def typed_keys(node: Any, prefix: str) -> Iterator[str]:
 
 RUNS = [
     *([f"algorithm={name}"] for name in ALGORITHMS),
-    *([f"data={name}", *([] if name in MADE_HERE else ["data.path=x"])] for name in FORMATS),
+    *([f"data={name}", *([] if name in MADE_HERE else ["data.path=x"])] for name in FORMATS if name != "auto"),
     *(["algorithm=sft", f"model={model}"] for model in ("smollm2_135m_lora", "flan_t5_base", "t5_tiny_scratch")),
     *([f"retriever={name}"] for name in ("faiss_flat", "hybrid")),
 ]

@@ -146,7 +146,7 @@ WRONG = {
     "a folder of something else": (generate, ["{native}"], "holds something else"),
     "fix without a folder": (check, ["--fix"], "--fix needs the folder"),
     "an unknown data key": (check, ["data.pth=x"], "data.pth is an unknown key"),
-    "a word too many": (check, ["here"], "check does not know 'here'"),
+    "a word too many": (check, ["here"], "check takes one path, and not 'here' besides"),
     "no split to mine": (mine, ["mine.splits=[]", "{new}"], "mine.splits=[]: list should have at least 1 item"),
     "a variable nobody set": (check, ["name=${{HOME}}"], "Interpolation key 'HOME' not found"),
     "a file as the folder": (convert, ["{native}/train.jsonl"], "exists already and is not empty"),
@@ -179,10 +179,17 @@ def test_unknown_format_and_missing_path(tmp_path, capsys):
     assert "data.path" in capsys.readouterr().err
 
 
-def test_path_without_a_format_is_refused(tmp_path, capsys):
-    """`data=` was forgotten: the default, which reads no files, must not be taken instead."""
-    assert run(check, [f"data.path={tmp_path}"], tmp_path) == 2
-    assert "data=pydocs reads no files: add data=jsonl" in capsys.readouterr().err
+def test_a_path_without_a_format_is_looked_at(native, tmp_path, capsys):
+    """The default of `data=`, which reads no files, is not taken instead."""
+    (tmp_path / "empty").mkdir()
+    assert run(check, [f"data.path={tmp_path / 'empty'}"], tmp_path) == 2
+    assert "there is nothing in that folder that is read" in capsys.readouterr().err
+    assert run(check, ["data=pydocs", f"data.path={tmp_path}"], tmp_path) == 2
+    assert "data=pydocs reads no files: data=auto looks at what is there" in capsys.readouterr().err
+    folder = str(native())
+    for words in ([folder], [f"data.path={folder}"], [f"data={folder}"], ["data=auto", f"data.path={folder}"]):
+        assert run(check, words, tmp_path) == 0
+        assert capsys.readouterr().out.startswith(f"data        jsonl  {folder}\n")
 
 
 @pytest.mark.parametrize("empty", ["train.jsonl", "train.csv"])

@@ -95,7 +95,10 @@ def test_what_cannot_be_read_is_the_sentence_of_the_command(tmp_path, capsys):
     for words, call in (
         (["data=jsonl", "data.path=/nowhere"], lambda: rag.check_data("/nowhere")),
         (["data=jsnl", "data.path=/x"], lambda: rag.check_data("/x", "data=jsnl")),
-        (["data=jsonl", "data.path=/x", "check.needs=[gold]"], lambda: rag.check_data("/x", "check.needs=[gold]")),
+        (
+            ["data=jsonl", "data.path=/x", "check.needs=[gold]"],
+            lambda: rag.check_data("/x", "data=jsonl", "check.needs=[gold]"),
+        ),
     ):
         with pytest.raises(SystemExit):
             command_line.exit_with(check.start, words)

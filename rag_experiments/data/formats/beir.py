@@ -33,6 +33,10 @@ SPLIT_FILES = {"train": ("train",), "dev": ("dev", "validation", "valid"), "test
 _HEADER_ENDS = ("score", "relevance", "rel", "label", "grade", "judgment", "judgement")
 
 
+KNOWN = frozenset(("_id", "id", "pid", "qid", "docid", "query-id", "text", "query", "answers", "metadata"))
+"""Keys of a query; what a corpus holds besides title and text is nobody's question."""
+
+
 @dataclass(kw_only=True)
 class BeirConfig(DataConfig):
     """`data.path` is the folder."""
@@ -55,6 +59,7 @@ def read(config: BeirConfig, intake: Intake) -> None:
     asked: dict[str, tuple[Where, str, tuple[str, ...]]] = {}
     for where, row in (pair for path in queries for pair in _rows(path, intake, ("_id", "text"))):
         with intake.row(where):
+            intake.columns(row, KNOWN)
             query_id, text = _id(row), text_of(row, "text" if row.get("text") is not None else "query")
             if query_id in asked and asked[query_id][1] == text and asked[query_id][0].file != where.file:
                 continue  # MS MARCO's queries.dev.small.tsv are among those of queries.dev.tsv

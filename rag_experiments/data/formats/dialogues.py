@@ -23,6 +23,15 @@ from rag_experiments.data.formats.squad import Answer, Cutter, answers_of, offse
 from rag_experiments.data.records import Turn
 from rag_experiments.data.row_fields import content_id, id_of, text_of
 
+COQA_FIELDS = frozenset(
+    ("id", "story", "questions", "answers", "additional_answers", "source", "filename", "name", "version")
+)
+"""What a story of CoQA's has, whether it is used or only known."""
+QUAC_FIELDS = frozenset(
+    ("dialogue_id", "wikipedia_page_title", "title", "background", "section_title", "context", "turn_ids",
+     "questions", "answers", "orig_answers", "followups", "yesnos")
+)  # fmt: skip
+"""What a row of QuAC's has on the hub."""
 NO_ANSWER = "CANNOTANSWER"
 _AT_END = re.compile(rf"\s*\b{NO_ANSWER}\s*$")
 

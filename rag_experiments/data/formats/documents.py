@@ -34,6 +34,10 @@ CHUNKER_VERSION = 1
 """Part of the cache key: raised when the same files would be imported differently."""
 
 
+KNOWN = frozenset(("id", "question", "answers", "answer", "document", "positive_ids", "history"))
+"""Keys of a question's line."""
+
+
 @dataclass(kw_only=True)
 class DocumentsConfig(DataConfig):
     """`data.path` is the folder."""
@@ -100,6 +104,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
         intake.split("train", str(questions))
         for number, (where, row) in enumerate(rows(questions, intake), 1):
             with intake.row(where):
+                intake.columns(row, KNOWN)
                 _question(row, f"train-{number}", known, intake)
 
 

@@ -18,6 +18,9 @@ from rag_experiments.data.formats.squad import answers_of
 from rag_experiments.data.records import Question
 from rag_experiments.data.row_fields import BadRow, id_of, shown, text_of
 
+FIELDS = frozenset(("_id", "id", "question", "answer", "answers", "context", "supporting_facts", "type", "level"))
+"""What a row has, whether it is used or only known."""
+
 
 def take_row(row: Mapping[str, Any], default: str, split: str, intake: Intake) -> None:
     """Add the paragraphs and the question of one row to the intake. Raises `BadRow`."""

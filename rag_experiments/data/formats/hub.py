@@ -17,7 +17,9 @@ in which an answer begins. If splits are missing, all questions on one article g
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,13 +27,15 @@ from pydantic import Field
 
 from rag_experiments.config.schema import DataConfig, PositiveInt
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.bad_row import MissingColumn
 from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.cells import listed
+from rag_experiments.data.column_names import preferred
 from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.data.records import Where
-from rag_experiments.data.row_fields import BadRow, content_id, id_of, shown, text_of, turns_of
+from rag_experiments.data.row_fields import BadRow, content_id, id_of, reach, shown, text_of, turns_of
 
 
 @dataclass(kw_only=True)
@@ -89,7 +93,7 @@ class HubConfig(DataConfig):
 
 def fingerprint(config: HubConfig) -> str:
     """A hash of the files, or the hub's own hash of the data set. Raises `RequestError` if there are no files."""
-    local = _local(config)
+    local = local_files(config)
     if local:
         return files_fingerprint(path for paths in local.values() for path in paths)
     return repr({split: table._fingerprint for split, table in _tables(config).items()})
@@ -98,7 +102,9 @@ def fingerprint(config: HubConfig) -> str:
 def read(config: HubConfig, intake: Intake) -> None:
     """Hand every context and question to `intake`."""
     cutter = squad.Cutter(intake, config.passage_words, config.passage_overlap)
-    local = _local(config)
+    if config.preset in ("columns", "squad"):
+        intake.column_report.expect(vars(config.columns), vars(HubColumns()))
+    local = local_files(config)
     for split, paths in local.items():
         intake.split(split, str(paths[0]))
         _read_rows(config, split, _file_rows(config, split, paths, cutter), cutter)
@@ -140,6 +146,8 @@ def _read_rows(
 ) -> None:
     for number, (where, row) in enumerate(source, 1):
         with cutter.intake.row(where):
+            if config.preset in _PRESET_FIELDS:
+                cutter.intake.columns(row, _PRESET_FIELDS[config.preset])
             if config.preset == "hotpot":
                 hotpot.take_row(row, f"{split}-{number}", split, cutter.intake)
             elif config.preset == "coqa":
@@ -151,43 +159,46 @@ def _read_rows(
                 _take_row(config, row, f"{split}-{number}", split, cutter)
 
 
+_PRESET_FIELDS = {"hotpot": hotpot.FIELDS, "coqa": dialogues.COQA_FIELDS, "quac": dialogues.QUAC_FIELDS}
+
+
 def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: str, cutter: squad.Cutter) -> None:
     names = config.columns
     mapped = [name for name in vars(names).values() if name]
     cutter.intake.columns(row, {*mapped, *(name.split(".")[0] for name in mapped)})
-    values = {name: _reach(row, getattr(names, name)) for name in ("title", "group")}
+    values = {name: reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
-    contexts = _texts(_reach(row, names.context), names.context)
+    contexts = _texts(reach(row, names.context), names.context)
     group = (
         str(values["group"])
         if values["group"] is not None
         else title or (content_id(contexts[0]) if contexts else None)
     )
-    unwanted = _texts(_reach(row, names.negatives), names.negatives)
+    unwanted = _texts(reach(row, names.negatives), names.negatives)
     negatives = [cutter.passages(text, "")[0].id for text in unwanted]
     for name in (names.question, names.context):
         if name is not None and not _has(row, name):
             hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
             hint = _DIALOGUE if isinstance(row.get("questions"), list) else hint
-            other = next((column for column in row if column.strip().casefold() == name.casefold()), None)
             key = next(key for key, value in vars(names).items() if value == name)
+            other = preferred(key, (column for column in row if column not in mapped))
             hint = f"; data.columns.{key}={other} names it" if other is not None else hint
-            raise BadRow(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
-    if isinstance(_reach(row, names.question), list):
+            raise MissingColumn(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
+    if isinstance(reach(row, names.question), list):
         raise BadRow(f"{names.question!r} is a list of questions, and a row needs a single one{_DIALOGUE}")
-    answers = squad.answers_of(_reach(row, names.answers), names.answers or "answers")
+    answers = squad.answers_of(reach(row, names.answers), names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
         return
     cutter.question(
         split,
-        question=text_of({names.question: _reach(row, names.question)}, names.question),
-        id=(id_of({"id": _reach(row, names.id)}, "id") if names.id else "") or default,
+        question=text_of({names.question: reach(row, names.question)}, names.question),
+        id=(id_of({"id": reach(row, names.id)}, "id") if names.id else "") or default,
         answers=answers,
         contexts=contexts,
         title=title,
         negatives=negatives,
-        history=turns_of({"history": listed(_reach(row, names.history), names.history)}) if names.history else (),
+        history=turns_of({"history": listed(reach(row, names.history), names.history)}) if names.history else (),
         group=group if config.split_by == "article" else None,
         about=group if config.preset == "squad" else None,
     )
@@ -197,21 +208,9 @@ _MISSING = object()
 _DIALOGUE = "; conversations as CoQA's and QuAC's are read with data.preset=coqa or data.preset=quac"
 
 
-def _reach(row: Mapping[str, Any], name: str | None, default: Any = None) -> Any:
-    """The value of a column; a name with dots reaches inside other columns."""
-    if name is None or name in row:
-        return default if name is None else row[name]
-    value: Any = row
-    for part in name.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return default
-        value = value[part]
-    return value
-
-
 def _has(row: Mapping[str, Any], name: str) -> bool:
     """Whether there is such a column; its value may be null."""
-    return _reach(row, name, _MISSING) is not _MISSING
+    return reach(row, name, _MISSING) is not _MISSING
 
 
 def _texts(value: Any, name: str | None) -> list[str]:
@@ -227,7 +226,7 @@ def _texts(value: Any, name: str | None) -> list[str]:
 # -- where the rows are -----------------------------------------------------------------------------
 
 
-def _local(config: HubConfig) -> dict[str, tuple[Path, ...]]:
+def local_files(config: HubConfig) -> dict[str, tuple[Path, ...]]:
     """Files by split if `data.path` is on this disk; empty if it is a name on the hub or was written by `save_to_disk`.
 
     Raises:
@@ -292,6 +291,24 @@ def _tables(config: HubConfig) -> dict[str, Any]:
             f"data.path={config.path} has the splits {', '.join(tables)}; choose one with data.files.train=…"
         )
     return chosen
+
+
+def first_table(config: HubConfig) -> Any:
+    """Rows of the first split: of a data set that `save_to_disk` wrote, or of one on the hub without downloading it.
+
+    Raises:
+        RequestError: there is no such data set here or on the hub.
+    """
+    import datasets
+
+    assert config.path is not None
+    if not Path(config.path).expanduser().exists():
+        with suppress(Exception):  # the library and the network raise many kinds; `_tables` says which
+            streamed = datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=True)
+            wanted = config.files.get("train") or "train"
+            if isinstance(streamed, dict):
+                return list(islice(streamed.get(wanted) or next(iter(streamed.values())), 100))
+    return next(iter(_tables(config).values()))
 
 
 def _table_rows(config: HubConfig, split: str, table: Any) -> Iterator[tuple[Where, dict[str, Any]]]:

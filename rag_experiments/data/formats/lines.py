@@ -54,11 +54,10 @@ def data_path(path: str | None, data_format: str, *, folder: bool | None = None)
 
 
 def refuse_path(config: DataConfig) -> None:
-    """Raise `ValueError` if a format that reads no files is given a path: the user forgot `data=`."""
+    """Raise `ValueError` if a format that reads no files is given a path."""
     if config.path:
         raise ValueError(
-            f"path={config.path} is given, but data={config.format} reads no files: add data=jsonl, localrqa, beir, "
-            "dpr, tevatron, hub or documents"
+            f"path={config.path} is given, but data={config.format} reads no files: data=auto looks at what is there"
         )
 
 

@@ -26,6 +26,9 @@ from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question
 from rag_experiments.data.row_fields import BadRow, answers_of_row, content_id, shown, text_of, texts_of, turns_of
 
+KNOWN = frozenset(("question", "questions", "gold_answer", "gold_docs", "hard_neg_docs", "chat_history"))
+"""Keys of a line."""
+
 
 @dataclass(kw_only=True)
 class LocalrqaConfig(DataConfig):
@@ -59,6 +62,7 @@ def read(config: LocalrqaConfig, intake: Intake) -> None:
         for path in paths:
             for where, row in json_lines(path, intake):
                 with intake.row(where):
+                    intake.columns(row, KNOWN)
                     for question in _questions(config, intake, row, f"{split}-{_kind(path)}-{where.line}", documents):
                         key = (question_key(question), question.positive_ids)
                         if key in seen:

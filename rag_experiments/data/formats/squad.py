@@ -90,6 +90,8 @@ class Cutter:
             lost = lost or not found
             golds += found
         if lost and not golds:
+            if not answers:
+                self.intake.column_report.needed.add("answers")
             self.intake.remark(
                 "a question is left out: its answer is not in its context, so no passage is gold"
                 if answers
@@ -114,6 +116,7 @@ class Cutter:
 
     def unanswered(self) -> None:
         """Count a question that its context does not answer (SQuAD 2's `is_impossible`); it is left out."""
+        self.intake.column_report.needed.add("answers")
         self.intake.remark("a question has no answer in its context, and is left out")
 
     def _golds(self, context: str, cuts: list[Cut], answers: Sequence[Answer]) -> list[str]:

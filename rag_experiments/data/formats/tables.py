@@ -1,4 +1,4 @@
-"""Read rows of JSON Lines, JSON, CSV, TSV and Parquet files (gzipped or not) one by one; find the splits' files."""
+"""Read rows of JSON Lines, JSON, CSV, TSV, Parquet, Arrow and Excel files one by one; find the splits' files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.formats.lines import UTF_16, json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
+from rag_experiments.data.formats.sheets import arrow_rows, excel_rows, parquet_rows
 from rag_experiments.data.records import Where
 
 if TYPE_CHECKING:
     from rag_experiments.data.builder import Intake
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+BINARY = {".parquet": parquet_rows, ".arrow": arrow_rows, ".feather": arrow_rows, ".xlsx": excel_rows}
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", *BINARY)
 SPLIT_NAMES = {"train": ("train", "training"), "dev": ("dev", "validation", "valid", "eval"), "test": ("test",)}
 """Usual names of the splits' files, by our name of the split."""
 SHARD = re.compile(r"-\d{5}-of-\d{5}(?=\.)")
@@ -55,12 +57,13 @@ def rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
         yield from json_lines(path, intake)
     elif kind in (".csv", ".tsv"):
         yield from _delimited(path, intake, "," if kind == ".csv" else "\t")
-    elif kind == ".parquet":
-        yield from _parquet(path, intake)
+    elif kind in BINARY:
+        refuse_pickle(path)
+        yield from BINARY[kind](path, intake)
     else:
         refuse_pickle(path)
         raise RequestError(
-            f"{path} has another suffix than those that are read: {', '.join(SUFFIXES)} (each also with .gz)"
+            f"{path} has another suffix than those that are read: {', '.join(SUFFIXES)} (those of text also with .gz)"
         )
 
 
@@ -319,23 +322,3 @@ def _joined(line: str, more: list[str], columns: int) -> list[str] | None:
 def _unquoted(cell: str) -> str:
     """A TSV cell without its quotes, if the whole cell is quoted and inner quotes are doubled (DPR's psgs_w100.tsv)."""
     return cell[1:-1].replace('""', '"') if len(cell) > 1 and _QUOTED.fullmatch(cell) else cell
-
-
-def _parquet(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as parquet
-
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1000):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Where(f"{path}[{number}]"), row
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        OverflowError,
-    ) as error:  # OverflowError: dates outside Python's range
-        intake.problem(Where(f"{path}[{number + 1}]"), f"not readable as Parquet: {str(error).splitlines()[0]}")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.config.schema import DataConfig
+from rag_experiments.data.bad_row import MissingColumn
 from rag_experiments.data.builder import Intake
 from rag_experiments.data.formats.contexts import (
     ID_KEYS,
@@ -79,6 +80,9 @@ def read(config: TevatronConfig, intake: Intake) -> None:
     """Hand every passage and question to `intake`."""
     corpus, files = _files(config)
     names = config.columns
+    intake.column_report.expect(
+        {key: name for key, name in vars(names).items() if not key.startswith("passage_")}, vars(TevatronColumns())
+    )
     if corpus is not None:
         for where, row in rows(corpus, intake):
             with intake.row(where):
@@ -107,7 +111,7 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
     if store and names.positives not in row:
         if names.positive_ids in row:
             raise BadRow(f"there are ids only ({names.positive_ids!r}): data.corpus names the file of their passages")
-        raise BadRow(f"there is no {names.positives!r}, and no data.corpus to search{keys_of(row)}")
+        raise MissingColumn(f"there is no {names.positives!r}, and no data.corpus to search{keys_of(row)}")
     positives = passages(names.positives, names.positive_ids)
     negatives = passages(names.negatives, names.negative_ids)
     return Question(

@@ -17,7 +17,7 @@ from rag_experiments.config import data_formats
 from rag_experiments.config.schema import ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import stands_in
-from rag_experiments.data.builder import REFERENCES, Intake, Problem
+from rag_experiments.data.builder import MISSING_COLUMN, REFERENCES, Intake, Problem
 from rag_experiments.data.copies import content_number, content_of
 from rag_experiments.data.load import NEEDS, RagData, assemble, fingerprint
 from rag_experiments.data.number_columns import Column, sorted_runs
@@ -58,7 +58,8 @@ class Findings:
             return self.nothing
         kinds = Counter(problem.kind for problem in self.problems)
         listed = ", ".join(f"{kind}: {count}" for kind, count in kinds.most_common())
-        return f"{len(self.problems)} problem(s) ({listed}), the first: {self.problems[0]}; --fix DIR writes the rest"
+        rest = "" if set(kinds) == {MISSING_COLUMN} else "; --fix DIR writes the rest"
+        return f"{len(self.problems)} problem(s) ({listed}), the first: {self.problems[0]}{rest}"
 
     def passages_once(self) -> Iterator[Passage]:
         """Usable passages; copies are yielded only once."""

@@ -1,0 +1,115 @@
+"""Read rows of binary tables: Parquet, Arrow (what `datasets` and Feather write) and Excel's .xlsx."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_experiments.core.errors import RequestError
+from rag_experiments.data.records import Where
+
+if TYPE_CHECKING:
+    from rag_experiments.data.builder import Intake
+
+INSTALL = "pip install 'rag_experiments[excel]'"
+_FILE_START = b"ARROW1"
+
+
+def parquet_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of a Parquet file."""
+    import pyarrow.parquet as parquet
+
+    def batches() -> Iterator[Any]:
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=1000)
+
+    yield from _batch_rows(path, batches(), "Parquet", intake)
+
+
+def arrow_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of an Arrow file, in either of Arrow's two layouts."""
+    import pyarrow as pa
+
+    def batches() -> Iterator[Any]:
+        with open(path, "rb") as source:
+            is_file = source.read(len(_FILE_START)) == _FILE_START
+        with pa.memory_map(str(path)) as source:
+            if is_file:
+                file = pa.ipc.open_file(source)
+                yield from (file.get_batch(number) for number in range(file.num_record_batches))
+            else:
+                yield from pa.ipc.open_stream(source)
+
+    yield from _batch_rows(path, batches(), "Arrow", intake)
+
+
+def _batch_rows(
+    path: Path, batches: Iterator[Any], kind: str, intake: Intake
+) -> Iterator[tuple[Where, dict[str, Any]]]:
+    import pyarrow as pa
+
+    number = 0
+    try:
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield Where(f"{path}[{number}]"), row
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        OverflowError,
+    ) as error:  # OverflowError: dates outside Python's range
+        intake.problem(Where(f"{path}[{number + 1}]"), f"not readable as {kind}: {str(error).splitlines()[0]}")
+
+
+def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+    """The rows of the first sheet that has any; its first row that is not empty is the header. Values, not formulas.
+
+    Raises:
+        RequestError: openpyxl is not installed.
+    """
+    try:
+        import openpyxl
+    except ModuleNotFoundError as error:
+        raise RequestError(f"{path} is an Excel file, and reading one needs openpyxl: {INSTALL}") from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+    except Exception as error:  # zipfile, XML and openpyxl raise many kinds
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        intake.problem(Where(str(path)), f"not readable as Excel: {reason}")
+        return
+    try:
+        header: list[str] | None = None
+        for sheet in book.worksheets:
+            if header is not None:
+                intake.remark(
+                    f"the sheet {sheet.title!r} is not read: only the first one with rows is", Where(str(path))
+                )
+                continue
+            for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+                texts = [_cell_text(cell) for cell in cells]
+                if not any(texts):
+                    continue
+                if header is None:
+                    header = [text or "" for text in texts]
+                    continue
+                row = {name: text for name, text in zip(header, texts, strict=False) if name}
+                yield Where(str(path), number), row
+    finally:
+        book.close()
+
+
+def _cell_text(value: Any) -> str | None:
+    """A cell as it would stand in a CSV; None for an empty one."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else str(value)
