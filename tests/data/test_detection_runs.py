@@ -20,7 +20,7 @@ from rag_experiments.data.shown_examples import example_lines
 from rag_experiments.training import resume
 from rag_experiments.training.checks import check_common
 from tests.data.shapes_of_files import COUNT, SHAPES, lines, question, table, text
-from tests.test_resume_rules import begun
+from tests.training.test_resume_rules import begun
 
 HEADER = ("ID", "Question", "Answer", "Context")
 CELLS = lambda n: (n, question(n), f"d{n}", text(n))  # noqa: E731
