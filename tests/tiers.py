@@ -100,6 +100,7 @@ def _imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
 def _file(module: str) -> Path | None:
     """The repository's file of a module, if it is the repository's."""
     if module.split(".")[0] not in ("rag_experiments", "tests", "hydra_plugins"):
@@ -111,7 +112,8 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def reached(path: Path) -> set[str]:
+@cache
+def reached(path: Path) -> frozenset[str]:
     """Top names of all modules that come with importing a test file, through the package, the tests, its conftest."""
     seen, waiting, found = set(), [path], set()
     if (path.parent / "conftest.py").is_file():
@@ -128,4 +130,4 @@ def reached(path: Path) -> set[str]:
                 own = _file(".".join(parts[:depth]))
                 if own is not None:
                     waiting.append(own)
-    return found
+    return frozenset(found)
