@@ -162,7 +162,9 @@ def _import_key(config: DataConfig, fingerprint: str) -> str:
 def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
     for name, asked in intake.splits.items():
         atomic_write_jsonl(folder / f"{name}.jsonl", map(_stored, asked))
-    manifest = {"splits": list(intake.splits), "notes": intake.notes, "format": config.format}
+    # A note may name a column, and JSON lets a column's name hold half a character (\ud800), which no file can.
+    notes = [note.encode("utf-8", "backslashreplace").decode() for note in intake.notes]
+    manifest = {"splits": list(intake.splits), "notes": notes, "format": config.format}
     atomic_write_json(folder / "manifest.json", manifest)
 
 

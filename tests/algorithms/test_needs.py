@@ -29,7 +29,7 @@ NEEDS = {
 @pytest.mark.parametrize("lacking", ["positive_ids", "answers"])
 def test_a_question_that_lacks_what_is_needed_is_refused(trainer_class, lacking):
     whole = {"id": "q", "question": "?", "answers": ("a",), "positive_ids": ("p",)}
-    data = SimpleNamespace(splits={"train": [Question(**{**whole, lacking: ()})]}, places={})
+    data = SimpleNamespace(splits={"train": [Question(**{**whole, lacking: ()})]}, places={}, notes=[])
     if lacking in NEEDS[trainer_class]:
         with pytest.raises(RequestError, match=f"no {lacking}"):
             check_required_fields(data, trainer_class.required_fields, "it")
@@ -58,7 +58,8 @@ def test_lengths_are_those_of_the_first_epoch(tmp_path):
 
 def test_what_check_cannot_leave_out_is_not_offered(tmp_path):
     """`check.needs` knows answers and positives alone."""
-    data = SimpleNamespace(splits={"train": [Question(id="q", question="?")]}, places={})
+    whole = Question(id="p", question="?", positive_ids=("p",), candidate_ids=("c",))
+    data = SimpleNamespace(splits={"train": [Question(id="q", question="?"), whole]}, places={}, notes=[])
     with pytest.raises(RequestError) as refused:
         check_required_fields(data, {"candidate_ids"}, "it")
     assert "check.needs" not in str(refused.value)

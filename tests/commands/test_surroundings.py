@@ -77,7 +77,7 @@ def test_commands_print_and_compute_the_same_in_odd_surroundings(tiny_bert: Path
 
 
 def test_a_letter_outside_ascii_is_taken_as_it_is() -> None:
-    assert command_line.compose(["data.path=dätå"]).data.path == "dätå"
+    assert command_line.compose(["data=jsonl", "data.path=dätå"]).data.path == "dätå"
 
 
 def test_a_path_below_a_home_that_there_is_not_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:

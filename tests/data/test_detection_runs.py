@@ -263,3 +263,15 @@ def test_of_a_name_on_the_hub_the_first_rows_are_looked_at(monkeypatch, tmp_path
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ValueError("no such set")))
     with pytest.raises(RequestError, match=r"data\.path=nowhere/set: no file .* not loaded from the hub: no such set"):
         composed("data.path=nowhere/set")
+
+
+def test_a_column_whose_name_is_half_a_character_is_noted_and_not_fatal(tmp_path):
+    rows = [
+        {"question": f"what is {n}?", "answer": f"a{n}", "context": f"text {n} is a{n}", "\ud800x": 1}
+        for n in range(12)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    config, _ = check_common(command_line.compose([f"data.path={file}"]))
+    notes = load_data(config.data, tmp_path / "cache").notes
+    assert any("columns not used" in note and "\\ud800x" in note for note in notes)

@@ -173,7 +173,8 @@ def test_damaged_bytes_end_in_a_sentence(name, damage, tmp_path_factory):
         return
     rows = sum(bool(line.strip()) for line in content.split(b"\n"))
     asked = sum(map(len, data.splits.values()))
-    left_out = any("left out" in note for note in data.notes)
+    # A byte less may make a question another's, and rows that ask the same are one question.
+    left_out = any("left out" in note or "merged into one" in note for note in data.notes)
     extra = COUNT if name == "localrqa" else 0  # each of its passages is asked about once more in the other file
     assert asked >= rows + extra or left_out, "a row was lost without a word"
 
