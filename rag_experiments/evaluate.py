@@ -101,7 +101,7 @@ def evaluate(opened: Reopened, folder: Path, arguments: Sequence[str]) -> dict[s
         result = components.evaluate(request.data.splits[split], persist=True)
         metrics |= {f"{split}/{name}": value for name, value in result.metrics.items()}
         predictions[split] = result.rows
-    for stage, found in stages.baseline_results(components):
+    for stage, found in stages.baseline_results(components, stages.baseline_stages(components)):
         metrics |= {f"{stage}/{name}": value for name, value in found.metrics.items()}
         predictions[stage] = found.rows
     if opened.run.writes:

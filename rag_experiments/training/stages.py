@@ -6,7 +6,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -19,7 +19,6 @@ from rag_experiments.data.records import Question
 from rag_experiments.evaluation.results import EvaluationResult
 from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
 from rag_experiments.retrieval.factory import build_baseline
-from rag_experiments.retrieval.retriever import Retriever
 from rag_experiments.runs.directory import RunDirectory, baseline_stage
 from rag_experiments.runs.tracking import Tracker
 from rag_experiments.training.callbacks import RunLog
@@ -51,41 +50,44 @@ def zero_shot(components: RunComponents, run: RunDirectory, run_log: RunLog) -> 
 def baselines(components: RunComponents, run: RunDirectory, run_log: RunLog) -> dict[str, float]:
     """Measure `evaluation.baselines` before training; a resumed run reads what it measured the first time."""
     metrics: dict[str, float] = {}
-    known = {stage: _measured(run, stage) for _, _, stage in _baseline_stages(components)}
-    for found in known.values():
-        metrics |= found or {}
-    for stage, result in baseline_results(components, skip=[stage for stage, found in known.items() if found]):
-        found = {f"{stage}/{name}": value for name, value in result.metrics.items()}
-        run.write_predictions(stage, result.rows)
-        run_log.write(0, 0.0, found)
-        metrics |= found
+    missing = []
+    for baseline in baseline_stages(components):
+        known = _measured(run, baseline_stage(*baseline))
+        metrics |= known or {}
+        if not known:
+            missing.append(baseline)
+    for stage, result in baseline_results(components, missing):
+        figures = _recorded(run, stage, result)
+        run_log.write(0, 0.0, figures)
+        metrics |= figures
     return metrics
 
 
-def baseline_results(components: RunComponents, skip: Collection[str] = ()) -> Iterator[tuple[str, EvaluationResult]]:
-    """The stages of `evaluation.baselines` and what they find for every question, beside an encoder that is trained."""
-    config, data = components.config, components.data
-    retrievers: dict[str, Retriever] = {}
-    for name, split, stage in _baseline_stages(components):
-        if stage in skip:
-            continue
-        if name not in retrievers:
-            retrievers[name] = build_baseline(name, config.retriever, data.passages, components.cache)
-            retrievers[name].refresh(persist=True)
-        log.info("evaluating %s on %d questions", stage, len(data.splits[split]))
-        evaluator = RetrievalEvaluator(retrievers[name], config.evaluation, config.data.query_history, seed=0)
-        yield stage, evaluator.evaluate(data.splits[split])
-
-
-def _baseline_stages(components: RunComponents) -> list[tuple[str, str, str]]:
-    """`(name, split, stage)`; none where no encoder is trained, or the corpus is too large."""
+def baseline_stages(components: RunComponents) -> list[tuple[str, str]]:
+    """`(name, split)` of each baseline; none where no encoder is trained, or the corpus is too large."""
     evaluation = components.config.evaluation
     if "encoder" not in components.models or not evaluation.baselines:
         return []
     if len(components.data.passages) > BASELINE_PASSAGES:
         log.info("evaluation.baselines: left out, the corpus has more than %d passages", BASELINE_PASSAGES)
         return []
-    return [(name, split, baseline_stage(name, split)) for name in evaluation.baselines for split in evaluation.splits]
+    return [(name, split) for name in evaluation.baselines for split in evaluation.splits]
+
+
+def baseline_results(
+    components: RunComponents, baselines: Iterable[tuple[str, str]]
+) -> Iterator[tuple[str, EvaluationResult]]:
+    """The stage of each `(name, split)`, and what that retriever finds for every question of the split."""
+    config, data = components.config, components.data
+    evaluators: dict[str, RetrievalEvaluator] = {}
+    for name, split in baselines:
+        if name not in evaluators:
+            retriever = build_baseline(name, config.retriever, data.passages, components.cache)
+            retriever.refresh(persist=True)
+            evaluators[name] = RetrievalEvaluator(retriever, config.evaluation, config.data.query_history, seed=0)
+        stage = baseline_stage(name, split)
+        log.info("evaluating %s on %d questions", stage, len(data.splits[split]))
+        yield stage, evaluators[name].evaluate(data.splits[split])
 
 
 def final(components: RunComponents, run: RunDirectory, run_log: RunLog, state: TrainerState) -> dict[str, float]:
@@ -106,9 +108,13 @@ def evaluate(
     log.info("evaluating %s on %d questions", stage, len(questions))
     started = time.perf_counter()
     result = components.evaluate(questions, persist=True)
+    return _recorded(run, stage, result) | {f"{stage}/seconds/evaluation": time.perf_counter() - started}
+
+
+def _recorded(run: RunDirectory, stage: str, result: EvaluationResult) -> dict[str, float]:
+    """The figures under the stage's name, its predictions written."""
     run.write_predictions(stage, result.rows)
-    metrics = {f"{stage}/{name}": value for name, value in result.metrics.items()}
-    return metrics | {f"{stage}/seconds/evaluation": time.perf_counter() - started}
+    return {f"{stage}/{name}": value for name, value in result.metrics.items()}
 
 
 def _measured(run: RunDirectory, stage: str) -> dict[str, float] | None:

@@ -139,7 +139,7 @@ def _file(path: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
     refuse_pickle(path)
     kind = kind_of(path)
     if kind in SUFFIXES:
-        if (named := folder_format(path.parent)) and named != "documents" and path.stem.split(".")[0] in (
+        if folder_format(path.parent) and path.stem.split(".")[0] in (
             "corpus", "queries", "passages", "collection",
         ):  # fmt: skip
             raise RequestError(f"data.path={path} is one file of a data set: type data.path={path.parent}")
