@@ -256,11 +256,11 @@ class CTLTrainer(AlgorithmTrainer):
         """Of the passages of every process, for this process's questions; its own passages begin at `offset`."""
         rows_P, positives_BM = gather_rows(inputs["passage_rows_P"]), inputs["positive_rows_BM"]
         target_B = inputs["target_B"] + offset
-        known_BP = known_positives(rows_P, positives_BM)
         multi = self.config.positives == "multi"
+        none_BP = torch.zeros((len(target_B), len(rows_P)), dtype=torch.bool, device=rows_P.device)
         return _BatchLabels(
             target_B,
-            torch.zeros_like(known_BP) if multi or not self.config.mask_known_positives else known_BP,
+            none_BP if multi or not self.config.mask_known_positives else known_positives(rows_P, positives_BM),
             repeats(rows_P, target_B),
             positive_grades(rows_P, positives_BM, inputs["grades_BM"]) if multi else None,
             inputs["weight_B"] if self.config.positives == "pairs" else None,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import rag_experiments.compare as comparing
 import rag_experiments.train as training
 from rag_experiments.api import frames
-from rag_experiments.api.opened_run import Overrides, Place, Run, read_line
-from rag_experiments.config.overrides import of_value
+from rag_experiments.api.opened_run import Overrides, Place, Run, as_words, read_line
 from rag_experiments.config.surroundings import as_before, free_memory
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.outcome import DONE, INTERRUPTED, WRONG_REQUEST
@@ -199,11 +198,8 @@ def check_data(
         own.append({"data.path": str(path)})
     if needs:
         own.append({"check.needs": list(needs)})
-    words = [] if config_dir is None else ["--config-dir", str(config_dir)]
-    for given in [*own, *overrides]:
-        words += [given] if isinstance(given, str) else [of_value(key, value) for key, value in given.items()]
     with as_before():
-        command = data_command.parse(words, "check", check.CheckOptions)
+        command = data_command.parse(as_words([*own, *overrides], config_dir), "check", check.CheckOptions)
         if command.words:
             raise RequestError(f"check does not know {command.words[0]!r}: give key=value")
         folder = None if fix is None else data_command.target_folder([str(fix)], "check")

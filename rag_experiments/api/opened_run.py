@@ -44,14 +44,19 @@ def read_line(overrides: Sequence[Overrides], config_dir: Place | None = None) -
     Raises:
         RequestError: a word that is no override, a value that no key takes, an option that only a command takes.
     """
-    words = [] if config_dir is None else ["--config-dir", str(Path(config_dir).expanduser())]
-    for given in overrides:
-        words += [of_value(key, value) for key, value in given.items()] if isinstance(given, Mapping) else [given]
-    line = parse(words)
+    line = parse(as_words(overrides, config_dir))
     refuse_secrets(line.overrides)
     if line.multirun or line.shows_only:
         raise RequestError("a sweep, and what only prints, are for the command: python -m rag_experiments.train …")
     return line
+
+
+def as_words(overrides: Sequence[Overrides], config_dir: Place | None = None) -> list[str]:
+    """Overrides as they would be typed."""
+    words = [] if config_dir is None else ["--config-dir", str(Path(config_dir).expanduser())]
+    for given in overrides:
+        words += [of_value(key, value) for key, value in given.items()] if isinstance(given, Mapping) else [given]
+    return words
 
 
 def _read(file: Path, read: Callable[[Path], Any], missing: Any) -> Any:
