@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rich.style  # noqa: F401  (draws a random number at its first import)
 import torch
 from safetensors.torch import load_file
 
