@@ -96,7 +96,8 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
     Raises:
         RequestError: the chain's description is wrong, or its first stage is.
     """
-    plan = check_plan(OmegaConf.to_container(composed.chain, resolve=True))
+    described = OmegaConf.select(composed, "chain", throw_on_missing=False)
+    plan = check_plan(OmegaConf.to_container(described, resolve=True) if OmegaConf.is_config(described) else described)
     directory = Path(composed.hydra.run.dir).resolve()
     shared = [value for value in overrides if _key(value).split(".")[0] not in ("experiment", "chain", "hydra", "plan")]
     stages = list_stages(plan, directory, shared)
@@ -121,12 +122,18 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
 
 def check_plan(described: Any) -> ChainPlan:
     """`chain:` as a `ChainPlan`. Raises `RequestError`, naming the key."""
+    if not isinstance(described, dict):
+        raise RequestError(
+            f"chain={described}: a chain is a mapping with stages, written in a file: experiment=rpg_loop has one"
+        )
     try:
         plan = TypeAdapter(ChainPlan).validate_python(described)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in ("chain", *first["loc"]))
         raise RequestError(f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}") from error
+    if not plan.stages:
+        raise RequestError("chain.stages is empty: a chain has at least one stage")
     for name, stage in plan.stages.items():
         for other in stage.after:
             if other not in plan.stages:
@@ -149,6 +156,11 @@ def list_stages(plan: ChainPlan, directory: Path, shared: Sequence[str]) -> list
                 overrides = [value.format(**newest) for value in overrides]
             except KeyError as error:
                 raise RequestError(f"chain.stages.{kind}: stage {error} has not run before it") from error
+            except (ValueError, IndexError, AttributeError) as error:
+                raise RequestError(
+                    f"chain.stages.{kind}: {{name}} stands for the directory of the stage `name`; "
+                    f"in other places braces are doubled ({error})"
+                ) from error
             name = f"{turn}_{kind}"
             at = directory / name
             overrides += [*shared, *described.extra, f"name={name}", f"hydra.run.dir={quote(str(at))}"]

@@ -123,6 +123,8 @@ def test_plan_runs_nothing(started, tmp_path, capsys):
         ({"stages": {"a": {"overrides": []}}, "rounds": 0}, "chain.rounds"),
         ({"stages": {"a": {}}}, "chain.stages.a.overrides"),
         ({"stages": {"a": {"overrides": [], "after": {"b": []}}}}, "there is no such stage"),
+        ({"stages": {}}, "chain.stages is empty"),
+        *((value, "experiment=rpg_loop has one") for value in (True, None, "/nowhere", 3, ["a"])),
     ],
 )
 def test_wrong_descriptions(described, said):
@@ -134,6 +136,21 @@ def test_a_stage_must_have_run_before_it_is_named():
     plan = chain.check_plan({"stages": {"a": {"overrides": ["x={b}"]}, "b": {"overrides": []}}})
     with pytest.raises(RequestError, match="has not run before it"):
         chain.list_stages(plan, Path("loop"), [])
+
+
+@pytest.mark.parametrize("override", ["x={", "x={}", "x={0}", "x={a.nothing}", "x={a[}"])
+def test_braces_that_name_no_stage_are_refused(override):
+    plan = chain.check_plan({"stages": {"a": {"overrides": []}, "b": {"overrides": [override]}}})
+    with pytest.raises(RequestError, match=r"chain\.stages\.b"):
+        chain.list_stages(plan, Path("loop"), [])
+
+
+@pytest.mark.parametrize("typed", ["++chain=/nowhere", "+chain=true", "++chain=null", "+chain=${seed}", "+chain={}"])
+def test_what_is_typed_as_a_chain_and_is_none_is_refused_in_one_sentence(typed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.exit_with(train.start, ["algorithm=fid", typed])
+    assert ended.value.code == command_line.WRONG_REQUEST
+    assert "chain" in capsys.readouterr().err
 
 
 def test_wrong_first_stage_leaves_nothing(tmp_path):
