@@ -32,7 +32,7 @@ def test_epochs_that_are_typed_decide_the_length(algorithm, trainer, tmp_path):
 
 def test_steps_that_are_typed_stay():
     assert shown(LENGTH, "algorithm=sft", "trainer.max_steps=7", "trainer.num_train_epochs=3") == [7, 3]
-    assert shown(LENGTH, "algorithm=sft")[0] == 48, "nothing was typed"
+    assert shown(LENGTH, "algorithm=sft", "trainer=quick")[0] == 60, "no epochs were typed"
     assert "max_steps" not in trainer_of("algorithm=ctl", "trainer.num_train_epochs=3"), "nothing hides it"
 
 
