@@ -59,7 +59,7 @@ def test_two_rounds_feed_each_other(started, tmp_path, capsys):
     assert launch(tmp_path, 'chain.stages.fid.extra=["trainer.max_steps=2"]') == command_line.DONE
     first, distil, second, again = started
     assert first == [
-        *["algorithm=fid", "seed=3", "tracking=none", "trainer.max_steps=2"],
+        *["algorithm=fid", "trainer=quick", "seed=3", "tracking=none", "trainer.max_steps=2"],
         *["name=1_fid", f"hydra.run.dir='{at}/1_fid'"],
     ]
     assert f"algorithm.teacher.path='run://{at}/1_fid'" in distil
