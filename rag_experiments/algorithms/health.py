@@ -45,6 +45,8 @@ class Health(TrainerCallback):
         self.moved = False
         """Whether any step of the run, earlier segments included, had a gradient."""
         self.still = 0
+        self.without_rate = 0
+        """Steps of this process in which the learning rate of every weight was 0."""
 
     def on_pre_optimizer_step(
         self,
@@ -67,13 +69,25 @@ class Health(TrainerCallback):
             self._diverged(state, total, length)
         if length != 0:
             self.moved = True
-        elif not self.moved:
+        if not any(group["lr"] for group in self.trainer.optimizer.param_groups):
+            self.without_rate += 1
+        if length == 0 and not self.moved:
             self.still += 1
             if self.still == STILL_STEPS:
                 log.warning("%d steps, and the gradient was 0 at each: nothing is learnt. %s", self.still, _CAUSES)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A training in which no step changed anything is none."""
+        """A training in which no step changed anything is none.
+
+        One whose steps all lie at the beginning of the warm-up is a trial of the machinery, such as
+        `trainer.max_steps=1`: it is told and does not fail.
+        """
+        if self.without_rate and self.without_rate == state.global_step:
+            log.warning(
+                "the weights are those of the beginning: the learning rate was 0 in all %d steps. "
+                "trainer.warmup_steps=0, or more steps, trains",
+                self.without_rate,
+            )
         if self.still and not self.moved:
             raise NothingLearnt(f"nothing was learnt: the gradient was 0 at each of {self.still} steps. {_CAUSES}")
 

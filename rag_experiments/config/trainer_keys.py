@@ -108,6 +108,7 @@ RENAMED = {
 """Former names to those since transformers 5.23. Either is understood, whichever transformers is installed."""
 
 _STRICTLY_POSITIVE = {
+    "learning_rate",
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
     "gradient_accumulation_steps",
@@ -119,7 +120,6 @@ _STRICTLY_POSITIVE = {
     "dataloader_prefetch_factor",
 }
 _NOT_NEGATIVE = {
-    "learning_rate",
     "weight_decay",
     "warmup_steps",
     "max_grad_norm",

@@ -88,6 +88,21 @@ def test_one_step_with_a_gradient_is_learning(tmp_path, monkeypatch):
     assert trainer.health.moved
 
 
+@pytest.mark.parametrize(("steps", "warned"), [(1, True), (2, True), (3, False)])
+def test_steps_without_a_learning_rate_are_told(tmp_path, caplog, steps, warned):
+    """The first step of a warm-up has the rate 0."""
+    at = tmp_path / "model"
+    trainer = make_trainer(SFTTrainer, write_tiny_llama(at), tmp_path, max_steps=steps, warmup_steps=2)
+    trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+        trainer.create_optimizer(), lambda step: 0.0 if step < 2 else 1.0
+    )
+    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
+    trainer.train()
+    after = trainer.model.state_dict()
+    assert any("the weights are those of the beginning" in record.getMessage() for record in caplog.records) == warned
+    assert all(torch.equal(before[name], after[name]) for name in before) == warned
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_weights_that_are_no_numbers_are_named(value):
     module = nn.Linear(2, 2)

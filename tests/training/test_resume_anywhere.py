@@ -34,7 +34,7 @@ VARIANTS = {
         "trainer.save_total_limit=5",
         "trainer.eval_steps=2",
         "trainer.logging_steps=4",
-        "trainer.learning_rate=0",  # nothing gets better, so patience ends the run
+        "trainer.learning_rate=1e-30",  # nothing gets better, so patience ends the run
         "early_stopping=2",
     ],
 }

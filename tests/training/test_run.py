@@ -237,7 +237,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(tiny_bert, small_data
         "trainer.eval_steps=2",
         "trainer.save_strategy=steps",
     ]
-    more += ["trainer.save_steps=2", "trainer.learning_rate=0", "early_stopping=2", "evaluation.zero_shot=false"]
+    more += ["trainer.save_steps=2", "trainer.learning_rate=1e-30", "early_stopping=2", "evaluation.zero_shot=false"]
     run = run_at(tmp_path / "run", request(tiny_bert, small_data, tmp_path, *more))
     assert max(line["step"] for line in run.read_metrics()) == 6  # the first is the best; two without a better one
 
