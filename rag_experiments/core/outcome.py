@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -36,6 +37,10 @@ _OUT_OF_MEMORY = (
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end (SIGTERM, SIGHUP): handled like Ctrl-C."""
+
+
+AGAIN_SECONDS = 0.05
+"""After which a signal is sent again whose exception Python dropped."""
 
 
 class Pruned(Exception):
@@ -125,6 +130,9 @@ class Signals:
         self._held = held
         self._waiting: int | None = None
         self._owner = os.getpid()
+        self._raised: int = signal.SIGINT
+        """The signal that raised last."""
+        self.earlier_hook = sys.unraisablehook
 
     def hold(self) -> None:
         """From here on signals wait."""
@@ -145,9 +153,23 @@ class Signals:
         elif self._held and os.getpid() == self._owner:
             self._waiting = number
         elif number == signal.SIGINT:
+            self._raised = number
             raise KeyboardInterrupt
         else:
+            self._raised = number
             raise Terminated(f"received {signal.Signals(number).name}")
+
+    def raised_in_vain(self, unraisable: Any) -> None:
+        """The hook for exceptions that Python drops: an interruption among them is sent again, a moment later.
+
+        A signal's exception is raised wherever the main thread is just then. In a callback of `weakref` or in
+        `__del__` Python prints it and goes on, and the run would never end.
+        """
+        self.earlier_hook(unraisable)
+        if isinstance(unraisable.exc_value, KeyboardInterrupt) and os.getpid() == self._owner:
+            again = threading.Timer(AGAIN_SECONDS, os.kill, (self._owner, self._raised))
+            again.daemon = True
+            again.start()
 
     def send_again(self) -> None:
         """Leave a signal that still waits to whoever handles it now."""
@@ -169,9 +191,11 @@ def termination_as_interrupt(held: bool = False) -> Iterator[Signals]:
     # One that is ignored (SIGHUP under nohup, SIGINT in a shell's background) stays ignored.
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT) if _interrupts(signal.getsignal(n))]
     before = {number: signal.signal(number, signals.handle) for number in numbers}
+    sys.unraisablehook = signals.raised_in_vain
     try:
         yield signals
     finally:
+        sys.unraisablehook = signals.earlier_hook
         for number, handler in before.items():
             signal.signal(number, handler)
         signals.send_again()

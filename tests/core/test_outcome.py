@@ -6,6 +6,9 @@ import ast
 import errno
 import re
 import signal
+import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -196,6 +199,25 @@ def test_a_signal_that_waits_to_the_end_goes_to_who_handles_it_then(default_hand
     with pytest.raises(Terminated), outcome.termination_as_interrupt():  # noqa: SIM117
         with outcome.termination_as_interrupt(held=True):
             signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_whose_exception_python_drops_ends_the_run_all_the_same(default_handlers, capsys, number):
+    """Python prints and drops what a callback of `weakref` raises."""
+
+    class Thing:
+        pass
+
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(number))
+    before = sys.unraisablehook
+    with pytest.raises(KeyboardInterrupt), outcome.termination_as_interrupt():  # noqa: PT012
+        del thing
+        assert reference() is None, "the first was dropped"
+        for _ in range(500):
+            time.sleep(0.01)
+    assert sys.unraisablehook is before
 
 
 @pytest.mark.parametrize("held", [True, False])
