@@ -33,6 +33,7 @@ from omegaconf import DictConfig
 from rag_experiments.config import roles
 from rag_experiments.config.extra_packages import check_packages
 from rag_experiments.config.kinds import MODEL_KINDS
+from rag_experiments.config.overrides import typed
 from rag_experiments.config.schema import DataConfig, RunConfig
 from rag_experiments.config.trainer_keys import REFUSED
 from rag_experiments.core import distributed
@@ -136,7 +137,18 @@ def check_sizes(config: RunConfig, data: RagData, splits: Iterable[str]) -> None
         raise RequestError(f"retriever.k={config.retriever.k} is larger than the corpus, which has {corpus} passages")
     for split in splits:
         if not data.splits.get(split):
-            raise RequestError(f"data.path={config.data.path}: the {split} split has no questions")
+            raise RequestError(f"data.path={config.data.path}: the {split} split has no questions{_advice(config)}")
+
+
+def _advice(config: RunConfig) -> str:
+    """How a folder of documents comes to questions."""
+    if config.data.format != "documents" or getattr(config.data, "questions", None):
+        return ""
+    path = typed("data.path", str(config.data.path))
+    return (
+        "; data.questions=FILE names a file with questions and answers about the documents, and "
+        f"python -m rag_experiments.data.generate data=documents {path} OUT writes some"
+    )
 
 
 def check_batch(config: RunConfig, questions: int) -> None:

@@ -253,7 +253,9 @@ def test_the_cache_may_be_at_home(monkeypatch):
 def sizes(k: int = 1, splits=("dev", "test"), **questions: int):
     data = SimpleNamespace(passages=[0] * 5, splits={name: [0] * count for name, count in questions.items()})
     asked = SimpleNamespace(
-        retriever=SimpleNamespace(k=k), evaluation=SimpleNamespace(splits=list(splits)), data=SimpleNamespace(path="d")
+        retriever=SimpleNamespace(k=k),
+        evaluation=SimpleNamespace(splits=list(splits)),
+        data=SimpleNamespace(path="d", format="jsonl"),
     )
     request.check_sizes(asked, data, ("train", *splits))
 

@@ -18,6 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from rag_experiments import train
+from rag_experiments.config import command_line
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
 from rag_experiments.data.formats.document_parsing import Unreadable, parse
@@ -189,6 +191,105 @@ def test_wrong_questions(row, message, folder, tmp_path):
     (folder.parent / "asked.jsonl").write_text(json.dumps(row))
     with pytest.raises(RequestError, match=message):
         load_data(config(folder, questions=str(folder.parent / "asked.jsonl")), tmp_path / "cache")
+
+
+FACTS = {
+    "deep/guide.md": "# Guide\n\nThe door of the cellar opens with the brass key.\n",
+    "attic.txt": "The window of the attic opens with the brass key. It was built in 1923 of oak.",
+    "mill.txt": "The mill by the river was built in 1923 by the miller Anna Berg.",
+}
+
+
+@pytest.fixture
+def facts(folder) -> Path:
+    for name, text in FACTS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def read(folder: Path, rows: list[dict], tmp_path: Path, **keys) -> Intake:
+    from rag_experiments.data.formats import documents
+
+    file = folder.parent / "qa.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    tmp_path.mkdir(exist_ok=True)
+    made = Intake(tmp_path)
+    documents.read(config(folder, questions=str(file), **keys), made)
+    return made
+
+
+def golds(made: Intake) -> list[tuple[str, ...]]:
+    return [one.question.positive_ids for one in made.splits["train"]]
+
+
+def test_a_question_without_a_document_gets_the_passage_that_holds_its_answer(facts, tmp_path):
+    rows = [
+        {
+            "Query": "What opens the door of the cellar?",
+            "Ground Truth": "the brass key",
+        },  # stands twice; one speaks of it
+        {"Query": "Who built the mill?", "Ground Truth": ["nobody", "Anna Berg"]},
+        {"Query": "When was the mill by the river built?", "Ground Truth": "1923"},
+    ]
+    made = read(facts, rows, tmp_path)
+    made.finish()
+    assert golds(made) == [("deep/guide.md#0",), ("mill.txt#0",), ("mill.txt#0",)]
+    assert {one.group for one in made.splits["train"]} == {"deep/guide.md", "mill.txt"}
+    assert any(note.startswith("3 times: a question names no document") or "names no document" in note
+               for note in made.notes)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "why"),
+    [
+        ("What opens?", "the brass key", "none is ahead"),
+        ("Which poet is meant here?", "Anna Berg", "few of its words"),
+        ("Who built the castle?", "Otto", "stands in no passage"),
+    ],
+)
+def test_what_is_not_clear_is_left_out_or_kept_as_asked(facts, tmp_path, question, answer, why):
+    rows = [
+        {"question": question, "answers": [answer]},
+        {"question": "Who built the mill?", "answers": ["Anna Berg"]},
+    ]
+    made = read(facts, rows, tmp_path / "one")
+    made.finish()
+    assert golds(made) == [("mill.txt#0",)]
+    assert any(why in note and "data.keep_unplaced=true" in note for note in made.notes)
+    kept = read(facts, rows, tmp_path / "two", keep_unplaced=True)
+    assert golds(kept) == [(), ("mill.txt#0",)]
+    with pytest.raises(
+        RequestError, match=r"no question has a gold passage: 1 name no document.*data\.keep_unplaced=true"
+    ):
+        read(facts, rows[:1], tmp_path / "three")
+
+
+def test_documents_without_questions_name_what_gives_them_some(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder.parent)
+    request = ["algorithm=ctl", "data=documents", f"data.path={folder}", f"data.tokenizer={folder.parent / 'tokens'}"]
+    with pytest.raises(SystemExit) as ended:
+        command_line.exit_with(train.start, [*request, "retriever.k=1", "plan=true"])
+    assert ended.value.code == command_line.WRONG_REQUEST
+    sentence = capsys.readouterr().err
+    assert "data.questions=FILE" in sentence
+    assert f"rag_experiments.data.generate data=documents data.path={folder} OUT" in sentence
+
+
+def test_an_answer_in_the_overlap_of_two_passages_is_one_place(folder, tmp_path):
+    rows = [{"question": "word31 word32?", "answers": ["word33 word34"]}]
+    made = read(folder, rows, tmp_path)
+    store = made.finish()
+    (ids,) = golds(made)
+    assert len(ids) == 2
+    assert all("word33 word34" in text for text in store.full_texts(store.rows(ids)))
+
+
+def test_a_source_column_counts_only_where_it_names_a_document(facts, tmp_path):
+    rows = [
+        {"question": "When was it built?", "answers": ["1923"], "source": "mill.txt"},
+        {"question": "Who built the mill?", "answers": ["Anna Berg"], "source": "wikipedia"},
+    ]
+    assert golds(read(facts, rows, tmp_path)) == [("mill.txt#0",), ("mill.txt#0",)]
 
 
 def test_damaged_pdf_is_named(folder, tmp_path):

