@@ -178,6 +178,8 @@ class AlgorithmTrainer(ResumableTrainer):
         self.components = components
         self.config = components.config.algorithm
         self.seconds_preparing = 0.0
+        self.schedule_steps: int | None = None
+        """Steps over which the learning rate changes, where training ends before them."""
         super().__init__(
             model=components.module(),
             args=args,
@@ -285,6 +287,12 @@ class AlgorithmTrainer(ResumableTrainer):
         optimizer_class, settings = self.get_optimizer_cls_and_kwargs(self.args, module)
         self.optimizer = optimizer_class([group for group in groups if group["params"]], **settings)
         return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """As Trainer's, over `schedule_steps` where they are set."""
+        return super().create_scheduler(self.schedule_steps or num_training_steps, optimizer)
 
     # -- evaluation ------------------------------------------------------------------------------
 

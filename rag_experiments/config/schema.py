@@ -309,6 +309,8 @@ class RunConfig:
     """The run directory that is to go on, or `auto`: the newest unfinished run of this configuration."""
     plan: bool = False
     """Check everything, say what would happen, and stop before anything is written."""
+    refit: bool = False
+    """Dev chooses the number of steps; then the model is trained anew on train and dev, and test is measured once."""
     early_stopping: PositiveInt | None = None
     """Training ends after so many evaluations without a better `trainer.metric_for_best_model`; null: it does not."""
     model: Any

@@ -34,6 +34,8 @@ from rag_experiments.core.files import (
     safetensors_size,
 )
 
+CHOICE = "choice"
+"""Folder inside a run with `refit=true`: its first training, which chooses the number of steps."""
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 HEARTBEAT = ".running"
 BASELINE = "baseline"
@@ -78,7 +80,8 @@ class RunDirectory:
     @property
     def holds_work(self) -> bool:
         """Whether the directory holds finished work (such as a checkpoint or figures) that must be kept."""
-        return self.history_path.exists() or (self.path / "predictions").exists() or self.last_checkpoint() is not None
+        parts = (self.history_path, self.path / "predictions", self.path / CHOICE)
+        return any(part.exists() for part in parts) or self.last_checkpoint() is not None
 
     def discard(self) -> None:
         """Remove the directory, because the request was refused before any work was done."""

@@ -22,17 +22,24 @@ FILE = "cost.json"
 
 
 class CostClock(TrainerCallback):
-    """`prepare` and `train` seconds of a run. `trainer` is set before it trains: its own preparing counts as such."""
+    """`prepare` and `train` seconds of a run; it follows a trainer, whose own preparing counts as such."""
 
     def __init__(self, run: RunDirectory):
         self.run = run
         self.earlier = read_cost(run.path)
         self.trainer: Any = None
         self.prepared = 0.0
-        """Seconds of this segment before the trainer was there."""
+        """Seconds of this segment outside the trainer."""
+        self.trained = 0.0
+        """Seconds of trainings of this segment that have ended."""
         self.started: float | None = None
-        self.ended: float | None = None
         self.prepared_before = 0.0
+
+    def follow(self, trainer: Any) -> None:
+        """Count the preparing of this trainer from now on; what an earlier one has counted stays."""
+        if self.trainer is not None:
+            self.prepared += self.trainer.seconds_preparing
+        self.trainer = trainer
 
     @contextmanager
     def preparing(self) -> Iterator[None]:
@@ -52,17 +59,21 @@ class CostClock(TrainerCallback):
         try:
             yield
         finally:
-            self.ended = time.perf_counter()
+            self.trained += self._training()
+            self.started = None
             self.write()
+
+    def _training(self) -> float:
+        """Seconds of the training that goes on, without what it has prepared since it began."""
+        if self.started is None:
+            return 0.0
+        return time.perf_counter() - self.started - (self.trainer.seconds_preparing - self.prepared_before)
 
     @property
     def segment(self) -> dict[str, float]:
         """Seconds of this segment alone."""
         own = self.trainer.seconds_preparing if self.trainer is not None else 0.0
-        train = 0.0
-        if self.started is not None:
-            train = (self.ended or time.perf_counter()) - self.started - (own - self.prepared_before)
-        return {"prepare": self.prepared + own, "train": train}
+        return {"prepare": self.prepared + own, "train": self.trained + self._training()}
 
     @property
     def totals(self) -> dict[str, float]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +124,17 @@ def check_with_data(config: RunConfig, data: RagData, training: bool = True) -> 
         return trainer_class
     check_required_fields(data, trainer_class.required_fields, config.algorithm.name)
     trainer_class.check_data(config, data)
+    if config.refit:
+        trainer_class.check_data(config, with_dev(data))
     check_best_metric(config, data, trainer_class)
     check_batch(config, trainer_class.count_examples(config, data))
     check_trainer_fits(config, trainer_class)
     return trainer_class
+
+
+def with_dev(data: RagData) -> RagData:
+    """`data` with the questions of dev in train as well: what `refit=true` trains on in the end."""
+    return replace(data, splits={**data.splits, "train": [*data.splits["train"], *data.splits["dev"]]})
 
 
 def check_sizes(config: RunConfig, data: RagData, splits: Iterable[str]) -> None:
@@ -208,6 +215,13 @@ def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
     ):
         raise RequestError(
             f"early_stopping={config.early_stopping} needs trainer.load_best_model_at_end=true and "
+            "trainer.eval_strategy=epoch or steps"
+        )
+    if config.refit and not (
+        config.trainer.get("load_best_model_at_end") and config.trainer.get("eval_strategy", "no") != "no"
+    ):
+        raise RequestError(
+            "refit=true chooses the number of steps with dev: it needs trainer.load_best_model_at_end=true and "
             "trainer.eval_strategy=epoch or steps"
         )
     if config.trainer.get("train_sampling_strategy") == "group_by_length" and not trainer_class.groups_by_length:

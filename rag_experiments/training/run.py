@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[str, float]:
     """A checked request → a finished run directory. Returns the final figures."""
     from rag_experiments.runs.tracking import make_tracker
-    from rag_experiments.training import build, stages
+    from rag_experiments.training import build, refit, stages
     from rag_experiments.training.callbacks import RunLog
     from rag_experiments.training.cost_clock import CostClock
     from rag_experiments.training.first_runs import make_first_runs
@@ -42,11 +42,17 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
         before = stages.zero_shot(components, run, run_log) | stages.baselines(components, run, run_log)
         with clock.preparing():
             make_first_runs(request, components)
-        callbacks = [run_log, clock, *pruning_callbacks(config)]
-        trainer = build.build_trainer(request, components, run.checkpoints_dir, callbacks)
+        choice, choosing = None, dict[str, float]()
+        callbacks = pruning_callbacks(config)
+        if config.refit:
+            choice = refit.choose(request, components, run, callbacks, clock)
+            request, choosing, callbacks = refit.second(request, choice), choice.dev, []
+            components = build.build_components(request)  # anew: the others hold the first training's weights
+        trainer = build.build_trainer(request, components, run.checkpoints_dir, [run_log, clock, *callbacks])
+        trainer.schedule_steps = choice.of if choice is not None else None
         cost = stages.fit(trainer, clock, run.last_checkpoint() if resuming else None)
         stages.save_model(components, run)
-        after = stages.final(components, run, run_log, trainer.state)
+        after = choosing | stages.final(components, run, run_log, trainer.state)
         metrics = {**before, **after, **cost}
         run.write_metrics(metrics)
         stages.report(run, tracker, metrics, config.tracking)

@@ -129,7 +129,7 @@ def _measured(run: RunDirectory, stage: str) -> dict[str, float] | None:
 
 def fit(trainer: AlgorithmTrainer, clock: CostClock, checkpoint: Path | None) -> dict[str, float]:
     """Prepare, then train, from a checkpoint where there is one. Returns what it cost, all segments together."""
-    clock.trainer = trainer
+    clock.follow(trainer)
     with trainer.preparing():
         trainer.prepare()
     set_seed(trainer.args.seed)  # what was drawn while preparing must not change the training

@@ -14,6 +14,7 @@ from rag_experiments.comparison.analysis.pairing import Rows, pair
 from rag_experiments.comparison.analysis.statistics import FEW_CLUSTERS
 from rag_experiments.comparison.analysis.table_columns import ANSWERS, RANKINGS
 from rag_experiments.comparison.records.run_records import RunRecord, read_rows
+from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text_table import Grid, show, to_text
 from rag_experiments.core.visible import say
 from rag_experiments.evaluation.bootstrap import Interval, intervals
@@ -95,7 +96,19 @@ def before_after(
         notes.append(f"No split was evaluated with {baseline} (evaluation.baselines).")
     elif min(change.clusters for change in changes) < FEW_CLUSTERS:
         notes.append(f"Fewer than {FEW_CLUSTERS} independent questions: these intervals are too narrow.")
+    notes += _refit_notes(directory, changes)
     return BeforeAfter(changes, notes, baseline)
+
+
+def _refit_notes(run: RunDirectory, changes: Sequence[Change]) -> list[str]:
+    """What `refit=true` means for the figures of dev."""
+    try:
+        steps = run.read_status()["refit"]["steps"]
+    except (RequestError, LookupError, TypeError):
+        return []
+    if not any(change.split == "dev" for change in changes):
+        return []
+    return [f"refit: dev is measured after the first training, which chose {steps} steps; model/ has seen it since."]
 
 
 def baselines_of(run: RunDirectory | RunRecord | Path | str) -> list[str]:
