@@ -178,6 +178,8 @@ class AlgorithmTrainer(ResumableTrainer):
         self.components = components
         self.config = components.config.algorithm
         self.seconds_preparing = 0.0
+        self.dev_rows: list[dict[str, Any]] = []
+        """The questions of the last evaluation on dev, one by one."""
         self.schedule_steps: int | None = None
         """Steps over which the learning rate changes, where training ends before them."""
         super().__init__(
@@ -302,6 +304,7 @@ class AlgorithmTrainer(ResumableTrainer):
         result = self.components.evaluate(
             sample_questions(self.components.data.splits["dev"], self.components.config.evaluation)
         )
+        self.dev_rows = result.rows
         found = {**result.metrics, "seconds/evaluation": time.perf_counter() - started}
         # Every process measures, and rank 0's figures count: the best checkpoint and the end of training follow from
         # them, and two that differ in the last digit would part here.

@@ -9,7 +9,7 @@ from rag_experiments.core.errors import RequestError, did_you_mean
 
 GROUPS = ("model", "algorithm", "data", "retriever", "trainer", "evaluation", "tracking", "sweep", "paths")
 """Top-level nodes of a configuration."""
-TOP = ("seed", "name", "resume", "plan", "refit", "early_stopping")
+TOP = ("seed", "name", "resume", "plan", "refit", "keep", "early_stopping")
 """Keys of a run that are in no group."""
 OPTION_GROUPS = (
     "algorithm",

@@ -57,7 +57,7 @@ def help_page(program: str, purpose: str, config_dir: str | None = None) -> str:
     for group in OPTION_GROUPS:
         lines += [*_options(group, config_dir), ""]
     lines += [
-        "Keys: seed name resume plan refit early_stopping  model.path data.path retriever.k",
+        "Keys: seed name resume plan refit keep early_stopping  model.path data.path retriever.k",
         "      algorithm.<hyper-parameter>  trainer.<a field of transformers.TrainingArguments>",
         "      evaluation.… tracking.… sweep.… paths.…",
         "      hydra/launcher=local|serial|slurm|submitit_local|ray  hydra/sweeper=grid|optuna|random",

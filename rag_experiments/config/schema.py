@@ -311,6 +311,8 @@ class RunConfig:
     """Check everything, say what would happen, and stop before anything is written."""
     refit: bool = False
     """Dev chooses the number of steps; then the model is trained anew on train and dev, and test is measured once."""
+    keep: Literal["trained", "base"] = "trained"
+    """`base`: the model before training is saved where the trained one is worse on dev by the paired test."""
     early_stopping: PositiveInt | None = None
     """Training ends after so many evaluations without a better `trainer.metric_for_best_model`; null: it does not."""
     model: Any

@@ -30,6 +30,7 @@ from rag_experiments.runs.tracking import NullTracker
 from rag_experiments.training import build, stages
 from rag_experiments.training.callbacks import RunLog
 from rag_experiments.training.cost_clock import CostClock
+from rag_experiments.training.harm import HarmWatch
 from rag_experiments.training.request import Request, with_dev
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ def choose(
         place.go_back_to_checkpoint()
         run_log = RunLog(place, NullTracker())
         trainer = build.build_trainer(request, components, place.checkpoints_dir, [run_log, clock, *callbacks])
+        trainer.add_callback(HarmWatch(trainer, request, run))
         stages.fit(trainer, clock, place.last_checkpoint())
         state = trainer.state
         dev = stages.evaluate(components, run, "dev", components.data.splits["dev"])

@@ -217,6 +217,8 @@ def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
             f"early_stopping={config.early_stopping} needs trainer.load_best_model_at_end=true and "
             "trainer.eval_strategy=epoch or steps"
         )
+    if config.keep == "base" and not config.evaluation.zero_shot:
+        raise RequestError("keep=base compares dev with the model before training: it needs evaluation.zero_shot=true")
     if config.refit and not (
         config.trainer.get("load_best_model_at_end") and config.trainer.get("eval_strategy", "no") != "no"
     ):

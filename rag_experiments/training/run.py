@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[str, float]:
     """A checked request → a finished run directory. Returns the final figures."""
     from rag_experiments.runs.tracking import make_tracker
-    from rag_experiments.training import build, refit, stages
+    from rag_experiments.training import build, harm, refit, stages
     from rag_experiments.training.callbacks import RunLog
     from rag_experiments.training.cost_clock import CostClock
     from rag_experiments.training.first_runs import make_first_runs
@@ -42,15 +42,19 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
         before = stages.zero_shot(components, run, run_log) | stages.baselines(components, run, run_log)
         with clock.preparing():
             make_first_runs(request, components)
-        choice, choosing = None, dict[str, float]()
+        whole, choice, choosing = request, None, dict[str, float]()
         callbacks = pruning_callbacks(config)
         if config.refit:
             choice = refit.choose(request, components, run, callbacks, clock)
             request, choosing, callbacks = refit.second(request, choice), choice.dev, []
             components = build.build_components(request)  # anew: the others hold the first training's weights
         trainer = build.build_trainer(request, components, run.checkpoints_dir, [run_log, clock, *callbacks])
+        trainer.add_callback(harm.HarmWatch(trainer, request, run))
         trainer.schedule_steps = choice.of if choice is not None else None
         cost = stages.fit(trainer, clock, run.last_checkpoint() if resuming else None)
+        if config.keep == "base" and harm.has_harmed(whole, components, run):
+            request, choosing = whole, {}
+            components = build.build_components(request)
         stages.save_model(components, run)
         after = choosing | stages.final(components, run, run_log, trainer.state)
         metrics = {**before, **after, **cost}

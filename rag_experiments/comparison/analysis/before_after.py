@@ -21,6 +21,8 @@ from rag_experiments.evaluation.bootstrap import Interval, intervals
 from rag_experiments.runs.directory import BASELINE, RunDirectory, baseline_stage
 
 RESAMPLES = 5000
+MAIN = ("f1", "exact_match", "ndcg@10", "recall@4")
+"""The figures that decide whether training harmed; the first that a run has."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,21 @@ def before_after(
     return BeforeAfter(changes, notes, baseline)
 
 
+def harm_sentence(changes: Sequence[Change]) -> str:
+    """That the model before training is better, where the interval of its main figure lies below zero; else empty."""
+    for split in ("test", "dev"):
+        main = next((one for metric in MAIN for one in changes if (one.split, one.metric) == (split, metric)), None)
+        if main is not None:
+            if main.difference.high >= 0 or main.clusters < FEW_CLUSTERS:
+                return ""
+            return (
+                f"The model before training is better: {split} {main.metric} fell from {main.before.mean:.3f} to "
+                f"{main.after.mean:.3f}, {_shown(main.difference, '+')}. The log names likely causes; keep=base saves "
+                "the model before training."
+            )
+    return ""
+
+
 def _refit_notes(run: RunDirectory, changes: Sequence[Change]) -> list[str]:
     """What `refit=true` means for the figures of dev."""
     try:
@@ -140,6 +157,9 @@ def _changes(
 
 def print_before_after(run: RunDirectory | RunRecord | Path | str) -> None:
     """Print the table, and one for each baseline, as a run does at its end."""
+    harmed = harm_sentence(before_after(run))
+    if harmed:
+        say(harmed)
     tables = [before_after(run), *(before_after(run, baseline=name) for name in baselines_of(run))]
     for table in tables:
         if table:
