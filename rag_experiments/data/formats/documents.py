@@ -81,7 +81,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
     """Hand every chunk, and the questions where there are any, to `intake`."""
     folder, documents, questions = _files(config)
     cut = make_cutter(config)
-    known: dict[str, tuple[Document, list[Chunk]]] = {}
+    document_by_name: dict[str, tuple[Document, list[Chunk]]] = {}
     for path in documents:
         name = path.relative_to(folder).as_posix()
         where = Where(str(path))
@@ -97,7 +97,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
             for chunk in chunks:
                 intake.passage(chunk.id, chunk.text, title_of(document, chunk.start))
             if questions is not None:
-                known[name] = (document, chunks)
+                document_by_name[name] = (document, chunks)
     for path in _passed_over(folder, documents, questions):
         intake.remark(f"a {path.suffix or 'nameless'} file is not a document, and is ignored", Where(str(path)))
     if questions is not None:
@@ -105,7 +105,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
         for number, (where, row) in enumerate(rows(questions, intake), 1):
             with intake.row(where):
                 intake.columns(row, KNOWN)
-                _question(row, f"train-{number}", known, intake)
+                _question(row, f"train-{number}", document_by_name, intake)
 
 
 def title_of(document: Document, place: int) -> str:
@@ -140,25 +140,25 @@ def tokenizer_file(config: DocumentsConfig) -> Path:
     from rag_experiments.model_files import sources
 
     try:
-        found = sources.resolve(config.tokenizer, weights=False)
+        source = sources.resolve(config.tokenizer, weights=False)
     except RequestError as error:
         raise RequestError(str(error).replace("model.path", "data.tokenizer")) from error
-    file = found.local / "tokenizer.json" if found.local is not None and found.local.is_dir() else None
+    file = source.local / "tokenizer.json" if source.local is not None and source.local.is_dir() else None
     if file is None or not file.is_file():
         raise RequestError(f"data.tokenizer={config.tokenizer}: there is no tokenizer.json of it on this disk")
     return file
 
 
 def _question(
-    row: Mapping[str, Any], default: str, known: dict[str, tuple[Document, list[Chunk]]], intake: Intake
+    row: Mapping[str, Any], default: str, document_by_name: dict[str, tuple[Document, list[Chunk]]], intake: Intake
 ) -> None:
     answers = [answer.text for answer in answers_of(row.get("answers", row.get("answer")), "answers")]
     positives = texts_of(row, "positive_ids", example='["guide.md#3"]')
     name = text_of(row, "document", required=False)
     if name and not positives:
-        if name not in known:
+        if name not in document_by_name:
             raise BadRow(f"'document' is {name!r}, and there is no such file among the documents")
-        positives = tuple(dict.fromkeys(_golds(*known[name], answers)))
+        positives = tuple(dict.fromkeys(_golds(*document_by_name[name], answers)))
         if not positives:
             raise BadRow(f"no answer stands in {name!r}, so it has no gold passage (give 'positive_ids')")
     group = name or (positives[0].rpartition("#")[0] if positives else None)
@@ -185,8 +185,8 @@ def _files(config: DocumentsConfig) -> tuple[Path, list[Path], Path | None]:
     folder = data_path(config.path, config.format, folder=True)
     questions = None
     if config.questions:
-        given = Path(config.questions).expanduser()
-        questions = given if given.is_file() else folder / given
+        named_file = Path(config.questions).expanduser()
+        questions = named_file if named_file.is_file() else folder / named_file
         if not questions.is_file():
             raise RequestError(f"data.questions={config.questions}: there is no such file, here or in {folder}")
     documents = [path for path in _all(folder) if path.suffix.lower() in PARSERS and path != questions]
@@ -210,5 +210,5 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _passed_over(folder: Path, documents: list[Path], questions: Path | None) -> list[Path]:
-    taken = {*documents, questions}
-    return [path for path in _all(folder) if path not in taken]
+    data_files = {*documents, questions}
+    return [path for path in _all(folder) if path not in data_files]
