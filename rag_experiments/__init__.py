@@ -30,9 +30,9 @@ __all__ = list(_OFFERED)
 def __getattr__(name: str) -> Any:
     if name not in _OFFERED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _OFFERED[name].partition(":")
-    found = import_module(f"{__name__}.{module}")
-    return getattr(found, attribute) if attribute else found
+    module_name, _, attribute = _OFFERED[name].partition(":")
+    module = import_module(f"{__name__}.{module_name}")
+    return getattr(module, attribute) if attribute else module
 
 
 def __dir__() -> list[str]:

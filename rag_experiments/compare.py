@@ -135,12 +135,12 @@ def document_of(
     runs = load_runs([*directories, *([baseline] if baseline else [])])
     notes = gaps(runs, directories)
     if where is not None:
-        chosen = filter_runs(runs, where)
-        if not chosen:
+        matches = filter_runs(runs, where)
+        if not matches:
             raise RequestError(f"--where {where!r}: none of the {len(runs)} runs satisfies it")
-        if len(chosen) < len(runs):
-            notes.append(f"{len(chosen)} of {len(runs)} runs (--where {where}).")
-        runs = chosen
+        if len(matches) < len(runs):
+            notes.append(f"{len(matches)} of {len(runs)} runs (--where {where}).")
+        runs = matches
     table = RunTable(runs, metrics[0] if metrics else None, grouped=grouped)
     if len(metrics) > 1:
         table = RunTable(runs, metrics[0], metrics, grouped=grouped)

@@ -213,8 +213,8 @@ class CTLTrainer(AlgorithmTrainer):
     def collate(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Query and passage sub-batches, `passage_rows_P`, `target_B`, each question's positives and their grades."""
         # A dict keeps the first occurrence's place: targets first, in the order of their questions.
-        taken = [row for name in ("targets", "negatives") for f in features for row in f[name]]
-        rows = list(dict.fromkeys([f["targets"][0] for f in features] + taken))
+        all_rows = [row for name in ("targets", "negatives") for f in features for row in f[name]]
+        rows = list(dict.fromkeys([f["targets"][0] for f in features] + all_rows))
         column = {row: index for index, row in enumerate(rows)}
         most = max(len(f["positives"]) for f in features)
         encoder = self.components.model

@@ -219,13 +219,13 @@ class DCATrainer(DistillationTrainer):
         """`scores` `[K]` of the candidates, 0 at empty places."""
         store = self.components.data.passages
         present = [[int(row) for row in rows if row >= 0] for rows in rows_BK]
-        found = self.teacher.scores(
+        question_scores = self.teacher.scores(
             [self.questions[number] for number in numbers],
             [[store[row] for row in rows] for rows in present],
             progress,
         )
         scores_BK = torch.zeros(rows_BK.shape)
-        for b, scores_K in enumerate(found):
+        for b, scores_K in enumerate(question_scores):
             scores_BK[b, torch.from_numpy(np.flatnonzero(rows_BK[b] >= 0))] = torch.from_numpy(scores_K)
         return [{"scores": scores_K} for scores_K in scores_BK]
 

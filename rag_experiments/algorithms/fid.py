@@ -100,7 +100,7 @@ class FiDTrainer(SFTTrainer):
         """Find the passages of every training question, once."""
         questions = self.components.data.splits["train"]
         rows = passage_rows(self.components, questions, self.config)
-        self.rows = {question.id: found for question, found in zip(questions, rows, strict=True)}
+        self.rows = {question.id: question_rows for question, question_rows in zip(questions, rows, strict=True)}
         super().prepare()
 
     def training_examples(self) -> Examples:
@@ -137,14 +137,17 @@ def passage_rows(components: RunComponents, questions: Sequence[Question], confi
     store = components.data.passages
     k = min(config.train_k or components.config.retriever.k, len(store))
     if config.passages == "data":
-        found = [listed_rows(store, question)[:k] for question in questions]
+        rows_by_question = [listed_rows(store, question)[:k] for question in questions]
     else:
         queries = [retrieval_query(question, components.config.data.query_history) for question in questions]
         result = cached_search(components.retriever, queries, k, components.cache)
-        found = [[row for row in rows if row >= 0] for rows in result.rows_QK.tolist()]
+        rows_by_question = [[row for row in rows if row >= 0] for rows in result.rows_QK.tolist()]
     if not config.add_gold:
-        return found
-    return [with_gold(rows, store.rows(q.positive_ids).tolist(), k) for rows, q in zip(found, questions, strict=True)]
+        return rows_by_question
+    return [
+        with_gold(rows, store.rows(q.positive_ids).tolist(), k)
+        for rows, q in zip(rows_by_question, questions, strict=True)
+    ]
 
 
 def check_listed(questions: Sequence[Question]) -> None:
@@ -164,7 +167,7 @@ def listed_rows(store: Any, question: Question) -> list[int]:
 
 def with_gold(rows: list[int], golds: list[int], k: int) -> list[int]:
     """`rows`, at most `k`, with the first of `golds` in the last one's place where none of them is there."""
-    kept = rows[:k]
-    if not golds or set(kept) & set(golds):
-        return kept
-    return [*kept[: k - 1], golds[0]]
+    top_rows = rows[:k]
+    if not golds or set(top_rows) & set(golds):
+        return top_rows
+    return [*top_rows[: k - 1], golds[0]]

@@ -44,7 +44,7 @@ class PassageTeacher:
         self.reader = reader
         self.kind = kind
         self.cache = ScoreCache(score_file(cache, "teacher_scores", digest(reader.fingerprint(), kind)))
-        self.asked = self.hits = self.underflowed = 0
+        self.lookups = self.hits = self.underflowed = 0
         self.seconds = 0.0
 
     def scores(
@@ -54,25 +54,25 @@ class PassageTeacher:
 
         Raises `RequestError` where `adist` or `adist_peak` is asked for and a question has no answer.
         """
-        orders = [_by_id(given) for given in passages]
+        orders = [_by_id(own_passages) for own_passages in passages]
         prompts = [
-            self.reader.prompts.for_question(question, [given[place] for place in order])
-            for question, given, order in zip(questions, passages, orders, strict=True)
+            self.reader.prompts.for_question(question, [own_passages[place] for place in order])
+            for question, own_passages, order in zip(questions, passages, orders, strict=True)
         ]
         answers = [self._answer(question) for question in questions]
         keys = [self._key(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
-        known = self.cache.get(keys)
-        missing = {key: place for place, key in enumerate(keys) if key not in known}
-        self.asked += len(keys)
+        scores_by_key = self.cache.get(keys)
+        missing = {key: place for place, key in enumerate(keys) if key not in scores_by_key}
+        self.lookups += len(keys)
         self.hits += len(keys) - len(missing)
         if missing:
-            known |= self._computed(missing, prompts, answers, progress)
-        found = []
+            scores_by_key |= self._computed(missing, prompts, answers, progress)
+        question_scores = []
         for key, order in zip(keys, orders, strict=True):
             scores_K = np.empty(len(order), dtype=np.float32)
-            scores_K[order] = known[key]
-            found.append(scores_K)
-        return found
+            scores_K[order] = scores_by_key[key]
+            question_scores.append(scores_K)
+        return question_scores
 
     def _computed(
         self, missing: dict[bytes, int], prompts: Sequence[Prompt], answers: Sequence[str | None], progress: bool
@@ -122,10 +122,10 @@ class PassageTeacher:
 
     def cost(self) -> str:
         """What the scores have cost so far, in words."""
-        said = f"{self.asked} candidate sets, {self.hits} of them from the cache, in {self.seconds:.0f} s"
+        text = f"{self.lookups} candidate sets, {self.hits} of them from the cache, in {self.seconds:.0f} s"
         if self.underflowed:
-            said += f"; {self.underflowed} attentions had underflowed and were clamped"
-        return said
+            text += f"; {self.underflowed} attentions had underflowed and were clamped"
+        return text
 
 
 def _by_id(passages: Sequence[Passage]) -> list[int]:

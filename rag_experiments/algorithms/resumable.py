@@ -133,7 +133,9 @@ class ResumableTrainer(Trainer):
         self._tr_loss = torch.tensor(_number(totals["pending_loss"]), device=self.args.device)
         self._globalstep_last_logged = totals["logged_step"]
         self._recorded.clear()  # of what was recorded before training: the first segment has logged it
-        self._recorded.update({name: [_number(value) for value in kept] for name, kept in totals["recorded"].items()})
+        self._recorded.update(
+            {name: [_number(value) for value in values] for name, values in totals["recorded"].items()}
+        )
         self.earlier_tokens, self.earlier_seconds = totals["tokens"], totals["seconds"]
         self.health.moved = totals.get("moved", True)  # checkpoints of earlier versions do not say
         self._started, self.tokens_seen = time.perf_counter(), 0
@@ -171,15 +173,15 @@ class ResumableTrainer(Trainer):
         self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
         self.state.is_world_process_zero = self.is_world_process_zero()
         self.state.is_local_process_zero = self.is_local_process_zero()
-        kept = checkpoint
+        weights_checkpoint = checkpoint
         if self.args.load_best_model_at_end and self.state.best_global_step:
-            kept = checkpoint.with_name(f"checkpoint-{self.state.best_global_step}")
-        self.load_weights(kept)
+            weights_checkpoint = checkpoint.with_name(f"checkpoint-{self.state.best_global_step}")
+        self.load_weights(weights_checkpoint)
         self._total_loss_scalar, self._tr_loss = 0.0, torch.tensor(0.0)
         self.take_totals(checkpoint)
         self._total_loss_scalar += self._tr_loss.item()
         self.log({"total_flos": self.state.total_flos, "train_loss": self._total_loss_scalar})
-        if self.args.should_save and self.args.save_total_limit == 1 and kept != checkpoint:
+        if self.args.should_save and self.args.save_total_limit == 1 and weights_checkpoint != checkpoint:
             shutil.rmtree(checkpoint)  # as Trainer does where training ends
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:

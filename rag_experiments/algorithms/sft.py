@@ -154,8 +154,8 @@ class SFTTrainer(AlgorithmTrainer):
 
     def answer_of(self, question: Question, epoch: int) -> str:
         """The answer that is learnt in an epoch."""
-        given = question.answers
-        return given[0] if self.config.answer == "first" else self.draws(question, epoch).choice(given)
+        answers = question.answers
+        return answers[0] if self.config.answer == "first" else self.draws(question, epoch).choice(answers)
 
     def _example(self, question: Question, epoch: int) -> dict[str, list[int]]:
         prompt, answer = self._prompt_and_answer(question, epoch)

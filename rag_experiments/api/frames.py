@@ -49,20 +49,20 @@ def predictions(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(flat).set_index("id")
 
 
-def passages(found: Iterable[tuple[float, Passage]]) -> pd.DataFrame:
+def passages(hits: Iterable[tuple[float, Passage]]) -> pd.DataFrame:
     """Passages with their scores, by rank from 1, best first."""
     import pandas as pd
 
-    rows = [(score, passage.id, passage.title, passage.text) for score, passage in found]
+    rows = [(score, passage.id, passage.title, passage.text) for score, passage in hits]
     index = pd.RangeIndex(1, len(rows) + 1, name="rank")
     return pd.DataFrame(rows, columns=["score", "id", "title", "text"], index=index)
 
 
-def problems(found: Iterable[Problem]) -> pd.DataFrame:
+def problems(entries: Iterable[Problem]) -> pd.DataFrame:
     """A row for each problem of a data set."""
     import pandas as pd
 
-    rows = [(one.where.file, one.where.line, one.kind, one.reason) for one in found]
+    rows = [(one.where.file, one.where.line, one.kind, one.reason) for one in entries]
     frame = pd.DataFrame(rows, columns=["file", "line", "kind", "reason"])
     return frame.astype({"line": "Int64"})
 
@@ -92,7 +92,7 @@ def _row(group: Group, metric: str, section: int, verdict: Verdict | None, basel
     nothing = float("nan")
     summary = group.summary(metric)
     test = verdict.questions if verdict is not None else None
-    said = "baseline" if baseline else OUTCOMES[verdict.outcome] if verdict is not None else None
+    outcome = "baseline" if baseline else OUTCOMES[verdict.outcome] if verdict is not None else None
     values = {
         "run": group.name,
         "metric": metric,
@@ -104,7 +104,7 @@ def _row(group: Group, metric: str, section: int, verdict: Verdict | None, basel
         "high": test.high if test else nothing,
         "p": verdict.p_questions if verdict is not None and verdict.p_questions is not None else nothing,
         "p_seeds": verdict.p_seeds if verdict is not None and verdict.p_seeds is not None else nothing,
-        "verdict": said,
+        "verdict": outcome,
         "questions": test.questions if test else None,
         "state": group.state,
         "section": section,

@@ -126,7 +126,7 @@ def compare(
     metrics = [metric] if isinstance(metric, str) else list(metric or [])
     document = comparing.document_of(
         [_path(one) for one in several],
-        [name.strip() for given in metrics for name in given.split(",")],
+        [name.strip() for names in metrics for name in names.split(",")],
         baseline=None if baseline is None else _path(baseline),
         where=where,
         grouped=grouped,

@@ -54,8 +54,10 @@ def read_line(overrides: Sequence[Overrides], config_dir: Place | None = None) -
 def as_words(overrides: Sequence[Overrides], config_dir: Place | None = None) -> list[str]:
     """Overrides as they would be typed."""
     words = [] if config_dir is None else ["--config-dir", str(Path(config_dir).expanduser())]
-    for given in overrides:
-        words += [of_value(key, value) for key, value in given.items()] if isinstance(given, Mapping) else [given]
+    for override in overrides:
+        words += (
+            [of_value(key, value) for key, value in override.items()] if isinstance(override, Mapping) else [override]
+        )
     return words
 
 
@@ -171,10 +173,10 @@ class Run:
         Raises:
             RequestError: it has none.
         """
-        found = self._parts.models.get("encoder") or exporting.encoder_of(self._parts.retriever)
-        if found is None:
+        encoder = self._parts.models.get("encoder") or exporting.encoder_of(self._parts.retriever)
+        if encoder is None:
             raise RequestError(f"{self.path}: the run has no encoder; its retriever searches by words")
-        return RunEncoder(found)
+        return RunEncoder(encoder)
 
     @cached_property
     def reader(self) -> RunReader:
@@ -198,12 +200,12 @@ class Run:
         Raises:
             RequestError: an empty question, or `k` that the corpus does not have.
         """
-        asked = asking.asked(question, turns(history))
+        full_question = asking.asked(question, turns(history))
         count = self._opened.request.config.retriever.k if k is None else k
         corpus = len(self._opened.request.data.passages)
         if not 1 <= count <= corpus:
             raise RequestError(f"k={k} is not between 1 and {corpus}, the number of passages in the corpus")
-        return frames.passages(asking.search(self._ready, asked, count))
+        return frames.passages(asking.search(self._ready, full_question, count))
 
     def ask(self, question: str, history: History = ()) -> asking.Reply:
         """A reader's answer (None: the run trained an encoder) and the `(score, passage)` pairs behind it, best first.
@@ -267,13 +269,13 @@ def turns(history: History) -> list[Turn]:
     Raises:
         RequestError: a turn of another role than `user` and `assistant`, or of another shape.
     """
-    found = []
+    conversation = []
     for one in history:
         role, content = (one.role, one.content) if isinstance(one, Turn) else tuple(one) if len(one) == 2 else ("", "")
         if role not in ("user", "assistant"):
             raise RequestError(f'history: {one!r} is no turn: give ("user", "text") or ("assistant", "text")')
-        found.append(Turn(role, content))
-    return found
+        conversation.append(Turn(role, content))
+    return conversation
 
 
 class RunEncoder:
@@ -291,8 +293,8 @@ class RunEncoder:
 
     def encode_passages(self, passages: str | Passage | Sequence[str | Passage]) -> np.ndarray:
         """Vectors `[N, D]` of passages: texts as they are, a `Passage` with its title."""
-        given = [passages] if isinstance(passages, str | Passage) else passages
-        return self.component.embed_passages([one if isinstance(one, str) else one.full_text for one in given])
+        items = [passages] if isinstance(passages, str | Passage) else passages
+        return self.component.embed_passages([one if isinstance(one, str) else one.full_text for one in items])
 
     def similarity(self, queries_QD: np.ndarray, passages_PD: np.ndarray) -> np.ndarray:
         """Scores `[Q, P]` of vectors."""
@@ -322,5 +324,7 @@ class RunReader:
         Raises:
             RequestError: an empty question, or one that leaves no room for a passage or an answer.
         """
-        given = [Passage(f"given-{n}", one) if isinstance(one, str) else one for n, one in enumerate(passages, 1)]
-        return asking.answer(self._parts, asking.asked(question, turns(history)), given)
+        passage_records = [
+            Passage(f"given-{n}", one) if isinstance(one, str) else one for n, one in enumerate(passages, 1)
+        ]
+        return asking.answer(self._parts, asking.asked(question, turns(history)), passage_records)

@@ -165,11 +165,11 @@ def parse(arguments: list[str]) -> CommandLine:
 
 def _without(arguments: list[str], overrides: list[str]) -> list[str]:
     """The options among the arguments, with their values."""
-    left = list(overrides)
+    pending = list(overrides)
     options = []
     for argument in arguments:
-        if left and argument == left[0]:
-            left.pop(0)
+        if pending and argument == pending[0]:
+            pending.pop(0)
         else:
             options.append(argument)
     return options

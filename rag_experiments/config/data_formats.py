@@ -44,11 +44,13 @@ def registered_format(node: dict[str, Any]) -> str:
     """
     if "_target_" in node:
         target = str(node.pop("_target_"))
-        found = import_target(target, "data._target_", "the configuration class of a format, such as my_format.XConfig")
-        if not (isinstance(found, type) and issubclass(found, DataConfig)):
+        format_class = import_target(
+            target, "data._target_", "the configuration class of a format, such as my_format.XConfig"
+        )
+        if not (isinstance(format_class, type) and issubclass(format_class, DataConfig)):
             raise RequestError(f"data._target_={target} is not a subclass of rag_experiments.config.schema.DataConfig")
-        name = str(getattr(found, "format", ""))
-        place = f"{found.__module__}:{found.__name__}"
+        name = str(getattr(format_class, "format", ""))
+        place = f"{format_class.__module__}:{format_class.__name__}"
         if FORMATS.setdefault(name, place) != place:
             raise RequestError(f"data._target_={target}: another format has the name {name!r}")
         node.setdefault("format", name)

@@ -69,9 +69,9 @@ def config_of(target: str) -> str:
                     pass
                 case _:
                     continue
-            found, definition = module.resolve(value)
+            source, definition = module.resolve(value)
             if isinstance(definition, ast.ClassDef):
-                return f"{found.name}:{definition.name}"
+                return f"{source.name}:{definition.name}"
         if not node.bases:
             raise SourceError(f"{target} has no Config")
         module, base = module.resolve(node.bases[0])
@@ -99,11 +99,11 @@ def place_of(cls: type) -> str:
 
 @lru_cache(maxsize=256)
 def _fields(module: SourceModule, node: ast.ClassDef) -> dict[str, ConfigField]:
-    found: dict[str, ConfigField] = {}
+    fields: dict[str, ConfigField] = {}
     for base in node.bases:
         base_module, definition = module.resolve(base)
         if isinstance(definition, ast.ClassDef):
-            found |= _fields(base_module, definition)
+            fields |= _fields(base_module, definition)
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
@@ -115,9 +115,9 @@ def _fields(module: SourceModule, node: ast.ClassDef) -> dict[str, ConfigField]:
         match following:
             case ast.Expr(value=ast.Constant(value=str() as text)):
                 doc = _plain(inspect.cleandoc(text))
-        earlier = found.get(name)
+        earlier = fields.get(name)
         inner, is_model = _inner(module, annotation)
-        found[name] = ConfigField(
+        fields[name] = ConfigField(
             name,
             _words(module, annotation),
             _default(module, statement.value),
@@ -125,7 +125,7 @@ def _fields(module: SourceModule, node: ast.ClassDef) -> dict[str, ConfigField]:
             inner,
             is_model,
         )
-    return found
+    return fields
 
 
 def _annotation(node: ast.expr) -> ast.expr:
@@ -140,16 +140,16 @@ def _default(module: SourceModule, node: ast.expr | None) -> Any:
         case None:
             return REQUIRED
         case ast.Call(func=ast.Name(id="field"), keywords=keywords):
-            given = {keyword.arg: keyword.value for keyword in keywords}
-            if "default" in given:
-                return _value(module, given["default"])
-            if "default_factory" in given:
-                return _made(module, given["default_factory"])
+            arguments = {keyword.arg: keyword.value for keyword in keywords}
+            if "default" in arguments:
+                return _value(module, arguments["default"])
+            if "default_factory" in arguments:
+                return _of_factory(module, arguments["default_factory"])
             return REQUIRED
     return _value(module, node)
 
 
-def _made(module: SourceModule, factory: ast.expr) -> Any:
+def _of_factory(module: SourceModule, factory: ast.expr) -> Any:
     """What a default factory makes."""
     match factory:
         case ast.Lambda(body=body):
@@ -183,12 +183,12 @@ def _inner(module: SourceModule, node: ast.expr) -> tuple[str, bool]:
 
 
 def _lineage(module: SourceModule, node: ast.ClassDef) -> list[str]:
-    found = [f"{module.name}:{node.name}"]
+    lineage = [f"{module.name}:{node.name}"]
     for base in node.bases:
         source, definition = module.resolve(base)
         if isinstance(definition, ast.ClassDef):
-            found += _lineage(source, definition)
-    return found
+            lineage += _lineage(source, definition)
+    return lineage
 
 
 # -- types in words --------------------------------------------------------------------------------
@@ -215,8 +215,8 @@ def _words(module: SourceModule, node: ast.expr) -> str:
 
 
 def _member_words(module: SourceModule, node: ast.AST, limits: dict[str, Any]) -> str:
-    source, found = module.resolve(node)
-    match found:
+    source, definition = module.resolve(node)
+    match definition:
         case ast.Constant(value=None):
             return "null"
         case ast.Name(id=name) if name in _PLAIN_TYPES:
@@ -237,9 +237,9 @@ def _member_words(module: SourceModule, node: ast.AST, limits: dict[str, Any]) -
         case ast.Subscript(value=ast.Name(id="dict")):
             return "keys and values"
         case ast.BinOp():
-            return _words(source, found)
+            return _words(source, definition)
         case ast.ClassDef(name=name):
-            return "a model" if MODEL_CONFIG in _lineage(source, found) else "keys of its own"
+            return "a model" if MODEL_CONFIG in _lineage(source, definition) else "keys of its own"
     return ast.unparse(node) if isinstance(node, ast.expr) else ""
 
 

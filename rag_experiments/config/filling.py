@@ -59,17 +59,17 @@ def fill(composed: DictConfig) -> DictConfig:
 
 def _places(composed: DictConfig) -> dict[str, str]:
     """Key of a node → the dataclass of its keys, as `module:Class`."""
-    found = {group: place_of(cls) for group, cls in FIXED.items()}
+    places = {group: place_of(cls) for group, cls in FIXED.items()}
     for key in ("model", "retriever.encoder"):
         if (kind := MODEL_KINDS.get(_text(composed, f"{key}.kind"))) is not None:
-            found[key] = place_of(kind.config)
+            places[key] = place_of(kind.config)
     if (retriever := RETRIEVER_KINDS.get(_text(composed, "retriever.type"))) is not None:
-        found["retriever"] = place_of(retriever.config)
+        places["retriever"] = place_of(retriever.config)
     if (data_format := FORMATS.get(_text(composed, "data.format"))) is not None:
-        found["data"] = data_format
+        places["data"] = data_format
     with suppress(SourceError):
-        found["algorithm"] = config_of(_text(composed, "algorithm._target_"))
-    return found
+        places["algorithm"] = config_of(_text(composed, "algorithm._target_"))
+    return places
 
 
 def _text(composed: DictConfig, key: str) -> str:

@@ -51,8 +51,8 @@ def option_files(group: str, config_dir: str | None = None) -> list[Path]:
     if config_dir is not None and not Path(config_dir).is_dir():
         raise RequestError(f"--config-dir {config_dir}: there is no such directory")
     folders = [conf_dir(), *([Path(config_dir)] if config_dir is not None else [])]
-    found = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
-    return [found[name] for name in sorted(found)]
+    file_by_name = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
+    return [file_by_name[name] for name in sorted(file_by_name)]
 
 
 def option_file(group: str, option: str, config_dir: str | None = None) -> Path:
@@ -61,10 +61,10 @@ def option_file(group: str, option: str, config_dir: str | None = None) -> Path:
     Raises:
         RequestError: there is no such option.
     """
-    found = {file.stem: file for file in option_files(group, config_dir)}
-    if option not in found:
-        raise RequestError(f"{group}={option} is not one of the {group} options{did_you_mean(option, found)}")
-    return found[option]
+    file_by_name = {file.stem: file for file in option_files(group, config_dir)}
+    if option not in file_by_name:
+        raise RequestError(f"{group}={option} is not one of the {group} options{did_you_mean(option, file_by_name)}")
+    return file_by_name[option]
 
 
 def comments(file: Path) -> list[str]:
@@ -81,8 +81,8 @@ def first_comment(file: Path) -> str:
 def role_places() -> list[str]:
     """Places besides `model` where the presets choose a model: `retriever.encoder`, `algorithm.teacher`, …"""
     files = [conf_dir() / "config.yaml", *sorted((conf_dir() / "algorithm").glob("*.yaml"))]
-    found = [_PLACE.findall(file.read_text(encoding="utf-8")) for file in files]
-    return list(dict.fromkeys(place for places in found for place in places if place != "model"))
+    matches = [_PLACE.findall(file.read_text(encoding="utf-8")) for file in files]
+    return list(dict.fromkeys(place for places in matches for place in places if place != "model"))
 
 
 def preset_kinds() -> dict[str, str]:

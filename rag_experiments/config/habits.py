@@ -155,8 +155,8 @@ def _switch(on: str, off: str = "") -> Callable[[str], list[str] | None]:
     def words(value: str) -> list[str] | None:
         if value.lower() not in ("", "true", "1", "yes", "false", "0", "no"):
             return None
-        chosen = on if value.lower() in ("", "true", "1", "yes") else off
-        return [chosen] if chosen else []
+        word = on if value.lower() in ("", "true", "1", "yes") else off
+        return [word] if word else []
 
     return words
 
@@ -221,19 +221,19 @@ _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info"
 
 def rewritten(arguments: Sequence[str]) -> list[str] | None:
     """The arguments with each habit put into words of this program; None where there is no habit among them."""
-    found: list[str] = []
+    result: list[str] = []
     changed = False
     waiting = list(arguments)
     while waiting:
         word = waiting.pop(0)
         if word in _WITH_VALUE:
-            found += [word, *waiting[:1]]
+            result += [word, *waiting[:1]]
             del waiting[:1]
             continue
         words = _rewrite_word(word, waiting)
         changed = changed or words is not None
-        found += [word] if words is None else words
-    return found if changed else None
+        result += [word] if words is None else words
+    return result if changed else None
 
 
 def habit_message(program: str, arguments: Sequence[str]) -> str | None:
@@ -310,33 +310,33 @@ def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list
 
     An option of that name in a folder of the user's own stays an option.
     """
-    found: list[str] = []
+    words: list[str] = []
     for override in overrides:
         name, _, value = override.partition("=")
         group, _, key = name.partition("@")
         own = config_dir is not None and Path(config_dir, group, f"{value}.yaml").is_file()
         if name == "data" and not own and value in _DATA_KINDS:
-            found.append("data=auto")
+            words.append("data=auto")
         elif name == "data" and not own and _PLACE.fullmatch(value) and value not in choices("data"):
-            found += ["data=auto", f"data.path={value}"]
+            words += ["data=auto", f"data.path={value}"]
         elif group != "model" or own or not _PLACE.fullmatch(value):
-            found.append(override)
+            words.append(override)
         elif value in presets_by_id():
-            found.append(f"{name}={presets_by_id()[value]}")
+            words.append(f"{name}={presets_by_id()[value]}")
         else:
-            found += [f"{name}=run", f"{key or 'model'}.path={value}"]
-    return found
+            words += [f"{name}=run", f"{key or 'model'}.path={value}"]
+    return words
 
 
 @cache
 def presets_by_id() -> dict[str, str]:
     """The hub id of each preset's model → the preset with the shortest name."""
-    found: dict[str, str] = {}
+    preset_of: dict[str, str] = {}
     for file in sorted((conf_dir() / "model").glob("*.yaml"), key=lambda file: (len(file.stem), file.stem)):
         path = str(yaml.safe_load(file.read_text(encoding="utf-8")).get("path") or "")
         if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-            found.setdefault(path, file.stem)
-    return found
+            preset_of.setdefault(path, file.stem)
+    return preset_of
 
 
 @cache

@@ -28,25 +28,25 @@ def _sentence(error: BaseException) -> str:
     text, cause = str(error), error.__cause__
     if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
         return _sentence(cause)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found.group(1), text, cause)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match.group(1), text, cause)
     if text.startswith("Error merging override") and (key := getattr(cause, "full_key", None)):
         reason = str(cause).splitlines()[0]
         return f"{key}: {reason[0].lower()}{reason[1:]}"
-    if found := re.search(r"[Cc]ould not find '([^']+)'", text):
-        group, _, option = found.group(1).rpartition("/")
-        if (first_part := found.group(1).partition("/")[0]) in OPTION_GROUPS:  # `model=/a/folder`
-            group, option = first_part, found.group(1).removeprefix(f"{first_part}/")
+    if match := re.search(r"[Cc]ould not find '([^']+)'", text):
+        group, _, option = match.group(1).rpartition("/")
+        if (first_part := match.group(1).partition("/")[0]) in OPTION_GROUPS:  # `model=/a/folder`
+            group, option = first_part, match.group(1).removeprefix(f"{first_part}/")
         if group in OPTION_GROUPS or group.startswith("hydra"):
             offered = _offered(text) or choices(group)
             return f"{group}={option} is not one of the {group} options{did_you_mean(option, offered)}"
-        name = found.group(1)
+        name = match.group(1)
         return f"{name} was not found: is the config group misspelt?{did_you_mean(name, OPTION_GROUPS)}"
     if "No match in the defaults list" in text:
         return f"{text.splitlines()[0]}: the groups are {', '.join(OPTION_GROUPS)}"
     first = text.splitlines()[0] if text else type(error).__name__
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"the override {found.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
+    if match := re.search(r"Error parsing override '([^']*)'", text):
+        return f"the override {match.group(1)!r} cannot be read (key=value is wanted; quote special characters)"
     if "no viable alternative" in first or "mismatched input" in first or "extraneous input" in first:
         return f"an override cannot be read: {first} (key=value is wanted; quote special characters)"
     return first
@@ -66,10 +66,10 @@ def _unknown_key(key: str, text: str, cause: BaseException | None) -> str:
     wrong = getattr(cause, "full_key", None) or key
     holder, _, name = wrong.rpartition(".")
     if not holder:
-        known = [*{*GROUPS, *OPTION_GROUPS}, *TOP, "hydra"]
-        if name in known:
+        top_names = [*{*GROUPS, *OPTION_GROUPS}, *TOP, "hydra"]
+        if name in top_names:
             return f"{name} is no config group: set its keys, such as hydra.run.dir=…"
-        return f"{key} is an unknown key{did_you_mean(name, sorted(known))}"
+        return f"{key} is an unknown key{did_you_mean(name, sorted(top_names))}"
     parent_node: Any = getattr(cause, "parent_node", None)
     there = [str(inner) for inner in parent_node or () if not str(inner).startswith("_")]
     if not there:

@@ -112,14 +112,14 @@ def top_section() -> Section:
 
 def stated_trainer_keys() -> list[Key]:
     """The fields of TrainingArguments that an option of `trainer` sets, with the comment beside the first of them."""
-    found: dict[str, Key] = {}
+    key_by_name: dict[str, Key] = {}
     for file in sorted(option_files("trainer"), key=lambda file: file.stem != "default"):
         for line in file.read_text(encoding="utf-8").splitlines():
             if match := re.match(r"(\w+): (.*?) *# (.+)$", line):
                 name, value, comment = match.groups()
                 first = Key(f"trainer.{name}", "", f"{value} with trainer={file.stem}", comment)
-                found.setdefault(name, first)
-    return list(found.values())
+                key_by_name.setdefault(name, first)
+    return list(key_by_name.values())
 
 
 def all_sections() -> Iterator[tuple[str, list[Section]]]:
@@ -135,10 +135,10 @@ def stated(file: Path, group: str) -> dict[str, Any]:
     Raises:
         RequestError: the file cannot be read.
     """
-    found: Any = stated_by_place(file, group)
+    node: Any = stated_by_place(file, group)
     for part in group.split("/"):
-        found = found.get(part, {}) if isinstance(found, dict) else {}
-    return found if isinstance(found, dict) else {}
+        node = node.get(part, {}) if isinstance(node, dict) else {}
+    return node if isinstance(node, dict) else {}
 
 
 def stated_by_place(file: Path, group: str) -> dict[str, Any]:
@@ -149,16 +149,16 @@ def stated_by_place(file: Path, group: str) -> dict[str, Any]:
     """
     text = file.read_text(encoding="utf-8")
     try:
-        found: Any = yaml.safe_load(text) or {}
+        content: Any = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
         raise RequestError(f"{file}: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise RequestError(f"{file} holds no keys and values")
-    found.pop("defaults", None)
+    content.pop("defaults", None)
     if "@package _global_" not in text:
         for part in reversed(group.split("/")):
-            found = {part: found}
-    return found
+            content = {part: content}
+    return content
 
 
 def _is_outside(file: Path) -> bool:
@@ -177,15 +177,15 @@ def _model_sections() -> list[Section]:
 def _less(cls: type, names: str) -> Section:
     """The keys that a kind of model adds."""
     whole = _section(f"model.kind={names}", "model", place_of(cls))
-    known = {f"model.{field.name}" for field in fields_of(place_of(schema.ModelConfig))}
-    return Section(whole.title, whole.intro, [key for key in whole.keys if key.name not in known])
+    shared_keys = {f"model.{field.name}" for field in fields_of(place_of(schema.ModelConfig))}
+    return Section(whole.title, whole.intro, [key for key in whole.keys if key.name not in shared_keys])
 
 
 def _own_keys(name: str, place: str) -> Section:
     """The keys that a data format adds."""
     whole = _section(f"data={name}", "data", place)
-    known = {f"data.{field.name}" for field in fields_of(place_of(schema.DataConfig))}
-    return Section(whole.title, whole.intro, [key for key in whole.keys if key.name not in known])
+    shared_keys = {f"data.{field.name}" for field in fields_of(place_of(schema.DataConfig))}
+    return Section(whole.title, whole.intro, [key for key in whole.keys if key.name not in shared_keys])
 
 
 def _data_option(file: Path) -> Section:

@@ -94,8 +94,8 @@ def _about(word: str, config_dir: str | None) -> list[str]:
     if name in (*GROUPS, *OPTION_GROUPS, *HYDRA_GROUPS):
         return _about_group(name, config_dir)
     if not equals and (groups := [g for g in OPTION_GROUPS if name in _names(g, config_dir)]):
-        found = [_about_option(group, name, config_dir) for group in groups]
-        return [line for lines in found for line in (*lines, "")][:-1]
+        descriptions = [_about_option(group, name, config_dir) for group in groups]
+        return [line for lines in descriptions for line in (*lines, "")][:-1]
     return _about_key(name, config_dir)
 
 
@@ -111,9 +111,9 @@ def _about_group(group: str, config_dir: str | None) -> list[str]:
 def _about_option(group: str, option: str, config_dir: str | None) -> list[str]:
     file = option_file(group, option, config_dir)
     lines = [f"{group}={option}", *(f"    {line}".rstrip() for line in comments(file))]
-    chosen = [(key, value) for key, value in _flat(stated_by_place(file, group)) if not key.endswith("._target_")]
-    if chosen:
-        lines += ["", "It sets:", *_wrapped("  ".join(f"{key}={as_yaml(value)}" for key, value in chosen), 4)]
+    settings = [(key, value) for key, value in _flat(stated_by_place(file, group)) if not key.endswith("._target_")]
+    if settings:
+        lines += ["", "It sets:", *_wrapped("  ".join(f"{key}={as_yaml(value)}" for key, value in settings), 4)]
     section = option_section(group, option, config_dir)
     return [*lines, "", *_about_section(section, heading=False)] if section.keys else lines
 
@@ -127,17 +127,17 @@ def _about_key(name: str, config_dir: str | None) -> list[str]:
         if name.startswith(f"{place}."):  # a model's keys are those of `model`, wherever it stands
             name = f"model.{name.removeprefix(f'{place}.')}"
     everything = [top_section(), *(section for group in GROUPS for section in sections(group, config_dir))]
-    found = [(section, key) for section in everything for key in section.keys if key.name == name]
-    if not found:
-        found = [(section, key) for section in everything for key in section.keys if key.name.endswith(f".{name}")]
-    if not found:
-        known = {*GROUPS, *OPTION_GROUPS, *TOP, *(key.name for section in everything for key in section.keys)}
-        known |= {option for group in OPTION_GROUPS for option in _names(group, config_dir)}
-        right = did_you_mean(name, known - {name})
+    matches = [(section, key) for section in everything for key in section.keys if key.name == name]
+    if not matches:
+        matches = [(section, key) for section in everything for key in section.keys if key.name.endswith(f".{name}")]
+    if not matches:
+        names = {*GROUPS, *OPTION_GROUPS, *TOP, *(key.name for section in everything for key in section.keys)}
+        names |= {option for group in OPTION_GROUPS for option in _names(group, config_dir)}
+        right = did_you_mean(name, names - {name})
         raise RequestError(f"--help {name}: that is no group, option or key{right}; --help alone lists the groups")
     lines: list[str] = []
-    for section, key in found:
-        lines += [*([f"{section.title}:"] if section.title and len(found) > 1 else []), *_about_one(key)]
+    for section, key in matches:
+        lines += [*([f"{section.title}:"] if section.title and len(matches) > 1 else []), *_about_one(key)]
     return lines
 
 
@@ -183,9 +183,9 @@ def _about_argument(name: str) -> list[str]:
         return [f"  trainer.{name}", *_wrapped(f"It cannot be set: {trainer_keys.ELSEWHERE[name]}", 6)]
     if name in trainer_keys.REFUSED:
         return [f"  trainer.{name}", *_wrapped(f"It is not supported: {trainer_keys.REFUSED[name]}", 6)]
-    known = trainer_keys.fields()
-    if name not in known:
-        right = did_you_mean(name, known)
+    arguments = trainer_keys.fields()
+    if name not in arguments:
+        right = did_you_mean(name, arguments)
         raise RequestError(f"trainer.{name} is not an argument of transformers.TrainingArguments{right}")
     own = [key for key in stated_trainer_keys() if key.name == f"trainer.{name}"]
     lines = _about_one(own[0]) if own else [f"  trainer.{name}"]
@@ -245,10 +245,10 @@ A default stands beside its key. An option of a group may choose another value: 
 def keys_page() -> str:
     """docs/manual/keys.md."""
     parts = [_INTRO]
-    for group, found in all_sections():
+    for group, group_sections in all_sections():
         parts.append(f"## {group or 'Keys in no group'}\n")
-        for section in found:
-            if section.title and len(found) > 1:
+        for section in group_sections:
+            if section.title and len(group_sections) > 1:
                 parts.append(f"### {section.title}\n")
             if section.intro:
                 parts.append(f"{section.intro}\n")

@@ -105,11 +105,7 @@ def prepare(overrides: Iterable[str], multirun: bool = False) -> list[str]:
     Raises:
         RequestError: a word that is no override, several values without `-m`, a group that is given no option's name.
     """
-    found = []
-    for override in overrides:
-        if (prepared := _prepared(override, multirun)) is not None:
-            found.append(prepared)
-    return found
+    return [words for override in overrides if (words := _prepared(override, multirun)) is not None]
 
 
 def _prepared(override: str, multirun: bool) -> str | None:
@@ -152,15 +148,15 @@ def _option(override: str, key: str, value: str, prefix: str, multirun: bool) ->
         if not multirun:
             raise RequestError(f"{override} names several options of {group}: add -m to run one after another")
         return override
-    chosen = parsed.value()
-    if isinstance(chosen, str) and chosen:
+    option = parsed.value()
+    if isinstance(option, str) and option:
         return override
-    if chosen is None and prefix == "":
+    if option is None and prefix == "":
         if place:
             return f"~{key}"
         if group in _LEFT_OUT_BY_NULL:
             return None
-    if chosen is None or chosen == "" or isinstance(chosen, list | dict):
+    if option is None or option == "" or isinstance(option, list | dict):
         options = choices(group)
         right = f": choose one of {first_of(options, ', ', f'--help {group}')}" if options else ""
         raise RequestError(f"{override}: {group} takes the name of one option{right}")

@@ -44,8 +44,8 @@ def config_roles(config_class: type) -> dict[str, list[type[ModelConfig]]]:
     """Role → its model types, of the fields of an algorithm's Config."""
     if not dataclasses.is_dataclass(config_class):
         return {}
-    found = {name: model_types(hint) for name, hint in get_type_hints(config_class).items()}
-    return {name: types for name, types in found.items() if types}
+    types_by_role = {name: model_types(hint) for name, hint in get_type_hints(config_class).items()}
+    return {name: types for name, types in types_by_role.items() if types}
 
 
 def trained_roles(trainer_class: Any) -> frozenset[str]:
@@ -72,14 +72,14 @@ def primary_role(trainer_class: Any) -> str:
 def models_of(config: RunConfig, trainer_class: Any) -> list[RoleModel]:
     """Every model that a checked run opens, `model` first."""
     trained = trained_roles(trainer_class)
-    found = [RoleModel(primary_role(trainer_class), MODEL_KEY, config.model, True)]
+    models = [RoleModel(primary_role(trainer_class), MODEL_KEY, config.model, True)]
     for role in config_roles(type(config.algorithm)):
         model = getattr(config.algorithm, role)
         if model is not None:
-            found.append(RoleModel(role, f"algorithm.{role}", model, role in trained))
+            models.append(RoleModel(role, f"algorithm.{role}", model, role in trained))
     if config.retriever.encoder is not None and RETRIEVER_KINDS[config.retriever.type].needs_encoder:
-        found.append(RoleModel("retriever", RETRIEVER_KEY, config.retriever.encoder, False))
-    return found
+        models.append(RoleModel("retriever", RETRIEVER_KEY, config.retriever.encoder, False))
+    return models
 
 
 def model_nodes(resolved: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

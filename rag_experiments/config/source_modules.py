@@ -58,8 +58,12 @@ class SourceModule:
         """
         source, name = "", ""
         if isinstance(node, ast.Name) and node.id in self.defined:
-            found = self.defined[node.id]
-            return (self, found) if isinstance(found, ast.ClassDef) or not steps else self.resolve(found, steps - 1)
+            definition = self.defined[node.id]
+            return (
+                (self, definition)
+                if isinstance(definition, ast.ClassDef) or not steps
+                else self.resolve(definition, steps - 1)
+            )
         if isinstance(node, ast.Name):
             source, name = self.imported.get(node.id, ("", ""))
         elif isinstance(node, ast.Attribute):

@@ -32,7 +32,7 @@ def as_before() -> Iterator[None]:
     state = Singleton.get_state()
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    drawn = random.getstate(), np.random.get_state(), _torch_state()
+    generator_states = random.getstate(), np.random.get_state(), _torch_state()
     GlobalHydra.instance().hydra = None
     _forget_device()
     try:
@@ -43,9 +43,9 @@ def as_before() -> Iterator[None]:
             if handler not in handlers:
                 handler.close()
         root.handlers[:], root.level = handlers, level
-        random.setstate(drawn[0])
-        np.random.set_state(drawn[1])
-        _restore_torch(drawn[2])
+        random.setstate(generator_states[0])
+        np.random.set_state(generator_states[1])
+        _restore_torch(generator_states[2])
 
 
 def free_memory() -> None:

@@ -160,10 +160,10 @@ def fields() -> dict[str, Any]:
         raise RequestError("transformers is not installed: pip install 'transformers>=5.3'")
     source = Path(spec.submodule_search_locations[0], "training_args.py").read_text(encoding="utf-8")
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    (found,) = [node for node in classes if node.name == "TrainingArguments"]
+    (class_node,) = [node for node in classes if node.name == "TrainingArguments"]
     return {
         node.target.id: _annotation(ast.unparse(node.annotation))
-        for node in found.body
+        for node in class_node.body
         if isinstance(node, ast.AnnAssign)
         and isinstance(node.target, ast.Name)
         and not node.target.id.startswith("_")
@@ -186,27 +186,27 @@ def _annotation(text: str) -> Any:
         return Any
 
 
-def check_trainer_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """`given` with its values converted to their types, under the names that the installed transformers has.
+def check_trainer_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with their values converted to their types, under the names that the installed transformers has.
 
     Raises:
         RequestError: an unknown, former or run-decided field, a wrong type, a value out of range.
     """
-    known = fields()
+    field_types = fields()
     checked = {}
-    given = _under_known_names(given, known)
-    for name, value in given.items():
+    arguments = _under_known_names(arguments, field_types)
+    for name, value in arguments.items():
         key = f"trainer.{name}"
-        if name in FORMER and name not in known:
+        if name in FORMER and name not in field_types:
             raise RequestError(f"{key} is no longer an argument of transformers.TrainingArguments: use {FORMER[name]}")
-        if name not in known:
-            hint = did_you_mean(name, known)
+        if name not in field_types:
+            hint = did_you_mean(name, field_types)
             raise RequestError(f"{key} is not an argument of transformers.TrainingArguments{hint}")
         if name in ELSEWHERE:
             raise RequestError(f"{key} cannot be set: {ELSEWHERE[name]}")
         if name in REFUSED and _asks_for_something(name, value):
             raise RequestError(f"{key}={value!r} is not supported: {REFUSED[name]}")
-        checked[name] = _checked_value(key, name, value, known[name])
+        checked[name] = _checked_value(key, name, value, field_types[name])
     return checked
 
 
@@ -214,13 +214,13 @@ def _asks_for_something(name: str, value: Any) -> bool:
     return value != _USUAL[name] if name in _USUAL else value not in (None, False, "", "no", [], {})
 
 
-def _under_known_names(given: dict[str, Any], known: dict[str, Any]) -> dict[str, Any]:
-    """`given`, what was renamed under the name that `known` has."""
+def _under_known_names(arguments: dict[str, Any], field_types: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, what was renamed under the name that `field_types` has."""
     for old, new in RENAMED.items():
-        if old in given and new in given:
+        if old in arguments and new in arguments:
             raise RequestError(f"trainer.{old} and trainer.{new} are one setting under two names: give one of them")
-    names = RENAMED if "activation_checkpointing" in known else {new: old for old, new in RENAMED.items()}
-    return {names.get(name, name): value for name, value in given.items()}
+    names = RENAMED if "activation_checkpointing" in field_types else {new: old for old, new in RENAMED.items()}
+    return {names.get(name, name): value for name, value in arguments.items()}
 
 
 def _checked_value(key: str, name: str, value: Any, annotation: Any) -> Any:
@@ -229,8 +229,8 @@ def _checked_value(key: str, name: str, value: Any, annotation: Any) -> Any:
     try:
         value = TypeAdapter(annotation).validate_python(value)
     except ValidationError as error:
-        wanted = getattr(annotation, "__name__", str(annotation)).replace(" | None", "")
-        raise RequestError(f"{key}={value!r} has the wrong type: {wanted} is wanted") from error
+        type_name = getattr(annotation, "__name__", str(annotation)).replace(" | None", "")
+        raise RequestError(f"{key}={value!r} has the wrong type: {type_name} is wanted") from error
     if name in _CHOICES and value not in _CHOICES[name]:
         raise RequestError(f"{key}={value!r} is not a choice{did_you_mean(str(value), _CHOICES[name])}")
     if name in _STRICTLY_POSITIVE and value is not None and not value > 0:

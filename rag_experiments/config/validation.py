@@ -89,14 +89,14 @@ def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
 
 def _location(loc: tuple[Any, ...], values: Any) -> list[Any]:
     """The keys of a pydantic location without the names of union members."""
-    kept: list[Any] = []
+    keys: list[Any] = []
     for part in loc:
         if (isinstance(values, dict) and part in values) or (isinstance(values, list) and isinstance(part, int)):
             values = values[part]
-        elif kept:
+        elif keys:
             continue
-        kept.append(part)
-    return kept
+        keys.append(part)
+    return keys
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -65,12 +65,12 @@ def open_regular(path: Path | str, limit: int = LINES_BYTES) -> BinaryIO:
         raise
 
 
-def _check(found: os.stat_result, limit: int) -> None:
+def _check(stat_result: os.stat_result, limit: int) -> None:
     for is_kind, name in _KINDS:
-        if is_kind(found.st_mode):
+        if is_kind(stat_result.st_mode):
             raise ValueError(f"it is {name}, not a file")
-    if found.st_size > limit:
-        raise ValueError(f"it has {found.st_size:,} bytes; at most {limit:,} are read")
+    if stat_result.st_size > limit:
+        raise ValueError(f"it has {stat_result.st_size:,} bytes; at most {limit:,} are read")
 
 
 def read_text(path: Path | str, limit: int = RECORD_BYTES) -> str:
@@ -229,8 +229,10 @@ class _Plain:
             return {self.key(key): self.value(item, depth + 1) for key, item in node.value}
         if isinstance(node, yaml.ScalarNode) and kind in ("null", "bool", "int", "float", "str"):
             return self.scalar(node, kind)
-        said = {"timestamp": "a date", "set": "a set", "binary": "bytes", "merge": "a merge"}.get(kind, f"a {kind!r}")
-        raise ValueError(f"line {node.start_mark.line + 1} holds {said}, which is no plain value")
+        kind_name = {"timestamp": "a date", "set": "a set", "binary": "bytes", "merge": "a merge"}.get(
+            kind, f"a {kind!r}"
+        )
+        raise ValueError(f"line {node.start_mark.line + 1} holds {kind_name}, which is no plain value")
 
     def key(self, node: Any) -> str:
         if not isinstance(node, yaml.ScalarNode) or node.tag.endswith(":merge"):

@@ -29,9 +29,9 @@ def digest(*parts: Any, size: int = 16) -> str:
     Raises:
         TypeError: a part of another type, which might look the same for different content.
     """
-    made = Digest(size)
-    made.add(*parts)
-    return made.hexdigest()
+    hasher = Digest(size)
+    hasher.add(*parts)
+    return hasher.hexdigest()
 
 
 class Digest:
@@ -110,11 +110,11 @@ def content_number(text: str) -> int:
 
 def files_digest(paths: Iterable[Path]) -> str:
     """Of files' names and contents, in the order given; not of the folder they lie in. Raises `OSError`."""
-    made = ContentDigest()
+    hasher = ContentDigest()
     for path in paths:
-        made.add(f"\x1e{path.name}\x1f{path.stat().st_size}\x1f")
-        made.add_file(path)
-    return made.hexdigest()
+        hasher.add(f"\x1e{path.name}\x1f{path.stat().st_size}\x1f")
+        hasher.add_file(path)
+    return hasher.hexdigest()
 
 
 # -- what runs hold --------------------------------------------------------------------------------------
@@ -126,10 +126,10 @@ def settled_digest(texts: str | Iterable[str]) -> str:
     For what finished runs have written down (the hash of their configuration and data, names of folders) and for what
     is drawn by it (splits, generated sets): another function would part old runs from new ones.
     """
-    made = hashlib.sha256()
+    hasher = hashlib.sha256()
     for text in [texts] if isinstance(texts, str) else texts:
-        made.update(text.encode("utf-8", "surrogateescape"))
-    return made.hexdigest()
+        hasher.update(text.encode("utf-8", "surrogateescape"))
+    return hasher.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -52,10 +52,10 @@ def decided_once(decide: Callable[[], Any]) -> Any:
         return decide()
     store, key = _store(), f"decision/{next(_numbers)}"
     if not is_main_process():
-        said = json.loads(store.get(key))
-        if "refused" in said:
-            raise RequestError(said["refused"])
-        return said["decided"]
+        message = json.loads(store.get(key))
+        if "refused" in message:
+            raise RequestError(message["refused"])
+        return message["decided"]
     try:
         decided = decide()
     except RequestError as error:

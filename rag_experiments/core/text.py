@@ -168,7 +168,13 @@ def index_terms(run: str) -> list[str]:
         return [*_pairs(characters), *single]
     return [
         *(parts := _parts(run)),
-        *(pair for part in parts for found in _SYLLABLES.findall(part) if len(part) > 2 for pair in _pairs(found)),
+        *(
+            pair
+            for part in parts
+            for syllables in _SYLLABLES.findall(part)
+            if len(part) > 2
+            for pair in _pairs(syllables)
+        ),
     ]
 
 
@@ -209,9 +215,9 @@ def answer_words(text: str) -> list[str]:
 def _split_answer_word(word: str) -> list[str]:
     """`word` with its characters of unspaced scripts apart; what is between them stays together."""
     pieces, end = [], 0
-    for found in _CHARACTERS.finditer(word):
-        pieces += [word[end : found.start()], found.group()]
-        end = found.end()
+    for match in _CHARACTERS.finditer(word):
+        pieces += [word[end : match.start()], match.group()]
+        end = match.end()
     return [piece for piece in [*pieces, word[end:]] if piece]
 
 
@@ -232,21 +238,21 @@ def run_of(text: str, answer: bool = False) -> str:
 
     `answer`: quotes and full stops, commas … at its ends are left out, where something else is left. Empty text: "".
     """
-    found = tokens(text)
+    run_tokens = tokens(text)
     if answer:
-        first, last = 0, len(found)
-        while first < last and _ENDS.fullmatch(found[first]):
+        first, last = 0, len(run_tokens)
+        while first < last and _ENDS.fullmatch(run_tokens[first]):
             first += 1
-        while last > first and _ENDS.fullmatch(found[last - 1]):
+        while last > first and _ENDS.fullmatch(run_tokens[last - 1]):
             last -= 1
-        found = found[first:last] or found
-    return f" {' '.join(found)} " if found else ""
+        run_tokens = run_tokens[first:last] or run_tokens
+    return f" {' '.join(run_tokens)} " if run_tokens else ""
 
 
 def stands_in(answers: Sequence[str], texts: Sequence[str]) -> bool:
     """Whether one of `answers` stands in one of `texts`, token by token: `art` is not in `party`."""
-    wanted = [run for run in (run_of(answer, answer=True) for answer in answers) if run]
-    return bool(wanted) and any(one in text for text in map(run_of, texts) for one in wanted)
+    answer_runs = [run for run in (run_of(answer, answer=True) for answer in answers) if run]
+    return bool(answer_runs) and any(one in text for text in map(run_of, texts) for one in answer_runs)
 
 
 # -- places in a text as it is written --
@@ -254,15 +260,17 @@ def stands_in(answers: Sequence[str], texts: Sequence[str]) -> bool:
 
 def places(text: str, answer: str) -> list[int]:
     """Where in `text` (its own characters) `answer` begins, compared token by token in normalised form."""
-    wanted = run_of(answer, answer=True).split(" ")[1:-1]
-    found: list[tuple[str, int]] = []
+    answer_tokens = run_of(answer, answer=True).split(" ")[1:-1]
+    token_places: list[tuple[str, int]] = []
     for match in _RAW_TOKENS.finditer(text):
-        found += [(token, match.start()) for token in tokens(match.group())]
-    said = [token for token, _ in found]
+        token_places += [(token, match.start()) for token in tokens(match.group())]
+    text_tokens = [token for token, _ in token_places]
     return [
-        found[at][1]
-        for at in range(len(said) - len(wanted) + 1)
-        if wanted and said[at] == wanted[0] and said[at : at + len(wanted)] == wanted
+        token_places[at][1]
+        for at in range(len(text_tokens) - len(answer_tokens) + 1)
+        if answer_tokens
+        and text_tokens[at] == answer_tokens[0]
+        and text_tokens[at : at + len(answer_tokens)] == answer_tokens
     ]
 
 

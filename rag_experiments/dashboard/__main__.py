@@ -63,9 +63,9 @@ def serve(arguments: Sequence[str]) -> int:
     from rag_experiments.dashboard.app import create_app
     from rag_experiments.dashboard.shared.watch import Watch
 
-    given = parser().parse_args(arguments)
-    watch = Watch(given.dirs)
-    with listen(given.port) as bound:
+    options = parser().parse_args(arguments)
+    watch = Watch(options.dirs)
+    with listen(options.port) as bound:
         started = time.monotonic()
         count = len(watch.look())
         runs = f"{count} run{'' if count == 1 else 's'}, read in {time.monotonic() - started:.1f} s"

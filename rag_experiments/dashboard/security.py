@@ -37,8 +37,8 @@ def host_name(header: str) -> str:
 
     Empty if the header has neither form, such as `[::1]evil.example`.
     """
-    found = _HOST.fullmatch(header)
-    return found["host"].lower() if found else ""
+    match = _HOST.fullmatch(header)
+    return match["host"].lower() if match else ""
 
 
 class Guard(BaseHTTPMiddleware):

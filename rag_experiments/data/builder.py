@@ -147,16 +147,16 @@ class Intake:
             raise BadRow("'text' is empty")
         if repeatable:
             content = content_bytes("\x1f".join(content_of(text, title)))
-            known = self._repeatable.setdefault(content_bytes(id), content)
-            if known is not content:
-                if known != content:
+            first_content = self._repeatable.setdefault(content_bytes(id), content)
+            if first_content is not content:
+                if first_content != content:
                     raise BadRow(f"passage id {id!r} stands for another title or text here than before")
                 return
-        kept = Passage(id, text, title if self.titles else "")
-        self._writer.add(kept)
+        passage = Passage(id, text, title if self.titles else "")
+        self._writer.add(passage)
         file = self._files.setdefault(self._where.file, len(self._files))
         self._place_N.append(file << LINE_BITS | (self._where.line or 0))
-        self._content_N.append(content_number(kept.text, kept.title))
+        self._content_N.append(content_number(passage.text, passage.title))
 
     def split(self, name: str, file: str) -> None:
         """Record that the data has a split `name`, read from `file`. `finish` reports it if it is empty."""
@@ -214,9 +214,9 @@ class Intake:
                 "duplicate passage id",
             )
         if twice:
-            kept = np.setdiff1d(np.arange(len(store)), [later for _, later in twice])
-            store = self._only(kept, store)
-            self._places, contents_N = self._places[kept], contents_N[kept]
+            unique_rows = np.setdiff1d(np.arange(len(store)), [later for _, later in twice])
+            store = self._only(unique_rows, store)
+            self._places, contents_N = self._places[unique_rows], contents_N[unique_rows]
         for sentence in self.column_report.missing():
             self.problem(Where(next(iter(self._split_files.values()), "")), sentence, MISSING_COLUMN)
         if not len(store):
@@ -231,12 +231,12 @@ class Intake:
 
     def _join_copies(self, store: PassageStore, contents_N: np.ndarray) -> None:
         """Make copies of positives positives too, and add notes with the counts."""
-        asked = [one for questions in self.splits.values() for one in questions]
-        ids = {value for one in asked for value in (*one.question.positive_ids, *(one.question.relevance or ()))}
+        entries = [one for questions in self.splits.values() for one in questions]
+        ids = {value for one in entries for value in (*one.question.positive_ids, *(one.question.relevance or ()))}
         ids -= set(store.missing(listed := sorted(ids)))
         golds = store.rows([value for value in listed if value in ids]).tolist()
         copies, counts = Copies(store, contents_N, golds, self.folder), Counter[str]()
-        for one in asked if copies.ids else ():
+        for one in entries if copies.ids else ():
             one.question = copies.applied(one.question, counts)
         if copies.repeated:
             self.notes.append(f"{copies.repeated} passages have the title and text of another passage under another id")
@@ -255,12 +255,12 @@ class Intake:
         first = first or "".join(f"; {self._sentence(what)}" for what in self._remarks)
         return f"there is not one usable passage in the data{first}"
 
-    def _only(self, kept: np.ndarray, store: PassageStore) -> PassageStore:
-        """Write the store again with the rows `kept` only."""
+    def _only(self, rows: np.ndarray, store: PassageStore) -> PassageStore:
+        """Write the store again with these `rows` only."""
         again = self.folder / "again"
         again.mkdir()
         writer = PassageWriter(again)
-        for row in kept:
+        for row in rows:
             writer.add(store[row])
         writer.close()
         # The old files are deleted, but stay readable as long as `store` is open.
@@ -270,28 +270,28 @@ class Intake:
         return PassageStore(self.folder)
 
     def _check_questions(self, store: PassageStore) -> None:
-        for name, asked in self.splits.items():
-            kept: dict[str, Asked] = {}
+        for name, entries in self.splits.items():
+            entry_by_id: dict[str, Asked] = {}
             same: dict[tuple[str, str | None], Asked] = {}
-            for one in asked:
+            for one in entries:
                 key = (question_key(one.question), one.about)
-                first, earlier = kept.get(one.question.id), same.get(key)
+                first, earlier = entry_by_id.get(one.question.id), same.get(key)
                 if first is not None and first is not earlier:
                     self.problem(one.where, f"question id {one.question.id!r} is used by {first.where} already")
                     continue
-                found = self._with_passages(one, store)
-                if found is None:
+                entry = self._with_passages(one, store)
+                if entry is None:
                     continue
                 if earlier is not None:
-                    self._pool(earlier, found)
+                    self._pool(earlier, entry)
                 else:
-                    kept[one.question.id] = same[key] = found
-            self.splits[name] = list(kept.values())
-            if not kept:
+                    entry_by_id[one.question.id] = same[key] = entry
+            self.splits[name] = list(entry_by_id.values())
+            if not entry_by_id:
                 file = self._split_files.get(name, name)
                 why = "".join(f"; {self._sentence(what)}" for what in self._remarks)
                 self.problem(Where(file), f"the {name} split has no questions{why}", "empty split")
-        for name in [name for name, asked in self.splits.items() if not asked]:
+        for name in [name for name, entries in self.splits.items() if not entries]:
             del self.splits[name]
 
     def _with_passages(self, one: Asked, store: PassageStore) -> Asked | None:

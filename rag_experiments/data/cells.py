@@ -82,14 +82,14 @@ def _read(text: str, name: str) -> Any:
     except (ValueError, RecursionError):
         pass
     try:
-        found, end = _value(stripped, 0, 0)
+        value, end = _value(stripped, 0, 0)
     except _Unreadable as error:
         if opened == "(" or _goes_on(stripped):
             return text
         raise BadRow(f"{name!r} begins as a list and cannot be read as one ({error}): {shown(text)}") from None
     if end < len(stripped) and stripped[-1] in "])}" and opened != "(":
         raise BadRow(f"{name!r} begins as a list and cannot be read as one (it goes on after its end): {shown(text)}")
-    return text if end < len(stripped) or (opened == "(" and not _is_tuple(stripped)) else found
+    return text if end < len(stripped) or (opened == "(" and not _is_tuple(stripped)) else value
 
 
 def _goes_on(text: str) -> bool:

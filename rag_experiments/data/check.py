@@ -103,12 +103,17 @@ def look(command: Command, folder: Path | None = None) -> Looked:
     from rag_experiments.data.tools.native_writer import write_native
 
     options = command.options
-    with examine(command.config, command.cache, options.needs) as found:
-        report = "\n".join(found.lines(options.examples, options.problems))
-        written = folder if found.data is not None else None
+    with examine(command.config, command.cache, options.needs) as examination:
+        report = "\n".join(examination.lines(options.examples, options.problems))
+        written = folder if examination.data is not None else None
         if written is not None:
-            write_native(written, found.passages_once(), found.questions_once())
-    return Looked(report, found.problems, found.verdict() if found.problems or found.nothing else None, written)
+            write_native(written, examination.passages_once(), examination.questions_once())
+    return Looked(
+        report,
+        examination.problems,
+        examination.verdict() if examination.problems or examination.nothing else None,
+        written,
+    )
 
 
 if __name__ == "__main__":

@@ -62,8 +62,8 @@ def role_of(column: str) -> str | None:
 
 def candidates(role: str, columns: Iterable[str]) -> list[str]:
     """The columns that could have this role: those of the surest list that has any."""
-    ranked = [(rank, column) for column in columns for known, rank in [_RANKS.get(normalized(column), ("", 0))]
-              if known == role]  # fmt: skip
+    ranked = [(rank, column) for column in columns for column_role, rank in [_RANKS.get(normalized(column), ("", 0))]
+              if column_role == role]  # fmt: skip
     best = min((rank for rank, _ in ranked), default=0)
     return [column for rank, column in ranked if rank == best]
 

@@ -57,9 +57,9 @@ class ColumnReport:
 
     def notes(self) -> Iterator[str]:
         """What was read, where a name is another than the default; what was not; what could have been."""
-        seen = {key: name for key, name in self.mapping.items() if key not in self._absent}
-        if self._rows and any(name != self.defaults.get(key) for key, name in seen.items()):
-            yield f"columns read: {', '.join(f'{key} from {name!r}' for key, name in seen.items())}"
+        present = {key: name for key, name in self.mapping.items() if key not in self._absent}
+        if self._rows and any(name != self.defaults.get(key) for key, name in present.items()):
+            yield f"columns read: {', '.join(f'{key} from {name!r}' for key, name in present.items())}"
         for key in self._absent if self._rows else ():
             if self.mapping[key] == self.defaults.get(key) and key not in self.needed and self._other(key):
                 yield f"no row has a column {self.mapping[key]!r}{self._advice(key)}"

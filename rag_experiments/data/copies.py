@@ -45,7 +45,7 @@ class Copies:
         """Maps each gold id that has copies to all ids with its content, including itself, in order of row."""
         self.repeated = 0
         """The number of passages that repeat the content of an earlier one."""
-        wanted = set(golds)
+        gold_rows = set(golds)
         for numbers, rows in sorted_runs(contents_N, folder):
             same = numbers[1:] == numbers[:-1]
             self.repeated += int(same.sum())
@@ -53,7 +53,7 @@ class Copies:
             ends = np.append(begins[1:], len(numbers))
             for group in np.flatnonzero(ends - begins > 1).tolist():
                 places = rows[begins[group] : ends[group]].tolist()
-                if not wanted.isdisjoint(places):
+                if not gold_rows.isdisjoint(places):
                     self._keep([store[row] for row in places])
 
     def _keep(self, passages: list[Passage]) -> None:

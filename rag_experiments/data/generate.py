@@ -57,11 +57,11 @@ def start(arguments: list[str]) -> int:
 
     if not generated.kept:
         raise RequestError("not one question was kept: try another reader (model=…), or generate.round_trip=false")
-    made = assemble(data.passages, {"train": as_asked(generated.kept)}, command.config.data, [])
+    dataset = assemble(data.passages, {"train": as_asked(generated.kept)}, command.config.data, [])
     atomic_write_jsonl(folder / "passages.jsonl", map(passage_row, data.passages))
-    for split, questions in made.splits.items():
+    for split, questions in dataset.splits.items():
         atomic_write_jsonl(folder / f"{split}.jsonl", map(question_row, questions))
-    say(f"questions   {', '.join(f'{len(asked):,} {split}' for split, asked in made.splits.items())}")
+    say(f"questions   {', '.join(f'{len(members):,} {split}' for split, members in dataset.splits.items())}")
     say(f"read it with: data=jsonl data.path={folder}")
     return command_line.DONE
 
@@ -69,9 +69,9 @@ def start(arguments: list[str]) -> int:
 def defaults(arguments: list[str]) -> list[str]:
     """Overrides that choose the embedded reader and encoder, unless `arguments` name others."""
     named = {word.partition("=")[0] for word in arguments}
-    wanted = [READER] if "model" not in named else []
+    overrides = [READER] if "model" not in named else []
     dense = not any(word.startswith("retriever=bm25") for word in arguments)
-    return [*wanted, *([ENCODER] if dense and "model@retriever.encoder" not in named else [])]
+    return [*overrides, *([ENCODER] if dense and "model@retriever.encoder" not in named else [])]
 
 
 def open_folder(words: list[str]) -> Path:

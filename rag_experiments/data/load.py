@@ -71,21 +71,21 @@ def load_data(config: DataConfig, cache: Path) -> RagData:
     """
     folder = import_data(config, cache)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    asked = {name: list(_stored_questions(folder / f"{name}.jsonl")) for name in manifest["splits"]}
-    return assemble(PassageStore(folder), asked, config, list(manifest["notes"]))
+    entries = {name: list(_stored_questions(folder / f"{name}.jsonl")) for name in manifest["splits"]}
+    return assemble(PassageStore(folder), entries, config, list(manifest["notes"]))
 
 
-def assemble(store: PassageStore, asked: dict[str, list[Asked]], config: DataConfig, notes: list[str]) -> RagData:
+def assemble(store: PassageStore, entries: dict[str, list[Asked]], config: DataConfig, notes: list[str]) -> RagData:
     """The part of loading that is not cached: cut missing splits, apply limits, hash the result."""
-    divided, split_notes = split_questions(asked, store, config)
-    kept = {name: _limited(divided.get(name, []), getattr(config, f"max_{name}"), config) for name in SPLITS}
-    splits = {name: [one.question for one in questions] for name, questions in kept.items()}
+    divided, split_notes = split_questions(entries, store, config)
+    selection = {name: _limited(divided.get(name, []), getattr(config, f"max_{name}"), config) for name in SPLITS}
+    splits = {name: [one.question for one in questions] for name, questions in selection.items()}
     return RagData(
         passages=store,
         splits=splits,
         content_hash=_content_hash(store, splits),
         notes=[*notes, *split_notes, *_shared_questions(splits)],
-        places={name: {one.question.id: str(one.where) for one in questions} for name, questions in kept.items()},
+        places={name: {one.question.id: str(one.where) for one in questions} for name, questions in selection.items()},
     )
 
 
@@ -160,8 +160,8 @@ def _import_key(config: DataConfig, fingerprint: str) -> str:
 
 
 def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
-    for name, asked in intake.splits.items():
-        atomic_write_jsonl(folder / f"{name}.jsonl", map(_stored, asked))
+    for name, entries in intake.splits.items():
+        atomic_write_jsonl(folder / f"{name}.jsonl", map(_stored, entries))
     # A note may name a column, and JSON lets a column's name hold half a character (\ud800), which no file can.
     notes = [note.encode("utf-8", "backslashreplace").decode() for note in intake.notes]
     manifest = {"splits": list(intake.splits), "notes": notes, "format": config.format}
@@ -185,13 +185,13 @@ def _stored_questions(path: Path) -> Iterator[Asked]:
             yield Asked(Question(**values), where, group, tuple(more))
 
 
-def _limited(asked: list[Asked], limit: int | None, config: DataConfig) -> list[Asked]:
+def _limited(entries: list[Asked], limit: int | None, config: DataConfig) -> list[Asked]:
     """A seeded choice of `limit` questions, in their original order."""
-    if limit is None or limit >= len(asked):
-        return asked
-    ranked = sorted(asked, key=lambda one: settled_digest(f"{config.split_seed}/{one.question.id}"))
-    kept = {one.question.id for one in ranked[:limit]}
-    return [one for one in asked if one.question.id in kept]
+    if limit is None or limit >= len(entries):
+        return entries
+    ranked = sorted(entries, key=lambda one: settled_digest(f"{config.split_seed}/{one.question.id}"))
+    ids = {one.question.id for one in ranked[:limit]}
+    return [one for one in entries if one.question.id in ids]
 
 
 def _shared_questions(splits: dict[str, list[Question]]) -> list[str]:

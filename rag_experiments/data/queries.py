@@ -41,12 +41,14 @@ def shortened(queries: Sequence[str], too_long: Callable[[list[str]], list[bool]
     A question that is too long without any turn is returned as it is; the tokenizer later cuts its end.
     """
     fitting = list(queries)
-    left = {number: query for number, query in enumerate(fitting) if isinstance(query, Query) and query.turns}
-    while left:
-        long = too_long(list(left.values()))
-        left = {number: query.without_oldest() for (number, query), one in zip(left.items(), long, strict=True) if one}
-        fitting = [left.get(number, query) for number, query in enumerate(fitting)]
-        left = {number: query for number, query in left.items() if query.turns}
+    pending = {number: query for number, query in enumerate(fitting) if isinstance(query, Query) and query.turns}
+    while pending:
+        long = too_long(list(pending.values()))
+        pending = {
+            number: query.without_oldest() for (number, query), one in zip(pending.items(), long, strict=True) if one
+        }
+        fitting = [pending.get(number, query) for number, query in enumerate(fitting)]
+        pending = {number: query for number, query in pending.items() if query.turns}
     return fitting
 
 

@@ -117,9 +117,9 @@ def _turn(turn: object, name: str) -> list[Turn]:
     """The turn in an object, or the two turns of a question with its answer."""
     if not isinstance(turn, dict):
         raise BadRow(f'{name!r} must be a list of {{"role", "content"}}, and one entry is {shown(turn)}')
-    for asked, said in _PAIRS:
-        if isinstance(turn.get(asked), str) and isinstance(turn.get(said), str):
-            return [Turn("user", turn[asked]), Turn("assistant", turn[said])]
+    for question_key, answer_key in _PAIRS:
+        if isinstance(turn.get(question_key), str) and isinstance(turn.get(answer_key), str):
+            return [Turn("user", turn[question_key]), Turn("assistant", turn[answer_key])]
     content = next((turn[key] for key in _SAYINGS if isinstance(turn.get(key), str)), None)
     speaker = next((turn[key] for key in _SPEAKERS if key in turn), None)
     if content is None:

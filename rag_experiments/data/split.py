@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def split_questions(
-    given: dict[str, list[Asked]], store: PassageStore, config: DataConfig
+    entries: dict[str, list[Asked]], store: PassageStore, config: DataConfig
 ) -> tuple[dict[str, list[Asked]], list[str]]:
     """Cut missing splits from train; returns the splits and a note for each split that was cut.
 
@@ -30,10 +30,10 @@ def split_questions(
     Raises:
         RequestError: there are too few questions for a split, or too many of them must stay together.
     """
-    missing = [name for name in ("dev", "test") if name not in given]
-    if not missing or "train" not in given:
-        return given, []
-    train = given["train"]
+    missing = [name for name in ("dev", "test") if name not in entries]
+    if not missing or "train" not in entries:
+        return entries, []
+    train = entries["train"]
     units = unite(train, store)
     if len(units) <= len(missing):
         raise RequestError(
@@ -42,20 +42,20 @@ def split_questions(
             "missing file(s)"
         )
     ranked = sorted(units, key=lambda unit: _rank(config.split_seed, unit))
-    splits, notes = dict(given), []
+    splits, notes = dict(entries), []
     for number, name in enumerate(missing):
-        wanted = max(1, round(len(train) * getattr(config, f"{name}_fraction")))
-        taken = _take(ranked, wanted, leave=len(missing) - number)
-        splits[name] = _in_order(taken, train)
+        size = max(1, round(len(train) * getattr(config, f"{name}_fraction")))
+        selection = _take(ranked, size, leave=len(missing) - number)
+        splits[name] = _in_order(selection, train)
         notes.append(
-            f"no {name} split was given: {len(taken)} of {len(train)} questions were taken from train "
+            f"no {name} split was given: {len(selection)} of {len(train)} questions were taken from train "
             f"(data.split_seed={config.split_seed}, questions on one passage kept together)"
         )
     splits["train"] = _in_order([one for unit in ranked for one in unit], train)
     return splits, notes
 
 
-def unite(asked: list[Asked], store: PassageStore) -> list[list[Asked]]:
+def unite(entries: list[Asked], store: PassageStore) -> list[list[Asked]]:
     """Group the questions into units; the questions of one unit must be in the same split."""
     parent: dict[str, str] = {}
 
@@ -66,11 +66,11 @@ def unite(asked: list[Asked], store: PassageStore) -> list[list[Asked]]:
             key = parent[key]
         return key
 
-    for number, one in enumerate(asked):
+    for number, one in enumerate(entries):
         for key in _bonds(one, store):
             parent[root(key)] = root(f"number {number}")
     units: dict[str, list[Asked]] = {}
-    for number, one in enumerate(asked):
+    for number, one in enumerate(entries):
         units.setdefault(root(f"number {number}"), []).append(one)
     return list(units.values())
 
@@ -85,31 +85,31 @@ def _bonds(one: Asked, store: PassageStore) -> Iterator[str]:
         yield f"text {content_digest(identity(text))}"
 
 
-def _take(ranked: list[list[Asked]], wanted: int, leave: int) -> list[Asked]:
-    """Take units from the front of `ranked` (they are removed) until there are `wanted` questions; keep `leave` units.
+def _take(ranked: list[list[Asked]], size: int, leave: int) -> list[Asked]:
+    """Take units from the front of `ranked` (they are removed) until there are `size` questions; keep `leave` units.
 
     A unit with more questions than are still needed is skipped while others are left: half of the questions may share
     one passage, and that unit must not become the whole of dev.
     """
-    taken: list[Asked] = []
+    selection: list[Asked] = []
     passed: list[list[Asked]] = []
-    while ranked and len(taken) < wanted and len(ranked) + len(passed) > leave:
+    while ranked and len(selection) < size and len(ranked) + len(passed) > leave:
         unit = ranked.pop(0)
-        if len(unit) <= wanted - len(taken):
-            taken += unit
+        if len(unit) <= size - len(selection):
+            selection += unit
         else:
             passed.append(unit)
-    if not taken:
+    if not selection:
         passed.sort(key=len)
-        taken = passed.pop(0)
+        selection = passed.pop(0)
     ranked[:0] = passed
-    return taken
+    return selection
 
 
 def _rank(seed: int, unit: list[Asked]) -> str:
     return settled_digest(f"{seed}/{unit[0].question.id}")
 
 
-def _in_order(chosen: list[Asked], order: list[Asked]) -> list[Asked]:
-    ids = {one.question.id for one in chosen}
+def _in_order(selection: list[Asked], order: list[Asked]) -> list[Asked]:
+    ids = {one.question.id for one in selection}
     return [one for one in order if one.question.id in ids]

@@ -43,13 +43,13 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
     if config is None:
         return None
     with torch.device("meta"):
-        made = getattr(transformers, MODEL_KINDS[model.kind].auto_class).from_config(config)
-        parameters = sum(parameter.numel() for parameter in made.parameters())
+        module = getattr(transformers, MODEL_KINDS[model.kind].auto_class).from_config(config)
+        parameters = sum(parameter.numel() for parameter in module.parameters())
         adapters = _adapters(model) if trained else None
         if adapters is not None:
-            made = lora.add_adapters(made, adapters, model.kind)
-    learning = sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad) if trained else 0
-    frozen = sum(parameter.numel() for parameter in made.parameters()) - learning
+            module = lora.add_adapters(module, adapters, model.kind)
+    learning = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad) if trained else 0
+    frozen = sum(parameter.numel() for parameter in module.parameters()) - learning
     return Sizes(parameters, learning, learning * BYTES_TRAINED + frozen * _bytes_frozen(model, device))
 
 
@@ -85,21 +85,21 @@ def token_counts(model: Any, texts: Sequence[str]) -> list[int] | None:
 
 def tokenizer_of(model: Any) -> Any:
     """The model's tokenizer; None where it is not on this disk."""
-    found = sources.resolve(model.path, model.revision, weights=False).local
-    if found is not None and is_adapter(found) and not has_vocabulary(found):
-        found = sources.resolve(base_of_adapters(found), weights=False).local
-    if found is None:
+    path = sources.resolve(model.path, model.revision, weights=False).local
+    if path is not None and is_adapter(path) and not has_vocabulary(path):
+        path = sources.resolve(base_of_adapters(path), weights=False).local
+    if path is None:
         return None
     try:
-        return _read(AutoTokenizer, _weights_file(found))
+        return _read(AutoTokenizer, _weights_file(path))
     except (OSError, ValueError, ImportError, struct.error):  # the last: a GGUF that is cut short
         return None
 
 
 def facts_of(model: Any) -> dict[str, Any]:
     """The settings that an earlier run saved beside the model; empty where there are none."""
-    found = sources.resolve(model.path, model.revision, weights=False).local
-    facts = read_facts(found) if model.init != "random" and found is not None and found.is_dir() else None
+    path = sources.resolve(model.path, model.revision, weights=False).local
+    facts = read_facts(path) if model.init != "random" and path is not None and path.is_dir() else None
     return dict((facts or {}).get("config", {}))
 
 
@@ -115,12 +115,12 @@ def architecture_of(model: Any) -> Any:
     if model.architecture is not None:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    found = sources.resolve(model.path, model.revision).local
-    if found is not None and is_adapter(found) and not (found / "config.json").is_file():
-        found = sources.resolve(base_of_adapters(found)).local
-    if found is None or not (found.is_file() or (found / "config.json").is_file()):
+    path = sources.resolve(model.path, model.revision).local
+    if path is not None and is_adapter(path) and not (path / "config.json").is_file():
+        path = sources.resolve(base_of_adapters(path)).local
+    if path is None or not (path.is_file() or (path / "config.json").is_file()):
         return None
-    return _read(AutoConfig, found)
+    return _read(AutoConfig, path)
 
 
 def _read(auto: Any, local: Path) -> Any:

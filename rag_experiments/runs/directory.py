@@ -258,8 +258,8 @@ class RunDirectory:
         """The complete checkpoint with the most steps; half-written ones are skipped."""
         if not self.checkpoints_dir.is_dir():
             return None
-        found = [(match, entry) for entry in self.checkpoints_dir.iterdir() if (match := _checkpoint_step(entry))]
-        for step, entry in sorted(found, reverse=True):
+        checkpoints = [(match, entry) for entry in self.checkpoints_dir.iterdir() if (match := _checkpoint_step(entry))]
+        for step, entry in sorted(checkpoints, reverse=True):
             if checkpoint_is_complete(entry, step):
                 return entry
         return None
@@ -306,7 +306,7 @@ def _unfinished(run: Path) -> list[Path]:
     """Temporary files that a killed process left. Those of `evaluations/` are not included: another process may be
     writing them now."""
     written = [run / "predictions", *(run / "predictions").glob("**/")]
-    return [found for place in dict.fromkeys([run, *written]) for found in place.glob(f"{TEMPORARY_PREFIX}*")]
+    return [file for place in dict.fromkeys([run, *written]) for file in place.glob(f"{TEMPORARY_PREFIX}*")]
 
 
 def _lines_logged(checkpoint: Path) -> int | None:

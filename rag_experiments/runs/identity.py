@@ -26,8 +26,8 @@ def config_hash(resolved: dict[str, Any]) -> str:
     `resolved` is the whole configuration as plain values. `1` and `1.0` give the same hash; the order of keys does not
     matter.
     """
-    kept = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
-    text = json.dumps(_same_numbers(kept), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    settings = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
+    text = json.dumps(_same_numbers(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return settled_digest(text)[:16]
 
 
@@ -53,10 +53,10 @@ def find_runs(root: Path | str) -> Iterator[RunDirectory]:
 
 def newest_unfinished(outputs: Path | str, hash_: str) -> RunDirectory | None:
     """The interrupted or failed run below `outputs` that has this config hash and started last, or None."""
-    found = []
+    unfinished_runs = []
     for run in find_runs(outputs):
         with suppress(RequestError):  # a broken status of another run must not stop this run
             status = run.read_status()
             if status.get("config_hash") == hash_ and run.state in ("interrupted", "failed"):
-                found.append((str(status.get("started") or ""), str(run.path), run))
-    return max(found, key=lambda item: item[:2])[2] if found else None
+                unfinished_runs.append((str(status.get("started") or ""), str(run.path), run))
+    return max(unfinished_runs, key=lambda item: item[:2])[2] if unfinished_runs else None

@@ -189,9 +189,9 @@ class WandbTracker(Tracker):
 
     def _replay(self) -> None:
         """Log again what the run logged before it was interrupted, except what the server already has."""
-        known = self._session.summary.get(STEP) if getattr(self._session, "resumed", False) else None
+        last_step = self._session.summary.get(STEP) if getattr(self._session, "resumed", False) else None
         for line in self.run.read_metrics():
-            if known is None or line["step"] > known:
+            if last_step is None or line["step"] > last_step:
                 metrics = {name: value for name, value in line.items() if name not in (STEP, "epoch", "seconds")}
                 self._log(metrics, line["step"])
 

@@ -32,19 +32,19 @@ def has_key() -> bool:
     base = os.environ.get("WANDB_BASE_URL")
     hosts = (urlparse(base).netloc,) if base else HOSTS
     try:
-        known = netrc.netrc(file).hosts
-        return any(host in known for host in hosts)
+        netrc_hosts = netrc.netrc(file).hosts
+        return any(host in netrc_hosts for host in hosts)
     except (OSError, netrc.NetrcParseError):
         return False
 
 
-def session_mode(asked: str) -> str:
+def session_mode(mode: str) -> str:
     """Resolve `tracking.mode` to online, offline or disabled. `auto` respects WANDB_MODE, then looks for a key."""
-    if asked != "auto":
-        return asked
-    wanted = os.environ.get("WANDB_MODE", "").lower()
-    if wanted in ("online", "offline", "disabled"):
-        return wanted
+    if mode != "auto":
+        return mode
+    environment_mode = os.environ.get("WANDB_MODE", "").lower()
+    if environment_mode in ("online", "offline", "disabled"):
+        return environment_mode
     return "online" if has_key() else "offline"
 
 

@@ -58,12 +58,12 @@ class Claims:
         if directory in self.held or not self._file(directory).exists():
             return False
         try:
-            taken = self.take(directory)
+            is_free = self.take(directory)
         except OSError:
             return False
-        if taken:
+        if is_free:
             self.give_back(directory)
-        return not taken
+        return not is_free
 
     def _file(self, directory: str) -> Path:
         return self.folder / f"{Path(directory).name}.lock"

@@ -227,8 +227,8 @@ class RayLauncher(RemoteLauncher):
                 first = next(iter(str(error).splitlines()), type(error).__name__)
                 raise RequestError(f"hydra.launcher.init: Ray did not start: {first}") from error
         # This package retries failed jobs, not Ray. A worker is used once, because it may keep GPU memory.
-        wanted: Any = {"max_retries": 0, "max_calls": 1, **self.resources}
-        self.remote = ray.remote(**wanted)(run_on_ray)
+        remote_options: Any = {"max_retries": 0, "max_calls": 1, **self.resources}
+        self.remote = ray.remote(**remote_options)(run_on_ray)
 
     def submit(self, job: Job) -> Any:
         return self.remote.remote(job)

@@ -121,37 +121,37 @@ class Planner:
         self.folder = folder
         self.config = config
         self.commit = provenance.git_state()[0]
-        self.known: dict[tuple[str, str], list[RunDirectory]] = {}
-        self.taken: set[str] = set()
+        self.runs_by_hashes: dict[tuple[str, str], list[RunDirectory]] = {}
+        self.directories_in_use: set[str] = set()
         for run in find_runs(folder):
             try:
                 status = run.read_status()
             except RequestError as error:
                 log.warning("%s; this run is ignored", error)
                 continue
-            self._know(run, status)
+            self._add_run(run, status)
 
-    def _know(self, run: RunDirectory, status: dict[str, Any]) -> None:
+    def _add_run(self, run: RunDirectory, status: dict[str, Any]) -> None:
         key = (status.get("config_hash") or "", status.get("data_hash") or "")
-        self.known.setdefault(key, []).append(run)
+        self.runs_by_hashes.setdefault(key, []).append(run)
 
     def plan(self, job: Job) -> Job:
         """Set the job's `directory` and `action`."""
         job.sweep = self.folder.name
-        candidates = self.known.get((job.config_hash, job.data_hash), [])
+        candidates = self.runs_by_hashes.get((job.config_hash, job.data_hash), [])
         for action in ("reuse", "wait", "resume", "leave"):
             for run in candidates:
-                if str(run.path) not in self.taken and self._fits(run, action):
+                if str(run.path) not in self.directories_in_use and self._fits(run, action):
                     return self._settle(job, run.path, action)
         return self._settle(job, self._free_directory(job), "run")
 
     def forget(self, job: Job) -> Job:
         """Reset the job so that it is planned again: another process may have changed its directory."""
-        self.taken.discard(job.directory)
+        self.directories_in_use.discard(job.directory)
         with suppress(RequestError):
             status = job.run.read_status()
-            if status and all(known.path != job.path for group in self.known.values() for known in group):
-                self._know(job.run, status)
+            if status and all(run.path != job.path for group in self.runs_by_hashes.values() for run in group):
+                self._add_run(job.run, status)
         job.extra = [extra for extra in job.extra if not extra.startswith(("sweep.name=", "sweep.job="))]
         return job
 
@@ -174,7 +174,7 @@ class Planner:
 
     def _settle(self, job: Job, directory: Path, action: Any) -> Job:
         job.directory, job.action = str(directory), action
-        self.taken.add(str(directory))
+        self.directories_in_use.add(str(directory))
         if action == "resume" and not (directory / ".hydra" / "overrides.yaml").is_file():
             # The run was refused or killed before it began, so there is nothing to continue.
             job.action = "run"
@@ -189,7 +189,7 @@ class Planner:
         names += [f"{stem}-{job.config_hash[:8]}-{number}" for number in range(2, 1000)]
         for name in names:
             directory = self.folder / name
-            if str(directory) not in self.taken and not (directory / "status.json").exists():
+            if str(directory) not in self.directories_in_use and not (directory / "status.json").exists():
                 return directory
         raise RequestError(f"{self.folder} holds a thousand runs called {stem}: choose another name=…")
 
@@ -212,12 +212,14 @@ def record_ending(job: Job, error: dict[str, str], traceback: str | None = None)
     """
     run = job.run
     run.path.mkdir(parents=True, exist_ok=True)
-    known = run.read_status()
-    if known.get("state") == "completed" or (run.state == "running" and known.get("pid") != os.getpid()):
+    status = run.read_status()
+    if status.get("state") == "completed" or (run.state == "running" and status.get("pid") != os.getpid()):
         log.warning("%s: %s (the run is %s)", job.label, error["message"], run.state)
         return
     about = {"config_hash": job.config_hash, "data_hash": job.data_hash, "sweep": {"name": job.sweep, "job": job.label}}
-    run.update_status(**{**about, **known, "state": "failed", "started": known.get("started") or now(), "ended": now()})
+    run.update_status(
+        **{**about, **status, "state": "failed", "started": status.get("started") or now(), "ended": now()}
+    )
     run.update_status(error=error)
     atomic_write_text(run.error_path, traceback or f"{error['type']}: {error['message']}\n")
 

@@ -166,12 +166,12 @@ class LocalLauncher(HydraLauncher):
             self._release(place)
 
 
-def visible_gpus(asked: Any) -> list[str]:
+def visible_gpus(setting: Any) -> list[str]:
     """The GPUs that jobs may use, as in `CUDA_VISIBLE_DEVICES`; found without torch, which would occupy one."""
-    if isinstance(asked, int):
-        return [str(number) for number in range(asked)]
-    if asked != "auto":
-        return [str(device) for device in (asked.split(",") if isinstance(asked, str) else asked)]
+    if isinstance(setting, int):
+        return [str(number) for number in range(setting)]
+    if setting != "auto":
+        return [str(device) for device in (setting.split(",") if isinstance(setting, str) else setting)]
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [device.strip() for device in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if device.strip()]
     with suppress(OSError):

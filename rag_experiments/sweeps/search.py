@@ -76,8 +76,8 @@ class OptunaSweeper(BaseSweeper):
             except KeyboardInterrupt:
                 interrupted = True
         status = session.close(list(self.jobs.values()), interrupted)
-        found = self._say_best(session)
-        self.task_function.status = FAILED if status == DONE and not found else status
+        has_best = self._say_best(session)
+        self.task_function.status = FAILED if status == DONE and not has_best else status
         return self.study
 
     def _check_request(self, session: Session) -> None:
@@ -177,10 +177,10 @@ class OptunaSweeper(BaseSweeper):
         job.other_code = session.planner.is_other_code(job.run)
         state = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "failed"}[trial.state.name]
         job.action = "leave" if state == "failed" else "reuse"
-        session.planner.taken.add(job.directory)
-        kept = result_of(job)  # only for time and note; figure and state come from the study
+        session.planner.directories_in_use.add(job.directory)
+        result = result_of(job)  # only for time and note; figure and state come from the study
         value = trial.value if state == "completed" else None
-        session.rows.append((job, Result(state, value, kept.seconds, kept.note, kept.error_kind)))
+        session.rows.append((job, Result(state, value, result.seconds, result.note, result.error_kind)))
         self.jobs[trial.number] = job
 
     def _note(self, number: int, name: str, value: Any) -> None:
@@ -202,11 +202,11 @@ class OptunaSweeper(BaseSweeper):
 
     def _say_best(self, session: Session) -> bool:
         """Print the best trial; returns whether there is one."""
-        found = summary.best(session.rows, self.direction == "maximize")
-        if found is not None:
-            job, result = found
+        best_row = summary.best(session.rows, self.direction == "maximize")
+        if best_row is not None:
+            job, result = best_row
             say(f"best: {job.label}, {job.metric} {result.value:.4f}: {' '.join(job.overrides[len(self.fixed) :])}")
         elif any(job.metric and result.state == "completed" for job, result in session.rows):
             say(f"no trial has the figure {session.rows[0][0].metric}: set sweep.metric to one of metrics.json")
         say(f"the study: optuna-dashboard {split_address(self.address)[0]}")
-        return found is not None
+        return best_row is not None

@@ -234,8 +234,8 @@ class Session:
         return FAILED if unfinished else DONE
 
     def _unfinished(self, job: Job) -> Result:
-        known = job.run.read_status() if job.directory and job.action in ("run", "resume") else {}
-        return result_of(job) if known else Result("not started")
+        status = job.run.read_status() if job.directory and job.action in ("run", "resume") else {}
+        return result_of(job) if status else Result("not started")
 
 
 def _drained(items: list[Any]) -> Iterator[Any]:

@@ -61,16 +61,16 @@ def totals(rows: Sequence[tuple[Job, Result]]) -> str:
             text += f" ({len(reused)} reused{f', {other} made by another version of the code' if other else ''})"
         parts.append(text)
     saved = sum(result.seconds or 0.0 for job, result in rows if job.action == "reuse")
-    kept = f"; {saved:.0f} s saved by reuse" if saved >= 1 else ""
-    return f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {', '.join(parts)}{kept}"
+    reuse_note = f"; {saved:.0f} s saved by reuse" if saved >= 1 else ""
+    return f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {', '.join(parts)}{reuse_note}"
 
 
 def best(rows: Sequence[tuple[Job, Result]], maximise: bool) -> tuple[Job, Result] | None:
     """The completed job with the best figure."""
-    found = [(result.value, number) for number, (_, result) in enumerate(rows) if result.value is not None]
-    if not found:
+    figures = [(result.value, number) for number, (_, result) in enumerate(rows) if result.value is not None]
+    if not figures:
         return None
-    value, _ = max(found) if maximise else min(found)
+    value, _ = max(figures) if maximise else min(figures)
     return next(row for row in rows if row[1].value == value)
 
 

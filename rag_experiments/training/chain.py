@@ -81,10 +81,12 @@ def is_chain(directory: str | Path) -> bool:
     return (Path(directory) / FILE).is_file()
 
 
-def resumed_arguments(directory: Path, given: Sequence[str]) -> list[str]:
+def resumed_arguments(directory: Path, overrides: Sequence[str]) -> list[str]:
     """The command line of the chain in `directory`. Raises `RequestError` for overrides beside it."""
-    if given:
-        raise RequestError(f"resume={directory} goes on with a chain of runs as it was started: leave out {given[0]}")
+    if overrides:
+        raise RequestError(
+            f"resume={directory} goes on with a chain of runs as it was started: leave out {overrides[0]}"
+        )
     stored = json.loads((directory / FILE).read_text(encoding="utf-8"))
     config_dir = ["--config-dir", stored["config_dir"]] if stored["config_dir"] else []
     return [*config_dir, *stored["overrides"], f"hydra.run.dir={quote(str(directory))}"]
@@ -107,8 +109,8 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
         return command_line.DONE
     _check_first(stages[0], config_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    given = [value for value in overrides if _key(value) != "hydra.run.dir"]
-    atomic_write_json(directory / FILE, {"overrides": given, "config_dir": config_dir})
+    chain_overrides = [value for value in overrides if _key(value) != "hydra.run.dir"]
+    atomic_write_json(directory / FILE, {"overrides": chain_overrides, "config_dir": config_dir})
     for number, stage in enumerate(stages, 1):
         status = run_stage(stage, config_dir, f"stage {number} of {len(stages)}")
         if status != command_line.DONE:
@@ -169,18 +171,18 @@ def list_stages(plan: ChainPlan, directory: Path, shared: Sequence[str]) -> list
     return stages
 
 
-def run_stage(stage: Stage, config_dir: str | None, said: str) -> int:
+def run_stage(stage: Stage, config_dir: str | None, position: str) -> int:
     """Run, resume or skip one stage, in a process of its own."""
     overrides = stage.overrides
     if (stage.directory / "status.json").is_file():
         if RunDirectory.open(stage.directory).read_status().get("state") == "completed":
-            say(f"{said}: {stage.name} is completed", flush=True)
+            say(f"{position}: {stage.name} is completed", flush=True)
             return command_line.DONE
         overrides = [f"resume={quote(str(stage.directory))}"]
         config_dir = None
-    say(f"{said}: {stage.name}  {shlex.join(overrides)}", flush=True)
-    given = ["--config-dir", config_dir] if config_dir else []
-    command = [sys.executable, "-m", "rag_experiments.train", *given, *overrides]
+    say(f"{position}: {stage.name}  {shlex.join(overrides)}", flush=True)
+    options = ["--config-dir", config_dir] if config_dir else []
+    command = [sys.executable, "-m", "rag_experiments.train", *options, *overrides]
     return subprocess.run(command, check=False).returncode
 
 

@@ -88,10 +88,10 @@ def check_algorithm(config: schema.RunConfig) -> Any:
     Raises:
         RequestError: no such class, a wrong key or value, a model of the wrong kind, something needed and missing.
     """
-    given = dict(config.algorithm)
-    trainer_class = import_algorithm(given.pop("_target_", None))
-    _check_roles_given(trainer_class.Config, given)
-    config.algorithm = check_values(trainer_class.Config, given, "algorithm")
+    settings = dict(config.algorithm)
+    trainer_class = import_algorithm(settings.pop("_target_", None))
+    _check_roles_given(trainer_class.Config, settings)
+    config.algorithm = check_values(trainer_class.Config, settings, "algorithm")
     role = roles.primary_role(trainer_class)
     kinds = kinds_of_role(role)
     if config.model.kind not in kinds:
@@ -99,7 +99,7 @@ def check_algorithm(config: schema.RunConfig) -> Any:
         some = first_of(presets, "|", "--help model")
         right = f"choose model={some}, or model=run with the path of such a run" if presets else "see docs"
         raise RequestError(
-            f"algorithm={given.get('name')} trains {with_article(' or '.join(kinds) or role)}, but model.path="
+            f"algorithm={settings.get('name')} trains {with_article(' or '.join(kinds) or role)}, but model.path="
             f"{config.model.path} is {with_article(config.model.kind)}: {right}"
         )
     _check_retriever(config, trainer_class)
@@ -113,29 +113,31 @@ def import_algorithm(target: str | None) -> Any:
     Raises:
         RequestError: no name, no such module or class, or a class that is no `AlgorithmTrainer`.
     """
-    found = import_target(target, "algorithm._target_", "a class, such as rag_experiments.algorithms.ctl.CTLTrainer")
+    trainer_class = import_target(
+        target, "algorithm._target_", "a class, such as rag_experiments.algorithms.ctl.CTLTrainer"
+    )
     base = imported("rag_experiments.algorithms.base:AlgorithmTrainer")
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (isinstance(trainer_class, type) and issubclass(trainer_class, base)):
         module, _, name = str(target).rpartition(".")
         raise RequestError(
             f"algorithm._target_={target}: {name} in {module} is no subclass of "
             "rag_experiments.algorithms.base.AlgorithmTrainer"
         )
-    return found
+    return trainer_class
 
 
-def _check_roles_given(config_class: type, given: dict[str, Any]) -> None:
+def _check_roles_given(config_class: type, settings: dict[str, Any]) -> None:
     """Raise `RequestError` for a further model that the algorithm cannot do without."""
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     for role, types in roles.config_roles(config_class).items():
         field = fields[role]
         optional = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-        if optional or given.get(role) is not None:
+        if optional or settings.get(role) is not None:
             continue
         kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, tuple(types))]
         presets = [name for name, kind in preset_kinds().items() if kind in kinds]
         raise RequestError(
-            f"algorithm={given.get('name')} needs a model as its {role}: add "
+            f"algorithm={settings.get('name')} needs a model as its {role}: add "
             f"model@algorithm.{role}={first_of(presets, '|', '--help model')}"
         )
 
@@ -190,7 +192,7 @@ def _check_retriever(config: schema.RunConfig, trainer_class: Any) -> None:
         return
     retriever, kind = config.retriever, RETRIEVER_KINDS[config.retriever.type]
     trained = roles.trained_roles(trainer_class)
-    if not trained & {known.encoder_role for known in RETRIEVER_KINDS.values()}:
+    if not trained & {entry.encoder_role for entry in RETRIEVER_KINDS.values()}:
         if kind.needs_encoder and retriever.encoder is None:
             raise RequestError(
                 "the retriever has no encoder: add model@retriever.encoder=minilm, or use retriever=bm25"

@@ -93,8 +93,8 @@ class CostClock(TrainerCallback):
 def read_cost(run: Path) -> dict[str, float]:
     """What `CostClock` wrote; empty where there is nothing that can be read."""
     try:
-        found = json.loads((run / FILE).read_text(encoding="utf-8"))
+        record = json.loads((run / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    kept = found.items() if isinstance(found, dict) else ()
-    return {name: float(seconds) for name, seconds in kept if isinstance(seconds, int | float)}
+    items = record.items() if isinstance(record, dict) else ()
+    return {name: float(seconds) for name, seconds in items if isinstance(seconds, int | float)}

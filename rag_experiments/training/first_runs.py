@@ -37,11 +37,11 @@ def make_first_runs(request: Request, components: RunComponents) -> None:
     """Make what `before_run` asks for, and let the configuration's roles point to it."""
     for role, first in request.trainer_class.before_run(request.config, request.data).items():
         model = getattr(request.config.algorithm, role)
-        folder = _made(first, components)
-        made = dataclasses.replace(
+        folder = _model_of(first, components)
+        first_model = dataclasses.replace(
             first.config.model, path=str(folder), init="pretrained", architecture=None, revision=None, lora=None
         )
-        setattr(request.config.algorithm, role, made)
+        setattr(request.config.algorithm, role, first_model)
         log.info("%s: %s, from %s", role, folder, model.path)
 
 
@@ -107,7 +107,7 @@ def weights_behind(model: ModelConfig) -> str:
     return digest(own, weights_behind(dataclasses.replace(model, path=metadata.base_of_adapters(place), revision=None)))
 
 
-def _made(first: FirstRun, components: RunComponents) -> Path:
+def _model_of(first: FirstRun, components: RunComponents) -> Path:
     """The `model/` of the run, found in the cache or made now."""
     state = PartialState()
     data = dataclasses.replace(components.data, splits={**components.data.splits, "train": first.questions})
@@ -117,8 +117,8 @@ def _made(first: FirstRun, components: RunComponents) -> Path:
     # All processes of this run train together, so only the first may hold back other runs: the second would wait for
     # the lock, and the first for the second's gradients.
     with place.lock() if state.process_index == 0 else contextlib.nullcontext():
-        (known,) = broadcast_object_list([disk_cache.is_whole(run.model_dir)])
-        if known:
+        (is_whole,) = broadcast_object_list([disk_cache.is_whole(run.model_dir)])
+        if is_whole:
             return run.model_dir
         log.info("training a model that this run needs first, once: %s", first.config.name)
         with recording(run, key, {"algorithm": first.config.algorithm.name, "name": first.config.name}) as outcome:

@@ -48,12 +48,14 @@ def make_sampler(name: str, options: Mapping[str, Any], seed: int | None, parall
     Raises:
         RequestError: there is no such sampler, or it does not take these options.
     """
-    found = _class(optuna_module().samplers, SAMPLERS, name, "sampler")
-    takes = inspect.signature(found.__init__).parameters
+    sampler_class = _class(optuna_module().samplers, SAMPLERS, name, "sampler")
+    takes = inspect.signature(sampler_class.__init__).parameters
     defaults: dict[str, Any] = {"seed": seed}
     if parallel:
         defaults["constant_liar"] = True  # trials that run are taken into account, or places would try the same
-    return _made(found, {**{key: value for key, value in defaults.items() if key in takes}, **options}, "sampler")
+    return _instance(
+        sampler_class, {**{key: value for key, value in defaults.items() if key in takes}, **options}, "sampler"
+    )
 
 
 def make_pruner(name: str, options: Mapping[str, Any]) -> Any:
@@ -62,7 +64,7 @@ def make_pruner(name: str, options: Mapping[str, Any]) -> Any:
     Raises:
         RequestError: there is no such pruner, or it does not take these options.
     """
-    return _made(_class(optuna_module().pruners, PRUNERS, name, "pruner"), dict(options), "pruner")
+    return _instance(_class(optuna_module().pruners, PRUNERS, name, "pruner"), dict(options), "pruner")
 
 
 def _class(module: Any, short: Mapping[str, str], name: str, what: str) -> Any:
@@ -74,8 +76,8 @@ def _class(module: Any, short: Mapping[str, str], name: str, what: str) -> Any:
     return getattr(module, full)
 
 
-def _made(found: Any, options: Mapping[str, Any], what: str) -> Any:
+def _instance(part_class: Any, options: Mapping[str, Any], what: str) -> Any:
     try:
-        return found(**options)
+        return part_class(**options)
     except (TypeError, ValueError) as error:
         raise RequestError(f"hydra.sweeper.{what}_options: {error}") from error

@@ -196,10 +196,10 @@ def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> N
     if not by_need:
         return
     name = metric.removeprefix("dev/").removesuffix("_ci_low").removesuffix("_ci_high")
-    known = [one for names in by_need.values() for one in names]
-    if name not in known and not name.startswith(("seconds/", "truncation/")):
+    metric_names = [one for names in by_need.values() for one in names]
+    if name not in metric_names and not name.startswith(("seconds/", "truncation/")):
         raise RequestError(
-            f"trainer.metric_for_best_model={metric} is not measured{did_you_mean(name, known)}; "
+            f"trainer.metric_for_best_model={metric} is not measured{did_you_mean(name, metric_names)}; "
             "evaluation.cutoffs says at which ranks"
         )
     for need, names in by_need.items():
@@ -271,6 +271,6 @@ def check_sources(resolved: dict[str, Any]) -> None:
             continue
         with roles.under_key(key):
             pretrained = model.get("init") != "random"
-            found = sources.resolve(model["path"], model.get("revision"), weights=pretrained)
+            source = sources.resolve(model["path"], model.get("revision"), weights=pretrained)
             if pretrained and not MODEL_KINDS[model["kind"]].any_architecture:
-                sources.check_reads(found, model["kind"])
+                sources.check_reads(source, model["kind"])

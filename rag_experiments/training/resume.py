@@ -47,8 +47,8 @@ class CommandPlan:
 
 def asked_for(overrides: list[str]) -> str | None:
     """The value of `resume=…`, or None."""
-    asked = [value for key, value in map(split_override, overrides) if key == "resume"]
-    return asked[-1] if asked else None
+    values = [value for key, value in map(split_override, overrides) if key == "resume"]
+    return values[-1] if values else None
 
 
 def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
@@ -57,29 +57,29 @@ def resolve(overrides: list[str], config_dir: str | None) -> CommandPlan:
     Raises:
         RequestError: no such run, a finished one, or an override that would change its result.
     """
-    wanted = asked_for(overrides) or "null"
-    given = [value for value in overrides if value.partition("=")[0] != "resume"]
-    if wanted in ("null", "", "None"):
-        return CommandPlan(given, config_dir, None)
-    if wanted == "auto":
-        return _newest(given, config_dir)
-    return _replayed(Path(wanted), given, config_dir)
+    target = asked_for(overrides) or "null"
+    other_overrides = [value for value in overrides if value.partition("=")[0] != "resume"]
+    if target in ("null", "", "None"):
+        return CommandPlan(other_overrides, config_dir, None)
+    if target == "auto":
+        return _newest(other_overrides, config_dir)
+    return _replayed(Path(target), other_overrides, config_dir)
 
 
-def _newest(given: list[str], config_dir: str | None) -> CommandPlan:
-    composed = command_line.compose(given, config_dir)
+def _newest(overrides: list[str], config_dir: str | None) -> CommandPlan:
+    composed = command_line.compose(overrides, config_dir)
     with command_line.translated_errors():
         outputs = Path(composed.paths.outputs)
-    found = newest_unfinished(outputs, composed_hash(composed))
-    if found is None:
+    run = newest_unfinished(outputs, composed_hash(composed))
+    if run is None:
         log.info("resume=auto: no unfinished run of this configuration under %s; starting a new one", outputs)
-        return CommandPlan(given, config_dir, None)
-    directory = found.path
+        return CommandPlan(overrides, config_dir, None)
+    directory = run.path
     log.info("resume=auto: continuing %s", directory)
-    return CommandPlan(_into(directory, [*given, "resume=auto"]), config_dir, directory)
+    return CommandPlan(_into(directory, [*overrides, "resume=auto"]), config_dir, directory)
 
 
-def _replayed(directory: Path, given: list[str], config_dir: str | None) -> CommandPlan:
+def _replayed(directory: Path, overrides: list[str], config_dir: str | None) -> CommandPlan:
     if not (directory / "status.json").is_file():
         raise RequestError(f"resume={directory}: there is no run there (no status.json)")
     status = RunDirectory.open(directory).read_status()
@@ -99,18 +99,22 @@ def _replayed(directory: Path, given: list[str], config_dir: str | None) -> Comm
                 stored, first = [*stored, EARLIER_LENGTH], earlier
     if status.get("config_hash") not in (None, first):
         raise RequestError(f"resume={directory}: its overrides no longer compose to the configuration it began with")
-    for override in given:
+    for override in overrides:
         if composed_hash(command_line.compose([*stored, override], config_dir)) != first:
             key = override.lstrip("+~").partition("=")[0]
             raise RequestError(
                 f"resume={directory}: {key} would change the result of a run that has begun: leave it out"
             )
-    return CommandPlan(_into(directory, [*stored, *given, f"resume={quote(str(directory))}"]), config_dir, directory)
+    return CommandPlan(
+        _into(directory, [*stored, *overrides, f"resume={quote(str(directory))}"]), config_dir, directory
+    )
 
 
 def _into(directory: Path, overrides: list[str]) -> list[str]:
-    kept = [value for value in overrides if not value.startswith(("hydra.run.dir=", "hydra.sweep.", "hydra/launcher"))]
-    return [*kept, f"hydra.run.dir={quote(str(directory))}", "hydra.output_subdir=null"]
+    other_overrides = [
+        value for value in overrides if not value.startswith(("hydra.run.dir=", "hydra.sweep.", "hydra/launcher"))
+    ]
+    return [*other_overrides, f"hydra.run.dir={quote(str(directory))}", "hydra.output_subdir=null"]
 
 
 def composed_hash(composed: Any) -> str:
@@ -142,9 +146,13 @@ def _with_settled_data(stored: list[str], directory: Path) -> list[str]:
         defaults = defaults_of(FORMATS[data["format"]])
     except (OSError, ValueError, LookupError, TypeError):  # a run that was stopped before it wrote that file
         return stored
-    kept = [value for value in stored if split_override(value)[0].lstrip("+").split(".")[0] != "data"]
+    other_overrides = [value for value in stored if split_override(value)[0].lstrip("+").split(".")[0] != "data"]
     changed = {key: value for key, value in data.items() if key != "format" and value != defaults.get(key)}
-    return [*kept, f"data={data['format']}", *(of_value(f"data.{key}", value) for key, value in changed.items())]
+    return [
+        *other_overrides,
+        f"data={data['format']}",
+        *(of_value(f"data.{key}", value) for key, value in changed.items()),
+    ]
 
 
 def stored_config_dir(directory: Path) -> str | None:

@@ -30,16 +30,16 @@ def storage_at(address: str) -> Any:
     return optuna.storages.JournalStorage(JournalFileBackend(storage, lock_obj=JournalFileOpenLock(storage)))
 
 
-def study_address(asked: str | None, folder: Path) -> str:
+def study_address(storage: str | None, folder: Path) -> str:
     """`hydra.sweeper.storage`, or the journal in the sweep's folder; a database in it for `sqlite`.
 
     In a storage outside the folder other sweeps may have their studies: there ours is called as the sweep is.
     """
-    if asked is None:
+    if storage is None:
         return str((folder / JOURNAL).resolve())
-    if asked == "sqlite":
+    if storage == "sqlite":
         return f"sqlite:///{(folder / 'study.db').resolve()}"
-    return f"{asked}{_NAMED}{folder.name}"
+    return f"{storage}{_NAMED}{folder.name}"
 
 
 def split_address(address: str) -> tuple[str, str]:

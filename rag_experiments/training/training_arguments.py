@@ -25,24 +25,24 @@ def process_state(trainer: Mapping[str, Any]) -> PartialState:
 
 def training_arguments(config: RunConfig, checkpoints: Path) -> TrainingArguments:
     """`trainer.*`, completed by what the run decides: directory, seed, precision."""
-    given: dict[str, Any] = dict(config.trainer)
-    device = torch.device("cpu") if given.get("use_cpu") else process_state(given).device
-    given["use_cpu"] = device.type == "cpu"  # TrainingArguments refuses bf16 on a CPU that it was not told of
-    if "bf16" not in given and "fp16" not in given:
+    fields: dict[str, Any] = dict(config.trainer)
+    device = torch.device("cpu") if fields.get("use_cpu") else process_state(fields).device
+    fields["use_cpu"] = device.type == "cpu"  # TrainingArguments refuses bf16 on a CPU that it was not told of
+    if "bf16" not in fields and "fp16" not in fields:
         dtype = resolve_precision(config.model.precision, device)
-        given["bf16"], given["fp16"] = dtype is torch.bfloat16, dtype is torch.float16
-    if given.get("fp16") and device.type == "cpu":
+        fields["bf16"], fields["fp16"] = dtype is torch.bfloat16, dtype is torch.float16
+    if fields.get("fp16") and device.type == "cpu":
         raise RequestError("trainer.fp16=true needs a GPU, and this run is on the CPU: trainer.bf16=true, or neither")
     # Processes may hold different numbers of texts, so their encoders run different numbers of times: a broadcast of
     # buffers before each (the wrapper's default) would wait for ever. The buffers of these models are constants.
-    given.setdefault("ddp_broadcast_buffers", False)
+    fields.setdefault("ddp_broadcast_buffers", False)
     # Or early stopping would count its patience anew from where a run is resumed.
-    given.setdefault("restore_callback_states_from_checkpoint", True)
+    fields.setdefault("restore_callback_states_from_checkpoint", True)
     args = TrainingArguments(
         output_dir=str(checkpoints),
         seed=config.seed,
         report_to=[],
         remove_unused_columns=False,
-        **given,
+        **fields,
     )
     return on_one_device(args)

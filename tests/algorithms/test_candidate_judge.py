@@ -83,7 +83,7 @@ def test_what_is_left_out_of_one_set_is_one_prompt_whatever_its_order(reader):
     judge = CandidateJudge(scorer, QUESTIONS, STORE, leave_one_out=True)
     judge.log_probs([0], np.array([[4, 2, 6]]))
     judge.log_probs([0], np.array([[6, 4, 2]]))
-    assert (scorer.asked, scorer.hits, scorer.hit_rate) == (6, 3, 0.5)
+    assert (scorer.lookups, scorer.hits, scorer.hit_rate) == (6, 3, 0.5)
     assert len(reader.scored) == 3
 
 
@@ -107,11 +107,11 @@ def test_pairs_are_kept_as_they_come_and_counted(reader, monkeypatch):
     found = scorer.token_log_probs(prompts + prompts[:2], ["ab"] * 9)
     assert kept == [3, 3, 1]
     assert [row.tolist() for row in found] == [[-row - 1, -row - 2] for row in [*range(7), 0, 1]]
-    assert (scorer.asked, scorer.hits) == (9, 2)
+    assert (scorer.lookups, scorer.hits) == (9, 2)
     assert (scorer.tokens_asked, scorer.tokens_computed) == (9 * 6, 7 * 6)
     assert (scorer.truncation.prompts, scorer.truncation.passages_shortened) == (7, 3)
     scorer.token_log_probs(prompts, ["ab"] * 7)
-    assert (scorer.asked, scorer.hits) == (16, 9)
+    assert (scorer.lookups, scorer.hits) == (16, 9)
     assert (scorer.tokens_asked, scorer.tokens_computed) == (16 * 6, 7 * 6)
     assert "16 pairs, 56% of them from the cache; 42 of 96 tokens" in scorer.cost()
 

@@ -122,7 +122,7 @@ def test_candidates_and_scores_stand_in_one_order(tiny_bert, reader, tmp_path):
 def test_scores_are_computed_once(tiny_bert, reader, tmp_path, monkeypatch):
     trainer = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=0)
     trainer.prepare_scores(range(8))
-    assert (trainer.teacher.asked, trainer.teacher.hits) == (8, 0)
+    assert (trainer.teacher.lookups, trainer.teacher.hits) == (8, 0)
     again = make_dca_trainer(tiny_bert, reader, tmp_path, algorithm_teacher_steps=0)
 
     def fails(*args, **kwargs):

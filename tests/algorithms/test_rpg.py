@@ -154,7 +154,7 @@ def test_prescoring_leaves_nothing_for_the_steps(tiny_bert, tiny_llama, tmp_path
     ahead = make_trainer(tiny_bert, tiny_llama, tmp_path / "ahead", algorithm_prescore=True)
     ahead.train()
     assert len(logged(ahead, "train/cache_hit_rate")) == 1, "asked for once, before the first step"
-    assert ahead.judge.scorer.asked == 8 * 4
+    assert ahead.judge.scorer.lookups == 8 * 4
     assert_near(logged(ahead, "train/loss"), logged(plain, "train/loss"))
 
 

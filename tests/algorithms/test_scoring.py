@@ -129,7 +129,7 @@ def test_a_pair_that_comes_twice_is_computed_once(tiny_llama):  # noqa: F811
     prompt = scorer.reader.prompts.build(QUESTIONS[0], PASSAGES[:1])
     one, two = scorer.token_log_probs([prompt, prompt], [ANSWERS[0]] * 2)
     np.testing.assert_array_equal(one, two)
-    assert (scorer.asked, scorer.hits, len(scorer.cache)) == (2, 1, 1)
+    assert (scorer.lookups, scorer.hits, len(scorer.cache)) == (2, 1, 1)
 
 
 def test_another_model_and_another_instruction_have_another_file(tiny_llama, tiny_plain_llama, tmp_path):  # noqa: F811

@@ -13,7 +13,7 @@ import pytest
 
 from rag_experiments.compare import make_document, parser, start
 from rag_experiments.comparison.output import drawing
-from rag_experiments.comparison.output.figure_choice import chosen
+from rag_experiments.comparison.output.figure_choice import figure_calls
 from rag_experiments.comparison.output.paper_figures import make_figures
 from rag_experiments.core.errors import RequestError
 from tests.comparison.conftest import rows_with, write_run
@@ -35,7 +35,7 @@ def test_each_figure_in_each_form(two_runs, tmp_path, capsys) -> None:
     arguments = (base, better, "--baseline", base, "--metric", "recall@1", "--pivot", "algorithm", "learning_rate")
     assert start([*map(str, arguments), "--figures", str(folder)]) == 0
     names = {"bars", "forest", "wins", "causes", "matrix", "cost"}
-    assert {name for name, _ in chosen(document(*arguments))} == names
+    assert {name for name, _ in figure_calls(document(*arguments))} == names
     assert {file.name for file in folder.iterdir()} == {f"{name}.{form}" for name in names for form in drawing.FORMS}
     assert "against the baseline" in capsys.readouterr().out  # the table is there as well
     for file in folder.iterdir():
@@ -57,7 +57,7 @@ def test_the_figures_are_the_tables(two_runs) -> None:
         assert bar.get_segments()[0][:, 0].tolist() == pytest.approx([test.low, test.high])
         assert "better" in texts(made["forest"])
         counts = [text for text in texts(made["wins"]) if text.isdigit()]
-        outcome = next(arguments for name, arguments in chosen(document(*arguments)) if name == "wins")[0][0]
+        outcome = next(arguments for name, arguments in figure_calls(document(*arguments)) if name == "wins")[0][0]
         assert {str(outcome.wins), str(outcome.losses)} <= set(counts)
         assert "60%" in texts(made["causes"])  # the baseline's misses
         assert {"test/recall@1", "seconds/train"} <= set(texts(made["cost"]))

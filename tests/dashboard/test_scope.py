@@ -110,7 +110,7 @@ def test_what_is_known_of_the_same_runs_is_not_found_again_and_not_kept_for_ever
         asked.append(list(runs))
         return [run.key for run in runs]
 
-    scope._known.clear()
+    scope._results.clear()
     runs = list(RUNS.values())
     assert scope._remembered(find, runs) == scope._remembered(find, runs) == ["a", "b", "c", "d"]
     assert len(asked) == 1
@@ -118,11 +118,11 @@ def test_what_is_known_of_the_same_runs_is_not_found_again_and_not_kept_for_ever
     assert scope._remembered(lambda runs: ["x"], runs) == ["x"], "another question"
     for _ in range(scope.KNOWN + 3):
         scope._remembered(find, [made("fresh")])
-    assert len(scope._known) == scope.KNOWN
+    assert len(scope._results) == scope.KNOWN
     count = len(asked)
     scope._remembered(find, runs)
     assert len(asked) == count + 1, "the oldest is forgotten first"
-    scope._known.clear()
+    scope._results.clear()
 
 
 def test_the_usual_figures_come_first_then_what_most_runs_have_then_by_name() -> None:

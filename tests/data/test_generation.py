@@ -113,7 +113,7 @@ def test_other_settings_are_refused(store, tmp_path):
 
 
 def test_choice_is_seeded(store, tmp_path):
-    rows = {tuple(generator(store, tmp_path, passages=3, seed=seed).chosen()) for seed in range(9)}
+    rows = {tuple(generator(store, tmp_path, passages=3, seed=seed).passage_rows()) for seed in range(9)}
     assert len(rows) > 1
     assert 7 not in {row for chosen in rows for row in chosen}, "short passages are not asked about"
 

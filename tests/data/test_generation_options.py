@@ -109,7 +109,7 @@ def test_tokens_blocks_and_prompts(store, tmp_path):
 def test_the_choice_is_of_its_seed_in_the_corpus_order(store, tmp_path):
     def chosen(**options):
         made = Generator(store, Reader(), None, GenerateOptions(shortest_passage=2, **options), tmp_path)
-        return made.chosen()
+        return made.passage_rows()
 
     assert chosen(passages=None) == chosen(passages=5) == chosen(passages=9) == [1, 2, 3, 4, 5]
     draws = [tuple(chosen(passages=2, seed=seed)) for seed in range(20)]

@@ -114,7 +114,7 @@ def test_kept_states_change_no_score(tiny_llama):
     reader.module.double()
     prompts = [reader.prompts.build(question, PASSAGES) for question in ("who runs", "what is red")]
     kept = reader.kept_states()
-    with_states = [passage_scores(reader, [prompt], "cross_attention", kept=kept)[0][0] for prompt in prompts]
+    with_states = [passage_scores(reader, [prompt], "cross_attention", state_cache=kept)[0][0] for prompt in prompts]
     assert kept.hits == 3
     fresh, _ = passage_scores(reader, prompts, "cross_attention")
     for kept_scores, scores in zip(with_states, fresh, strict=True):

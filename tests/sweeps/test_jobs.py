@@ -101,10 +101,10 @@ def test_a_name_that_another_configuration_has_is_not_taken(tmp_path):
 def test_a_thousand_runs_of_one_name_are_refused(tmp_path, monkeypatch):
     planner = Planner(tmp_path, SweepConfig())
     names = ["x", "x-c0ffee00", *[f"x-c0ffee00-{number}" for number in range(2, 1000)]]
-    planner.taken = {str(tmp_path / name) for name in names}
+    planner.directories_in_use = {str(tmp_path / name) for name in names}
     with pytest.raises(RequestError, match="choose another name="):
         planner.plan(job("x"))
-    planner.taken.remove(str(tmp_path / "x-c0ffee00-999"))
+    planner.directories_in_use.remove(str(tmp_path / "x-c0ffee00-999"))
     assert planner.plan(job("x")).path.name == "x-c0ffee00-999"
 
 
@@ -138,7 +138,7 @@ def test_a_job_that_is_forgotten_is_planned_by_what_is_there_now(tmp_path):
     assert (planner.plan(mine).action, mine.path.name) == ("reuse", "lr-1")
     planner.forget(mine)
     assert planner.plan(mine).action == "reuse"
-    assert len(planner.known[HASH["config_hash"], HASH["data_hash"]]) == 1  # known once
+    assert len(planner.runs_by_hashes[HASH["config_hash"], HASH["data_hash"]]) == 1  # known once
 
 
 def test_a_forgotten_job_whose_status_is_broken_is_no_error(tmp_path):

@@ -37,7 +37,7 @@ class AnswerScorer:
         self.cache = ScoreCache(score_file(cache, "lm_scores", reader.fingerprint()))
         self.shared = PrefixScorer(reader) if can_share(reader) else None
         self.truncation = TruncationCounts()
-        self.asked = self.hits = 0
+        self.lookups = self.hits = 0
         """Pairs asked for, and those of them that were known."""
         self.tokens_asked = 0
         """Tokens of all pairs asked for, as if each had been computed alone: the budget that objectives are held to."""
@@ -48,11 +48,11 @@ class AnswerScorer:
     @contextmanager
     def counted(self, record: Callable[[str, float], None]) -> Iterator[None]:
         """Record what the scores asked for within have cost."""
-        before = (self.asked, self.hits, self.seconds, self.tokens_asked, self.tokens_computed)
+        before = (self.lookups, self.hits, self.seconds, self.tokens_asked, self.tokens_computed)
         yield
-        after = (self.asked, self.hits, self.seconds, self.tokens_asked, self.tokens_computed)
-        asked, hits, seconds, tokens_asked, tokens_computed = (b - a for a, b in zip(before, after, strict=True))
-        record("cache_hit_rate", hits / max(1, asked))
+        after = (self.lookups, self.hits, self.seconds, self.tokens_asked, self.tokens_computed)
+        lookups, hits, seconds, tokens_asked, tokens_computed = (b - a for a, b in zip(before, after, strict=True))
+        record("cache_hit_rate", hits / max(1, lookups))
         record("lm_seconds", seconds)
         record("lm_tokens_asked", tokens_asked)
         record("lm_tokens_computed", tokens_computed)
@@ -63,16 +63,16 @@ class AnswerScorer:
         """Log-probabilities of each answer's tokens after its prompt, end token left out: float32 `[T]` a pair."""
         answer_ids = {answer: self.reader.answer_ids(answer, include_end=False) for answer in set(answers)}
         keys = [pair_key(prompt.ids, answer_ids[answer]) for prompt, answer in zip(prompts, answers, strict=True)]
-        known = self.cache.get(keys)
-        missing = {key: pair for pair, key in enumerate(keys) if key not in known}
-        self.asked += len(keys)
+        log_probs_by_key = self.cache.get(keys)
+        missing = {key: pair for pair, key in enumerate(keys) if key not in log_probs_by_key}
+        self.lookups += len(keys)
         self.hits += len(keys) - len(missing)
         self.tokens_asked += sum(
             len(prompt) + len(answer_ids[answer]) for prompt, answer in zip(prompts, answers, strict=True)
         )
         if missing:
-            known |= self._computed(missing, prompts, answers, progress)
-        return [known[key] for key in keys]
+            log_probs_by_key |= self._computed(missing, prompts, answers, progress)
+        return [log_probs_by_key[key] for key in keys]
 
     def _computed(
         self, missing: Mapping[bytes, int], prompts: Sequence[Prompt], answers: Sequence[str], progress: bool
@@ -98,22 +98,22 @@ class AnswerScorer:
             self.truncation.add(prompt)
         if self.shared is not None:
             before = self.shared.tokens_computed
-            found = self.shared.score(prompts, answers, batch_size=self.batch_size)
+            scores = self.shared.score(prompts, answers, batch_size=self.batch_size)
             self.tokens_computed += self.shared.tokens_computed - before
         else:
-            found = self.reader.score(prompts, answers, batch_size=self.batch_size)
-            self.tokens_computed += sum(map(len, prompts)) + sum(map(len, found.tokens))
-        return [row.float().numpy() for row in found.tokens]
+            scores = self.reader.score(prompts, answers, batch_size=self.batch_size)
+            self.tokens_computed += sum(map(len, prompts)) + sum(map(len, scores.tokens))
+        return [row.float().numpy() for row in scores.tokens]
 
     @property
     def hit_rate(self) -> float:
         """Share of the pairs asked for that were known; 0 before the first."""
-        return self.hits / self.asked if self.asked else 0.0
+        return self.hits / self.lookups if self.lookups else 0.0
 
     def cost(self) -> str:
         """What the scores have cost so far, in words."""
         return (
-            f"{self.asked} pairs, {self.hit_rate:.0%} of them from the cache; {self.tokens_computed} of "
+            f"{self.lookups} pairs, {self.hit_rate:.0%} of them from the cache; {self.tokens_computed} of "
             f"{self.tokens_asked} tokens computed in {self.seconds:.0f} s. {self.truncation.sentence()}"
         ).rstrip()
 
@@ -163,15 +163,15 @@ class CandidateJudge:
         """Place and prompt of each candidate: with it alone or, leaving one out, with all the others."""
         present = [(k, int(row)) for k, row in enumerate(rows_K) if row >= 0]
         passages = {row: self.passages[row] for _, row in present}
-        made = []
+        prompts = []
         for k, row in present:
             # In the corpus's order, so that the same set is the same prompt whatever the encoder's ranking.
             shown = sorted(passages.keys() - {row}) if self.leave_one_out else [row]
             prompt = self.scorer.reader.prompts.for_question(
                 question, [passages[other] for other in shown], question.answers[0]
             )
-            made.append((k, prompt))
-        return made
+            prompts.append((k, prompt))
+        return prompts
 
 
 def _prefix_order(prompt: Prompt) -> tuple[int, tuple[tuple[int, ...], ...]]:

@@ -24,7 +24,7 @@ def pack(lengths: Sequence[int], room: int) -> list[list[int]]:
     used: list[int] = []
     for position in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         length = lengths[position]
-        row = next((row for row, taken in enumerate(used) if taken + length <= room), None)
+        row = next((row for row, tokens in enumerate(used) if tokens + length <= room), None)
         if row is None:
             rows.append([position])
             used.append(length)

@@ -41,7 +41,9 @@ def check_examples(config: RunConfig, data: RagData) -> None:
     builder = prompt_builder(model)
     if builder is None:
         return
-    longest = {split: [_longest(builder, question) for question in asked] for split, asked in data.splits.items()}
+    longest = {
+        split: [_longest(builder, question) for question in questions] for split, questions in data.splits.items()
+    }
     if model.max_new_tokens is None:
         model.max_new_tokens = new_tokens([length for length, _ in longest["train"] if length])
         builder.reserve = model.max_new_tokens

@@ -50,14 +50,14 @@ class ScoreCache:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """Those of `keys` that are known, `[T]` float32 each."""
-        found: dict[bytes, np.ndarray] = {}
-        wanted = list(dict.fromkeys(keys))
-        for start in range(0, len(wanted), KEYS_A_QUERY):
-            some = wanted[start : start + KEYS_A_QUERY]
+        log_probs_by_key: dict[bytes, np.ndarray] = {}
+        distinct_keys = list(dict.fromkeys(keys))
+        for start in range(0, len(distinct_keys), KEYS_A_QUERY):
+            some = distinct_keys[start : start + KEYS_A_QUERY]
             marks = ",".join("?" * len(some))
             rows = self.connection.execute(f"SELECT key, log_probs FROM scores WHERE key IN ({marks})", some)
-            found |= {key: np.frombuffer(value, dtype="<f4") for key, value in rows}
-        return found
+            log_probs_by_key |= {key: np.frombuffer(value, dtype="<f4") for key, value in rows}
+        return log_probs_by_key
 
     def put(self, scores: Mapping[bytes, np.ndarray]) -> None:
         """Keep `scores`; where another process was first, its value stays, so that all read the same."""

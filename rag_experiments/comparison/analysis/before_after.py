@@ -148,10 +148,12 @@ def _changes(
         sides = [{key: rows[key]["metrics"].get(metric, np.nan) for key in common} for rows in (before, after)]
         paired = pair(sides[0], sides[1], after)
         values = {"before": paired.before_Q, "after": paired.after_Q, "difference": paired.difference_Q}
-        found = intervals(values, paired.clusters_Q, RESAMPLES, seed)
-        asked = ~np.isnan(paired.difference_Q)
-        clusters = len(np.unique(paired.clusters_Q[asked]))
-        changes.append(Change(split=split, metric=metric, questions=int(asked.sum()), clusters=clusters, **found))
+        interval_by_side = intervals(values, paired.clusters_Q, RESAMPLES, seed)
+        measured_Q = ~np.isnan(paired.difference_Q)
+        clusters = len(np.unique(paired.clusters_Q[measured_Q]))
+        changes.append(
+            Change(split=split, metric=metric, questions=int(measured_Q.sum()), clusters=clusters, **interval_by_side)
+        )
     return changes
 
 

@@ -69,17 +69,17 @@ def cause(row: Mapping[str, Any], k: int, judge: str | None) -> str | None:
     gold = set(row.get("gold_ids") or [])
     if not gold:
         return None
-    given = row.get("given_ids")
-    found = bool(gold & set(row["retrieved_ids"][:k] if given is None else given))
+    passage_ids = row.get("given_ids")
+    has_gold = bool(gold & set(row["retrieved_ids"][:k] if passage_ids is None else passage_ids))
     if row.get("answer") is None or judge is None:
-        return FOUND if found else RETRIEVER_MISS
+        return FOUND if has_gold else RETRIEVER_MISS
     worth = row["metrics"].get(judge)
     if worth is None:
         return None
     right = worth >= (1.0 if judge == "exact_match" else 0.5)
     if right:
-        return RIGHT if found else IN_SPITE
-    return READER_MISS if found else RETRIEVER_MISS
+        return RIGHT if has_gold else IN_SPITE
+    return READER_MISS if has_gold else RETRIEVER_MISS
 
 
 def causes_of(run: RunRecord, stage: str, judge: str | None) -> dict[str, str]:
@@ -87,8 +87,8 @@ def causes_of(run: RunRecord, stage: str, judge: str | None) -> dict[str, str]:
     from rag_experiments.config.schema import RetrieverConfig
 
     k = int(run.flat.get("retriever.k") or RetrieverConfig().k)
-    found = {key: cause(row, k, judge) for key, row in run.predictions(stage).items()}
-    return {key: value for key, value in found.items() if value is not None}
+    cause_by_id = {key: cause(row, k, judge) for key, row in run.predictions(stage).items()}
+    return {key: value for key, value in cause_by_id.items() if value is not None}
 
 
 def shares(group: Group, stage: str, judge: str | None) -> dict[str, float]:
@@ -119,40 +119,40 @@ def seed_pairs(baseline: Sequence[RunRecord], candidate: Sequence[RunRecord]) ->
 def wins_grid(table: RunTable, baseline: Group, candidates: Sequence[Group]) -> Grid | None:
     """A table of wins, losses and ties per candidate."""
     assert table.metric is not None
-    found = [o for c in candidates if (o := outcomes(baseline, c, table.metric)) is not None]
-    if not found:
+    win_counts = [o for c in candidates if (o := outcomes(baseline, c, table.metric)) is not None]
+    if not win_counts:
         return None
-    rows = [[o.candidate.label, str(o.wins), str(o.losses), str(o.ties)] for o in found]
+    rows = [[o.candidate.label, str(o.wins), str(o.losses), str(o.ties)] for o in win_counts]
     title = f"questions won and lost against {baseline.label} ({table.metric})"
     return Grid(title, ["candidate", "wins", "losses", "ties"], rows, [False, True, True, True])
 
 
 def causes_grid(groups: Sequence[Group], stage: str, judge: str | None) -> Grid | None:
     """A table of the share of questions per cause and group."""
-    found = [(group, share) for group in groups if (share := shares(group, stage, judge))]
-    if not found:
+    group_shares = [(group, share) for group in groups if (share := shares(group, stage, judge))]
+    if not group_shares:
         return None
-    names = [name for name in (*CAUSES, FOUND) if any(name in share for _, share in found)]
-    rows = [[group.label, *(f"{share.get(name, 0):.1%}" for name in names)] for group, share in found]
+    names = [name for name in (*CAUSES, FOUND) if any(name in share for _, share in group_shares)]
+    rows = [[group.label, *(f"{share.get(name, 0):.1%}" for name in names)] for group, share in group_shares]
     notes = ["Right: F1 of at least 0.5 (no answer is exactly a reference)."] if judge == "f1" else []
     return Grid(f"why questions fail ({stage})", ["run", *names], rows, [False] + [True] * len(names), notes)
 
 
 def moves_grid(baseline: Group, candidate: Group, stage: str, judge: str | None) -> Grid | None:
     """A table of questions: rows are the causes for the baseline, columns those for the candidate."""
-    found = moves(baseline, candidate, stage, judge)
-    if not found:
+    counts = moves(baseline, candidate, stage, judge)
+    if not counts:
         return None
-    names = [name for name in (*CAUSES, FOUND) if any(name in move for move in found)]
-    rows = [[before, *(f"{found.get((before, after), 0):.4g}" for after in names)] for before in names]
+    names = [name for name in (*CAUSES, FOUND) if any(name in move for move in counts)]
+    rows = [[before, *(f"{counts.get((before, after), 0):.4g}" for after in names)] for before in names]
     title = f"questions: baseline (rows) → {candidate.label} (columns)"
     return Grid(title, ["", *names], rows, [False] + [True] * len(names))
 
 
 def changed_grid(baseline: Group, candidate: Group, metric: str) -> Grid | None:
     """A table of the questions that changed most, with both answers, or with both ranks of the gold passage."""
-    found = outcomes(baseline, candidate, metric)
-    changed = [(key, change) for key, change in found.questions if abs(change) > _TIE] if found else []
+    outcome = outcomes(baseline, candidate, metric)
+    changed = [(key, change) for key, change in outcome.questions if abs(change) > _TIE] if outcome else []
     if not changed:
         return None
     won, lost = ([item for item in changed if (item[1] > 0) == up] for up in (True, False))
@@ -160,15 +160,15 @@ def changed_grid(baseline: Group, candidate: Group, metric: str) -> Grid | None:
     stage = split_metric(metric)[0]
     before, after = (run.predictions(stage) for run in seed_pairs(baseline.counted, candidate.counted)[0])
     answered = any(rows[key].get("answer") is not None for key, _ in changed for rows in (before, after))
-    made = _answer if answered else _gold_rank
+    cell_of = _answer if answered else _gold_rank
     rows = [
-        [f"{change:+.2f}", _clipped(before[key]["question"], 64), made(before[key]), made(after[key])]
+        [f"{change:+.2f}", _clipped(before[key]["question"], 64), cell_of(before[key]), cell_of(after[key])]
         for key, change in shown
     ]
     what = "answer" if answered else "gold at rank"
     headers = ["change", "question", f"{what}: baseline", f"{what}: candidate"]
-    left = len(changed) - len(shown)
-    notes = [f"{left} more changed: see --output report.html, or the dashboard's Questions."] if left else []
+    unlisted = len(changed) - len(shown)
+    notes = [f"{unlisted} more changed: see --output report.html, or the dashboard's Questions."] if unlisted else []
     return Grid(
         f"questions that {candidate.label} changed most ({metric})", headers, rows, [True, False, False, False], notes
     )
@@ -194,7 +194,7 @@ def grids(table: RunTable, baseline: Group, candidates: Sequence[Group]) -> list
     stage = split_metric(table.metric or "")[0]
     everyone = [baseline, *candidates]
     judge = judged_by([run for group in everyone for run in group.counted], stage)
-    made = [wins_grid(table, baseline, candidates), causes_grid(everyone, stage, judge)]
+    tables = [wins_grid(table, baseline, candidates), causes_grid(everyone, stage, judge)]
     if len(candidates) <= 3:
-        made += [moves_grid(baseline, candidate, stage, judge) for candidate in candidates]
-    return [grid for grid in made if grid is not None]
+        tables += [moves_grid(baseline, candidate, stage, judge) for candidate in candidates]
+    return [grid for grid in tables if grid is not None]

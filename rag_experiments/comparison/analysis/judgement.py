@@ -45,14 +45,14 @@ class Verdict:
         """better | worse | same (no relevant difference) | undecided; by the test over questions if there is one."""
         if self.questions is None:
             return self._direction(self.p_seeds, self.seeds.difference)
-        found = self._direction(self.p_questions, self.questions.difference)
+        direction = self._direction(self.p_questions, self.questions.difference)
         if (
-            found == "undecided"
+            direction == "undecided"
             and not self.too_few
             and -RELEVANT < self.questions.low <= self.questions.high < RELEVANT
         ):
             return "same"
-        return found
+        return direction
 
     @property
     def too_few(self) -> bool:

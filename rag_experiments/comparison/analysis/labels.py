@@ -17,7 +17,7 @@ Options = Mapping[str, Mapping[str, str]]
 def option_names(runs: Iterable[RunRecord]) -> Options:
     """For each key, the option name of each value. If one option has several values (`model.path=…`), the most common
     value gets the name."""
-    runs, found = list(runs), dict[str, dict[str, str]]()
+    runs, options = list(runs), dict[str, dict[str, str]]()
     # Keys that a config group sets, and the name under which Hydra records the group's choice.
     places = role_places({key for run in runs for key in run.flat})
     groups = {"model.path": "model", **{f"{place}.path": f"model@{place}" for place in places}}
@@ -26,12 +26,12 @@ def option_names(runs: Iterable[RunRecord]) -> Options:
         for run in runs:
             if run.flat.get(key) is not None and run.choices.get(group, "null") != "null":
                 values[run.choices[group]][str(run.flat[key])] += 1
-        found[key] = {}
+        options[key] = {}
         for option, counted in values.items():
             (value, most), *others = counted.most_common(2)
             if not others or others[0][1] < most:
-                found[key].setdefault(value, option)
-    return found
+                options[key].setdefault(value, option)
+    return options
 
 
 def setting(run: RunRecord, key: str, options: Options) -> str:
@@ -45,12 +45,12 @@ def labels_of(groups: Sequence[Sequence[RunRecord]], options: Options | None = N
     if options is None:
         options = option_names(run for group in groups for run in group)
     parts: list[list[str]] = [[] for _ in groups]
-    told, alike = _told_apart([group[0] for group in groups], options)
-    short = short_labels(dict.fromkeys(key for key, _, _ in told))
-    chosen = selectors(short).values()
-    for key, index, value in told:
+    differences, alike = _told_apart([group[0] for group in groups], options)
+    short = short_labels(dict.fromkeys(key for key, _, _ in differences))
+    selector_keys = selectors(short).values()
+    for key, index, value in differences:
         if value != "–":
-            parts[index].append(value if key in chosen else f"{short[key]}={value}")
+            parts[index].append(value if key in selector_keys else f"{short[key]}={value}")
     for cell in alike:
         if len({groups[index][0].seed for index in cell}) == len(cell):
             for index in cell:
@@ -72,7 +72,7 @@ def _told_apart(runs: Sequence[RunRecord], options: Options) -> tuple[list[tuple
     Runs are split by the first setting that differs; each part is split in the same way.
     """
     columns = config_columns([run for run in runs if run.config])
-    told: list[tuple[str, int, str]] = []
+    differences: list[tuple[str, int, str]] = []
     cells = [list(range(len(runs)))] if len(runs) > 1 else []
     for key in (*columns.shown, *columns.hidden):
         split: list[list[int]] = []
@@ -82,8 +82,8 @@ def _told_apart(runs: Sequence[RunRecord], options: Options) -> tuple[list[tuple
                 by_value[setting(runs[index], key, options)].append(index)
             split += by_value.values()
             if len(by_value) > 1:
-                told += [(key, index, value) for value, members in by_value.items() for index in members]
+                differences += [(key, index, value) for value, members in by_value.items() for index in members]
         cells = [cell for cell in split if len(cell) > 1]
         if not cells:
             break
-    return told, cells
+    return differences, cells

@@ -14,28 +14,30 @@ _OF_THE_FIRST_TIME = ("hydra.run.dir=", "hydra.sweep.", "resume=", "sweep.name="
 def overrides(run: RunRecord) -> list[str]:
     """The overrides that Hydra recorded, as typed or as given by a sweep; empty if there is no record."""
     try:
-        found = read_yaml(run.path / ".hydra" / "overrides.yaml")
+        recorded_lines = read_yaml(run.path / ".hydra" / "overrides.yaml")
     except (OSError, ValueError):
         return []
-    return [str(item) for item in found] if isinstance(found, list) else []
+    return [str(item) for item in recorded_lines] if isinstance(recorded_lines, list) else []
 
 
 def config_dir(run: RunRecord) -> list[str]:
     """`--config-dir DIR` as the run was started with, where it was; empty where it was not, or nobody knows."""
     try:
         sources = read_yaml(run.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["config_sources"]
-        found = [str(entry["path"]) for entry in sources if entry["provider"] == "command-line"]
+        folders = [str(entry["path"]) for entry in sources if entry["provider"] == "command-line"]
     except (OSError, ValueError, LookupError, TypeError):
         return []
-    return ["--config-dir", found[0]] if found else []
+    return ["--config-dir", folders[0]] if folders else []
 
 
 def command(run: RunRecord) -> str | None:
     """The command for a shell; None if the run directory does not hold the overrides."""
-    kept = [item for item in overrides(run) if not item.startswith(_OF_THE_FIRST_TIME)]
+    arguments = [item for item in overrides(run) if not item.startswith(_OF_THE_FIRST_TIME)]
     typed = run.status.get("command")
-    if not kept and not typed:
+    if not arguments and not typed:
         return None
-    line = shlex.join(["python", "-m", "rag_experiments.train", *config_dir(run), *kept]) if kept else str(typed)
+    line = (
+        shlex.join(["python", "-m", "rag_experiments.train", *config_dir(run), *arguments]) if arguments else str(typed)
+    )
     where = run.status.get("working_directory")
     return f"cd {shlex.quote(str(where))} && {line}" if where else line

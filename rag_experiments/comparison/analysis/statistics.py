@@ -71,11 +71,11 @@ def question_test(
         ValueError: no question has a value.
     """
     values_Q = np.asarray(differences_Q, dtype=np.float64)
-    kept = ~np.isnan(values_Q)
-    values_Q = values_Q[kept]
+    measured_Q = ~np.isnan(values_Q)
+    values_Q = values_Q[measured_Q]
     if values_Q.size == 0:
         raise ValueError("no question has a value on both sides")
-    clusters_Q = np.unique(np.asarray(clusters_Q)[kept], return_inverse=True)[1]
+    clusters_Q = np.unique(np.asarray(clusters_Q)[measured_Q], return_inverse=True)[1]
     interval = paired_difference(np.zeros_like(values_Q), values_Q, clusters_Q, resamples, seed)
     sums_MC, counts_MC = cluster_sums(values_Q[None], clusters_Q)
     clusters = counts_MC.shape[1]

@@ -33,15 +33,15 @@ def find_baseline(table: RunTable, directory: Path | str) -> tuple[Section, Grou
     inside = inside or [run for run in table.runs if os.path.realpath(run.path).startswith(real + os.sep)]
     if not inside:
         raise RequestError(f"--baseline {directory}: none of the compared runs is there; name it among the directories")
-    found = [
+    places = [
         (section, group) for section in table.sections for group in section.groups for r in inside if r in group.runs
     ]
-    names = {id(group): group.name for _, group in found}
+    names = {id(group): group.name for _, group in places}
     if len(names) > 1:
         raise RequestError(
             f"--baseline {directory} holds {len(names)} different configs; name one run, such as {min(names.values())}"
         )
-    section, group = found[0]
+    section, group = places[0]
     if len(inside) == 1:
         group.count(inside[0])  # not a newer run with its configuration and seed
     if not group.counted:
@@ -61,12 +61,12 @@ def judge(table: RunTable, baseline: Path | str, metrics: Sequence[str] | None =
     section, group = find_baseline(table, baseline)
     if table.metric is None:
         raise RequestError("--baseline: the finished runs have no figures to compare")
-    wanted = list(metrics or [table.metric])
+    metric_names = list(metrics or [table.metric])
     verdicts = [
         verdict
         for candidate in section.groups
         if candidate is not group
-        for metric in wanted
+        for metric in metric_names
         if (verdict := compare_groups(group, candidate, metric)) is not None
     ]
     verdicts, tests = adjust(verdicts)
@@ -127,21 +127,21 @@ def adjust(verdicts: Sequence[Verdict]) -> tuple[list[Verdict], int]:
 
 
 def _notes(table: RunTable, section: Section, baseline: Group, verdicts: Sequence[Verdict], tests: int) -> list[str]:
-    said = []
+    notes = []
     with_questions = [v for v in verdicts if v.questions]
     if with_questions:
         test = with_questions[0].questions
         assert test is not None
-        said.append(
+        notes.append(
             f"Over {test.questions} questions in {test.clusters} clusters that share no gold passage. Difference: "
             "candidate minus baseline, 95 % bootstrap interval over clusters, not corrected for their number."
         )
-        said.append(
+        notes.append(
             f"p: randomisation test over clusters (other questions), Welch's t test (other seeds); "
             f"Holm-corrected over all {tests} tests shown."
         )
-    said += [f"INCOMPLETE, read with care: {v.candidate.label} ({v.incomplete})." for v in verdicts if v.incomplete]
-    said += [
+    notes += [f"INCOMPLETE, read with care: {v.candidate.label} ({v.incomplete})." for v in verdicts if v.incomplete]
+    notes += [
         f"INCONSISTENT: the predictions of {v.candidate.label} or of the baseline give {v.metric} another difference "
         f"than their metrics.json, by {v.drift:.3f}; the figures with an interval are of the predictions."
         for v in verdicts
@@ -149,15 +149,15 @@ def _notes(table: RunTable, section: Section, baseline: Group, verdicts: Sequenc
     ]
     others = sum(bool(group.counted) for other in table.sections if other is not section for group in other.groups)
     if others:
-        said.append(f"NOT COMPARED: {others} groups with other questions or another corpus than the baseline.")
+        notes.append(f"NOT COMPARED: {others} groups with other questions or another corpus than the baseline.")
     unfinished = sum(not group.counted for group in section.groups)
     if unfinished:
-        said.append(f"NOT COMPARED: {unfinished} groups without a completed run: the sweep is incomplete.")
+        notes.append(f"NOT COMPARED: {unfinished} groups without a completed run: the sweep is incomplete.")
     silent = [
         g.name
         for g in section.groups
         if g.counted and g is not baseline and not any(v.candidate is g for v in verdicts)
     ]
     if silent:
-        said.append(f"NOT COMPARED: {', '.join(silent)} have no such figure.")
-    return said
+        notes.append(f"NOT COMPARED: {', '.join(silent)} have no such figure.")
+    return notes

@@ -78,8 +78,8 @@ _STYLE: dict[str, Any] = {
 @contextmanager
 def house_style() -> Iterator[None]:
     """The look of everything made and encoded within."""
-    found = set(font_manager.get_font_names())
-    fonts = [name for name in FONTS if name in found]
+    font_names = set(font_manager.get_font_names())
+    fonts = [name for name in FONTS if name in font_names]
     with warnings.catch_warnings(), matplotlib.style.context(["default", {**_STYLE, "font.family": fonts}]):
         yield
 

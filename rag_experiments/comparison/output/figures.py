@@ -91,11 +91,11 @@ def spread(group: Group, metric: str, mean: float, sd: float | None) -> tuple[fl
 
 def forest(comparison: Comparison) -> go.Figure:
     """Difference from the baseline with its 95 % interval, coloured by verdict."""
-    chosen = [v for v in comparison.verdicts if v.questions][:MOST][::-1]
-    figure = base(f"difference from {comparison.baseline.label} (95 % interval over questions)", _height(len(chosen)))
-    several = len({v.metric for v in chosen}) > 1
+    verdicts = [v for v in comparison.verdicts if v.questions][:MOST][::-1]
+    figure = base(f"difference from {comparison.baseline.label} (95 % interval over questions)", _height(len(verdicts)))
+    several = len({v.metric for v in verdicts}) > 1
     for outcome, colour in OUTCOME_COLOURS.items():
-        points = [v for v in chosen if v.outcome == outcome]
+        points = [v for v in verdicts if v.outcome == outcome]
         tests = [v.questions for v in points if v.questions]
         figure.add_scatter(
             x=[test.difference for test in tests],
@@ -117,37 +117,39 @@ def before_after(changes: Sequence[Change]) -> go.Figure:
     figure = base("before and after training (95 % intervals over questions)", barmode="group")
     names = [escaped(f"{change.split} {change.metric}") for change in changes]
     for label, colour in (("before", "#9aa4b1"), ("after", COLOURS[0])):
-        found = [getattr(change, label) for change in changes]
+        intervals = [getattr(change, label) for change in changes]
         error = {
             "type": "data",
-            "array": [i.high - i.mean for i in found],
-            "arrayminus": [i.mean - i.low for i in found],
+            "array": [i.high - i.mean for i in intervals],
+            "arrayminus": [i.mean - i.low for i in intervals],
         }
-        figure.add_bar(x=names, y=[i.mean for i in found], name=label, marker_color=colour, error_y=error)
+        figure.add_bar(x=names, y=[i.mean for i in intervals], name=label, marker_color=colour, error_y=error)
     return figure
 
 
 def causes(groups: Sequence[Group], stage: str) -> go.Figure | None:
     """Share of questions by what went wrong; None where nothing is known."""
     judge = causes_module.judged_by([run for group in groups for run in group.counted], stage)
-    known = [(g, s) for g in groups[:MOST] if (s := causes_module.shares(g, stage, judge))][::-1]
-    if not known:
+    group_shares = [(g, s) for g in groups[:MOST] if (s := causes_module.shares(g, stage, judge))][::-1]
+    if not group_shares:
         return None
-    figure = base(f"why questions fail ({stage})", _height(len(known)) + 30, barmode="stack")
-    labels = [escaped(group.label) for group, _ in known]
+    figure = base(f"why questions fail ({stage})", _height(len(group_shares)) + 30, barmode="stack")
+    labels = [escaped(group.label) for group, _ in group_shares]
     for cause, colour in CAUSE_COLOURS.items():
-        if any(cause in share for _, share in known):
-            x = [share.get(cause, 0.0) for _, share in known]
+        if any(cause in share for _, share in group_shares):
+            x = [share.get(cause, 0.0) for _, share in group_shares]
             figure.add_bar(x=x, y=labels, orientation="h", name=cause, marker_color=colour)
     return figure.update_xaxes(tickformat=".0%", range=[0, 1])
 
 
-def wins(found: Sequence[causes_module.Outcomes]) -> go.Figure:
+def wins(win_counts: Sequence[causes_module.Outcomes]) -> go.Figure:
     """Questions lost to the left, won to the right, per candidate."""
-    figure = base("questions won and lost against the baseline", _height(len(found)), barmode="relative")
-    labels = [escaped(o.candidate.label) for o in found]
-    figure.add_bar(x=[o.wins for o in found], y=labels, orientation="h", name="won", marker_color="#2fa56d")
-    return figure.add_bar(x=[-o.losses for o in found], y=labels, orientation="h", name="lost", marker_color="#c94f5c")
+    figure = base("questions won and lost against the baseline", _height(len(win_counts)), barmode="relative")
+    labels = [escaped(o.candidate.label) for o in win_counts]
+    figure.add_bar(x=[o.wins for o in win_counts], y=labels, orientation="h", name="won", marker_color="#2fa56d")
+    return figure.add_bar(
+        x=[-o.losses for o in win_counts], y=labels, orientation="h", name="lost", marker_color="#c94f5c"
+    )
 
 
 def cost(table: RunTable, against: str) -> go.Figure | None:
@@ -191,23 +193,23 @@ def pareto(points: Sequence[tuple[float, float]], high: bool = True) -> list[tup
 
     In two dimensions one pass over sorted pairs; libraries for fronts (pymoo, paretoset) are made for many.
     """
-    kept: list[tuple[float, float]] = []
+    front: list[tuple[float, float]] = []
     for price, quality in sorted(points, key=lambda p: (p[0], -p[1] if high else p[1])):
-        if not kept or (quality > kept[-1][1] if high else quality < kept[-1][1]):
-            kept.append((price, quality))
-    return kept
+        if not front or (quality > front[-1][1] if high else quality < front[-1][1]):
+            front.append((price, quality))
+    return front
 
 
-def matrix(found: Matrix) -> go.Figure:
+def matrix(pivot: Matrix) -> go.Figure:
     """A heat map with the figures in its cells."""
-    figure = base(found.title, 160 + 44 * len(found.rows))
-    values = [[cell.mean if cell else None for cell in row] for row in found.cells]
-    text = [[str(cell) if cell else "" for cell in row] for row in found.cells]
+    figure = base(pivot.title, 160 + 44 * len(pivot.rows))
+    values = [[cell.mean if cell else None for cell in row] for row in pivot.cells]
+    text = [[str(cell) if cell else "" for cell in row] for row in pivot.cells]
     return (
         figure.add_heatmap(
             z=values,
-            x=[escaped(name) for name in found.columns],
-            y=[escaped(name) for name in found.rows],
+            x=[escaped(name) for name in pivot.columns],
+            y=[escaped(name) for name in pivot.rows],
             text=text,
             texttemplate="%{text}",
             colorscale="Blues",

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from rag_experiments.comparison.analysis import causes, seed_repeats
 from rag_experiments.comparison.analysis.judgement import headline
 from rag_experiments.comparison.output import figures
-from rag_experiments.comparison.output.figure_choice import chosen
+from rag_experiments.comparison.output.figure_choice import figure_calls
 from rag_experiments.comparison.output.render import Document
 from rag_experiments.comparison.records.metric_fields import short_value, split_metric
 from rag_experiments.comparison.records.run_records import RunRecord
@@ -34,7 +34,7 @@ REPEATS = 300
 
 def html_report(document: Document) -> str:
     """The whole page as text."""
-    drawn = make_figures(document)
+    figure_json = make_figures(document)
     template = _environment().get_template("report.html")
     runs = document.table.runs
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -44,13 +44,13 @@ def html_report(document: Document) -> str:
         subtitle=f"By {document.table.metric or 'nothing: no run has finished'}. Made {when} from run directories.",
         headlines=[(v.outcome, headline(v)) for v in comparison.verdicts[:10]] if comparison else [],
         sections=document.grids(all_columns=True),
-        figures=list(drawn),
-        figure_titles={key: figure["layout"]["title"]["text"] for key, figure in drawn.items()},
-        figures_json=Markup(_for_script(drawn)),
+        figures=list(figure_json),
+        figure_titles={key: figure["layout"]["title"]["text"] for key, figure in figure_json.items()},
+        figures_json=Markup(_for_script(figure_json)),
         questions=question_blocks(document),
         repeats=[_repeat(run) for run in runs[:REPEATS]],
         nonce=secrets.token_urlsafe(16),
-        plotly=Markup(_plotly()) if drawn else "",
+        plotly=Markup(_plotly()) if figure_json else "",
     )
 
 
@@ -74,8 +74,8 @@ def _for_script(value: Any) -> str:
 
 def make_figures(document: Document) -> dict[str, dict[str, Any]]:
     """Element id → figure as plain JSON."""
-    found = [getattr(figures, name)(*arguments) for name, arguments in chosen(document)]
-    return {f"figure-{i}": json.loads(figure.to_json()) for i, figure in enumerate(f for f in found if f is not None)}
+    results = [getattr(figures, name)(*arguments) for name, arguments in figure_calls(document)]
+    return {f"figure-{i}": json.loads(figure.to_json()) for i, figure in enumerate(f for f in results if f is not None)}
 
 
 def question_blocks(document: Document) -> list[dict[str, Any]]:
@@ -85,11 +85,11 @@ def question_blocks(document: Document) -> list[dict[str, Any]]:
         return []
     blocks = []
     for candidate in comparison.candidates[:CANDIDATES]:
-        found = causes.outcomes(comparison.baseline, candidate, table.metric)
-        if found is None:
+        outcome = causes.outcomes(comparison.baseline, candidate, table.metric)
+        if outcome is None:
             continue
         before, after = causes.seed_pairs(comparison.baseline.counted, candidate.counted)[0]
-        changed = [(key, change) for key, change in found.questions[:QUESTIONS] if change]
+        changed = [(key, change) for key, change in outcome.questions[:QUESTIONS] if change]
         items = [_question(table.metric, key, change, (before, after)) for key, change in changed]
         if items:
             blocks.append({"candidate": candidate.label, "questions": items})
@@ -118,7 +118,7 @@ def _marked(row: dict[str, Any]) -> Sequence[tuple[str, bool]]:
 
 def _repeat(run: RunRecord) -> dict[str, Any]:
     error = run.status.get("error") or {}
-    said = run.problem or (f"{error.get('type')}: {error.get('message')}" if error else None)
+    problem = run.problem or (f"{error.get('type')}: {error.get('message')}" if error else None)
     return {
         "name": run.name,
         "state": run.state,
@@ -126,5 +126,5 @@ def _repeat(run: RunRecord) -> dict[str, Any]:
         "command": seed_repeats.command(run),
         "commit": run.status.get("git_commit"),
         "data_hash": run.status.get("data_hash"),
-        "problem": said,
+        "problem": problem,
     }

@@ -31,10 +31,10 @@ def groups_of(runs: Sequence[RunRecord], band: bool = True) -> dict[str, list[Ru
     for run in runs:
         members[group_key(run) if band else str(run.path)].append(run)
     groups = list(members.values())
-    found: dict[str, list[RunRecord]] = {}
+    by_label: dict[str, list[RunRecord]] = {}
     for label, group in zip(labels_of(groups), groups, strict=True):
-        found[label if label and label not in found else group[0].name] = group
-    return found
+        by_label[label if label and label not in by_label else group[0].name] = group
+    return by_label
 
 
 def curves(
@@ -87,12 +87,12 @@ def smoothed(values: Sequence[float], weight: float) -> list[float]:
 
     What pandas' `ewm(adjust=True)` gives, without the half second that its import takes.
     """
-    last, norm, found = 0.0, 0.0, []
+    last, norm, averages = 0.0, 0.0, []
     for value in values:
         last = last * weight + (1 - weight) * value
         norm = norm * weight + (1 - weight)
-        found.append(last / norm)
-    return found
+        averages.append(last / norm)
+    return averages
 
 
 def averaged(lines: Sequence[Points], smoothing: float = 0.0) -> list[tuple[float, float, float]]:
@@ -108,8 +108,8 @@ def averaged(lines: Sequence[Points], smoothing: float = 0.0) -> list[tuple[floa
         rows.append(np.interp(x_N, x, smoothed(y, smoothing), left=np.nan, right=np.nan))
     at_MN = np.stack(rows)
     count_N = (~np.isnan(at_MN)).sum(axis=0)
-    kept = count_N >= min(2, int(count_N.max()))
-    x_N, at_MN, count_N = x_N[kept], at_MN[:, kept], count_N[kept]
+    shared_N = count_N >= min(2, int(count_N.max()))
+    x_N, at_MN, count_N = x_N[shared_N], at_MN[:, shared_N], count_N[shared_N]
     mean_N = np.nanmean(at_MN, axis=0)
     sd_N = np.sqrt(np.nansum((at_MN - mean_N) ** 2, axis=0) / np.maximum(count_N - 1, 1))
     return list(zip(x_N.tolist(), mean_N.tolist(), sd_N.tolist(), strict=True))

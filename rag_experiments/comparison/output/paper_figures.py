@@ -24,7 +24,7 @@ from rag_experiments.comparison.analysis.matrix import Matrix
 from rag_experiments.comparison.analysis.table import Group, RunTable
 from rag_experiments.comparison.output import drawing, run_plots
 from rag_experiments.comparison.output.drawing import canvas, legend_below, named_rows, wrapped
-from rag_experiments.comparison.output.figure_choice import chosen
+from rag_experiments.comparison.output.figure_choice import figure_calls
 from rag_experiments.comparison.output.figures import MOST, pareto, spread
 from rag_experiments.comparison.output.learning_curves import averaged, groups_of, series
 from rag_experiments.comparison.output.render import Document
@@ -78,17 +78,16 @@ def write_figures(document: Document, folder: Path) -> list[str]:
 
 def make_figures(document: Document) -> dict[str, Figure]:
     """Name → figure; several of a kind are numbered. Call it within `drawing.house_style`."""
-    wanted = chosen(document)
-    drawn = [(name, globals()[name](*arguments)) for name, arguments in wanted]
-    drawn.append(("learning_curves", curves(document.table)))
-    kept = [(name, figure) for name, figure in drawn if figure is not None]
-    count = Counter(name for name, _ in kept)
+    results = [(name, globals()[name](*arguments)) for name, arguments in figure_calls(document)]
+    results.append(("learning_curves", curves(document.table)))
+    figures = [(name, figure) for name, figure in results if figure is not None]
+    count = Counter(name for name, _ in figures)
     numbers: Counter[str] = Counter()
-    made = {}
-    for name, figure in kept:
+    by_name = {}
+    for name, figure in figures:
         numbers[name] += 1
-        made[name if count[name] == 1 else f"{name}-{numbers[name]}"] = figure
-    return made
+        by_name[name if count[name] == 1 else f"{name}-{numbers[name]}"] = figure
+    return by_name
 
 
 def _rows(names: Sequence[str], more: float = 0.0) -> tuple[Figure, Axes]:
@@ -99,7 +98,7 @@ def _rows(names: Sequence[str], more: float = 0.0) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _said(axes: Axes, texts: Sequence[str]) -> None:
+def _texts_beside(axes: Axes, texts: Sequence[str]) -> None:
     """A text right of each row."""
     for row, text in enumerate(texts):
         axes.annotate(text, (1, row), (6, 0), ("axes fraction", "data"), "offset points", va="center_baseline")
@@ -109,12 +108,12 @@ def bars(table: RunTable) -> Figure:
     """The primary metric a group, best on top: mean, spread over seeds (else the 95 % interval), a dot a seed."""
     metric = table.metric or ""
     held = [(place, group) for place, section in enumerate(table.sections) for group in section.groups]
-    found = [(place, group, summary) for place, group in held if (summary := group.summary(metric))][:MOST]
-    several = len({place for place, _, _ in found}) > 1
-    figure, axes = _rows([group.label for _, group, _ in found], more=0.3 * several)
+    summaries = [(place, group, summary) for place, group in held if (summary := group.summary(metric))][:MOST]
+    several = len({place for place, _, _ in summaries}) > 1
+    figure, axes = _rows([group.label for _, group, _ in summaries], more=0.3 * several)
     entries = {}
     error: dict[str, Any] = {"ecolor": drawing.INK, "error_kw": {"linewidth": 1, "capsize": 2}}
-    for row, (place, group, summary) in enumerate(found):
+    for row, (place, group, summary) in enumerate(summaries):
         up, down = spread(group, metric, summary.mean, summary.sd)
         colour = drawing.COLOURS[place % len(drawing.COLOURS)]
         bar = axes.barh(row, summary.mean, 0.6, xerr=[[down], [up]] if up or down else None, color=colour, **error)
@@ -122,7 +121,7 @@ def bars(table: RunTable) -> Figure:
         if summary.n > 1:
             values = [run.metrics[metric] for run in group.counted if metric in run.metrics]
             axes.plot(values, [row] * len(values), "o", color=drawing.PAPER, markeredgecolor=drawing.INK, markersize=3)
-    _said(axes, [str(summary) for _, _, summary in found])
+    _texts_beside(axes, [str(summary) for _, _, summary in summaries])
     axes.set_xlabel(f"{one_line(metric)}: mean ± sd over seeds (of one seed: its 95 % interval over questions)")
     legend_below(figure, entries if several else {}, columns=1)
     return figure
@@ -135,34 +134,34 @@ def before_after(changes: Sequence[Change]) -> Figure | None:
 
 def forest(comparison: Comparison) -> Figure | None:
     """Difference from the baseline with its 95 % interval, coloured by verdict; None where no question has a figure."""
-    found = [(v, v.questions) for v in comparison.verdicts if v.questions][:MOST]
-    if not found:
+    tests = [(v, v.questions) for v in comparison.verdicts if v.questions][:MOST]
+    if not tests:
         return None
-    several = len({v.metric for v, _ in found}) > 1
-    names = [f"{v.candidate.label} · {v.metric}" if several else v.candidate.label for v, _ in found]
+    several = len({v.metric for v, _ in tests}) > 1
+    names = [f"{v.candidate.label} · {v.metric}" if several else v.candidate.label for v, _ in tests]
     figure, axes = _rows(names, more=0.3)
     axes.axvline(0, color=drawing.INK, linewidth=0.8, linestyle=":")
     entries = {}
-    for row, (verdict, test) in enumerate(found):
+    for row, (verdict, test) in enumerate(tests):
         colour, marker = OUTCOME_LOOKS[verdict.outcome]
         error = [[test.difference - test.low], [test.high - test.difference]]
         bar = axes.errorbar(test.difference, row, xerr=error, fmt=marker, color=colour, markersize=5, capsize=2)
         entries[OUTCOMES[verdict.outcome]] = bar
-    _said(axes, [f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}]" for _, t in found])
-    what = "difference" if several else f"difference in {found[0][0].metric}"
-    said = f"{what} from {comparison.baseline.label} (95 % interval over questions)"
-    axes.set_xlabel(wrapped(said, 76))
+    _texts_beside(axes, [f"{t.difference:+.3f} [{t.low:+.3f}, {t.high:+.3f}]" for _, t in tests])
+    what = "difference" if several else f"difference in {tests[0][0].metric}"
+    label = f"{what} from {comparison.baseline.label} (95 % interval over questions)"
+    axes.set_xlabel(wrapped(label, 76))
     legend_below(figure, entries, columns=4)
     return figure
 
 
-def wins(found: Sequence[causes_module.Outcomes]) -> Figure:
+def wins(win_counts: Sequence[causes_module.Outcomes]) -> Figure:
     """Questions lost to the left, won to the right, per candidate."""
-    figure, axes = _rows([one.candidate.label for one in found], more=0.3)
-    lost = axes.barh(range(len(found)), [-one.losses for one in found], 0.6, color=drawing.RED)
-    won = axes.barh(range(len(found)), [one.wins for one in found], 0.6, color=drawing.GREEN)
-    axes.bar_label(lost, [str(one.losses) for one in found], padding=3)
-    axes.bar_label(won, [str(one.wins) for one in found], padding=3)
+    figure, axes = _rows([one.candidate.label for one in win_counts], more=0.3)
+    lost = axes.barh(range(len(win_counts)), [-one.losses for one in win_counts], 0.6, color=drawing.RED)
+    won = axes.barh(range(len(win_counts)), [one.wins for one in win_counts], 0.6, color=drawing.GREEN)
+    axes.bar_label(lost, [str(one.losses) for one in win_counts], padding=3)
+    axes.bar_label(won, [str(one.wins) for one in win_counts], padding=3)
     axes.axvline(0, color=drawing.INK, linewidth=0.8)
     axes.margins(x=0.12)
     axes.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
@@ -174,15 +173,17 @@ def wins(found: Sequence[causes_module.Outcomes]) -> Figure:
 def causes(groups: Sequence[Group], stage: str) -> Figure | None:
     """Share of questions per cause and group; None where nothing is known of any question."""
     judge = causes_module.judged_by([run for group in groups for run in group.counted], stage)
-    found = [(group.label, share) for group in groups if (share := causes_module.shares(group, stage, judge))][:MOST]
-    if not found:
+    group_shares = [(group.label, share) for group in groups if (share := causes_module.shares(group, stage, judge))][
+        :MOST
+    ]
+    if not group_shares:
         return None
-    figure, axes = _rows([label for label, _ in found], more=0.3)
-    entries, left_R = {}, np.zeros(len(found))
+    figure, axes = _rows([label for label, _ in group_shares], more=0.3)
+    entries, left_R = {}, np.zeros(len(group_shares))
     for cause, colour in CAUSE_COLOURS.items():
-        share_R = np.array([share.get(cause, 0.0) for _, share in found])
+        share_R = np.array([share.get(cause, 0.0) for _, share in group_shares])
         if share_R.any():
-            bar = axes.barh(range(len(found)), share_R, 0.6, left=left_R, color=colour)
+            bar = axes.barh(range(len(group_shares)), share_R, 0.6, left=left_R, color=colour)
             axes.bar_label(bar, [f"{value:.0%}" if value >= 0.06 else "" for value in share_R], label_type="center")
             entries[cause] = bar
             left_R += share_R
@@ -196,8 +197,8 @@ def causes(groups: Sequence[Group], stage: str) -> Figure | None:
 def cost(table: RunTable, against: str) -> Figure | None:
     """Quality against a cost: groups as dots, the best of each price joined. None for fewer than two dots."""
     metric = table.metric or ""
-    found = [(g.summary(against), g.summary(metric), g) for g in table.groups]
-    dots = [(price.mean, quality.mean, group) for price, quality, group in found if price and quality]
+    points = [(g.summary(against), g.summary(metric), g) for g in table.groups]
+    dots = [(price.mean, quality.mean, group) for price, quality, group in points if price and quality]
     if len(dots) < 2:
         return None
     figure, (axes,) = canvas(3.2)
@@ -225,18 +226,18 @@ def cost(table: RunTable, against: str) -> Figure | None:
     return figure
 
 
-def matrix(found: Matrix) -> Figure:
+def matrix(pivot: Matrix) -> Figure:
     """A heat map with the figures in its cells; what it is of stands in the text, as `rag-compare` prints it."""
-    values_RC = np.array([[cell.mean if cell else np.nan for cell in row] for row in found.cells], dtype=float)
-    figure, (axes,) = canvas(0.9 + 0.42 * len(found.rows))
+    values_RC = np.array([[cell.mean if cell else np.nan for cell in row] for row in pivot.cells], dtype=float)
+    figure, (axes,) = canvas(0.9 + 0.42 * len(pivot.rows))
     axes.imshow(values_RC, cmap="Blues", aspect="auto")
     low, high = np.nanmin(values_RC), np.nanmax(values_RC)
-    axes.set_xticks(range(len(found.columns)), [wrapped(name, 18) for name in found.columns])
-    axes.set_yticks(range(len(found.rows)), [wrapped(name) for name in found.rows])
+    axes.set_xticks(range(len(pivot.columns)), [wrapped(name, 18) for name in pivot.columns])
+    axes.set_yticks(range(len(pivot.rows)), [wrapped(name) for name in pivot.rows])
     axes.tick_params(length=0, labelcolor=drawing.INK)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    for row, cells in enumerate(found.cells):
+    for row, cells in enumerate(pivot.cells):
         for column, cell in enumerate(cells):
             dark = cell is not None and cell.mean > low + 0.6 * (high - low)
             colour = drawing.PAPER if dark else drawing.INK
@@ -253,18 +254,18 @@ def curves(table: RunTable) -> Figure | None:
     if len(runs) == 1:
         return run_plots.curves_figure(run_plots.curves_of(RunDirectory(runs[0].path)))
     groups = list(groups_of(runs).items())[:LINES]
-    drawn = {}
+    lines_by_metric = {}
     for metric in ("train/loss", f"dev/{bare(table.metric or '')}"):
         lines = [
             (label, [line for run in members if (line := series(run, metric, "step"))]) for label, members in groups
         ]
         if any(ones for _, ones in lines):
-            drawn[metric] = lines
-    if not drawn:
+            lines_by_metric[metric] = lines
+    if not lines_by_metric:
         return None
-    figure, panels = canvas(2.6 + 0.16 * len(groups), 1, len(drawn))
+    figure, panels = canvas(2.6 + 0.16 * len(groups), 1, len(lines_by_metric))
     entries = {}
-    for axes, (metric, lines) in zip(panels, drawn.items(), strict=True):
+    for axes, (metric, lines) in zip(panels, lines_by_metric.items(), strict=True):
         for number, (label, ones) in enumerate(lines):
             colour, dash = drawing.COLOURS[number % 6], drawing.DASHES[number % 4]
             if ones:

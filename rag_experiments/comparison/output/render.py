@@ -43,23 +43,23 @@ class Document:
 
     def grids(self, all_columns: bool = False) -> list[Grid]:
         """The runs, then the pivot, before/after, the verdicts and their causes."""
-        made = table_grids(self.table, all_columns)
-        if made:
-            made[-1].notes = [*self.notes, *made[-1].notes]
+        grids = table_grids(self.table, all_columns)
+        if grids:
+            grids[-1].notes = [*self.notes, *grids[-1].notes]
         if self.pivot:
-            made += [found.grid() for found in pivots(self.table, *self.pivot)]
+            grids += [pivot.grid() for pivot in pivots(self.table, *self.pivot)]
         if self.changes is not None and self.changes:
-            made.append(
+            grids.append(
                 self.changes.grid("before and after training, with 95 % intervals (the difference's is paired)")
             )
-        made += [table.grid(f"beside {table.baseline}, with 95 % intervals") for table in self.beside if table]
+        grids += [table.grid(f"beside {table.baseline}, with 95 % intervals") for table in self.beside if table]
         for section in self.table.sections:
-            if (found := matrix.retriever_by_reader(self.table, section)) is not None:
-                made.append(found.grid())
+            if (by_reader := matrix.retriever_by_reader(self.table, section)) is not None:
+                grids.append(by_reader.grid())
         if self.comparison:
-            made.append(self.comparison.grid())
-            made += causes.grids(self.table, self.comparison.baseline, self.comparison.candidates)
-        return made
+            grids.append(self.comparison.grid())
+            grids += causes.grids(self.table, self.comparison.baseline, self.comparison.candidates)
+        return grids
 
     def all_grids(self) -> list[Grid]:
         """With `details`."""
@@ -70,10 +70,10 @@ class Document:
         if self.comparison is None or len(self.table.runs) > REPEATED:
             return []
         baseline, metric = self.comparison.baseline, self.table.metric or ""
-        found = [causes.changed_grid(baseline, candidate, metric) for candidate in self.comparison.candidates]
+        question_grids = [causes.changed_grid(baseline, candidate, metric) for candidate in self.comparison.candidates]
         rows = [[run.name, line] for run in self.table.runs if (line := seed_repeats.command(run))]
         repeats = [Grid("repeat a run", ["run", "command"], rows, [False, False])] if rows else []
-        return [*(one for one in found if one is not None), *repeats]
+        return [*(one for one in question_grids if one is not None), *repeats]
 
 
 def render(document: Document, form: str) -> str:
@@ -148,7 +148,7 @@ def pivots(table: RunTable, down: str, across: str) -> list[Matrix]:
     """
     fields = Fields(table.runs)
     down, across = fields.resolve(down), fields.resolve(across)
-    made = []
+    matrices = []
     for section in table.sections:
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for group in section.groups:
@@ -158,8 +158,8 @@ def pivots(table: RunTable, down: str, across: str) -> list[Matrix]:
                     values[key].append(run.metrics[table.metric])
         if values and (len(values) > 1 or len(table.sections) == 1):  # a single cell says nothing beside the table
             title = f"{table.metric}: {down} (rows) × {across} (columns), mean ± sd (runs); {section.title}"
-            made.append(matrix.build(title, values))
-    return made
+            matrices.append(matrix.build(title, values))
+    return matrices
 
 
 def records(document: Document) -> dict[str, Any]:
@@ -175,7 +175,7 @@ def records(document: Document) -> dict[str, Any]:
         ],
     }
     if document.pivot:
-        value["pivot"] = [asdict(found) for found in pivots(table, *document.pivot)]
+        value["pivot"] = [asdict(pivot) for pivot in pivots(table, *document.pivot)]
     if document.changes is not None:
         value["before_after"] = {"rows": document.changes.records(), "notes": document.changes.notes}
     if document.beside:

@@ -55,25 +55,25 @@ def write_plots(run: RunDirectory) -> list[str]:
 def run_figures(run: RunDirectory, changes: Sequence[Change]) -> dict[str, Figure]:
     """Name → figure, of those that the run has anything for."""
     name = run.path.name
-    made = {CURVES: curves_figure(curves_of(run), f"Learning curves of {name}")}
-    made[BARS] = bars_figure(changes, f"Before and after training: {name}")
-    return {name: figure for name, figure in made.items() if figure is not None}
+    figures = {CURVES: curves_figure(curves_of(run), f"Learning curves of {name}")}
+    figures[BARS] = bars_figure(changes, f"Before and after training: {name}")
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def curves_of(run: RunDirectory) -> list[Curve]:
     """The loss, then what the best model was chosen by, then the usual figures on dev, as far as they were logged."""
     lines = run.read_metrics()
-    chosen = (read_config(run.config_path).get("trainer") or {}).get("metric_for_best_model")
-    names = ["train/loss", chosen, "dev/loss", *(f"dev/{name}" for name in (*ANSWERS, *RANKINGS))]
-    found = []
+    best_metric = (read_config(run.config_path).get("trainer") or {}).get("metric_for_best_model")
+    names = ["train/loss", best_metric, "dev/loss", *(f"dev/{name}" for name in (*ANSWERS, *RANKINGS))]
+    curves = []
     for name in dict.fromkeys(name for name in names if isinstance(name, str)):
         curve, before = points(lines, name), points(lines, f"zero_shot/{name}")
         zero = before[0][1] if before else None
-        if zero is not None and name != chosen and all(value == zero for _, value in curve):
+        if zero is not None and name != best_metric and all(value == zero for _, value in curve):
             continue  # the half of the system that this run does not train
         if curve:
-            found.append(Curve(name, curve, zero))
-    return found[:PANELS]
+            curves.append(Curve(name, curve, zero))
+    return curves[:PANELS]
 
 
 # -- learning curves -----------------------------------------------------------------------------------
@@ -98,8 +98,8 @@ def _panel(axes: Axes, curve: Curve) -> None:
     axes.set_title(drawing.wrapped(curve.name))
     if curve.zero_shot is not None:
         axes.axhline(curve.zero_shot, color=drawing.BROWN, linestyle="--", linewidth=1)
-        said = f"zero shot {curve.zero_shot:.3f} (dashed)"
-        axes.set_title(said, loc="right", color=drawing.BROWN, fontsize=8, fontweight="normal")
+        note = f"zero shot {curve.zero_shot:.3f} (dashed)"
+        axes.set_title(note, loc="right", color=drawing.BROWN, fontsize=8, fontweight="normal")
     first, last = min(0, *steps), max(1, *steps)
     axes.set_xlim(first - 0.02 * (last - first), last + 0.02 * (last - first))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -119,25 +119,25 @@ def bars_figure(changes: Sequence[Change], title: str | None = None) -> Figure |
 
     What training left as it was for every question (a reader's retriever) is left out.
     """
-    kept = [change for change in changes if (change.difference.low, change.difference.high) != (0, 0)] or changes
-    if not kept:
+    subset = [change for change in changes if (change.difference.low, change.difference.high) != (0, 0)] or changes
+    if not subset:
         return None
-    splits = {change.split: [c for c in kept if c.split == change.split] for change in kept}
-    figure, panels = drawing.canvas(0.9 + 0.4 * len(splits) + 0.36 * len(kept), len(splits))
+    splits = {change.split: [c for c in subset if c.split == change.split] for change in subset}
+    figure, panels = drawing.canvas(0.9 + 0.4 * len(splits) + 0.36 * len(subset), len(splits))
     entries = {}
     for axes, (split, rows) in zip(panels, splits.items(), strict=True):
         axes.set_title(f"{split}, {rows[0].questions} questions")
         for offset, side, colour in ((-0.18, "before", drawing.BEFORE), (0.18, "after", drawing.BLUE)):
-            found = [getattr(change, side) for change in rows]
+            intervals = [getattr(change, side) for change in rows]
             places = [row + offset for row in range(len(rows))]
-            entries[side] = axes.barh(places, [i.mean for i in found], 0.34, color=colour)
-            axes.hlines(places, [i.low for i in found], [i.high for i in found], drawing.INK, linewidth=1)
+            entries[side] = axes.barh(places, [i.mean for i in intervals], 0.34, color=colour)
+            axes.hlines(places, [i.low for i in intervals], [i.high for i in intervals], drawing.INK, linewidth=1)
         drawing.named_rows(axes, [change.metric for change in rows])
         axes.set_xlim(0, 1)
         for row, change in enumerate(rows):
             d = change.difference
-            said = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
-            axes.annotate(said, (1, row), (8, 0), ("axes fraction", "data"), "offset points", va="center")
+            difference = f"{d.mean:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+            axes.annotate(difference, (1, row), (8, 0), ("axes fraction", "data"), "offset points", va="center")
         above: dict[str, Any] = {"va": "bottom", "color": drawing.SOFT}
         axes.annotate("paired difference", (1, 1), (8, 4), "axes fraction", "offset points", **above)
     names = ("before training", "after training, with 95 % intervals")

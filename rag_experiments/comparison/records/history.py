@@ -28,12 +28,12 @@ def points(lines: Sequence[Mapping[str, Any]], metric: str, by: str = "step") ->
 
 
 def _points(lines: Iterable[Mapping[str, Any]], metric: str, by: str) -> dict[float, float]:
-    found: dict[float, float] = {}
+    value_at: dict[float, float] = {}
     for line in lines:
         value, place = line.get(metric), line.get(by)
         if is_number(value) and is_number(place):
-            found[place / 60 if by == "seconds" else place] = value
-    return found
+            value_at[place / 60 if by == "seconds" else place] = value
+    return value_at
 
 
 def is_number(value: object) -> TypeGuard[float]:

@@ -46,9 +46,9 @@ class Fields:
             return ends[0]
         if ends:
             raise RequestError(f"{name} is short for several keys: {', '.join(ends)}")
-        known = {*OWN, *self.groups, *self.keys, *self.metrics}
+        names = {*OWN, *self.groups, *self.keys, *self.metrics}
         short = {key.rpartition(".")[2] for key in self.keys} | {m.rpartition("/")[2] for m in self.metrics}
-        raise RequestError(f"no run has {name}{did_you_mean(name, known | short)}")
+        raise RequestError(f"no run has {name}{did_you_mean(name, names | short)}")
 
     def metric(self, name: str) -> str:
         """The full name of a metric.
@@ -88,8 +88,8 @@ def group_value(run: RunRecord, group: str) -> Any:
 
 def split_metric(name: str) -> tuple[str, str]:
     """`zero_shot/test/recall@4` → (`zero_shot/test`, `recall@4`); a metric without a stage has the stage ``."""
-    found = _STAGE.match(name)
-    return (found[1], name[found.end() :]) if found else ("", name)
+    stage_match = _STAGE.match(name)
+    return (stage_match[1], name[stage_match.end() :]) if stage_match else ("", name)
 
 
 def bare(metric: str) -> str:

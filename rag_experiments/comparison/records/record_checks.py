@@ -20,19 +20,19 @@ def status(value: Any) -> dict[str, Any]:
     Raises:
         ValueError: it does not hold what it should.
     """
-    found = _mapping(value, "it")
-    if found.get("state", "interrupted") not in STATES:
+    fields = _mapping(value, "it")
+    if fields.get("state", "interrupted") not in STATES:
         raise ValueError(f"state is not one of {', '.join(STATES)}")
     for key in _MAPPINGS:
-        if found.get(key) is not None:
-            _mapping(found[key], key)
+        if fields.get(key) is not None:
+            _mapping(fields[key], key)
     for key in _PLAIN:
-        if not isinstance(found.get(key), str | int | None):
+        if not isinstance(fields.get(key), str | int | None):
             raise ValueError(f"{key} is not text")
-    seconds = found.get("seconds")
+    seconds = fields.get("seconds")
     if not isinstance(seconds, int | float | None) or (seconds is not None and not math.isfinite(seconds)):
         raise ValueError("seconds is not a number")
-    return found
+    return fields
 
 
 def config(value: Any) -> dict[str, Any]:
@@ -41,15 +41,15 @@ def config(value: Any) -> dict[str, Any]:
     Raises:
         ValueError: it does not hold what it should.
     """
-    found = _mapping(value, "it")
+    settings = _mapping(value, "it")
     for group in _GROUPS:
-        if found.get(group) is not None:
-            _mapping(found[group], group)
-    if not isinstance(found.get("seed"), str | int | None):
+        if settings.get(group) is not None:
+            _mapping(settings[group], group)
+    if not isinstance(settings.get("seed"), str | int | None):
         raise ValueError("seed is not a number")
-    if not isinstance((found.get("retriever") or {}).get("k"), int | None):
+    if not isinstance((settings.get("retriever") or {}).get("k"), int | None):
         raise ValueError("retriever.k is not a number")
-    return found
+    return settings
 
 
 def figures(value: Any) -> dict[str, float]:

@@ -106,15 +106,15 @@ def load_runs(paths: Iterable[Path | str], cache: Path | None = None) -> list[Ru
     Raises:
         RequestError: a path does not exist, or there is no run below any of them.
     """
-    asked = [Path(path) for path in paths]
+    roots = [Path(path) for path in paths]
     folders: dict[str, Path] = {}
-    for path in asked:
+    for path in roots:
         if not path.exists():
             raise RequestError(f"{path}: there is no such directory")
         for run in find_runs(path):
             folders.setdefault(os.path.realpath(run.path), run.path)
     if not folders:
-        raise RequestError(f"no run below {', '.join(map(str, asked))}: a run is a directory with a status.json")
+        raise RequestError(f"no run below {', '.join(map(str, roots))}: a run is a directory with a status.json")
     names = short_names(list(folders))
     with RecordCache(cache or default_cache()) as store:
         return [_record(real, path, name, store) for (real, path), name in zip(folders.items(), names, strict=True)]
@@ -172,13 +172,13 @@ def _files(run: RunDirectory) -> list[str]:
     """Paths of status, config, figures, Hydra's record, then the predictions. Strings, because making a `Path` takes
     longer than its `stat`."""
     root = str(run.path)
-    found = []
+    prediction_files = []
     for folder, folders, names in os.walk(os.path.join(root, "predictions")):
-        found += [
+        prediction_files += [
             os.path.join(folder, name) for name in (*names, *folders) if name.endswith(".jsonl") and name[0] != "."
         ]
     first = ("status.json", "config.yaml", "metrics.json", os.path.join(".hydra", "hydra.yaml"))
-    return [*(os.path.join(root, name) for name in first), *sorted(found)]
+    return [*(os.path.join(root, name) for name in first), *sorted(prediction_files)]
 
 
 def _stamp(files: Iterable[str]) -> str:
@@ -203,9 +203,9 @@ def _parse(run: RunDirectory, names: Sequence[str]) -> dict[str, Any]:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            told = (error.strerror if isinstance(error, OSError) else None) or str(error)
-            said = next(iter(told.splitlines()), type(error).__name__)[:SAID]
-            problems.append(f"{file.relative_to(run.path)} cannot be read: {said}")
+            message = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            first_line = next(iter(message.splitlines()), type(error).__name__)[:SAID]
+            problems.append(f"{file.relative_to(run.path)} cannot be read: {first_line}")
             return {}
 
     status = attempt(run.status_path, lambda file: record_checks.status(read_json(file)))
@@ -255,11 +255,11 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def _stage_info(file: Path) -> dict[str, Any]:
     rows = read_rows(file)
-    told = sorted(
+    descriptions = sorted(
         json.dumps([str(r["id"]), r.get("question"), sorted(r.get("gold_ids") or []), r.get("references") or []])
         for r in rows
     )
-    return {"questions": len(rows), "digest": settled_digest("\n".join(told))[:16]}
+    return {"questions": len(rows), "digest": settled_digest("\n".join(descriptions))[:16]}
 
 
 def _choices(file: Path) -> dict[str, str]:
@@ -268,7 +268,7 @@ def _choices(file: Path) -> dict[str, str]:
         lines = read_text(file, SETTINGS_BYTES).splitlines()
     except (OSError, ValueError):  # without it the runs only have longer names
         return {}
-    found: dict[str, str] = {}
+    choices: dict[str, str] = {}
     inside, indent = False, 0
     for line in lines:
         depth = len(line) - len(line.lstrip())
@@ -278,8 +278,8 @@ def _choices(file: Path) -> dict[str, str]:
             if depth <= indent:
                 break
             key, _, value = line.strip().partition(": ")
-            found[key] = value.strip("'\"")
-    return {key: value for key, value in found.items() if not key.startswith("hydra/")}
+            choices[key] = value.strip("'\"")
+    return {key: value for key, value in choices.items() if not key.startswith("hydra/")}
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

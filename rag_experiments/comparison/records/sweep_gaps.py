@@ -15,33 +15,33 @@ _LEVELS = 4
 """How many folders above a run are searched for its sweep; job names with a slash add folders."""
 
 
-def gaps(runs: Iterable[RunRecord], asked: Iterable[Path | str]) -> list[str]:
-    """One sentence for each incomplete sweep at or below the folders `asked`: it still runs, or some jobs never began.
+def gaps(runs: Iterable[RunRecord], folders: Iterable[Path | str]) -> list[str]:
+    """One sentence for each incomplete sweep at or below the `folders`: it still runs, or some jobs never began.
 
     Sweeps of runs that were named one by one are not checked, because the user knows that they are a selection.
     """
-    runs, roots = list(runs), [Path(folder).resolve() for folder in asked]
-    known = {run.path.resolve() for run in runs}
-    said = []
+    runs, roots = list(runs), [Path(folder).resolve() for folder in folders]
+    run_folders = {run.path.resolve() for run in runs}
+    sentences = []
     for folder in sweep_folders(runs):
         if not any(folder.is_relative_to(root) for root in roots):
             continue
         summary = folder / "sweep.json"
         if not summary.exists():
-            said.append(f"INCOMPLETE: the sweep {folder.name} is still running, or was stopped before its end.")
+            sentences.append(f"INCOMPLETE: the sweep {folder.name} is still running, or was stopped before its end.")
             continue
         try:
             jobs = read_json(summary)["jobs"]
-            missing = [job["job"] for job in jobs if (folder / job["directory"]).resolve() not in known]
+            missing = [job["job"] for job in jobs if (folder / job["directory"]).resolve() not in run_folders]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            said.append(f"{summary} cannot be read ({error}): it is not known whether the sweep is complete.")
+            sentences.append(f"{summary} cannot be read ({error}): it is not known whether the sweep is complete.")
             continue
         if missing:
             shown = ", ".join(map(str, missing[:3])) + (", …" if len(missing) > 3 else "")
-            said.append(
+            sentences.append(
                 f"INCOMPLETE: {len(missing)} of {len(jobs)} jobs of the sweep {folder.name} are not here: {shown}."
             )
-    return said
+    return sentences
 
 
 def sweep_folders(runs: Iterable[RunRecord]) -> Iterator[Path]:

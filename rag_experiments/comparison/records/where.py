@@ -99,8 +99,8 @@ class _Compiler:
         compare = _COMPARE.get(type(operator))
         if compare is None:
             raise _unreadable(self.expression, "only =, !=, <, <=, >, >=, in and not in compare")
-        name, wanted = self.fields.resolve(self.name(left)), self.value(right)
-        return lambda run: compare(value_of(run, name), wanted)
+        name, operand = self.fields.resolve(self.name(left)), self.value(right)
+        return lambda run: compare(value_of(run, name), operand)
 
     def member(self, left: ast.AST, right: ast.AST) -> Test:
         if isinstance(right, ast.List | ast.Tuple | ast.Set):

@@ -31,7 +31,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         key=lambda name: -FIRST_COSTS.index(name) if name in FIRST_COSTS else 1,
     )
     metric, cost = _choice(view, "metric", qualities, default_metric(done)), _choice(view, "cost", costs, None)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "scope": scope,
         "qualities": qualities,
         "costs": costs,
@@ -42,14 +42,14 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "warning": comparable(done),
     }
     if not metric or not cost:
-        return found
+        return values
     table = RunTable([run for run in done if metric in run.metrics], metric=metric)
     figure = figures.cost(table, cost)
     if figure is not None and view.one("log"):
         figure.update_xaxes(type="log")
     rows = sorted(table.groups, key=lambda group: -_mean(group, metric))
     front = [group for section in table.sections for group in front_of(section.groups, metric, cost)]
-    return found | {
+    return values | {
         "figure": figure,
         "rows": rows[:ROWS],
         "left_out": max(0, len(rows) - ROWS),
@@ -77,14 +77,14 @@ def _mean(group: Group, metric: str) -> float:
 def front_of(groups: Sequence[Group], metric: str, cost: str) -> list[Group]:
     """The configurations that are not beaten by a cheaper one."""
     priced = [group for group in groups if group.summary(cost) and group.summary(metric)]
-    kept = set(figures.pareto([(_mean(group, cost), _mean(group, metric)) for group in priced]))
-    return [group for group in priced if (_mean(group, cost), _mean(group, metric)) in kept]
+    front = set(figures.pareto([(_mean(group, cost), _mean(group, metric)) for group in priced]))
+    return [group for group in priced if (_mean(group, cost), _mean(group, metric)) in front]
 
 
 def table_columns(names: Sequence[str]) -> list[str]:
     """The usual costs and rates among those that the runs recorded."""
-    wanted = [name for name in (*FIRST_COSTS, "tokens_per_second", "peak_memory_mb") if name in names]
-    return wanted + [name for name in names if name.startswith("test/seconds/") and name.endswith("p50")][:2]
+    columns = [name for name in (*FIRST_COSTS, "tokens_per_second", "peak_memory_mb") if name in names]
+    return columns + [name for name in names if name.startswith("test/seconds/") and name.endswith("p50")][:2]
 
 
 def spent(runs: Sequence[Run]) -> list[tuple[str, str, str]]:

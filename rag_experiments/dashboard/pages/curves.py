@@ -26,18 +26,18 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     shown = [run for run in shown if run.logged]
     names = logged_names(shown[:NAMED])
     default = default_names(names)
-    wanted = ([name for name in view.many("metric") if name in names] or default)[:FIGURES]
+    metrics = ([name for name in view.many("metric") if name in names] or default)[:FIGURES]
     view.forget("metric", tuple(default))
     x = view.one("x") if view.one("x") in X else "step"
     smoothing = view.number("smooth", 0, 0.95)
     band = view.one("seeds") != "lines"
     groups = groups_of(shown, band)
-    drawn = [run for members in list(groups.values())[:DRAWN] for run in members]
+    line_runs = [run for members in list(groups.values())[:DRAWN] for run in members]
     return {
         "scope": scope,
         "names": names,
-        "wanted": wanted,
-        "figures": [figures.curves(drawn, name, x, smoothing, band, bool(view.one("log"))) for name in wanted],
+        "metrics": metrics,
+        "figures": [figures.curves(line_runs, name, x, smoothing, band, bool(view.one("log"))) for name in metrics],
         "x": x,
         "X": X,
         "SEEDS": SEEDS,

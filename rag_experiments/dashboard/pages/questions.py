@@ -105,11 +105,11 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     left, right = index_of(a, stage), index_of(b, stage_b) if b else None
     pairs, metric, metrics = paired(left, right, view.one("metric"))
     view.forget("metric", default_figure(metrics))
-    kept = _searched(_kept(pairs, view.one("show"), metric), view.one("find"))
-    kept = _ordered(kept, view.one("order"), metric)
-    pages = max(1, math.ceil(len(kept) / ROWS))
+    selection = _searched(_filtered(pairs, view.one("show"), metric), view.one("find"))
+    selection = _ordered(selection, view.one("order"), metric)
+    pages = max(1, math.ceil(len(selection) / ROWS))
     page = int(view.number("page", 1, pages))
-    rows = kept[(page - 1) * ROWS : page * ROWS]
+    rows = selection[(page - 1) * ROWS : page * ROWS]
     depth = int(view.number("depth", 1, 100))
     texts = fill(rows, [(a, left), (b, right)], watch, depth)
     return {
@@ -126,7 +126,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "metric": metric,
         "counts": counts(pairs, metric),
         "pairs": rows,
-        "total": len(kept),
+        "total": len(selection),
         "first": (page - 1) * ROWS + 1,
         "page": page,
         "pages": pages,
@@ -170,13 +170,13 @@ def _unlike(
 
 
 def paired(
-    left: PredictionIndex | None, right: PredictionIndex | None, wanted: str
+    left: PredictionIndex | None, right: PredictionIndex | None, preferred_metric: str
 ) -> tuple[list[Pair], str, list[str]]:
     """The questions of both sides (of A if there is no B), the chosen metric, and all available metrics."""
     if left is None:
         return [], "", []
     names = list(dict.fromkeys(name for entry in left.entries.values() for name in entry.metrics))
-    metric = wanted if wanted in names else default_figure(names)
+    metric = preferred_metric if preferred_metric in names else default_figure(names)
     pairs = []
     for id_, entry in left.entries.items():
         if right is not None and id_ not in right.entries:
@@ -209,11 +209,11 @@ def counts(pairs: Sequence[Pair], metric: str) -> dict[str, int]:
     }
 
 
-def _kept(pairs: list[Pair], show: str, metric: str) -> list[Pair]:
+def _filtered(pairs: list[Pair], show: str, metric: str) -> list[Pair]:
     if show == "both_miss":
         return [pair for pair in pairs if pair.a == 0 and pair.b in (0, None)]
-    wanted = {"better": 1, "worse": -1, "same": 0}.get(show)
-    return pairs if wanted is None else [pair for pair in pairs if _sign(pair, metric) == wanted]
+    sign = {"better": 1, "worse": -1, "same": 0}.get(show)
+    return pairs if sign is None else [pair for pair in pairs if _sign(pair, metric) == sign]
 
 
 def _searched(pairs: list[Pair], text: str) -> list[Pair]:
@@ -241,15 +241,15 @@ def fill(
     full = [index.rows(ids) if index else {} for _, index in sides]
     texts_there = False
     stores: list[dict[str, Passage]] = []
-    for (run, _), found in zip(sides, full, strict=True):
-        wanted: list[str] = []
-        for row in found.values():
-            wanted += [*_ids(row, "retrieved_ids")[:depth], *_ids(row, "gold_ids")]
-        passages = passages_of(run, wanted, watch.cache) if run else None
+    for (run, _), row_by_id in zip(sides, full, strict=True):
+        passage_ids: list[str] = []
+        for row in row_by_id.values():
+            passage_ids += [*_ids(row, "retrieved_ids")[:depth], *_ids(row, "gold_ids")]
+        passages = passages_of(run, passage_ids, watch.cache) if run else None
         texts_there |= passages is not None
         stores.append(passages or {})
     for pair in rows:
-        side_rows = [found.get(pair.entry.id) for found in full]
+        side_rows = [row_by_id.get(pair.entry.id) for row_by_id in full]
         first = side_rows[0] or {}
         pair.references = [mark(str(text), [str(first.get("answer") or "")]) for text in first.get("references") or []]
         for mine, other, store in zip(side_rows, reversed(side_rows), stores, strict=True):
@@ -261,8 +261,8 @@ def fill(
 
 
 def _ids(row: Mapping[str, Any], name: str) -> list[str]:
-    found = row.get(name)
-    return [str(id_) for id_ in found] if isinstance(found, list) else []
+    value = row.get(name)
+    return [str(id_) for id_ in value] if isinstance(value, list) else []
 
 
 def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage], depth: int) -> Side:

@@ -48,15 +48,15 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
 def commands(run: Run) -> list[tuple[str, str, str]]:
     """Identifier, explanation and text of each command line for a run."""
     again = seed_repeats.command(run)
-    found = [("again", "Run it again", again)] if again else []
+    command_lines = [("again", "Run it again", again)] if again else []
     if run.state in ("interrupted", "failed"):
         resume = _override("resume", run)
-        found.append(("resume", "Go on where it stopped", f"python -m rag_experiments.train {resume}"))
+        command_lines.append(("resume", "Go on where it stopped", f"python -m rag_experiments.train {resume}"))
     if run.state == "completed":
         this = _override("run", run)
-        found.append(("evaluate", "Evaluate it again", f"python -m rag_experiments.evaluate {this}"))
-        found.append(("ask", "Ask it", f'python -m rag_experiments.ask {this} "a question"'))
-    return found
+        command_lines.append(("evaluate", "Evaluate it again", f"python -m rag_experiments.evaluate {this}"))
+        command_lines.append(("ask", "Ask it", f'python -m rag_experiments.ask {this} "a question"'))
+    return command_lines
 
 
 def _override(key: str, run: Run) -> str:
@@ -69,7 +69,7 @@ def facts(run: Run) -> dict[str, str]:
     status = run.status
     commit = str(status.get("git_commit") or "")
     versions, data = _mapping(status.get("versions")), _mapping(status.get("data"))
-    found = {
+    values = {
         "directory": str(run.directory.path),
         "typed": str(status.get("command") or ""),
         "code": commit[:12] + (", with changes that were not committed" if status.get("git_dirty") else ""),
@@ -82,7 +82,7 @@ def facts(run: Run) -> dict[str, str]:
         "resumed": f"{status['resumed']} times" if status.get("resumed") else "",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
-    return {name: text for name, text in found.items() if text}
+    return {name: text for name, text in values.items() if text}
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def _bests(runs: Sequence[Run], name: str) -> set[str]:
     for run in runs:
         if run.completed and name in run.figures:
             sets[_set_of(run, name)].append(run)
-    found: set[str] = set()
+    best_keys: set[str] = set()
     for members in (members for members in sets.values() if len(members) > 1):
         by = choosing_metric(name, members)
         groups: dict[str, list[Run]] = defaultdict(list)
@@ -193,8 +193,8 @@ def _bests(runs: Sequence[Run], name: str) -> set[str]:
             groups[group_key(run)].append(run)
         means = {key: fmean(run.figures[by] for run in alike) for key, alike in groups.items()}
         best = max(means.values()) if higher_is_better(by) else min(means.values())
-        found |= {run.key for key, alike in groups.items() if means[key] == best for run in alike}
-    return found
+        best_keys |= {run.key for key, alike in groups.items() if means[key] == best for run in alike}
+    return best_keys
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:

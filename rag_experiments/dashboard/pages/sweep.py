@@ -32,7 +32,7 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
     measured = [run for run in done if metric in run.metrics]
     keys = [key for key in differing(measured) if _varied(measured, key)]  # the seed is not a setting to choose
     shown = _test_of(metric, measured)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "scope": scope,
         "names": names,
         "metric": metric,
@@ -44,8 +44,8 @@ def context(watch: Watch, view: View) -> dict[str, Any]:
         "warning": comparable(measured),
     }
     if not keys or len({group_key(run) for run in measured}) < 3:
-        return found | {"figures": None}
-    return found | figures(measured, keys, metric, view)
+        return values | {"figures": None}
+    return values | figures(measured, keys, metric, view)
 
 
 def _varied(runs: list[Run], key: str) -> bool:
@@ -66,13 +66,13 @@ def figures(everyone: list[Run], keys: list[str], metric: str, view: View) -> di
     ranked = [item.key for item in shares]
     axes = {key: Axis(key, labels[key], columns[key]) for key in keys}
     names = [run.name for run in runs]
-    chosen = [key for key in keys if key in ranked[:AXES]]
+    axis_keys = [key for key in keys if key in ranked[:AXES]]
     x, y = _two(view, ranked)
     view.forget("x", ranked[0])
     view.forget("y", next(iter(ranked[1:]), ""))
     return {
         "figures": {
-            "parallel": parallel([axes[key] for key in chosen], goal, names, lower),
+            "parallel": parallel([axes[key] for key in axis_keys], goal, names, lower),
             "importance": importance_bars(shares, labels),
             "slices": [(key, slice_plot(axes[key], goal, names, lower)) for key in ranked[:SLICES]],
             "contour": contour(axes[x], axes[y], goal, names) if x and y else None,
@@ -101,8 +101,8 @@ def best_groups(runs: list[Run], metric: str) -> list[Group]:
 def _test_of(metric: str, runs: list[Run]) -> str:
     """The test figure shown next to the dev figure that chooses; empty if there is none."""
     stage, name = split_metric(metric)
-    wanted = f"test/{name}"
-    return wanted if stage == "dev" and any(wanted in run.metrics for run in runs) else ""
+    test_metric = f"test/{name}"
+    return test_metric if stage == "dev" and any(test_metric in run.metrics for run in runs) else ""
 
 
 def _named(value: Any, names: Mapping[str, str]) -> Any:

@@ -20,29 +20,29 @@ def passages_of(run: Run, ids: Iterable[str], cache: Path) -> dict[str, Passage]
     store = store_of(run, cache)
     if store is None:
         return None
-    found = {}
+    passages = {}
     for id_ in dict.fromkeys(ids):
         try:
-            found[id_] = store[int(store.rows([id_])[0])]
+            passages[id_] = store[int(store.rows([id_])[0])]
         except KeyError:
             continue
-    return found
+    return passages
 
 
 def store_of(run: Run, cache: Path) -> PassageStore | None:
     """The run's corpus, from the run's own cache folder or from `cache`; None if neither has it."""
-    wanted = run.status.get("corpus_hash")
+    corpus_hash = run.status.get("corpus_hash")
     folders = [Path(str(run.flat["paths.cache"])).expanduser()] if run.flat.get("paths.cache") else []
     for folder in dict.fromkeys([*folders, cache]):
-        if wanted and (found := _find(folder / "data", str(wanted))) is not None:
-            return _open(found)
+        if corpus_hash and (store_folder := _find(folder / "data", str(corpus_hash))) is not None:
+            return _open(store_folder)
     return None
 
 
-def _find(folder: Path, wanted: str) -> Path | None:
+def _find(folder: Path, content_hash: str) -> Path | None:
     for file in folder.glob("*/content_hash"):
         try:
-            if read_text(file, 1024).strip() == wanted:
+            if read_text(file, 1024).strip() == content_hash:
                 return file.parent
         except (OSError, ValueError):
             continue

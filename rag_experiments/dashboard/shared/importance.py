@@ -36,14 +36,14 @@ class Importance:
 def importances(columns: Mapping[str, Sequence[Any]], figures: Sequence[float]) -> list[Importance]:
     """Importances, the largest first. `columns` holds one value per run for each hyper-parameter, or None."""
     figures_N = np.asarray(figures, dtype=float)
-    found = []
+    items = []
     for key, values in columns.items():
         levels_N = levels(values)
         count = len(set(levels_N.tolist()))
         numbers = as_numbers(values)
         direction = None if numbers is None else spearman(numbers, figures_N)
-        found.append(Importance(key, epsilon_squared(levels_N, figures_N), direction, count))
-    return sorted(found, key=lambda item: (-item.share, item.key))
+        items.append(Importance(key, epsilon_squared(levels_N, figures_N), direction, count))
+    return sorted(items, key=lambda item: (-item.share, item.key))
 
 
 def epsilon_squared(levels_N: np.ndarray, figures_N: np.ndarray) -> float:

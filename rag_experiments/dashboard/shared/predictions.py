@@ -43,13 +43,13 @@ class PredictionIndex:
 
     def rows(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         """The complete rows of some questions."""
-        found = {}
+        row_by_id = {}
         with open_regular(self.path) as file:
             for id_ in ids:
                 if id_ in self.entries:
                     file.seek(self.entries[id_].start)
-                    found[id_] = parse_json(file.readline(LINE_BYTES))
-        return found
+                    row_by_id[id_] = parse_json(file.readline(LINE_BYTES))
+        return row_by_id
 
 
 _indices: OrderedDict[tuple[str, int, int], PredictionIndex] = OrderedDict()
@@ -60,10 +60,10 @@ def index_of(run: Run, stage: str) -> PredictionIndex | None:
     """The index of `predictions/<stage>.jsonl` in its present state, or None if there is no file."""
     path = run.directory.predictions_path(stage)
     try:
-        found = path.stat()
+        file_status = path.stat()
     except OSError:
         return None
-    key = (str(path), found.st_mtime_ns, found.st_ino)
+    key = (str(path), file_status.st_mtime_ns, file_status.st_ino)
     with _lock:
         if key in _indices:
             _indices.move_to_end(key)
@@ -104,9 +104,9 @@ def read_index(path: Path) -> PredictionIndex:
 def stages_of(run: Run) -> list[str]:
     """The stages for which the run has predictions; the final ones first."""
     folder = run.directory.path / "predictions"
-    found = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.jsonl")]
+    stages = [path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.jsonl")]
     order = ["test", "dev", "zero_shot/test", "zero_shot/dev"]
     return sorted(
-        (stage for stage in found if not stage.rpartition("/")[2].startswith(".")),
+        (stage for stage in stages if not stage.rpartition("/")[2].startswith(".")),
         key=lambda stage: (order.index(stage) if stage in order else len(order), stage),
     )

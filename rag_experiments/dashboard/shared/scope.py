@@ -85,7 +85,7 @@ def telling(runs: Sequence[Run], most: int) -> list[str]:
 
 
 Keys = Callable[[Sequence[Run]], Sequence[str]]
-_known: OrderedDict[tuple[object, ...], tuple[Sequence[Run], Sequence[str]]] = OrderedDict()
+_results: OrderedDict[tuple[object, ...], tuple[Sequence[Run], Sequence[str]]] = OrderedDict()
 _lock = Lock()
 KNOWN = 16
 
@@ -106,14 +106,14 @@ def _remembered(find: Keys, runs: Sequence[Run]) -> Sequence[str]:
     """
     identity = (find, *map(id, runs))
     with _lock:
-        if identity in _known:
-            return _known[identity][1]
-    found = find(runs)
+        if identity in _results:
+            return _results[identity][1]
+    keys = find(runs)
     with _lock:
-        _known[identity] = (list(runs), found)
-        while len(_known) > KNOWN:
-            _known.popitem(last=False)
-    return found
+        _results[identity] = (list(runs), keys)
+        while len(_results) > KNOWN:
+            _results.popitem(last=False)
+    return keys
 
 
 def metric_names(runs: Iterable[Run]) -> list[str]:
@@ -132,14 +132,14 @@ def choosing_metric(name: str, runs: Sequence[Run]) -> str:
     If settings are chosen by the test figure, no independent figure remains to judge the choice.
     """
     stage, bare = split_metric(name)
-    wanted = f"dev/{bare}"
+    dev_metric = f"dev/{bare}"
     having = [run for run in runs if name in run.figures]
-    return wanted if stage == "test" and having and all(wanted in run.figures for run in having) else name
+    return dev_metric if stage == "test" and having and all(dev_metric in run.figures for run in having) else name
 
 
-def chosen_metric(wanted: str, names: Sequence[str]) -> str:
-    """The wanted metric if the runs have it, else their first metric; empty if they have none."""
-    return wanted if wanted in names else next(iter(names), "")
+def chosen_metric(preferred_metric: str, names: Sequence[str]) -> str:
+    """The preferred metric if the runs have it, else their first metric; empty if they have none."""
+    return preferred_metric if preferred_metric in names else next(iter(names), "")
 
 
 def comparable(runs: Sequence[Run]) -> str | None:

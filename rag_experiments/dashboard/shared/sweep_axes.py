@@ -67,10 +67,10 @@ class Axis:
     def layout(self) -> dict[str, Any]:
         """The settings of the Plotly axis."""
         kind = "category" if self.numbers is None else "log" if self.logarithmic else "linear"
-        found = {"title": {"text": escaped(self.label), "standoff": 8}, "type": kind}
+        settings = {"title": {"text": escaped(self.label), "standoff": 8}, "type": kind}
         if self.numbers is not None and len(distinct := np.unique(self.numbers)) <= 6:
-            found |= {"tickvals": distinct.tolist(), "ticktext": [number_text(value) for value in distinct]}
-        return found
+            settings |= {"tickvals": distinct.tolist(), "ticktext": [number_text(value) for value in distinct]}
+        return settings
 
 
 def _between(low: float, high: float) -> list[tuple[float, float]]:
@@ -92,7 +92,7 @@ def colours(figures: np.ndarray, lower_is_better: bool) -> np.ndarray:
 def band_colour(band: int) -> str:
     """The colour of a band, interpolated from the scale."""
     place = band / (BANDS - 1) * (len(SCALE) - 1)
-    left = min(int(place), len(SCALE) - 2)
-    one, two = (tuple(int(SCALE[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (left, left + 1))
-    mixed = (round(a + (b - a) * (place - left)) for a, b in zip(one, two, strict=True))
+    lower = min(int(place), len(SCALE) - 2)
+    one, two = (tuple(int(SCALE[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (lower, lower + 1))
+    mixed = (round(a + (b - a) * (place - lower)) for a, b in zip(one, two, strict=True))
     return "#" + "".join(f"{part:02x}" for part in mixed)

@@ -124,9 +124,9 @@ def _wrapped(label: str) -> str:
     return "<br>".join(parts)
 
 
-def importance_bars(found: Sequence[Importance], labels: dict[str, str]) -> Figure:
+def importance_bars(items: Sequence[Importance], labels: dict[str, str]) -> Figure:
     """The share of the variance that each hyper-parameter explains alone."""
-    shown = list(reversed(found[:12]))
+    shown = list(reversed(items[:12]))
     return {
         "data": [
             {
@@ -142,7 +142,7 @@ def importance_bars(found: Sequence[Importance], labels: dict[str, str]) -> Figu
             }
         ],
         "layout": {
-            "xaxis": {"range": [0, max(0.2, *(item.share for item in found)) * 1.25], "tickformat": ".0%"},
+            "xaxis": {"range": [0, max(0.2, *(item.share for item in items)) * 1.25], "tickformat": ".0%"},
             "yaxis": {"showgrid": False},
             "height": 90 + 28 * len(shown),
             "bargap": 0.35,

@@ -75,10 +75,10 @@ class Run(RunRecord):
 
     @cached_property
     def _latest(self) -> dict[str, float]:
-        found: dict[str, float] = {}
+        latest: dict[str, float] = {}
         for line in self.logged:
-            found |= {name: value for name, value in line.items() if isinstance(value, int | float)}
-        return {name: value for name, value in found.items() if name not in ("step", "epoch", "seconds")}
+            latest |= {name: value for name, value in line.items() if isinstance(value, int | float)}
+        return {name: value for name, value in latest.items() if name not in ("step", "epoch", "seconds")}
 
 
 class Watch:
@@ -119,24 +119,24 @@ class Watch:
         changed = [key for key, (_, _, stamps) in there.items() if key not in old or old[key].stamps != stamps]
         fresh = self._read(there, changed) if changed else {}
         self.runs = {key: fresh.get(key) or old[key] for key in there}
-        seen = []
+        states = []
         for key, run in self.runs.items():
             if run.state == "running":  # it may have been killed, so its process is checked every time
                 with suppress(RequestError):
                     run.state = run.directory.state
-            seen.append([key, run.state, run.stamps])
-        self.version = digest(seen, size=6)
+            states.append([key, run.state, run.stamps])
+        self.version = digest(states, size=6)
 
     def _read(self, there: dict[str, tuple[str, RunDirectory, Stamps]], keys: list[str]) -> dict[str, Run]:
         """Make new objects for the runs that changed, so that threads can still use the old ones."""
-        found = {}
+        runs = {}
         with RecordCache(self.cache) as store:
             for key in keys:
                 name, directory, stamps = there[key]
                 run = Run(**vars(load_record(directory.path, name, store)), key=key, stamps=stamps)
                 run.logged, run.read_to = _history(self.runs.get(key), directory, stamps["metrics.jsonl"])
-                found[key] = run
-        return found
+                runs[key] = run
+        return runs
 
     def _key(self, path: Path) -> tuple[str, str]:
         """The run's key and name. The name is its path below the watched directories, so addresses also fit a copy."""
@@ -151,10 +151,10 @@ def _stamps(directory: RunDirectory) -> Stamps:
 
 def _stamp(path: Path) -> Stamp | None:
     try:
-        found = path.stat()
+        file_status = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return file_status.st_mtime_ns, file_status.st_size, file_status.st_ino
 
 
 def _history(run: Run | None, directory: RunDirectory, stamp: Stamp | None) -> tuple[list[dict[str, Any]], int]:

@@ -116,11 +116,11 @@ def is_seconds(name: str) -> bool:
 
 def mark(text: str, against: Sequence[str]) -> list[tuple[str, bool]]:
     """`text` in pieces, each with whether its words occur in one of the texts `against`; articles never count."""
-    known = {word.lower() for other in against for word in _WORD.findall(other)} - _ARTICLES
+    words = {word.lower() for other in against for word in _WORD.findall(other)} - _ARTICLES
     pieces: list[tuple[str, bool]] = []
     end = 0
-    for found in _WORD.finditer(text):
-        pieces += [(text[end : found.start()], False), (found.group(), found.group().lower() in known)]
-        end = found.end()
+    for match in _WORD.finditer(text):
+        pieces += [(text[end : match.start()], False), (match.group(), match.group().lower() in words)]
+        end = match.end()
     pieces.append((text[end:], False))
     return [piece for piece in pieces if piece[0]]

@@ -56,39 +56,43 @@ def read(config: BeirConfig, intake: Intake) -> None:
     for where, row in _rows(corpus, intake, ("_id", "text")):
         with intake.row(where):
             intake.passage(_id(row), text_of(row, "text", required=False), text_of(row, "title", required=False))
-    asked: dict[str, tuple[Where, str, tuple[str, ...]]] = {}
+    query_by_id: dict[str, tuple[Where, str, tuple[str, ...]]] = {}
     for where, row in (pair for path in queries for pair in _rows(path, intake, ("_id", "text"))):
         with intake.row(where):
             intake.columns(row, KNOWN)
             query_id, text = _id(row), text_of(row, "text" if row.get("text") is not None else "query")
-            if query_id in asked and asked[query_id][1] == text and asked[query_id][0].file != where.file:
+            if (
+                query_id in query_by_id
+                and query_by_id[query_id][1] == text
+                and query_by_id[query_id][0].file != where.file
+            ):
                 continue  # MS MARCO's queries.dev.small.tsv are among those of queries.dev.tsv
-            if query_id in asked:
-                raise BadRow(f"query id {query_id!r} is used by {asked[query_id][0]} already")
-            asked[query_id] = (where, text, texts_of(row, "answers"))
+            if query_id in query_by_id:
+                raise BadRow(f"query id {query_id!r} is used by {query_by_id[query_id][0]} already")
+            query_by_id[query_id] = (where, text, texts_of(row, "answers"))
     judged: set[str] = set()
     for split, path in qrels.items():
         intake.split(split, str(path))
-        judgements = _judgements(path, asked, intake)
+        judgements = _judgements(path, query_by_id, intake)
         judged |= judgements.keys()
         for query_id, (where, grades) in judgements.items():
-            _, text, answers = asked[query_id]
+            _, text, answers = query_by_id[query_id]
             with intake.row(where):
                 positives = tuple(passage for passage, grade in grades.items() if grade > 0)
                 if not positives:
                     intake.remark("a query has no passage that is judged above 0, and is left out", where)
                     continue
                 intake.question(split, Question(query_id, text, answers, positives, relevance=grades))
-    for query_id, (where, _, _) in asked.items():
+    for query_id, (where, _, _) in query_by_id.items():
         if query_id not in judged:
             intake.remark("a query is judged in no split, and is left out", where)
 
 
 def _judgements(
-    path: Path, asked: dict[str, tuple[Where, str, tuple[str, ...]]], intake: Intake
+    path: Path, query_by_id: dict[str, tuple[Where, str, tuple[str, ...]]], intake: Intake
 ) -> dict[str, tuple[Where, dict[str, int]]]:
     """For each query id, the place of its first judgement, and its grades by passage id."""
-    found: dict[str, tuple[Where, dict[str, int]]] = defaultdict(lambda: (Where(str(path)), {}))
+    judgements: dict[str, tuple[Where, dict[str, int]]] = defaultdict(lambda: (Where(str(path)), {}))
     for where, line in text_lines(path, intake):
         cells = line.split("\t") if "\t" in line else line.split()
         if where.line == 1 and cells[-1].strip().lower() in _HEADER_ENDS:
@@ -99,14 +103,14 @@ def _judgements(
             if len(cells) != 3:
                 raise BadRow(f"a line needs query id, passage id and score, and this one has {len(cells)} columns")
             query_id, passage_id, score = (cell.strip() for cell in cells)
-            if query_id not in asked:
+            if query_id not in query_by_id:
                 raise BadRow(f"query id {query_id!r} is not among the queries")
             grade = _grade(score)
-            if query_id not in found:
-                found[query_id] = (where, {})
-            if found[query_id][1].setdefault(passage_id, grade) != grade:
+            if query_id not in judgements:
+                judgements[query_id] = (where, {})
+            if judgements[query_id][1].setdefault(passage_id, grade) != grade:
                 raise BadRow(f"passage {passage_id!r} has two different scores for query {query_id!r}")
-    return dict(found)
+    return dict(judgements)
 
 
 def _grade(score: str) -> int:
@@ -122,7 +126,8 @@ def _grade(score: str) -> int:
 
 def _id(row: dict[str, object]) -> str:
     value = next(
-        (found for name in ("_id", "id", "pid", "qid", "docid", "query-id") if (found := id_of(row, name))), ""
+        (identifier for name in ("_id", "id", "pid", "qid", "docid", "query-id") if (identifier := id_of(row, name))),
+        "",
     )
     if not value:
         raise BadRow("there is no '_id'")
@@ -148,8 +153,8 @@ def _files(config: BeirConfig) -> tuple[Path, list[Path], dict[str, Path]]:
             f"data.path={config.path}: there is no queries.jsonl (nor queries.*.tsv) in that folder"
             f"{pickle_note(folder)}"
         )
-    found = {split: _qrels(folder, names) for split, names in SPLIT_FILES.items()}
-    qrels = {split: path for split, path in found.items() if path is not None}
+    path_by_split = {split: _qrels(folder, names) for split, names in SPLIT_FILES.items()}
+    qrels = {split: path for split, path in path_by_split.items() if path is not None}
     if not qrels:
         raise RequestError(
             f"data.path={config.path}: there is no qrels/train.tsv (nor dev or test, nor qrels.*.tsv) in that folder"

@@ -44,11 +44,11 @@ def take_in(
     if not isinstance(context, dict):
         raise BadRow(f"{name!r} must hold objects with a {text!r}, and one is {shown(context)}")
     try:
-        found = next((value for key in ids if (value := id_of(context, key))), "")
-        if not store and found:
-            return found
+        own_id = next((value for key in ids if (value := id_of(context, key))), "")
+        if not store and own_id:
+            return own_id
         body, head = text_of(context, text), text_of(context, title, required=False)
-        passage_id = found or content_id(body, head)
+        passage_id = own_id or content_id(body, head)
         intake.passage(passage_id, body, head, repeatable=True)
     except BadRow as error:
         raise BadRow(f"in {name!r}: {error}") from None
@@ -59,10 +59,10 @@ def only_negatives(
     listed: Sequence[str], positives: Sequence[str], intake: Intake, what: str = "passage"
 ) -> tuple[str, ...]:
     """The ids in `listed` that are not positives. A note counts the others; `what` names them in the note."""
-    kept = tuple(value for value in listed if value not in positives)
-    if len(kept) < len(listed):
+    negatives = tuple(value for value in listed if value not in positives)
+    if len(negatives) < len(listed):
         intake.remark(f"a gold {what} is listed as a hard negative too, and is not used as one")
-    return kept
+    return negatives
 
 
 # -- the file of passages ----------------------------------------------------------------------------------

@@ -57,13 +57,13 @@ def find_answer(context: str, answer: str, offset: int | None) -> tuple[int | No
         at = offset + len(context[offset:]) - len(context[offset:].lstrip())
         if context.startswith(answer, at):
             return at, True
-    found = [match.start() for match in re.finditer(re.escape(answer), context)]
-    if not found:
-        found = [match.start() for match in re.finditer(_loosely(answer), context, re.IGNORECASE)]
-    found = found or places(context, answer)
-    if not found:
+    positions = [match.start() for match in re.finditer(re.escape(answer), context)]
+    if not positions:
+        positions = [match.start() for match in re.finditer(_loosely(answer), context, re.IGNORECASE)]
+    positions = positions or places(context, answer)
+    if not positions:
         return None, False
-    return min(found, key=lambda place: abs(place - (offset or 0))), offset is None
+    return min(positions, key=lambda place: abs(place - (offset or 0))), offset is None
 
 
 def _loosely(answer: str) -> str:

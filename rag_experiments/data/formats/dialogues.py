@@ -67,9 +67,9 @@ def read_quac(
         if not isinstance(entry, dict):
             raise BadRow(f"a question is an object, and this is {shown(entry)}")
         answers = answers_of(entry.get("answers"), "answers")
-        said = answers_of([entry["orig_answer"]], "orig_answer") if entry.get("orig_answer") else answers[:1]
+        reply = answers_of([entry["orig_answer"]], "orig_answer") if entry.get("orig_answer") else answers[:1]
         exchanges.append(
-            _quac(id_of(entry, "id") or f"{name}-{number}", text_of(entry, "question"), answers or said, said)
+            _quac(id_of(entry, "id") or f"{name}-{number}", text_of(entry, "question"), answers or reply, reply)
         )
     title = text_of(article, "title", required=False)
     _hand_in(text_of(paragraph, "context"), title, title or name, exchanges, split, cutter, whole)
@@ -82,12 +82,12 @@ def read_quac_row(row: Mapping[str, Any], name: str, split: str, cutter: Cutter,
         _columns(row, "answers", "texts", len(questions)),
         _starts(row, "answers", "answer_starts", questions),
     )
-    said = _columns(row, "orig_answers", "texts", len(questions))
+    replies = _columns(row, "orig_answers", "texts", len(questions))
     ids = row.get("turn_ids") or []
     exchanges = []
     for number, question in enumerate(questions):
         answers = answers_of({"text": _as_list(texts[number]), "answer_start": _as_list(starts[number])}, "answers")
-        reply = answers_of(said[number], "orig_answers") or answers[:1]
+        reply = answers_of(replies[number], "orig_answers") or answers[:1]
         turn = ids[number] if number < len(ids) and isinstance(ids[number], str) else f"{name}-{number}"
         exchanges.append(_quac(turn, _text(question), answers or reply, reply))
     title = text_of(row, "wikipedia_page_title", required=False) or text_of(row, "title", required=False)
@@ -100,9 +100,9 @@ def read_coqa(story: Mapping[str, Any], name: str, split: str, cutter: Cutter, w
     questions = [_text(entry) for entry in _list(story, "questions")]
     answers = story.get("answers")
     if isinstance(answers, dict):
-        said = _columns(story, "answers", "input_text", len(questions))
+        replies = _columns(story, "answers", "input_text", len(questions))
         starts = _starts(story, "answers", "answer_start", questions)
-        answers = [{"input_text": a, "span_start": s} for a, s in zip(said, starts, strict=True)]
+        answers = [{"input_text": a, "span_start": s} for a, s in zip(replies, starts, strict=True)]
     if not isinstance(answers, list) or len(answers) != len(questions):
         raise BadRow(f"'answers' must hold as many as there are questions ({len(questions)}), and is {shown(answers)}")
     more = story.get("additional_answers")
@@ -112,22 +112,24 @@ def read_coqa(story: Mapping[str, Any], name: str, split: str, cutter: Cutter, w
     for number, (question, answer) in enumerate(zip(questions, answers, strict=True)):
         if not isinstance(answer, dict):
             raise BadRow(f"an answer is an object with 'input_text', and this is {shown(answer)}")
-        said_text, place = text_of(answer, "input_text"), offset_of(answer.get("span_start"))
-        unknown = said_text.strip().rstrip(".").lower() == "unknown" or (place is not None and place < 0)
-        heard = [said_text, *(_text(other[number]) for other in others if number < len(other))]
-        kept = [] if unknown else [Answer(one) for one in dict.fromkeys(heard) if one.strip().lower() != "unknown"]
+        reply, place = text_of(answer, "input_text"), offset_of(answer.get("span_start"))
+        unknown = reply.strip().rstrip(".").lower() == "unknown" or (place is not None and place < 0)
+        heard = [reply, *(_text(other[number]) for other in others if number < len(other))]
+        real_answers = (
+            [] if unknown else [Answer(one) for one in dict.fromkeys(heard) if one.strip().lower() != "unknown"]
+        )
         if place is not None and place >= 0:  # some spans begin with white space
             place += len(text[place:]) - len(text[place:].lstrip())
-        exchanges.append(Exchange(f"{base}-{number}", question, kept, "" if unknown else said_text, place))
+        exchanges.append(Exchange(f"{base}-{number}", question, real_answers, "" if unknown else reply, place))
     _hand_in(text, "", base, exchanges, split, cutter, whole)
 
 
-def _quac(id: str, question: str, answers: Sequence[Answer], said: Sequence[Answer]) -> Exchange:
-    kept = [answer for answer in answers if answer.text.strip() != NO_ANSWER]
+def _quac(id: str, question: str, answers: Sequence[Answer], replies: Sequence[Answer]) -> Exchange:
+    real_answers = [answer for answer in answers if answer.text.strip() != NO_ANSWER]
     # Most annotators found no answer, so the question counts as unanswered.
-    if 2 * len(kept) < len(answers) or any(answer.text.strip() == NO_ANSWER for answer in said):
-        kept = []
-    return Exchange(id, question, kept, said[0].text if kept and said else "")
+    if 2 * len(real_answers) < len(answers) or any(answer.text.strip() == NO_ANSWER for answer in replies):
+        real_answers = []
+    return Exchange(id, question, real_answers, replies[0].text if real_answers and replies else "")
 
 
 def _hand_in(

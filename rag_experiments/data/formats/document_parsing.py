@@ -39,12 +39,12 @@ class Document:
 
     def heading_at(self, place: int) -> str:
         """The last heading at or before character `place`."""
-        found = ""
+        heading = ""
         for at, text in self.headings:
             if at > place:
                 break
-            found = text
-        return found
+            heading = text
+        return heading
 
 
 def parse(path: Path) -> Document:
@@ -98,8 +98,8 @@ def parse_markdown(path: Path) -> Document:
     title = ""
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if front:
-        found = re.search(r"^title:\s*[\"']?(.+?)[\"']?\s*$", front.group(1), re.MULTILINE)
-        title, text = found.group(1) if found else "", text[front.end() :]
+        title_match = re.search(r"^title:\s*[\"']?(.+?)[\"']?\s*$", front.group(1), re.MULTILINE)
+        title, text = title_match.group(1) if title_match else "", text[front.end() :]
     tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(text)
     blocks: list[tuple[str, bool]] = []
     for index, token in enumerate(tokens):
@@ -152,9 +152,9 @@ def parse_rst(path: Path) -> Document:
         "_disable_config": True,
     }
     tree = core.publish_doctree(_text(path), source_path=str(path), settings_overrides=settings)
-    kept = (nodes.title, nodes.subtitle, nodes.paragraph, nodes.literal_block, nodes.term, nodes.field_name)
+    text_nodes = (nodes.title, nodes.subtitle, nodes.paragraph, nodes.literal_block, nodes.term, nodes.field_name)
     blocks: list[tuple[str, bool]] = []
-    for node in tree.findall(lambda node: isinstance(node, kept)):
+    for node in tree.findall(lambda node: isinstance(node, text_nodes)):
         message = _parent(node, nodes.system_message)
         if message is not None:
             if isinstance(node, nodes.literal_block) and "Unknown directive" in message.astext():

@@ -127,10 +127,10 @@ def tokenizer_file(config: DocumentsConfig) -> Path:
     from rag_experiments.model_files import sources
 
     try:
-        found = sources.resolve(config.tokenizer, weights=False)
+        source = sources.resolve(config.tokenizer, weights=False)
     except RequestError as error:
         raise RequestError(str(error).replace("model.path", "data.tokenizer")) from error
-    file = found.local / "tokenizer.json" if found.local is not None and found.local.is_dir() else None
+    file = source.local / "tokenizer.json" if source.local is not None and source.local.is_dir() else None
     if file is None or not file.is_file():
         raise RequestError(f"data.tokenizer={config.tokenizer}: there is no tokenizer.json of it on this disk")
     return file
@@ -140,8 +140,8 @@ def _files(config: DocumentsConfig) -> tuple[Path, list[Path], Path | None]:
     folder = data_path(config.path, config.format, folder=True)
     questions = None
     if config.questions:
-        given = Path(config.questions).expanduser()
-        questions = given if given.is_file() else folder / given
+        named_file = Path(config.questions).expanduser()
+        questions = named_file if named_file.is_file() else folder / named_file
         if not questions.is_file():
             raise RequestError(f"data.questions={config.questions}: there is no such file, here or in {folder}")
     documents = [path for path in _all(folder) if path.suffix.lower() in PARSERS and path != questions]
@@ -165,5 +165,5 @@ def _all(folder: Path) -> list[Path]:
 
 
 def _passed_over(folder: Path, documents: list[Path], questions: Path | None) -> list[Path]:
-    taken = {*documents, questions}
-    return [path for path in _all(folder) if path not in taken]
+    data_files = {*documents, questions}
+    return [path for path in _all(folder) if path not in data_files]

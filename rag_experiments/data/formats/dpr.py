@@ -69,7 +69,7 @@ def read(config: DprConfig, intake: Intake) -> None:
                 )
     for split, paths in files.items():
         intake.split(split, str(paths[0]))
-        for number, (where, row) in enumerate(_asked(paths, intake), 1):
+        for number, (where, row) in enumerate(_question_rows(paths, intake), 1):
             with intake.row(where):
                 intake.columns(row, KNOWN)
                 question = _question(config, intake, row, f"{split}-{number}", store=passages is None)
@@ -122,7 +122,7 @@ def _marked(context: Mapping[str, Any], names: tuple[str, ...]) -> bool:
     return bool(value)
 
 
-def _asked(paths: tuple[Path, ...], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
+def _question_rows(paths: tuple[Path, ...], intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
     """The rows of the files. A file that maps query ids to questions (Pyserini's) gives rows with their id."""
     for path in paths:
         value = read_json(path, intake) if kind_of(path) == ".json" else None

@@ -54,7 +54,7 @@ def _paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         value = [list(pair) for pair in zip(value["title"], value["sentences"], strict=False)]
     if not isinstance(value, list):
         raise BadRow(f"'context' must be a list of [title, sentences], and is {shown(value)}")
-    found = []
+    paragraphs = []
     for entry in value:
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
             raise BadRow(f"'context' must hold [title, sentences], and one entry is {shown(entry)}")
@@ -63,8 +63,8 @@ def _paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
             raise BadRow(f"the sentences of {entry[0]!r} must be strings, and are {shown(entry[1])}")
         text = " ".join(sentence.strip() for sentence in sentences if sentence.strip())
         if text:  # the original files hold paragraphs without a sentence
-            found.append((entry[0], text))
-    return found
+            paragraphs.append((entry[0], text))
+    return paragraphs
 
 
 def _named(row: Mapping[str, Any]) -> set[str]:

@@ -244,7 +244,7 @@ def local_files(config: HubConfig) -> dict[str, tuple[Path, ...]]:
         return {}
     # A downloaded repository of the hub has its files one folder deeper.
     inside = [path, *(path / name for name in (config.name, "data") if name and (path / name).is_dir())]
-    return next((found for folder in inside if (found := split_files(folder, config.files))), {}) or find_files(
+    return next((files for folder in inside if (files := split_files(folder, config.files))), {}) or find_files(
         path, config.files
     )
 
@@ -278,19 +278,19 @@ def _tables(config: HubConfig) -> dict[str, Any]:
             f"data.path={config.path}: no file or folder of that name, and not loaded from the hub: {reason}"
         ) from error
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
-    chosen = {}
+    table_by_split = {}
     for split, names in {"train": ["train"], "dev": ["validation", "dev"], "test": ["test"]}.items():
-        wanted = [config.files[split]] if split in config.files else names
-        found = next((name for name in wanted if name in tables), None)
-        if found:
-            chosen[split] = tables[found]
+        split_names = [config.files[split]] if split in config.files else names
+        split_name = next((name for name in split_names if name in tables), None)
+        if split_name:
+            table_by_split[split] = tables[split_name]
         elif config.files.get(split):
             raise RequestError(f"data.files.{split}={config.files[split]}: the splits are {', '.join(tables)}")
-    if not chosen:
+    if not table_by_split:
         raise RequestError(
             f"data.path={config.path} has the splits {', '.join(tables)}; choose one with data.files.train=…"
         )
-    return chosen
+    return table_by_split
 
 
 def first_table(config: HubConfig) -> Any:
@@ -305,9 +305,9 @@ def first_table(config: HubConfig) -> Any:
     if not Path(config.path).expanduser().exists():
         with suppress(Exception):  # the library and the network raise many kinds; `_tables` says which
             streamed = datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=True)
-            wanted = config.files.get("train") or "train"
+            split_name = config.files.get("train") or "train"
             if isinstance(streamed, dict):
-                return list(islice(streamed.get(wanted) or next(iter(streamed.values())), 100))
+                return list(islice(streamed.get(split_name) or next(iter(streamed.values())), 100))
     return next(iter(_tables(config).values()))
 
 

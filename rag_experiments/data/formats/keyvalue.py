@@ -75,12 +75,12 @@ def read(config: KeyvalueConfig, intake: Intake) -> None:
     if config.size > len(keys):
         raise RequestError(f"data.size={config.size} is more than the {len(keys)} keys that there are")
     draws = random.Random(config.seed)
-    chosen = draws.sample(keys, config.size)
+    sample = draws.sample(keys, config.size)
     dev, test = (round(fraction * config.size) for fraction in (config.dev_fraction, config.test_fraction))
     splits = ["dev"] * dev + ["test"] * test + ["train"] * (config.size - dev - test)
     for name in ("train", "dev", "test"):
         intake.split(name, "data=keyvalue")
-    for place, ((word, number), split) in enumerate(zip(chosen, splits, strict=True)):
+    for place, ((word, number), split) in enumerate(zip(sample, splits, strict=True)):
         key, value = f"{word} {number}", draws.choice(_VALUES)
         with intake.row(Where(f"key {place}")):
             intake.passage(f"k{place}", f"{key} keeps {value}")

@@ -42,15 +42,15 @@ def data_path(path: str | None, data_format: str, *, folder: bool | None = None)
     """
     if not path:
         raise RequestError(f"data={data_format} needs data.path=…: where the data is")
-    found = Path(path).expanduser()
-    if not found.exists():
+    location = Path(path).expanduser()
+    if not location.exists():
         raise RequestError(f"data.path={path}: there is no such file or folder")
-    if folder is True and not found.is_dir():
-        refuse_pickle(found)
+    if folder is True and not location.is_dir():
+        refuse_pickle(location)
         raise RequestError(f"data.path={path} is a file, but data={data_format} needs the folder that contains it")
-    if folder is False and not found.is_file():
+    if folder is False and not location.is_file():
         raise RequestError(f"data.path={path} is a folder, but data={data_format} needs a file")
-    return found
+    return location
 
 
 def refuse_path(config: DataConfig) -> None:
@@ -81,12 +81,12 @@ def refuse_pickle(path: Path) -> None:
 
 def pickle_note(folder: Path) -> str:
     """A clause about a pickle in `folder`, to append to the error about a missing file; empty without a pickle."""
-    found = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
-    if found is None:
+    pickle_file = next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in PICKLE_SUFFIXES), None)
+    if pickle_file is None:
         return ""
     return (
-        f"; {found.name} is a pickle, and none is loaded here: in the program that wrote it, write its documents as "
-        'JSON Lines, one {"id": …, "title": …, "text": …} per line'
+        f"; {pickle_file.name} is a pickle, and none is loaded here: in the program that wrote it, write its documents "
+        'as JSON Lines, one {"id": …, "title": …, "text": …} per line'
     )
 
 

@@ -123,14 +123,14 @@ def _files(config: LocalrqaConfig) -> tuple[Path | None, dict[str, list[Path]]]:
     for split, name in config.splits.items():
         # The file with answers comes first: of a question in both files, the first row is kept.
         names = [f"{name}_w_{kind}.jsonl{packed}" for kind in ("qa", "q") for packed in ("", ".gz")] if name else []
-        found = [folder / file for file in names if (folder / file).is_file()]
-        if found:
-            files[split] = found
+        paths = [folder / file for file in names if (folder / file).is_file()]
+        if paths:
+            files[split] = paths
         elif name and name != usual[split]:
             raise RequestError(f"data.splits.{split}={name}: there is no {names[2]}, nor {names[0]}, in {folder}")
     if not files:
-        wanted = ", ".join(f"{name}_w_q.jsonl" for name in config.splits.values() if name)
+        file_names = ", ".join(f"{name}_w_q.jsonl" for name in config.splits.values() if name)
         raise RequestError(
-            f"data.path={config.path}: there is none of {wanted}, nor the same with _w_qa{pickle_note(folder)}"
+            f"data.path={config.path}: there is none of {file_names}, nor the same with _w_qa{pickle_note(folder)}"
         )
     return passages_file(folder, "documents", config.documents), files

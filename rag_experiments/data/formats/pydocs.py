@@ -80,8 +80,8 @@ def fingerprint(config: PydocsConfig) -> str:
 
 def read(config: PydocsConfig, intake: Intake) -> None:
     """Add all objects as passages and their questions as train; dev and test are later cut from train by object."""
-    kept = (item for item in collect(config.packages) if config.methods or item.kind != "method")
-    objects = sorted(kept, key=lambda item: item.name)
+    selection = (item for item in collect(config.packages) if config.methods or item.kind != "method")
+    objects = sorted(selection, key=lambda item: item.name)
     questions, golds = make_questions(objects)
     passages = [_passage(item, item.name in golds, config.max_words) for item in objects]
     for passage in passages:

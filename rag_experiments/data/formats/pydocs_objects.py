@@ -84,8 +84,8 @@ def _import_c_modules() -> Iterator[Documented]:
     suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
     # `platstdlib` would be the folder of the virtual environment, which holds no extension modules.
     folder = Path(sysconfig.get_config_var("DESTSHARED") or Path(sysconfig.get_paths()["stdlib"]) / "lib-dynload")
-    found = {path.name.split(".")[0] for path in folder.glob("*") if path.name.endswith(suffixes)}
-    for name in sorted(found | set(sys.builtin_module_names)):
+    names = {path.name.split(".")[0] for path in folder.glob("*") if path.name.endswith(suffixes)}
+    for name in sorted(names | set(sys.builtin_module_names)):
         if name.startswith("_") or name in SKIPPED or name == "readline":  # readline takes over the terminal
             continue
         try:

@@ -92,12 +92,12 @@ def _read_triplets(value: Mapping[str, Any], file: str, split: str, intake: Inta
     for number, row in enumerate(zip(*lists.values(), strict=True)):
         with intake.row(Where(f"{file}: anchors[{number}]")):
             one = dict(zip(lists, row, strict=True))
-            found = {
+            ids_by_list = {
                 name: [take_in(intake, name, c) for c in (one[name] if isinstance(one[name], list) else [one[name]])]
                 for name in lists
                 if name != "anchors"
             }
-            positives = tuple(dict.fromkeys(found["positives"]))
-            negatives = tuple(value for value in found.get("negatives", ()) if value not in positives)
+            positives = tuple(dict.fromkeys(ids_by_list["positives"]))
+            negatives = tuple(value for value in ids_by_list.get("negatives", ()) if value not in positives)
             question = Question(f"{split}-{number + 1}", text_of(one, "anchors"), (), positives, negatives)
             intake.question(split, question)

@@ -41,12 +41,12 @@ class Cutter:
     intake: Intake
     words: int | None
     overlap: int = 0
-    _known: dict[str, list[Cut]] = field(default_factory=dict)
+    _cuts: dict[str, list[Cut]] = field(default_factory=dict)
 
     def passages(self, context: str, title: str, name: str = "") -> list[Cut]:
         """The passages of a context; they are added to the intake the first time. Raises `BadRow` if it is empty."""
         key = content_id(context, title)
-        if key not in self._known:
+        if key not in self._cuts:
             pieces = (
                 cut_by_words(context, self.words, self.overlap) if self.words else [Piece(context, 0, len(context))]
             )
@@ -56,8 +56,8 @@ class Cutter:
             ids = [base if len(pieces) == 1 and not name else f"{base}#{number}" for number in range(len(pieces))]
             for passage_id, piece in zip(ids, pieces, strict=True):
                 self.intake.passage(passage_id, piece.text, title, repeatable=True)
-            self._known[key] = [Cut(*pair) for pair in zip(ids, pieces, strict=True)]
-        return self._known[key]
+            self._cuts[key] = [Cut(*pair) for pair in zip(ids, pieces, strict=True)]
+        return self._cuts[key]
 
     def question(
         self,
@@ -84,11 +84,11 @@ class Cutter:
         for context in contexts:
             cuts = self.passages(context, title, name if len(contexts) == 1 else "")
             if place is None:
-                found = self._golds(context, cuts, answers)
+                context_golds = self._golds(context, cuts, answers)
             else:
-                found = [cuts[piece_at([cut.piece for cut in cuts], place)].id]
-            lost = lost or not found
-            golds += found
+                context_golds = [cuts[piece_at([cut.piece for cut in cuts], place)].id]
+            lost = lost or not context_golds
+            golds += context_golds
         if lost and not golds:
             if not answers:
                 self.intake.column_report.needed.add("answers")
@@ -204,7 +204,7 @@ def read_nested(
     if not isinstance(articles, list):
         cutter.intake.problem(Where(file), "a SQuAD file is an object with a list 'data', and there is none")
         return
-    seen: set[str] = set()
+    earlier_ids: set[str] = set()
     """Question ids of earlier articles: in some data sets each article numbers its questions from the start."""
     for number, article in enumerate(articles):
         place = f"{file}: data[{number}]"
@@ -221,8 +221,8 @@ def read_nested(
                 if isinstance(paragraph, dict) and (dialogues or is_dialogue(paragraph)):
                     read_dialogue(article, paragraph, f"{split}-{number}-{inner}", split, cutter, whole)
                 else:
-                    _paragraph(article, paragraph, spot, f"{number}", split, cutter, whole, (seen, own))
-        seen |= own
+                    _paragraph(article, paragraph, spot, f"{number}", split, cutter, whole, (earlier_ids, own))
+        earlier_ids |= own
 
 
 def _paragraph(

@@ -81,8 +81,10 @@ def named_rows(path: Path, intake: Intake, names: Sequence[str]) -> Iterator[tup
             header = [cell.strip() for cell in cells]
             continue
         if header is None and not 2 <= len(cells) <= len(names):
-            wanted = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-            intake.problem(where, f"{len(cells)} columns, and without a header they are {wanted} (tabs between them)")
+            column_list = " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+            intake.problem(
+                where, f"{len(cells)} columns, and without a header they are {column_list} (tabs between them)"
+            )
         elif header is not None and len(cells) != len(header):
             intake.problem(where, f"{len(cells)} columns where the header has {len(header)}")
         else:
@@ -96,37 +98,37 @@ def all_rows(paths: Sequence[Path], intake: Intake) -> Iterator[tuple[Where, dic
         yield from rows(path, intake)
 
 
-def find_files(path: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
-    """Files by split: `path` is train if it is a file; in a folder `given` and the file names decide.
+def find_files(path: Path, file_names: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
+    """Files by split: `path` is train if it is a file; in a folder `file_names` and the names found there decide.
 
     Raises:
         RequestError: as in `split_files`; also if there is no file, or if the train split is given twice.
     """
     if not path.is_file():
-        found = split_files(path, given)
-        if not found:
+        files = split_files(path, file_names)
+        if not files:
             raise RequestError(
                 f"data.path={path}: no file there is called train, dev or test ({', '.join(SUFFIXES)}); "
                 f"choose one with data.files.train=…{pickle_note(path)}"
             )
-        return found
-    if given.get("train"):
+        return files
+    if file_names.get("train"):
         raise RequestError(f"data.path={path} is a file, the train split, and data.files.train names another")
-    return {"train": (path,), **_given(path.parent, given)}
+    return {"train": (path,), **_named_files(path.parent, file_names)}
 
 
-def split_files(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
-    """Files by split: as in `given`, else by name (`train.jsonl`, `nq-dev.json.gz`, …).
+def split_files(folder: Path, file_names: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
+    """Files by split: as in `file_names`, else by name (`train.jsonl`, `nq-dev.json.gz`, …).
 
-    Several files make one split if they are its shards (`train-00000-of-00002.parquet`), or if `given` has a pattern
-    (`part-*.jsonl`).
+    Several files make one split if they are its shards (`train-00000-of-00002.parquet`), or if `file_names` has a
+    pattern (`part-*.jsonl`).
 
     Raises:
-        RequestError: a file that `given` names is not there, or two files could be one split.
+        RequestError: a file that `file_names` names is not there, or two files could be one split.
     """
-    found = _given(folder, given)
+    files = _named_files(folder, file_names)
     for split, names in SPLIT_NAMES.items():
-        if split in given:
+        if split in file_names:
             continue
         fitting = [path for path in sorted(folder.iterdir()) if path.is_file() and _is_split(path, names)]
         if len({SHARD.sub("", path.name) for path in fitting}) > 1:
@@ -135,13 +137,13 @@ def split_files(folder: Path, given: Mapping[str, str | None]) -> dict[str, tupl
                 f"choose one with data.files.{split}=… (null: there is none)"
             )
         if fitting:
-            found[split] = tuple(fitting)
-    return found
+            files[split] = tuple(fitting)
+    return files
 
 
-def _given(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
-    found: dict[str, tuple[Path, ...]] = {}
-    for split, name in given.items():
+def _named_files(folder: Path, file_names: Mapping[str, str | None]) -> dict[str, tuple[Path, ...]]:
+    files: dict[str, tuple[Path, ...]] = {}
+    for split, name in file_names.items():
         if split not in SPLIT_NAMES:
             raise RequestError(f"data.files.{split} is not a split: give train, dev or test")
         if not name:
@@ -150,8 +152,8 @@ def _given(folder: Path, given: Mapping[str, str | None]) -> dict[str, tuple[Pat
         paths = sorted(path.parent.glob(path.name)) if "*" in path.name or "?" in path.name else [path]
         if not paths or not all(file.is_file() for file in paths):
             raise RequestError(f"data.files.{split}={name}: there is no such file in {folder}")
-        found[split] = tuple(paths)
-    return found
+        files[split] = tuple(paths)
+    return files
 
 
 def _is_split(path: Path, names: tuple[str, ...]) -> bool:
@@ -254,27 +256,27 @@ def _quoted_rows(
     lines: Iterable[tuple[Where, str]], path: Path, intake: Intake, delimiter: str
 ) -> Iterator[tuple[Where, list[str]]]:
     """Rows of a CSV file; a quoted cell may have several lines."""
-    taken: list[Where] = []
+    row_lines: list[Where] = []
     """The lines of the row being read."""
 
     def fed() -> Iterator[str]:
         for where, line in lines:
-            taken.append(where)
+            row_lines.append(where)
             yield line + "\n"
 
     # With `strict`, a quote that is never closed is an error; without it the rest of the file would become one cell.
     reader = csv.reader(fed(), delimiter=delimiter, strict=True)
     while True:
-        taken.clear()
+        row_lines.clear()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             why = "a quote is opened here and not closed" if "end of data" in str(error) else str(error)
-            intake.problem(taken[0] if taken else Where(str(path)), f"not readable as CSV: {why}")
+            intake.problem(row_lines[0] if row_lines else Where(str(path)), f"not readable as CSV: {why}")
             continue
-        yield taken[0], cells
+        yield row_lines[0], cells
 
 
 def _tab_rows(lines: Iterable[tuple[Where, str]]) -> Iterator[tuple[Where, list[str]]]:
@@ -292,8 +294,8 @@ def _tab_rows(lines: Iterable[tuple[Where, str]]) -> Iterator[tuple[Where, list[
         columns = columns or len(cells)
         more: list[str] = []
         while len(cells) <= columns and _is_open(cells[-1]) and len(more) < LONGEST_CELL:
-            if len(more) == len(waiting) and (found := next(source, None)) is not None:
-                waiting.append(found)
+            if len(more) == len(waiting) and (next_line := next(source, None)) is not None:
+                waiting.append(next_line)
             if len(more) == len(waiting):
                 break
             more.append(waiting[len(more)][1])

@@ -94,10 +94,10 @@ def _own_options(typed: list[str], own: str, options: type) -> Any:
     from rag_experiments.config.validation import check_values
 
     try:
-        given = OmegaConf.to_container(OmegaConf.from_dotlist([word.removeprefix(f"{own}.") for word in typed]))
+        values = OmegaConf.to_container(OmegaConf.from_dotlist([word.removeprefix(f"{own}.") for word in typed]))
     except (OmegaConfBaseException, ValueError) as error:
         raise RequestError(f"{own}: {str(error).splitlines()[0]}") from error
-    return check_values(options, given, own)
+    return check_values(options, values, own)
 
 
 def target_folder(words: list[str], command: str) -> Path:

@@ -97,13 +97,13 @@ class Mined:
 
     def lines(self, options: MineOptions) -> list[str]:
         """The report."""
-        asked = [question for name in options.splits for question in self.splits[name]]
-        found = [len(question.negative_ids) for question in asked]
+        questions = [question for name in options.splits for question in self.splits[name]]
+        counts = [len(question.negative_ids) for question in questions]
         lines = [f"candidates  {self.counts['candidates']:,} in ranks {options.first_rank} to {options.last_rank}"]
         lines += [f"dropped     {self.counts[name]:,} {text}" for name, text in DROPPED.items() if name in self.counts]
         lines.append(
-            f"negatives   {sum(found) / max(1, len(found)):.2f} per question; {sum(not n for n in found):,} of "
-            f"{len(found):,} questions have none"
+            f"negatives   {sum(counts) / max(1, len(counts)):.2f} per question; {sum(not n for n in counts):,} of "
+            f"{len(counts):,} questions have none"
         )
         if self.counts["without gold"]:
             lines.append(f"note        {self.counts['without gold']:,} questions have no gold passage and get none")
@@ -185,8 +185,8 @@ class Miner:
         rows = self._by_answer(rows, question)
         rows = self._by_cross_encoder(rows, query, gold_texts)
         if self.options.sampling == "random":
-            drawn = random.Random(f"{self.options.seed}/{question.id}")
-            rows = drawn.sample(rows, min(self.options.count, len(rows)))
+            draws = random.Random(f"{self.options.seed}/{question.id}")
+            rows = draws.sample(rows, min(self.options.count, len(rows)))
         mined = self.passages.ids(rows[: self.options.count])
         return replace(question, negative_ids=tuple(dict.fromkeys([*listed, *mined])))
 
@@ -194,10 +194,10 @@ class Miner:
         """Rows in the range of ranks, taken from the retrievers in turn."""
         lists = []
         for rows in ranked:
-            kept = [int(row) for row in rows if row >= 0 and int(row) not in barred]
-            texts = self.passages.full_texts(kept)
-            kept = [row for row, text in zip(kept, texts, strict=True) if identity(text) not in gold_texts]
-            lists.append(kept[self.options.first_rank - 1 : self.options.last_rank])
+            candidates = [int(row) for row in rows if row >= 0 and int(row) not in barred]
+            texts = self.passages.full_texts(candidates)
+            candidates = [row for row, text in zip(candidates, texts, strict=True) if identity(text) not in gold_texts]
+            lists.append(candidates[self.options.first_rank - 1 : self.options.last_rank])
         turns = (rows[place] for place in range(max(map(len, lists))) for rows in lists if place < len(rows))
         return list(dict.fromkeys(turns))
 
@@ -209,26 +209,26 @@ class Miner:
         limits = [gold - self.options.margin * abs(gold)] if self.options.margin is not None else []
         limits += [gold - self.options.margin_absolute] if self.options.margin_absolute is not None else []
         scores = np.asarray(vectors_ND[np.array(rows)]) @ vector_D
-        kept = [row for row, score in zip(rows, scores.tolist(), strict=True) if score <= min(limits)]
-        self.counts["margin"] += len(rows) - len(kept)
-        return kept
+        survivors = [row for row, score in zip(rows, scores.tolist(), strict=True) if score <= min(limits)]
+        self.counts["margin"] += len(rows) - len(survivors)
+        return survivors
 
     def _by_answer(self, rows: list[int], question: Question) -> list[int]:
         answers = [answer for answer in question.answers if _long_enough(answer)]
         if not self.options.answer_match or not answers or not rows:
             return rows
         texts = self.passages.full_texts(rows)
-        kept = [row for row, text in zip(rows, texts, strict=True) if not stands_in(answers, [text])]
-        self.counts["answer"] += len(rows) - len(kept)
-        return kept
+        survivors = [row for row, text in zip(rows, texts, strict=True) if not stands_in(answers, [text])]
+        self.counts["answer"] += len(rows) - len(survivors)
+        return survivors
 
     def _by_cross_encoder(self, rows: list[int], query: str, gold_texts: Sequence[str]) -> list[int]:
         if self.judge is None or not rows:
             return rows
         keep = self.judge(query, gold_texts, self.passages.full_texts(rows))
-        kept = [row for row, kept in zip(rows, keep, strict=True) if kept]
-        self.counts["cross-encoder"] += len(rows) - len(kept)
-        return kept
+        survivors = [row for row, stays in zip(rows, keep, strict=True) if stays]
+        self.counts["cross-encoder"] += len(rows) - len(survivors)
+        return survivors
 
     # -- candidates --
 
@@ -236,18 +236,18 @@ class Miner:
         """For each question, the first rows of each retriever: enough of them to remove the gold ones."""
         golds = max(len(question.positive_ids) + len(question.negative_ids) for question in block)
         depth = min(self.options.last_rank + golds + 8, len(self.passages))
-        found = []
+        rankings = []
         for name in self.options.retrievers:
             if name == "encoder":
-                found.append(self._dense.search(queries, depth).rows_QK)
+                rankings.append(self._dense.search(queries, depth).rows_QK)
             else:
                 size = max(1, -(-len(queries) // self.options.processes))
                 parts = [queries[start : start + size] for start in range(0, len(queries), size)]
                 run = pool.map if pool is not None else map
                 if pool is None:
                     _open_bm25(self.retriever, self.passages.path, self.cache)
-                found.append(np.concatenate(list(run(_search_bm25, parts, [depth] * len(parts)))))
-        return (list(rows) for rows in zip(*found, strict=True))
+                rankings.append(np.concatenate(list(run(_search_bm25, parts, [depth] * len(parts)))))
+        return (list(rows) for rows in zip(*rankings, strict=True))
 
     def _pool(self, stack: ExitStack) -> Any:
         if "bm25" not in self.options.retrievers or self.options.processes == 1:
@@ -303,8 +303,8 @@ class CrossEncoderJudge:
             raise RequestError(
                 f"mine.cross_encoder={path} has {self.model.config.num_labels} outputs; a cross-encoder has one"
             )
-        said = self.tokenizer.model_max_length  # 10^30 if the tokenizer's files do not give it
-        self.limit = said if said < 1_000_000 else int(self.model.config.max_position_embeddings)
+        length_limit = self.tokenizer.model_max_length  # 10^30 if the tokenizer's files do not give it
+        self.limit = length_limit if length_limit < 1_000_000 else int(self.model.config.max_position_embeddings)
         self._around = self.tokenizer.num_special_tokens_to_add(pair=True)
         self.margin, self.batch_size, self._no_grad = margin, batch_size, torch.inference_mode
 

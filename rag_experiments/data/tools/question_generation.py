@@ -106,20 +106,20 @@ class Generator:
         """
         self._open_log()
         done = read_log(self.folder / LOG)
-        seen = {identity(row["question"]) for row in done if row["outcome"] == "kept"}
+        identities = {identity(row["question"]) for row in done if row["outcome"] == "kept"}
         over = {entry["row"] for entry in done}
-        left = [row for row in self.chosen() if row not in over]
-        with tqdm(total=len(left), desc="writing questions", disable=not progress) as bar:
-            for start in range(0, len(left), self.options.block):
-                rows = left[start : start + self.options.block]
-                fresh = self._pairs(rows, seen)
+        pending = [row for row in self.passage_rows() if row not in over]
+        with tqdm(total=len(pending), desc="writing questions", disable=not progress) as bar:
+            for start in range(0, len(pending), self.options.block):
+                rows = pending[start : start + self.options.block]
+                fresh = self._pairs(rows, identities)
                 append_log(self.folder / LOG, fresh)
                 done += fresh
                 bar.update(len(rows))
-        kept = [row for row in done if row["outcome"] == "kept"]
-        return Generated(sorted(kept, key=lambda row: row["row"]), Counter(row["outcome"] for row in done))
+        pairs = [row for row in done if row["outcome"] == "kept"]
+        return Generated(sorted(pairs, key=lambda row: row["row"]), Counter(row["outcome"] for row in done))
 
-    def chosen(self) -> list[int]:
+    def passage_rows(self) -> list[int]:
         """Rows of the passages for which questions are written, in corpus order."""
         long_enough = [
             row
@@ -131,19 +131,19 @@ class Generator:
             return long_enough
         return sorted(random.Random(self.options.seed).sample(long_enough, limit))
 
-    def _pairs(self, rows: Sequence[int], seen: set[str]) -> list[dict[str, Any]]:
+    def _pairs(self, rows: Sequence[int], identities: set[str]) -> list[dict[str, Any]]:
         """One entry per passage: its row and id, the question, the answer, and `kept` or the reason for dropping it."""
         passages = [self.passages[row] for row in rows]
-        asked = self._write(ASK, passages, ["Write the question."] * len(rows), self.options.question_tokens)
-        questions = [clean_question(text) for text in asked]
+        texts = self._write(ASK, passages, ["Write the question."] * len(rows), self.options.question_tokens)
+        questions = [clean_question(text) for text in texts]
         answers = self._write(ANSWER, passages, questions, self.options.answer_tokens)
         answers = [clean_answer(text) for text in answers]
-        found = self._found(questions, rows)
+        round_trips = self._round_trips(questions, rows)
         entries = []
-        for row, passage, question, answer, again in zip(rows, passages, questions, answers, found, strict=True):
-            outcome = self._outcome(question, answer, again, seen)
+        for row, passage, question, answer, again in zip(rows, passages, questions, answers, round_trips, strict=True):
+            outcome = self._outcome(question, answer, again, identities)
             if outcome == "kept":
-                seen.add(identity(question))
+                identities.add(identity(question))
             entries.append({"row": row, "id": passage.id, "question": question, "answer": answer, "outcome": outcome})
         return entries
 
@@ -155,20 +155,20 @@ class Generator:
         ]
         return [str(answer) for answer in self.reader.generate(prompts, max_new_tokens=tokens)]
 
-    def _found(self, questions: list[str], rows: Sequence[int]) -> list[bool]:
+    def _round_trips(self, questions: list[str], rows: Sequence[int]) -> list[bool]:
         if self.retriever is None:
             return [True] * len(rows)
         result = self.retriever.search([question or "?" for question in questions], self.options.round_trip_k)
-        return [row in found for row, found in zip(rows, result.rows_QK.tolist(), strict=True)]
+        return [row in top_rows for row, top_rows in zip(rows, result.rows_QK.tolist(), strict=True)]
 
-    def _outcome(self, question: str, answer: str, found: bool, seen: set[str]) -> str:
+    def _outcome(self, question: str, answer: str, round_trip: bool, identities: set[str]) -> str:
         if word_count(question) < self.options.shortest_question or _POINTS_AT_TEXT.search(question):
             return "malformed"
-        if identity(question) in seen:
+        if identity(question) in identities:
             return "repeated"
         if not answer or _NO_ANSWER.match(answer) or answer_key(answer) == answer_key(question):
             return "unanswered"
-        return "kept" if found else "not found"
+        return "kept" if round_trip else "not found"
 
     def _open_log(self) -> None:
         """Make the folder, or check that its content was written with the same settings."""
@@ -240,7 +240,7 @@ def clean_answer(text: str) -> str:
     return re.sub(r"^(answer|a)\s*[:.)]\s*", "", " ".join(first.split()), flags=re.I).strip()
 
 
-def as_asked(kept: Sequence[dict[str, Any]]) -> list[Asked]:
+def as_asked(pairs: Sequence[dict[str, Any]]) -> list[Asked]:
     """The kept pairs as questions; those on one document form a group, which a split keeps together."""
     return [
         Asked(
@@ -253,5 +253,5 @@ def as_asked(kept: Sequence[dict[str, Any]]) -> list[Asked]:
             Where(LOG, number),
             row["id"].rpartition("#")[0] or None,
         )
-        for number, row in enumerate(kept, 1)
+        for number, row in enumerate(pairs, 1)
     ]

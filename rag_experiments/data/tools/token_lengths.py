@@ -112,12 +112,12 @@ def _make(model: Any) -> Counter:
 
 def _local_folder(model: Any) -> Path | None:
     try:
-        found = sources.resolve(model.path, model.revision, weights=False)
+        source = sources.resolve(model.path, model.revision, weights=False)
     except RequestError:
         return None
-    if found.local is None or found.local.is_file():
+    if source.local is None or source.local.is_file():
         return None
-    return found.local
+    return source.local
 
 
 def _max_length(folder: Path | None) -> int | None:

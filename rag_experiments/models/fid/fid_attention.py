@@ -104,13 +104,13 @@ def passage_scores(
     prompts: Sequence[Prompt],
     kind: TeacherScore,
     answers: Sequence[str] | None = None,
-    kept: KeptStates | None = None,
+    state_cache: KeptStates | None = None,
 ) -> tuple[list[Tensor], int]:
     """The scores of each prompt's passages, in its order, fp32 on the CPU; and how many attentions underflowed.
 
     Args:
         answers: one a prompt; `adist` and `adist_peak` need them.
-        kept: passage states to use and to fill, for a decoder that reads passages without their question.
+        state_cache: passage states to use and to fill, for a decoder that reads passages without their question.
     """
     written: list[list[int]] = [[] for _ in prompts]
     if kind != "cross_attention":
@@ -119,8 +119,8 @@ def passage_scores(
     if reader.kind == "encoder_decoder":
         segment_BS, attentions, values, rows_BT = _encoder_decoder_attentions(reader, prompts, written)
     else:
-        kept = kept if kept is not None else KeptStates(0)
-        segment_BS, attentions, values, rows_BT = _decoder_attentions(reader, prompts, written, kept)
+        state_cache = state_cache if state_cache is not None else KeptStates(0)
+        segment_BS, attentions, values, rows_BT = _decoder_attentions(reader, prompts, written, state_cache)
     passages = max((len(prompt.passages) for prompt in prompts), default=0)
     underflowed = 0
     if kind == "cross_attention":
@@ -158,11 +158,11 @@ def _encoder_decoder_attentions(
 
 
 def _decoder_attentions(
-    reader: FidReader, prompts: Sequence[Prompt], written: Sequence[Sequence[int]], kept: KeptStates
+    reader: FidReader, prompts: Sequence[Prompt], written: Sequence[Sequence[int]], state_cache: KeptStates
 ) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor], Tensor]:
     """The same of a decoder LM: rows are the last position before the answer, and the answer's but its last."""
     model = reader.bare
-    batch, states = reader.passage_states(prompts, kept)
+    batch, states = reader.passage_states(prompts, state_cache)
     tails = to_device(tail_batch(prompts, reader.pad_id), reader.device)
     positions_BT = fid_states.tail_positions(batch | tails)
     cache = fid_states.cache_of(states)

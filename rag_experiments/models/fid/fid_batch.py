@@ -34,12 +34,12 @@ def blocks_of(prompts: Sequence[Prompt]) -> list[Block]:
 
 
 def state_batch(
-    prompts: Sequence[Prompt], pad_id: int, sub_batch_size: int, known: Collection[Block] = ()
+    prompts: Sequence[Prompt], pad_id: int, sub_batch_size: int, ready_blocks: Collection[Block] = ()
 ) -> dict[str, Any]:
     """What `encode` functions and the decoders' attention need, made of tensors, lists and dicts only.
 
     Args:
-        known: blocks whose states are at hand; they stand in the bank after the prefixes, in the order of
+        ready_blocks: blocks whose states are at hand; they stand in the bank after the prefixes, in the order of
             `blocks_of`, before the chunks.
 
     Returns:
@@ -51,13 +51,13 @@ def state_batch(
     prefixes = list(dict.fromkeys(prompt.head for prompt in prompts))
     number = {prefix: index for index, prefix in enumerate(prefixes)}
     blocks = blocks_of(prompts)
-    fresh = [block for block in blocks if block not in known]
-    in_bank = [*([((), prefix) for prefix in prefixes]), *(block for block in blocks if block in known), *fresh]
+    fresh = [block for block in blocks if block not in ready_blocks]
+    in_bank = [*([((), prefix) for prefix in prefixes]), *(block for block in blocks if block in ready_blocks), *fresh]
     first: dict[Any, int] = {}
-    taken = 0
+    offset = 0
     for place, block in enumerate(in_bank):
-        first[("prefix", block[1]) if place < len(prefixes) else block] = taken
-        taken += len(block[1])
+        first[("prefix", block[1]) if place < len(prefixes) else block] = offset
+        offset += len(block[1])
     batch: dict[str, Any] = {"chunks": _chunks(fresh, number, pad_id, sub_batch_size)}
     if any(prefixes):
         batch["prefixes"] = {"input_ids": pad_right(prefixes, pad_id), "attention_mask": lengths_mask(prefixes)}

@@ -79,8 +79,8 @@ class FidPromptBuilder(PromptBuilder):
         """What stands before and after a passage (`reads`: there is one)."""
         if self.kind == "encoder_decoder":
             custom = self.instruction if self.instruction != DEFAULT_INSTRUCTION else ""
-            said = " ".join(f"{turn.role}: {turn.content}" for turn in turns)
-            lines = [custom, f"conversation: {said}" if said else "", f"question: {question}"]
+            conversation = " ".join(f"{turn.role}: {turn.content}" for turn in turns)
+            lines = [custom, f"conversation: {conversation}" if conversation else "", f"question: {question}"]
             return (*self._starts, *self._encode(" ".join(line for line in lines if line))), self._ends
         head = self._head
         if self.question_with_passage and reads:

@@ -126,8 +126,8 @@ class FidReader(Reader):
         scored: list[Tensor] = [torch.empty(0)] * len(targets)
         with self._evaluating(), autocast(self.device, self.dtype):
             for rows in self._rows(prompts, batch_size, progress, "scoring"):
-                made = self.training_batch([prompts[row] for row in rows], [targets[row] for row in rows])
-                batch = to_device(made, self.device)
+                batch = self.training_batch([prompts[row] for row in rows], [targets[row] for row in rows])
+                batch = to_device(batch, self.device)
                 logits_NV, targets_N = self.answer_logits(batch)
                 log_probs_N = -torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
                 counts = answer_tokens.supervised_counts(batch["labels"], self.kind).tolist()
@@ -149,14 +149,14 @@ class FidReader(Reader):
         """One answer per prompt, in their order; greedy, or by beam search."""
         settings = self._generation_config(max_new_tokens or self.longest_answer, num_beams)
         written = [Written("")] * len(prompts)
-        kept = self.kept_states()
+        state_cache = self.kept_states()
         with self._evaluating(), autocast(self.device, self.dtype):
             for rows in self._rows(prompts, batch_size, progress, "generating"):
                 batch_prompts = [prompts[row] for row in rows]
                 if self.kind == "encoder_decoder":
                     new = self._write_from_inputs(batch_prompts, settings)
                 else:
-                    new = self._write_from_states(batch_prompts, settings, kept)
+                    new = self._write_from_states(batch_prompts, settings, state_cache)
                 texts = decoded(self.tokenizer, new, settings.eos_token_id, self.kind)
                 for row, text in zip(rows, texts, strict=True):
                     written[row] = text
@@ -167,8 +167,8 @@ class FidReader(Reader):
         states_BSD = fid_states.encode_inputs(self.bare, batch)
         return self.bare.generate(**fid_states.cross_attention_inputs(batch, states_BSD), generation_config=settings)
 
-    def _write_from_states(self, prompts: Sequence[Prompt], settings: Any, kept: KeptStates) -> Tensor:
-        batch, states = self.passage_states(prompts, kept)
+    def _write_from_states(self, prompts: Sequence[Prompt], settings: Any, state_cache: KeptStates) -> Tensor:
+        batch, states = self.passage_states(prompts, state_cache)
         batch |= to_device(tail_batch(prompts, self.pad_id), self.device)
         cache = fid_states.cache_of(states)
         if settings.num_beams > 1:
@@ -193,22 +193,22 @@ class FidReader(Reader):
         useful = self.kind == "decoder" and not self.settings.question_with_passage
         return KeptStates(self.settings.reuse_mb * 2**20 if useful else 0)
 
-    def passage_states(self, prompts: Sequence[Prompt], kept: KeptStates) -> tuple[dict[str, Any], Tensor]:
-        """The batch and a decoder's states `[B, S, 2·layers, H, d]`, passages in `kept` not read again."""
-        known = {block: kept[block] for block in blocks_of(prompts) if block in kept}
-        batch = to_device(state_batch(prompts, self.pad_id, self.settings.sub_batch_size, known), self.device)
+    def passage_states(self, prompts: Sequence[Prompt], state_cache: KeptStates) -> tuple[dict[str, Any], Tensor]:
+        """The batch and a decoder's states `[B, S, 2·layers, H, d]`, passages in `state_cache` not read again."""
+        ready_states = {block: state_cache[block] for block in blocks_of(prompts) if block in state_cache}
+        batch = to_device(state_batch(prompts, self.pad_id, self.settings.sub_batch_size, ready_states), self.device)
         prefix_states = fid_states.encode_prefixes(self.bare, batch)
         prefix_mask = batch["prefixes"]["attention_mask"] if prefix_states is not None else None
         bank: list[Tensor] = []
         if prefix_states is not None and prefix_mask is not None:
             bank.append(prefix_states[prefix_mask.bool()])
-        bank += known.values()
-        fresh = iter([block for block in blocks_of(prompts) if block not in known])
+        bank += ready_states.values()
+        fresh = iter([block for block in blocks_of(prompts) if block not in ready_states])
         for chunk in batch["chunks"]:
-            found = fid_states.encode_chunk(self.bare, chunk, prefix_states, prefix_mask)
-            bank.append(found[chunk["attention_mask"].bool()])
-            for states, length in zip(found, chunk["attention_mask"].sum(dim=1).tolist(), strict=True):
-                kept.keep(next(fresh), states[:length])
+            chunk_states = fid_states.encode_chunk(self.bare, chunk, prefix_states, prefix_mask)
+            bank.append(chunk_states[chunk["attention_mask"].bool()])
+            for states, length in zip(chunk_states, chunk["attention_mask"].sum(dim=1).tolist(), strict=True):
+                state_cache.keep(next(fresh), states[:length])
         return batch, torch.cat(bank)[batch["index_BS"]]
 
     def _rows(self, prompts: Sequence[Prompt], batch_size: int | None, progress: bool, what: str) -> Any:

@@ -41,8 +41,8 @@ def encode_inputs(model: PreTrainedModel, batch: dict[str, Any], recompute: bool
 
     bank = []
     for chunk in batch["chunks"]:
-        given = (chunk["input_ids"], chunk["attention_mask"])
-        states_NLD = _maybe_again(states, recompute, *given)
+        inputs = (chunk["input_ids"], chunk["attention_mask"])
+        states_NLD = _maybe_again(states, recompute, *inputs)
         bank.append(states_NLD[chunk["attention_mask"].bool()])
     return torch.cat(bank)[batch["index_BS"]]
 
@@ -63,10 +63,10 @@ def check_decoder(model: PreTrainedModel) -> None:
     kinds = set(getattr(text, "layer_types", None) or [])
     window = getattr(text, "sliding_window", None) if getattr(text, "use_sliding_window", True) else None
     if kinds - {"full_attention"} or (window and not kinds):
-        found = ", ".join(sorted(kinds - {"full_attention"})) or f"a sliding window of {window}"
+        other_kinds = ", ".join(sorted(kinds - {"full_attention"})) or f"a sliding window of {window}"
         raise RequestError(
-            f"algorithm=fid needs full attention in every layer of a decoder, and {type(model).__name__} has {found}; "
-            "use a Llama, Qwen or SmolLM model, or an encoder-decoder such as model=flan_t5_base."
+            f"algorithm=fid needs full attention in every layer of a decoder, and {type(model).__name__} has "
+            f"{other_kinds}; use a Llama, Qwen or SmolLM model, or an encoder-decoder such as model=flan_t5_base."
         )
 
 
@@ -117,8 +117,8 @@ def encode_passages(model: PreTrainedModel, batch: dict[str, Any], recompute: bo
     if prefix_states is not None and prefix_mask is not None:
         bank.append(prefix_states[prefix_mask.bool()])
     for chunk in batch["chunks"]:
-        found = encode_chunk(model, chunk, prefix_states, prefix_mask, recompute)
-        bank.append(found[chunk["attention_mask"].bool()])
+        chunk_states = encode_chunk(model, chunk, prefix_states, prefix_mask, recompute)
+        bank.append(chunk_states[chunk["attention_mask"].bool()])
     return torch.cat(bank)[batch["index_BS"]]
 
 

@@ -117,7 +117,7 @@ def keeps_positions(forward: Callable[..., Any]) -> bool:
     transformers takes a mask since it has `slice_logits_to_keep`; a model that does without it, or one from
     outside, computes all logits and `answer_logits` picks from them.
     """
-    known = hasattr(modeling_utils, "slice_logits_to_keep")
-    if not known or "logits_to_keep" not in inspect.signature(forward).parameters:
+    takes_mask = hasattr(modeling_utils, "slice_logits_to_keep")
+    if not takes_mask or "logits_to_keep" not in inspect.signature(forward).parameters:
         return False
     return "slice_logits_to_keep" in inspect.getsource(forward)

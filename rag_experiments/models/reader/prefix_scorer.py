@@ -69,10 +69,10 @@ class PrefixScorer:
                 for start in range(0, len(pairs), size):
                     chunk = pairs[start : start + size]
                     tails = [prompts[pair].tail for _, pair in chunk]
-                    found = self._tails(
+                    chunk_log_probs = self._tails(
                         past, [row for row, _ in chunk], lengths, tails, [answer_ids[pair] for _, pair in chunk]
                     )
-                    for (_, pair), log_probs_T in zip(chunk, found, strict=True):
+                    for (_, pair), log_probs_T in zip(chunk, chunk_log_probs, strict=True):
                         scored[pair] = log_probs_T
         return AnswerScores(scored)
 
@@ -106,9 +106,9 @@ class PrefixScorer:
         """Log-probabilities of each answer's tokens after `lengths[row]` kept positions of `past[row]` and its tail."""
         device = self.reader.device
         # The last token of an answer is predicted, and predicts nothing.
-        given = [[*tail, *answer[:-1]] for tail, answer in zip(tails, answer_ids, strict=True)]
+        token_rows = [[*tail, *answer[:-1]] for tail, answer in zip(tails, answer_ids, strict=True)]
         first = [len(tail) - 1 for tail in tails]
-        ids_NL = answer_tokens.pad_right(given, self.reader.pad_id).to(device)
+        ids_NL = answer_tokens.pad_right(token_rows, self.reader.pad_id).to(device)
         kept_N = torch.tensor([lengths[row] for row in rows], device=device)
         longest, width = int(kept_N.max()), ids_NL.shape[1]
         rows_N = torch.tensor(rows, device=device)
@@ -125,7 +125,7 @@ class PrefixScorer:
             logits_to_keep=asked_NL,
             **{CACHE: cache},
         ).logits
-        self.tokens_computed += sum(map(len, given))
+        self.tokens_computed += sum(map(len, token_rows))
         targets_M = torch.tensor([token for answer in answer_ids for token in answer], device=device)
         log_probs_M = -torch.nn.functional.cross_entropy(logits_MV.float(), targets_M, reduction="none")
         return list(log_probs_M.cpu().split([len(answer) for answer in answer_ids]))

@@ -209,8 +209,8 @@ class PromptBuilder:
         parts = [self.passage(passage, number) for number, passage in enumerate(passages, 1)]
         turns = list(history)
         tail = self.tail(question, turns, bool(parts))
-        kept = _fitting(parts, room - len(self._head) - len(tail))
-        if not kept:
+        fitting_parts = _fitting(parts, room - len(self._head) - len(tail))
+        if not fitting_parts:
             tail = self.tail(question, turns, False)
         while turns and len(self._head) + len(tail) > room:
             turns = turns[1:]
@@ -221,13 +221,13 @@ class PromptBuilder:
                 f"{self.max_length - room + len(self._head) + len(tail)} tokens, and model.max_input_length is "
                 f"{self.max_length}; raise it, or shorten the question (questions and answers are never cut)."
             )
-        whole = sum(part == original for part, original in zip(kept, parts, strict=False))
+        whole = sum(part == original for part, original in zip(fitting_parts, parts, strict=False))
         return Prompt(
             head=self._head,
-            passages=tuple(kept),
+            passages=tuple(fitting_parts),
             tail=tail,
-            passages_dropped=len(parts) - len(kept),
-            passages_shortened=len(kept) - whole,
+            passages_dropped=len(parts) - len(fitting_parts),
+            passages_shortened=len(fitting_parts) - whole,
             turns_dropped=len(history) - len(turns),
         )
 
@@ -323,13 +323,13 @@ def _clock(now: datetime.datetime) -> str:
 def _thought_closed(tail: str) -> str:
     """`tail`, with an end to a thought that the template opens and leaves open (DeepSeek-R1, QwQ): the answer would be
     learnt as the thought, and a model as it comes would spend its tokens thinking."""
-    found = _OPEN_THOUGHT.search(tail)
-    if found is None:
+    opening = _OPEN_THOUGHT.search(tail)
+    if opening is None:
         return tail
-    if found["tag"]:
-        end = f"</{found['tag']}>"
+    if opening["tag"]:
+        end = f"</{opening['tag']}>"
     else:
-        end = "[/THINK]" if found["bracket"] else "<|END_THINKING|>"
+        end = "[/THINK]" if opening["bracket"] else "<|END_THINKING|>"
     return f"{tail.rstrip()}\n\n{end}\n\n"
 
 

@@ -168,14 +168,14 @@ class Reader:
         return written
 
     def _generate_batch(self, ids: list[list[int]], settings: GenerationConfig) -> list[Written]:
-        left = self.kind == "decoder"
-        pad = answer_tokens.pad_left if left else answer_tokens.pad_right
+        pads_left = self.kind == "decoder"
+        pad = answer_tokens.pad_left if pads_left else answer_tokens.pad_right
         inputs = {
             "input_ids": pad(ids, self.pad_id).to(self.device),
-            "attention_mask": answer_tokens.lengths_mask(ids, left=left).to(self.device),
+            "attention_mask": answer_tokens.lengths_mask(ids, left=pads_left).to(self.device),
         }
         out = self.module.generate(**inputs, generation_config=settings)
-        new = out[:, inputs["input_ids"].shape[1] :] if left else out
+        new = out[:, inputs["input_ids"].shape[1] :] if pads_left else out
         return decoded(self.tokenizer, new, settings.eos_token_id, self.kind)
 
     def _generation_config(self, max_new_tokens: int, num_beams: int) -> GenerationConfig:
@@ -216,9 +216,9 @@ class Reader:
         """
         cut = TruncationCounts()
         prompts: dict[int, Prompt] = {}
-        for place, (question, given) in enumerate(zip(questions, passages, strict=True)):
+        for place, (question, own_passages) in enumerate(zip(questions, passages, strict=True)):
             try:
-                prompts[place] = self.prompts.for_question(question, given)
+                prompts[place] = self.prompts.for_question(question, own_passages)
             except RequestError as error:
                 cut.questions_left_out += 1
                 log.warning("left out: %s", error)
@@ -259,8 +259,8 @@ class Reader:
         with self._evaluating(), autocast(self.device, self.dtype):
             for rows in batches(rows_of, batch_size or self.config.batch_size, progress, "scoring"):
                 batch = self.batch([pairs[row] for row in rows])
-                found = answer_tokens.answer_log_probs(self.module, batch, self.kind)
-                for row, log_probs_T in zip(rows, found, strict=True):
+                batch_log_probs = answer_tokens.answer_log_probs(self.module, batch, self.kind)
+                for row, log_probs_T in zip(rows, batch_log_probs, strict=True):
                     scored[row] = log_probs_T.cpu()
         return AnswerScores(scored)
 
@@ -271,14 +271,14 @@ class Reader:
     def batch(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> dict[str, Tensor]:
         """(prompt ids, answer ids) → tensors on the model's device."""
         make = answer_tokens.encoder_decoder_batch if self.kind == "encoder_decoder" else answer_tokens.decoder_batch
-        made = make([prompt for prompt, _ in pairs], [answer for _, answer in pairs], self.pad_id)
-        return {name: tensor.to(self.device) for name, tensor in made.items()}
+        tensors = make([prompt for prompt, _ in pairs], [answer for _, answer in pairs], self.pad_id)
+        return {name: tensor.to(self.device) for name, tensor in tensors.items()}
 
     @property
     def pad_id(self) -> int:
         """The token that fills up; any will do, since masks go by length."""
-        found = _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        return 0 if found is None else found
+        token_id = _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return 0 if token_id is None else token_id
 
     def _evaluating(self) -> _EvalMode:
         return _EvalMode(self.module)
@@ -310,8 +310,8 @@ def batches(rows: Sequence[Sequence[Any]], size: int, progress: bool, what: str)
 
 def own_limit(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that a model with the Hugging Face config `config` can take, `LONGEST_DEFAULT` at most."""
-    said = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
-    return min(LONGEST_DEFAULT, tokenizer.model_max_length, *(value for value in said if isinstance(value, int)))
+    limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
+    return min(LONGEST_DEFAULT, tokenizer.model_max_length, *(value for value in limits if isinstance(value, int)))
 
 
 def _first(*values: Any) -> Any:

@@ -152,13 +152,13 @@ def _read_module(folder: Path, config: ReaderConfig, device: torch.device, froze
     if config.load_in_4bit:
         arguments["quantization_config"] = _four_bit(device, precision)
         arguments["device_map"] = {"": device}
-    found = AutoConfig.from_pretrained(folder)
-    auto = _auto_class(found, config)
+    hf_config = AutoConfig.from_pretrained(folder)
+    auto = _auto_class(hf_config, config)
     try:
         module, report = auto.from_pretrained(folder, output_loading_info=True, **arguments)
     except (OSError, ValueError, ImportError) as error:
         raise RequestError(f"model.path={config.path}: {_first_line(error)}") from error
-    check_complete(report["missing_keys"], folder, found.model_type)
+    check_complete(report["missing_keys"], folder, hf_config.model_type)
     return module if config.load_in_4bit else module.to(device)
 
 
@@ -184,9 +184,9 @@ def _four_bit(device: torch.device, precision: torch.dtype) -> BitsAndBytesConfi
     )
 
 
-def _auto_class(found: Any, config: ReaderConfig) -> Any:
+def _auto_class(hf_config: Any, config: ReaderConfig) -> Any:
     """The class to open it with. Raises `RequestError` when the model is of another kind than asked."""
-    if bool(getattr(found, "is_encoder_decoder", False)) != (config.kind == "encoder_decoder"):
+    if bool(getattr(hf_config, "is_encoder_decoder", False)) != (config.kind == "encoder_decoder"):
         is_kind = "an encoder-decoder" if config.kind == "decoder" else "no encoder-decoder"
         raise RequestError(f"model.kind={config.kind}, but the model at model.path={config.path} is {is_kind}.")
     return AutoModelForSeq2SeqLM if config.kind == "encoder_decoder" else AutoModelForCausalLM
@@ -197,10 +197,10 @@ def _random(config: ReaderConfig, device: torch.device, frozen: bool) -> Loaded:
     folder = fetch(resolve(config.path, config.revision, weights=False))
     tokenizer = _read_tokenizer(folder if folder.is_dir() else folder.parent)
     if config.architecture is None:
-        found = AutoConfig.from_pretrained(folder)
+        hf_config = AutoConfig.from_pretrained(folder)
     else:
-        found = _architecture(dict(config.architecture), tokenizer)
-    module = _auto_class(found, config).from_config(found, attn_implementation=config.attn_implementation)
+        hf_config = _architecture(dict(config.architecture), tokenizer)
+    module = _auto_class(hf_config, config).from_config(hf_config, attn_implementation=config.attn_implementation)
     module = module.to(device)
     if frozen:
         module.requires_grad_(False)
@@ -217,12 +217,12 @@ def _architecture(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) ->
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else end
     fields = {"vocab_size": len(tokenizer), "eos_token_id": end, "pad_token_id": pad, **fields}
     try:
-        found = AutoConfig.for_model(model_type, **fields)
+        hf_config = AutoConfig.for_model(model_type, **fields)
     except ValueError as error:
         raise RequestError(f"model.architecture.model_type={model_type}: {_first_line(error)}") from error
-    if found.is_encoder_decoder and getattr(found, "decoder_start_token_id", None) is None:
-        found.decoder_start_token_id = pad
-    return found
+    if hf_config.is_encoder_decoder and getattr(hf_config, "decoder_start_token_id", None) is None:
+        hf_config.decoder_start_token_id = pad
+    return hf_config
 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -18,9 +18,9 @@ class Written(str):
     cut: bool
 
     def __new__(cls, text: str, cut: bool = False) -> Written:
-        made = super().__new__(cls, text)
-        made.cut = cut
-        return made
+        written = super().__new__(cls, text)
+        written.cut = cut
+        return written
 
     def __getnewargs__(self) -> tuple[str, bool]:  # type: ignore[override]
         return str(self), self.cut

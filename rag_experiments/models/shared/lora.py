@@ -28,7 +28,7 @@ def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> Peft
     """`module` frozen, with fresh adapters on it. Raises `RequestError` where no layer is of the names asked for."""
     if getattr(module, "is_quantized", False):
         module = prepare_model_for_kbit_training(module)
-    wanted = PeftLoraConfig(
+    peft_config = PeftLoraConfig(
         task_type="SEQ_2_SEQ_LM" if kind == "encoder_decoder" else "CAUSAL_LM",
         r=config.r,
         lora_alpha=config.alpha,
@@ -37,7 +37,7 @@ def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> Peft
     )
     try:
         with _renamed_attribute():
-            return get_peft_model(module, wanted)
+            return get_peft_model(module, peft_config)
     except ValueError as error:
         raise RequestError(f"model.lora.target_modules={config.target_modules}: {error}") from error
 
@@ -77,11 +77,11 @@ def _renamed_attribute() -> Iterator[None]:
         yield
 
 
-def _settings(found: Any) -> LoraConfig:
-    targets = found.target_modules
+def _settings(peft_config: Any) -> LoraConfig:
+    targets = peft_config.target_modules
     return LoraConfig(
-        r=found.r,
-        alpha=found.lora_alpha,
-        dropout=found.lora_dropout,
+        r=peft_config.r,
+        alpha=peft_config.lora_alpha,
+        dropout=peft_config.lora_dropout,
         target_modules=targets if isinstance(targets, str) else sorted(targets),
     )

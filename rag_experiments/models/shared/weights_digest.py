@@ -22,9 +22,9 @@ def architecture_of(config: Any) -> str:
 
 def weights_digest(module: nn.Module, *settings: Any) -> str:
     """Of the names, types, shapes and values of all weights of `module`, and of `settings` as `digest` takes them."""
-    made = Digest()
-    made.add(*settings)
+    hasher = Digest()
+    hasher.add(*settings)
     for name, tensor in sorted(module.state_dict().items()):
-        made.add(name, str(tensor.dtype), list(tensor.shape))
-        made.add_bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return made.hexdigest()
+        hasher.add(name, str(tensor.dtype), list(tensor.shape))
+        hasher.add_bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hasher.hexdigest()
