@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ from rag_experiments.models.fid.fid_prompts import FidPromptBuilder
 from rag_experiments.models.reader import answer_tokens, reader_files
 from rag_experiments.models.reader.key_value_cache import CACHE
 from rag_experiments.models.reader.prompts import Prompt
-from rag_experiments.models.reader.reader import AnswerScores, Reader, batches
-from rag_experiments.models.reader.written import Written, decoded
+from rag_experiments.models.reader.reader import AnswerScores, Reader
 from rag_experiments.models.shared.precision import autocast
 
 NOT_IN_A_STATE = dict.fromkeys(("sub_batch_size", "reuse_mb"), "how the work is cut up")
@@ -137,30 +137,11 @@ class FidReader(Reader):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def generate(
-        self,
-        prompts: Sequence[Prompt],
-        max_new_tokens: int | None = None,
-        num_beams: int = 1,
-        batch_size: int | None = None,
-        progress: bool = False,
-    ) -> list[Written]:
-        """One answer per prompt, in their order; greedy, or by beam search."""
-        settings = self._generation_config(max_new_tokens or self.longest_answer, num_beams)
-        written = [Written("")] * len(prompts)
-        state_cache = self.kept_states()
-        with self._evaluating(), autocast(self.device, self.dtype):
-            for rows in self._rows(prompts, batch_size, progress, "generating"):
-                batch_prompts = [prompts[row] for row in rows]
-                if self.kind == "encoder_decoder":
-                    new = self._write_from_inputs(batch_prompts, settings)
-                else:
-                    new = self._write_from_states(batch_prompts, settings, state_cache)
-                texts = decoded(self.tokenizer, new, settings.eos_token_id, self.kind)
-                for row, text in zip(rows, texts, strict=True):
-                    written[row] = text
-        return written
+    def _writer(self, settings: Any) -> Callable[[Sequence[Prompt]], Tensor]:
+        """As the reader's; a decoder keeps the states of passages for the prompts that come later."""
+        if self.kind == "encoder_decoder":
+            return partial(self._write_from_inputs, settings=settings)
+        return partial(self._write_from_states, settings=settings, state_cache=self.kept_states())
 
     def _write_from_inputs(self, prompts: Sequence[Prompt], settings: Any) -> Tensor:
         batch = to_device(state_batch(prompts, self.pad_id, self.settings.sub_batch_size), self.device)
@@ -210,9 +191,6 @@ class FidReader(Reader):
             for states, length in zip(chunk_states, chunk["attention_mask"].sum(dim=1).tolist(), strict=True):
                 state_cache.keep(next(fresh), states[:length])
         return batch, torch.cat(bank)[batch["index_BS"]]
-
-    def _rows(self, prompts: Sequence[Prompt], batch_size: int | None, progress: bool, what: str) -> Any:
-        return batches([prompt.ids for prompt in prompts], batch_size or self.config.batch_size, progress, what)
 
 
 class KeptStates:

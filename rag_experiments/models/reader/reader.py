@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,16 +159,27 @@ class Reader:
     ) -> list[Written]:
         """One answer per prompt, in their order; greedy, or by beam search. Batches hold prompts of similar length."""
         settings = self._generation_config(max_new_tokens or self.longest_answer, num_beams)
-        ids = [prompt.ids for prompt in prompts]
-        written = [Written("")] * len(ids)
+        new_tokens = self._writer(settings)
+        written = [Written("")] * len(prompts)
         # One autocast around all batches: it keeps the cast weights, which a step a token would else cast anew.
         with self._evaluating(), autocast(self.device, self.dtype):
-            for rows in batches(ids, batch_size or self.config.batch_size, progress, "generating"):
-                for row, text in zip(rows, self._generate_batch([ids[row] for row in rows], settings), strict=True):
+            for rows in self._rows(prompts, batch_size, progress, "generating"):
+                tokens_BT = new_tokens([prompts[row] for row in rows])
+                texts = decoded(self.tokenizer, tokens_BT, settings.eos_token_id, self.kind)
+                for row, text in zip(rows, texts, strict=True):
                     written[row] = text
         return written
 
-    def _generate_batch(self, ids: list[list[int]], settings: GenerationConfig) -> list[Written]:
+    def _rows(self, prompts: Sequence[Prompt], batch_size: int | None, progress: bool, what: str) -> Any:
+        """Batches of row numbers, prompts of similar length together."""
+        return batches([prompt.ids for prompt in prompts], batch_size or self.config.batch_size, progress, what)
+
+    def _writer(self, settings: GenerationConfig) -> Callable[[Sequence[Prompt]], Tensor]:
+        """A function from the prompts of a batch to the tokens written for them, `[B, T]`."""
+        return partial(self._write, settings=settings)
+
+    def _write(self, prompts: Sequence[Prompt], settings: GenerationConfig) -> Tensor:
+        ids = [prompt.ids for prompt in prompts]
         pads_left = self.kind == "decoder"
         pad = answer_tokens.pad_left if pads_left else answer_tokens.pad_right
         inputs = {
@@ -175,8 +187,7 @@ class Reader:
             "attention_mask": answer_tokens.lengths_mask(ids, left=pads_left).to(self.device),
         }
         out = self.module.generate(**inputs, generation_config=settings)
-        new = out[:, inputs["input_ids"].shape[1] :] if pads_left else out
-        return decoded(self.tokenizer, new, settings.eos_token_id, self.kind)
+        return out[:, inputs["input_ids"].shape[1] :] if pads_left else out
 
     def _generation_config(self, max_new_tokens: int, num_beams: int) -> GenerationConfig:
         """Greedy or beams, ending at the template's end token or the model's own; no sampling defaults."""
