@@ -115,7 +115,7 @@ def without_choosing(config: RunConfig, steps: int) -> RunConfig:
     trainer |= {"max_steps": steps, "eval_strategy": "no", "load_best_model_at_end": False}
     if trainer.get("save_strategy") == "best":
         trainer["save_strategy"] = "no"
-    splits = [split for split in config.evaluation.splits if split != "dev"]
+    splits: list[Any] = [split for split in config.evaluation.splits if split != "dev"]
     return dataclasses.replace(
         config,
         trainer=trainer,
