@@ -47,6 +47,7 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
         cost = stages.fit(trainer, clock, run.last_checkpoint() if resuming else None)
         stages.save_model(components, run)
         after = stages.final(components, run, run_log, trainer.state)
+        stages.describe_models(components, run)
         metrics = {**before, **after, **cost}
         run.write_metrics(metrics)
         stages.report(run, tracker, metrics, config.tracking)

@@ -159,6 +159,16 @@ def save_model(components: RunComponents, run: RunDirectory) -> None:
         components.save(folder)
 
 
+def describe_models(components: RunComponents, run: RunDirectory) -> None:
+    """`README.md` beside each model."""
+    from rag_experiments.training.model_usage import write_readmes
+
+    try:
+        write_readmes(run, components.config, components.data)
+    except OSError as error:  # a full disk must not make a failure of a run that has all its figures
+        log.warning("the model's README.md could not be written: %s", error)
+
+
 def report(run: RunDirectory, tracker: Tracker, metrics: dict[str, float], config: TrackingConfig) -> None:
     """Tell the tracker the final figures, and print the table of before and after."""
     if not run.writes:

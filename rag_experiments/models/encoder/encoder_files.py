@@ -253,8 +253,13 @@ def _model_class(model_config: PretrainedConfig) -> Any:
     """AutoModel, or the class of the encoder half."""
     import transformers
 
-    half = _ENCODER_HALVES.get(model_config.model_type)
+    half = half_class(model_config)
     return getattr(transformers, half) if half else AutoModel
+
+
+def half_class(model_config: PretrainedConfig) -> str | None:
+    """The class of transformers that opens the encoder half of an encoder-decoder; None for any other model."""
+    return _ENCODER_HALVES.get(model_config.model_type)
 
 
 def _reading(folder: Path, read: Any) -> Any:

@@ -53,13 +53,13 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
     device = torch.device(device) if device is not None else default_device()
     if config.init == "random":
         return _random(config, device, frozen)
-    folder = _folder(config.path, config.revision, cache)
+    folder = model_folder(config.path, config.revision, cache)
     facts = (read_facts(folder) or {}).get("config", {})
     config = _with_facts(config, facts)
     base, adapters = config.path, None
     if is_adapter(folder):
         adapters, base = folder, base_of_adapters(folder)
-        folder = _folder(base, None, cache)
+        folder = model_folder(base, None, cache)
     elif facts.get("path"):
         base = _portable(config.path)
     module = _read_module(folder, config, device, frozen or adapters is not None or config.lora is not None)
@@ -110,7 +110,7 @@ def _weight_files(directory: Path) -> list[Path]:
     return [directory / "model.safetensors"]
 
 
-def _folder(path: str, revision: str | None, cache: Path) -> Path:
+def model_folder(path: str, revision: str | None, cache: Path) -> Path:
     """The local folder behind `path`; a GGUF is imported."""
     local = fetch(resolve(path, revision))
     if local.is_dir() and not (local / "config.json").is_file() and not is_adapter(local):
