@@ -4,9 +4,9 @@
     python -m benchmarks.clients --env DIR          takes the environment in DIR, or makes it there and leaves it
 
 An encoder (MiniLM with two prefixes, a few steps of CTL) and a reader on it (SmolLM2, two steps) are trained and
-exported. Each block of Python in the READMEs is then run as it stands by the environment's Python, in the README's folder.
-Its vectors are compared with the encoder's own, the scores of its searches with `rag-ask`'s, and its answers with
-`rag-ask`'s answer. The exit status is 1 where a difference is above 1e-5 or an answer differs.
+exported. Each block of Python in the READMEs is then run as it stands by the environment's Python, in the README's
+folder. Its vectors are compared with the encoder's own, the scores of its searches with `rag-ask`'s, and its answers
+with `rag-ask`'s answer. The exit status is 1 where a difference is above 1e-5 or an answer differs.
 """
 
 from __future__ import annotations
@@ -96,8 +96,9 @@ def trained(root: Path) -> tuple[Path, Path]:
         f"paths.cache={Path('~/.cache/rag_experiments').expanduser()}", "model.precision=fp32", "trainer.use_cpu=true",
         "evaluation.zero_shot=false", "evaluation.bootstrap=0", "evaluation.splits=[test]",
     ]  # fmt: skip
-    command("train", "algorithm=ctl", "model=minilm", "model.query_prefix='query: '", "model.passage_prefix='passage: '",
-            "trainer.max_steps=5", "trainer.per_device_train_batch_size=16", f"hydra.run.dir={root / 'encoder'}",
+    command("train", "algorithm=ctl", "model=minilm", "model.query_prefix='query: '",
+            "model.passage_prefix='passage: '", "trainer.max_steps=5",
+            "trainer.per_device_train_batch_size=16", f"hydra.run.dir={root / 'encoder'}",
             *shared)  # fmt: skip
     command("train", "algorithm=swr", "model=smollm2_135m", "model@retriever.encoder=run", "trainer.max_steps=2",
             f"retriever.encoder.path=run://{root / 'encoder'}", "retriever.encoder.precision=fp32", "retriever.k=3",
@@ -183,9 +184,8 @@ def export_rows(python: Path, run: Path, root: Path) -> list[tuple[str, str, str
             left, printed = executed(python, folder, code)
             if heading == "Ask" or place == "reader":
                 answer = command("ask", f"run={run}", left["question"]).splitlines()[0]
-                said = printed[-1]
-                rows.append((f"{place}, {heading}" if place == "export" else place, SHOWN[heading if place == "export" else "run"],
-                             "same answer" if said == answer else "inf"))  # fmt: skip
+                what, package = (f"{place}, {heading}", SHOWN["Ask"]) if place == "export" else (place, SHOWN["run"])
+                rows.append((what, package, "same answer" if printed[-1] == answer else "inf"))
                 continue
             found = ask.search(parts, ask.asked(left["question"]), parts.config.retriever.k)
             hits = [line.split()[:2] for line in printed if re.match(r"-?\d+\.\d+ p\d+ ", line)]

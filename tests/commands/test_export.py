@@ -51,8 +51,9 @@ def reader_run(encoder_run: RunDirectory, root: Path, *more: str) -> RunDirector
     """A reader of random weights that was trained for a step behind the retriever of `encoder_run`."""
     arguments = [
         "algorithm=swr", f"model.path={write_tiny_llama(root / 'llama')}", "model.precision=fp32",
-        "model.max_new_tokens=6", "data=jsonl", f"data.path={write_small_data(root / 'data')}", "retriever.k=2", "tracking=none",
-        f"paths.outputs={root}/outputs", f"paths.cache={root}/cache", "trainer.use_cpu=true", "trainer.max_steps=1",
+        "model.max_new_tokens=6", "data=jsonl", f"data.path={write_small_data(root / 'data')}", "retriever.k=2",
+        "tracking=none", f"paths.outputs={root}/outputs", f"paths.cache={root}/cache", "trainer.use_cpu=true",
+        "trainer.max_steps=1",
         "trainer.per_device_train_batch_size=4", "evaluation.zero_shot=false", "evaluation.splits=[test]",
         "model@retriever.encoder=run", f"retriever.encoder.path=run://{encoder_run.path}",
         "retriever.encoder.precision=fp32",
