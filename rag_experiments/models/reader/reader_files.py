@@ -32,6 +32,7 @@ from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, r
 from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.shared.precision import resolve_precision
+from rag_experiments.models.shared.quiet import without_bars
 
 _INHERITED = ("instruction", "max_input_length", "template_date")
 """Settings that a run's model keeps when it is opened again and nothing else is said."""
@@ -79,7 +80,8 @@ def save(module: Any, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, 
     whole = answer_tokens.base_module(module)
     if whole is not module:
         whole.config.save_pretrained(directory)
-    module.save_pretrained(directory)
+    with without_bars():
+        module.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     write_facts(directory, config.kind, {**dataclasses.asdict(config), "path": base})
 
@@ -155,7 +157,8 @@ def _read_module(folder: Path, config: ReaderConfig, device: torch.device, froze
     found = AutoConfig.from_pretrained(folder)
     auto = _auto_class(found, config)
     try:
-        module, report = auto.from_pretrained(folder, output_loading_info=True, **arguments)
+        with without_bars():
+            module, report = auto.from_pretrained(folder, output_loading_info=True, **arguments)
     except (OSError, ValueError, ImportError) as error:
         raise RequestError(f"model.path={config.path}: {_first_line(error)}") from error
     check_complete(report["missing_keys"], folder, found.model_type)
