@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rag_experiments.comparison.analysis.table import Group, RunTable, Summary, notes, number, section_title
-from rag_experiments.comparison.records.run_records import RunRecord, StageInfo
+from rag_experiments.comparison.records.run_records import RunRecord, StageInfo, load_runs
+from tests.comparison.conftest import rows_with, write_run
 
 
 def made(
