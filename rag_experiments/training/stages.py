@@ -71,7 +71,8 @@ def baseline_stages(components: RunComponents) -> list[tuple[str, str]]:
     if len(components.data.passages) > BASELINE_PASSAGES:
         log.info("evaluation.baselines: left out, the corpus has more than %d passages", BASELINE_PASSAGES)
         return []
-    return [(name, split) for name in evaluation.baselines for split in evaluation.splits]
+    others = [name for name in evaluation.baselines if name != components.config.retriever.type]
+    return [(name, split) for name in others for split in evaluation.splits]
 
 
 def baseline_results(
