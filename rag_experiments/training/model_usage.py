@@ -160,7 +160,7 @@ def example_of(run: RunDirectory, data: RagData) -> Example:
     """The shortest of the first questions that the run answered, right before wrong; else one of the data's own."""
     alone = {question.id for questions in data.splits.values() for question in questions if not question.history}
     rows = [row for split in ("test", "dev") for row in run.read_predictions(split)[:_LOOKED_AT] if row["id"] in alone]
-    found = []
+    found: list[tuple[bool, float, int, int, Example]] = []
     for row in rows:
         ids = row["given_ids"] if "given_ids" in row else row["retrieved_ids"][:2]
         if ids:

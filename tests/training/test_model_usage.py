@@ -67,6 +67,21 @@ def test_an_encoders_readme_gives_its_vectors(
         assert_near(np.asarray(names["query_vectors"]), encoder.embed_queries([names["question"]]))
 
 
+def test_a_tokenizer_that_reads_line_breaks_gets_them_from_langchain_too(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LangChain's own class puts spaces for them; the real library is run by `benchmarks.clients`."""
+    arguments = request(tiny_llama, write_small_data(tmp_path / "data"), tmp_path, "trainer.max_steps=1")
+    run = run_at(tmp_path / "run", [*arguments, "evaluation.zero_shot=false", "model.append_eos=true"])
+    found = blocks(run.model_dir)
+    assert "class LinesKept(HuggingFaceEmbeddings)" in found["LangChain"]
+    encoder = ask.open_parts(run.path, []).models["encoder"]
+    for library in ("sentence-transformers", "transformers"):
+        names = executed(found[library], run.model_dir, monkeypatch)
+        texts = [f"{title}\n{text}" for title, text in names["passages"]]
+        assert_near(np.asarray(names["passage_vectors"]), encoder.embed_passages(texts))
+
+
 def reader_run(model: Path, root: Path, *more: str) -> RunDirectory:
     arguments = [one for one in request(model, write_small_data(root / "data"), root) if "algorithm" not in one]
     kept = [one for one in arguments if not one.startswith("model.pooling")]
