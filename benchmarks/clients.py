@@ -3,10 +3,11 @@
     python -m benchmarks.clients                    makes an environment of its own and needs a package registry
     python -m benchmarks.clients --env DIR          takes the environment in DIR, or makes it there and leaves it
 
-An encoder (MiniLM with two prefixes, a few steps of CTL) and a reader on it (SmolLM2, two steps) are trained and
-exported. Each block of Python in the READMEs is then run as it stands by the environment's Python, in the README's
-folder. Its vectors are compared with the encoder's own, the scores of its searches with `rag-ask`'s, and its answers
-with `rag-ask`'s answer. The exit status is 1 where a difference is above 1e-5 or an answer differs.
+An encoder (MiniLM with two prefixes, a few steps of CTL), one whose tokenizer tells line breaks from spaces (a tiny
+Llama), and a reader on the first (SmolLM2, two steps) are trained, and the reader is exported. Each block of Python in
+the READMEs is then run as it stands by the environment's Python, in the README's folder. Its vectors are compared with
+the encoder's own, the scores of its searches with `rag-ask`'s, and its answers with `rag-ask`'s answer. The exit status
+is 1 where a difference is above 1e-5 or an answer differs.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="clients") as folder:
         root = Path(folder)
         python = environment(arguments.env or root / "env")
-        encoder, reader = trained(root)
-        rows = [*encoder_rows(python, encoder), *export_rows(python, reader, root)]
+        trained(root)
+        rows = encoder_rows(python, root / "lines", "encoder that reads line breaks")
+        rows += [*encoder_rows(python, root / "encoder"), *export_rows(python, root / "reader", root)]
     versions = {package: version(python, package) for package in {row[1] for row in rows}}
     print("| README | client | largest difference |\n|---|---|---|")
     for what, package, difference in rows:
@@ -88,14 +90,19 @@ def version(python: Path, package: str) -> str:
     return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def trained(root: Path) -> tuple[Path, Path]:
-    """The run of an encoder, and that of a reader on it."""
+def trained(root: Path) -> None:
+    """The runs `lines`, `encoder` and `reader` in `root`, and the last one's export, `exported`."""
+    from tests.tiny_readers import write_tiny_llama
+
     data = write_data(root / "data")
     shared = [
         "data=jsonl", f"data.path={data}", "tracking=none", f"paths.outputs={root}/outputs",
         f"paths.cache={Path('~/.cache/rag_experiments').expanduser()}", "model.precision=fp32", "trainer.use_cpu=true",
         "evaluation.zero_shot=false", "evaluation.bootstrap=0", "evaluation.splits=[test]",
     ]  # fmt: skip
+    command("train", "algorithm=ctl", f"model.path={write_tiny_llama(root / 'llama')}", "model.pooling=last",
+            "trainer.max_steps=2", "trainer.per_device_train_batch_size=8", f"hydra.run.dir={root / 'lines'}",
+            *shared)  # fmt: skip
     command("train", "algorithm=ctl", "model=minilm", "model.query_prefix='query: '",
             "model.passage_prefix='passage: '", "trainer.max_steps=5",
             "trainer.per_device_train_batch_size=16", f"hydra.run.dir={root / 'encoder'}",
@@ -104,7 +111,6 @@ def trained(root: Path) -> tuple[Path, Path]:
             f"retriever.encoder.path=run://{root / 'encoder'}", "retriever.encoder.precision=fp32", "retriever.k=3",
             "trainer.per_device_train_batch_size=2", f"hydra.run.dir={root / 'reader'}", *shared)  # fmt: skip
     command("export", f"run={root / 'reader'}", str(root / "exported"))
-    return root / "encoder", root / "reader"
 
 
 def command(name: str, *arguments: str) -> str:
@@ -152,7 +158,7 @@ def executed(python: Path, folder: Path, code: str) -> tuple[dict[str, Any], lis
         return json.loads(left.read_text(encoding="utf-8")), ran.stdout.splitlines()
 
 
-def encoder_rows(python: Path, run: Path) -> list[tuple[str, str, str]]:
+def encoder_rows(python: Path, run: Path, name: str = "encoder") -> list[tuple[str, str, str]]:
     """What, client, largest difference of a component: the README of an encoder."""
     import numpy as np
 
@@ -161,14 +167,14 @@ def encoder_rows(python: Path, run: Path) -> list[tuple[str, str, str]]:
     encoder = ask.open_parts(run, []).models["encoder"]
     rows = []
     for heading, code in blocks(run / "model").items():
-        print(f"encoder: {heading} …", file=sys.stderr, flush=True)
+        print(f"{name}: {heading} …", file=sys.stderr, flush=True)
         left, _ = executed(python, run / "model", code)
         texts = [f"{title}\n{text}" if title else text for title, text in left["passages"]]
         differences = [
             np.abs(np.array(left["passage_vectors"]) - encoder.embed_passages(texts)).max(),
             np.abs(np.array(left["query_vectors"]) - encoder.embed_queries([left["question"]])).max(),
         ]
-        rows.append((f"encoder, {heading}", SHOWN[heading], f"{max(differences):.1e}"))
+        rows.append((f"{name}, {heading}", SHOWN[heading], f"{max(differences):.1e}"))
     return rows
 
 

@@ -77,17 +77,21 @@ def keep_corpus(
     """Put vectors that `embed_corpus` computed in memory into the cache; returns what is there then.
 
     Nothing is written where another process is filling the entry: its vectors are these.
-    Raises `OSError` when the disk has no room for them.
+    Raises `OSError` when the disk has no room for them, and leaves nothing then.
     """
     place = Entry(cache, "vectors", vectors_key(encoder, passages))
     with in_a_sentence(place.root), place.lock():
         if not place.whole() and not place.partial.exists():
-            _prepare(place.partial, vectors_ND.shape, block)
-            kept_ND = np.load(place.partial / _VECTORS, mmap_mode="r+")
-            kept_ND[:] = vectors_ND
-            kept_ND.flush()
-            del kept_ND
-            place.put((_VECTORS, _LAYOUT))
+            try:
+                _prepare(place.partial, vectors_ND.shape, block)
+                kept_ND = np.load(place.partial / _VECTORS, mmap_mode="r+")
+                kept_ND[:] = vectors_ND
+                kept_ND.flush()
+                del kept_ND
+                place.put((_VECTORS, _LAYOUT))
+            except BaseException:
+                shutil.rmtree(place.partial, ignore_errors=True)
+                raise
     found = _open(place, vectors_ND.shape)
     return vectors_ND if found is None else found
 

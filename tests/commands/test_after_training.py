@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from rag_experiments import ask
 from rag_experiments.models.encoder.encoder import Encoder
+from rag_experiments.retrieval import embedding
 from rag_experiments.retrieval.index import FaissIndex
 from tests.conftest import write_small_data
 from tests.training.test_run import request, run_at
@@ -31,6 +33,22 @@ def test_ask_straight_after_training_embeds_no_passage(
         monkeypatch.setattr(FaissIndex, "build", lambda *given: built.append(given))
     assert len(ask.reply(ask.open_parts(run.path, []), "where is the red cat one").passages) == 4
     assert (embedded, built) == ([], [])
+
+
+def test_a_disk_without_room_for_the_vectors_fails_no_run_that_has_its_figures(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(folder: Path, shape: tuple[int, int], block: int) -> None:
+        folder.mkdir(parents=True)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(embedding, "_prepare", full)
+    few = ("trainer.num_train_epochs=1", "evaluation.zero_shot=false", "evaluation.baselines=[]")
+    run = run_at(tmp_path / "run", request(tiny_bert, write_small_data(tmp_path / "data"), tmp_path, *few))
+    assert run.read_status()["state"] == "completed"
+    shown = capsys.readouterr().err
+    assert shown.count("not kept for later commands: [Errno 28] No space left on device (paths.cache=") == 1
+    assert [path for path in (tmp_path / "cache" / "vectors").iterdir() if path.is_dir()] == []
 
 
 def test_libraries_say_nothing_on_a_good_day(tmp_path: Path) -> None:
