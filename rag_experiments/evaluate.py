@@ -39,8 +39,8 @@ USAGE = f"""{PURPOSE}
     python -m rag_experiments.evaluate run=<dir> [name=<word>] [group=option …] [key=value …]
 
 The figures go to <run>/evaluations/<name>/. What made the model (algorithm, model, seed, trainer) cannot be changed;
-data, retriever, evaluation, model.batch_size, model.max_new_tokens and model.precision can. The run of an encoder takes
-retrievers that search with an encoder: faiss_flat, faiss_ivf, faiss_hnsw, hybrid."""
+data, retriever, evaluation, model.batch_size, model.max_new_tokens and model.precision can. With
+retriever=bm25 the run of an encoder is shown before and after training beside BM25."""
 
 
 def main() -> None:
@@ -62,6 +62,7 @@ def start(arguments: list[str]) -> int:
     metrics = evaluate(opened, folder, arguments)
     if opened.run.writes:
         print_beside(opened.run.read_final_metrics(), metrics)
+        print_paired(opened, folder)
         say(f"\nwritten to {folder}")
     return command_line.DONE
 
@@ -138,12 +139,30 @@ def status(opened: Reopened, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def print_beside(before: dict[str, float], now: dict[str, float]) -> None:
-    """One line a metric: in the run, and here."""
+    """One line a metric: before training, in the run, and here."""
     from rag_experiments.core import text_table
 
     shown = [name for name in now if not name.endswith(("_ci_low", "_ci_high"))]
-    rows = [[name, f"{before[name]:.4f}" if name in before else "", f"{now[name]:.4f}"] for name in shown]
-    text_table.show([text_table.Grid("", ["metric", "in the run", "here"], rows, [False, True, True])])
+    columns: list[tuple[str, dict[str, float]]] = [("in the run", before), ("here", now)]
+    untrained = {name.removeprefix("zero_shot/"): value for name, value in before.items() if name.startswith("zero")}
+    if untrained.keys() & set(shown):
+        columns.insert(0, ("before training", untrained))
+    rows = [[name, *(f"{of[name]:.4f}" if name in of else "" for _, of in columns)] for name in shown]
+    headers = ["metric", *(header for header, _ in columns)]
+    text_table.show([text_table.Grid("", headers, rows, [False] + [True] * len(columns))])
+
+
+def print_paired(opened: Reopened, folder: Path) -> None:
+    """For an encoder's run that was measured without its encoder: training against that retriever, paired."""
+    from rag_experiments.comparison import before_after
+    from rag_experiments.config.kinds import RETRIEVER_KINDS
+    from rag_experiments.core import text_table
+
+    retriever = opened.request.config.retriever.type
+    if RETRIEVER_KINDS[retriever].needs_encoder or opened.request.config.model.kind != "encoder":
+        return
+    tables = [before_after(opened.run), before_after(opened.run, baseline=retriever, measured=folder)]
+    text_table.show([table.grid() for table in tables if table])
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ DIR/README.md           how to open each, as code to copy
 DIR/model/              the run's model (safetensors), for from_pretrained or SentenceTransformer
 DIR/encoder/            the retriever's encoder, where the run trained a reader
 DIR/index/              FAISS (index.faiss) or bm25s; a hybrid retriever has dense/ and bm25/
-DIR/passages.parquet    id, title, text; row i is the index's row i
+DIR/passages.parquet    id, title, text, and the vector where there is one; row i is the index's row i
 DIR/run.trec            what was retrieved for test (run.dev.trec: dev), as trec_eval reads it
 """
 
@@ -22,9 +22,12 @@ from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_directory
 from rag_experiments.evaluation.trec import run_lines
+from rag_experiments.model_files.metadata import read_facts
 from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rag_experiments.data.passage_store import PassageStore
     from rag_experiments.retrieval.retriever import Retriever
 
@@ -40,38 +43,6 @@ RUN_FILES = {"test": "run.trec", "dev": "run.dev.trec"}
 """A split to the file of what the run's model retrieved for its questions."""
 _PARQUET_BLOCK = 10_000
 """Passages in memory at a time."""
-
-_README_DENSE = """
-The index holds the passages' vectors in the encoder's own similarity ({similarity}), row by row as `passages.parquet`.
-
-```python
-import faiss
-import pyarrow.parquet as pq
-from sentence_transformers import SentenceTransformer
-
-encoder = SentenceTransformer("{encoder}")
-index = faiss.read_index("{index}/index.faiss")
-passages = pq.read_table("passages.parquet")
-vectors = encoder.encode(["{question}"], prompt_name="query")
-scores, rows = index.search(vectors, 4)
-for score, row in zip(scores[0], rows[0]):
-    print(score, passages["id"][int(row)], passages["text"][int(row)])
-```
-"""
-
-_README_BM25 = """
-```python
-import bm25s
-import pyarrow.parquet as pq
-from rag_experiments.retrieval.bm25 import terms_of
-
-index = bm25s.BM25.load("{index}")
-passages = pq.read_table("passages.parquet")
-rows, scores = index.retrieve([terms_of("{question}")], k=4)
-for score, row in zip(scores[0], rows[0]):
-    print(score, passages["id"][int(row)], passages["text"][int(row)])
-```
-"""
 
 
 def main() -> None:
@@ -118,16 +89,16 @@ def export(opened: Reopened, target: Path) -> None:
     retriever = make_retriever(request, models)
     retriever.refresh(persist=True)
     passages = request.data.passages
+    encoder = encoder_of(retriever)
     with atomic_directory(target) as folder:
         shutil.copytree(opened.run.model_dir, folder / "model")
-        if not models and encoder_of(retriever) is not None:
-            encoder_of(retriever).save(folder / "encoder")
+        if not models and encoder is not None:
+            encoder.save(folder / "encoder")
         retriever.save(folder / "index")
-        write_parquet(passages, folder / "passages.parquet")
+        write_parquet(passages, folder / "passages.parquet", vectors_of(retriever))
         several = not (opened.run.model_dir / "config.json").is_file() and (opened.run.model_dir / "encoder").is_dir()
         place = ("model/encoder" if several else "model") if models else "encoder"
-        text = readme(opened, retriever, place)
-        (folder / "README.md").write_text(text, encoding="utf-8")
+        write_readmes(opened, retriever, folder, place)
         for split, name in RUN_FILES.items():
             rows = opened.run.read_predictions(split)
             if rows:
@@ -135,55 +106,89 @@ def export(opened: Reopened, target: Path) -> None:
     log.info("%s: model, index and %d passages of %s", target, len(passages), opened.run.path)
 
 
-def write_parquet(passages: PassageStore, file: Path) -> None:
-    """All passages in their order, a block in memory at a time."""
+def write_parquet(passages: PassageStore, file: Path, vectors_ND: np.ndarray | None = None) -> None:
+    """All passages in their order with their vectors, where there are any; a block in memory at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+    texts = schema.names
+    if vectors_ND is not None:
+        schema = schema.append(pa.field("vector", pa.list_(pa.float32(), vectors_ND.shape[1])))
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, len(passages), _PARQUET_BLOCK):
-            rows = [passages[row] for row in range(start, min(start + _PARQUET_BLOCK, len(passages)))]
-            columns = [[getattr(passage, name) for passage in rows] for name in schema.names]
+            stop = min(start + _PARQUET_BLOCK, len(passages))
+            rows = [passages[row] for row in range(start, stop)]
+            columns: list[Any] = [[getattr(passage, name) for passage in rows] for name in texts]
+            if vectors_ND is not None:
+                numbers = pa.array(vectors_ND[start:stop].reshape(-1))
+                columns.append(pa.FixedSizeListArray.from_arrays(numbers, vectors_ND.shape[1]))
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def readme(opened: Reopened, retriever: Retriever, encoder_folder: str) -> str:
-    """What is in the folder and the code that opens it."""
-    config, kind = opened.request.config, opened.request.config.model.kind
-    questions = next((found for found in opened.request.data.splits.values() if found), [])
-    asked = questions[0].question if questions else "your question"
-    question = asked.splitlines()[0].replace("\\", " ").replace('"', "'") if asked.strip() else "your question"
-    lines = [
-        f"# {opened.run.path.name}",
-        "",
-        f"Exported from `{opened.run.path}` ({config.algorithm.name}, {kind}).",
-        "",
-        f"- `model/`: the trained {kind}, safetensors; {_opens(kind, opened.run.model_dir)}",
-        "- `index/`: what the retriever searches",
-        f"- `passages.parquet`: {len(opened.request.data.passages)} passages (`id`, `title`, `text`)",
-    ]
-    if encoder_folder == "encoder" and encoder_of(retriever) is not None:
-        lines.insert(5, "- `encoder/`: the retriever's encoder, opens with `SentenceTransformer`")
-    lines += [
-        f"- `{name}`: what was retrieved for the {split} questions, for TREC's tools"
-        for split, name in RUN_FILES.items()
-        if opened.run.predictions_path(split).is_file()
-    ]
-    parts = ["\n".join(lines) + "\n"]
+def write_readmes(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> None:
+    """`README.md` of the export, and beside each model where a run of an earlier version has none.
+
+    Args:
+        place: the encoder's folder within the export.
+    """
+    from rag_experiments.training import model_usage
+
+    name, config = opened.run.path.name, opened.request.config
+    example = model_usage.example_of(opened.run, opened.request.data)
+    places = [folder / place] if place == "encoder" and (folder / place).is_dir() else []
+    for model in [*model_usage.model_folders(folder / "model"), *places]:
+        if not (model / model_usage.README).exists():
+            text = model_usage.model_readme(model, name, config, example)
+            if text:
+                (model / model_usage.README).write_text(text, encoding="utf-8")
+    (folder / model_usage.README).write_text(readme(opened, retriever, folder, place), encoding="utf-8")
+
+
+def readme(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> str:
+    """What is in the exported `folder`, and the code that opens it.
+
+    Args:
+        place: the encoder's folder within it.
+    """
+    from rag_experiments.retrieval.hybrid import DEPTH
+    from rag_experiments.training import model_usage
+
+    config, data, kind = opened.request.config, opened.request.data, opened.request.config.model.kind
+    example = model_usage.example_of(opened.run, data)
     name = config.retriever.type
-    hybrid = name == "hybrid"
-    if hybrid or name == "faiss":
-        settings = {
-            "index": "index/dense" if hybrid else "index",
-            "similarity": encoder_of(retriever).config.similarity,
-        }
-        parts.append(_README_DENSE.format(encoder=encoder_folder, question=question, **settings))
-    if hybrid or name == "bm25":
-        parts.append(_README_BM25.format(index="index/bm25" if hybrid else "index", question=question))
-    if len(parts) == 1:  # a kind from outside the package: how its index is opened, its own package knows
-        parts.append(f"\n`index/` is what `{type(retriever).__module__}.{type(retriever).__qualname__}.save` wrote.\n")
-    return "".join(parts)
+    dense = {"faiss": "index", "hybrid": "index/dense"}.get(name)
+    reader: dict[str, Any] = {}
+    for model in model_usage.model_folders(folder / "model"):
+        if (read_facts(model) or {}).get("kind") in ("decoder", "encoder_decoder"):
+            reader = model_usage.reader_values(model, config, model.relative_to(folder).as_posix())
+    return model_usage.rendered(
+        "export.md",
+        **{
+            **(model_usage.encoder_values(folder / place) if dense else {}),
+            **reader,
+            "name": opened.run.path.name,
+            "path": opened.run.path,
+            "algorithm": config.algorithm.name,
+            "kind": kind,
+            "opens": _opens(kind, opened.run.model_dir),
+            "encoder": place if encoder_of(retriever) is not None else None,
+            "reader": bool(reader) and not reader["fid"],
+            "count": len(data.passages),
+            "trec": {split: file for split, file in RUN_FILES.items() if opened.run.predictions_path(split).is_file()},
+            "usage": [file.parent.relative_to(folder).as_posix() for file in sorted(folder.rglob("README.md"))],
+            "writer": f"{type(retriever).__module__}.{type(retriever).__qualname__}.save",
+            "dense_index": dense,
+            "word_index": {"bm25": "index", "hybrid": "index/bm25"}.get(name),
+            "fusion": config.retriever.fusion,
+            "rrf_k": config.retriever.rrf_k,
+            "dense_weight": config.retriever.dense_weight,
+            "depth": DEPTH,
+            "question": example.question,
+            "answer": None if opened.changes else example.answer,  # of the run's own retriever
+            "k": config.retriever.k,
+        },
+    )
 
 
 def _opens(kind: str, model_dir: Path) -> str:
@@ -192,6 +197,14 @@ def _opens(kind: str, model_dir: Path) -> str:
     if (model_dir / "adapter_config.json").is_file():
         return "adapters, open with `peft.AutoPeftModel…from_pretrained`"
     return "opens with `transformers.AutoModel…from_pretrained`"
+
+
+def vectors_of(retriever: Retriever) -> np.ndarray | None:
+    """The indexed vectors `[N, D]`, in passage order; `None` where words decide."""
+    from rag_experiments.retrieval.dense import DenseRetriever
+
+    dense = getattr(retriever, "dense", retriever)
+    return dense.vectors if isinstance(dense, DenseRetriever) else None
 
 
 def encoder_of(retriever: Retriever) -> Any:

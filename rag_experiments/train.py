@@ -69,7 +69,12 @@ def start(arguments: list[str]) -> int:
         if is_main_process():
             say(make_plan(request, directory))
         return command_line.DONE
-    return carry_out(command, directory, request).status
+    status = carry_out(command, directory, request).status
+    if status == command_line.DONE and is_main_process() and not request.config.sweep.name:
+        from rag_experiments.training.next_commands import farewell
+
+        say(farewell(RunDirectory.open(directory), request.config, request.data))
+    return status
 
 
 def settle(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, DictConfig]:

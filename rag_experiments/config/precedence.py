@@ -29,7 +29,7 @@ def settle(composed: DictConfig) -> DictConfig:
         follows |= {"eval_strategy": "steps", "save_strategy": "steps", "save_steps": trainer.get("eval_steps")}
     if "eval_strategy" in typed and trainer.get("eval_strategy") in ("steps", "epoch"):
         follows["save_strategy"] = trainer.get("eval_strategy")
-    with flag_override(composed, ["struct", "readonly"], [False, False]):
+    with flag_override(composed, "readonly", False):
         for name, value in follows.items():
             if name not in typed and value is not None:
                 trainer[name] = value

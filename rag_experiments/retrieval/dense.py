@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ import numpy as np
 from rag_experiments.core import cache as disk_cache
 from rag_experiments.core.digest import digest, without
 from rag_experiments.core.distributed import is_main_process
-from rag_experiments.retrieval.embedding import embed_corpus, vectors_key
+from rag_experiments.core.errors import RequestError
+from rag_experiments.retrieval.embedding import embed_corpus, keep_corpus, vectors_key
 from rag_experiments.retrieval.index import FaissIndex, library_version
 from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from rag_experiments.config.schema import RetrieverConfig
     from rag_experiments.data.passage_store import PassageStore
     from rag_experiments.models.encoder.encoder import Encoder
+
+log = logging.getLogger(__name__)
 
 QUERY_BLOCK = 4096
 """Questions embedded and searched at a time."""
@@ -52,6 +56,8 @@ class DenseRetriever(Retriever):
         self._index: FaissIndex | None = None
         self._vectors_ND: np.ndarray | None = None
         self._key = ""
+        self._unkept: str | None = None
+        """Of the vectors that the cache could not take: it is tried once."""
 
     @property
     def index(self) -> FaissIndex:
@@ -81,8 +87,10 @@ class DenseRetriever(Retriever):
         return result
 
     def refresh(self, persist: bool = False) -> None:
-        """See `Retriever.refresh`. Nothing is done where the weights are those already indexed."""
+        """See `Retriever.refresh`. Nothing is embedded where the weights are those already indexed."""
         if self._index is not None and vectors_key(self.encoder, self.passages) == self._key:
+            if persist and self.cache is not None and not isinstance(self._vectors_ND, np.memmap):
+                self._keep(self._index, self.cache)
             return
         # The old index goes first: two of them beside each other may be more than the memory holds.
         self._index = self._vectors_ND = None
@@ -109,11 +117,27 @@ class DenseRetriever(Retriever):
         keep = isinstance(vectors_ND, np.memmap) or self._index.vectors() is None
         self._vectors_ND = vectors_ND if keep else None
 
+    def _keep(self, index: FaissIndex, cache: Path) -> None:
+        """Into the cache what an evaluation during training computed in memory, if it is of the weights that stay."""
+        if not is_main_process() or self._unkept == self._key:  # all processes hold the same
+            return
+        try:
+            kept_ND = keep_corpus(self.vectors, self.encoder, self.passages, cache)
+            if isinstance(kept_ND, np.memmap):
+                self._vectors_ND = kept_ND
+                if self.config.index != "flat":
+                    self._index_entry(cache, index.save)
+        except (OSError, RequestError) as error:  # what is in memory is enough for this run
+            self._unkept = self._key
+            log.warning("the passages' vectors are not kept for later commands: %s", error)
+
     def _cached_index(self, vectors_ND: np.ndarray, cache: Path) -> FaissIndex:
         """The index built before over the same vectors with the same parameters, or a new one, kept for the next."""
+        folder = self._index_entry(cache, lambda making: FaissIndex.build(vectors_ND, self.config).save(making))
+        return FaissIndex.load(folder, self.config)
+
+    def _index_entry(self, cache: Path, fill: Callable[[Path], None]) -> Path:
+        """The folder of the cached index over the current vectors."""
         reasons = _NOT_OF_THE_INDEX | _NOT_OF_THE_KIND[self.config.index]
         key = digest(self._key, library_version(), without(self.config, reasons))
-        folder = disk_cache.entry(
-            cache, "indices", key, lambda making: FaissIndex.build(vectors_ND, self.config).save(making)
-        )
-        return FaissIndex.load(folder, self.config)
+        return disk_cache.entry(cache, "indices", key, fill)

@@ -71,6 +71,31 @@ def embed_corpus(
     return vectors_ND
 
 
+def keep_corpus(
+    vectors_ND: np.ndarray, encoder: Encoder, passages: PassageStore, cache: Path, block: int = BLOCK
+) -> np.ndarray:
+    """Put vectors that `embed_corpus` computed in memory into the cache; returns what is there then.
+
+    Nothing is written where another process is filling the entry: its vectors are these.
+    Raises `OSError` when the disk has no room for them, and leaves nothing then.
+    """
+    place = Entry(cache, "vectors", vectors_key(encoder, passages))
+    with in_a_sentence(place.root), place.lock():
+        if not place.whole() and not place.partial.exists():
+            try:
+                _prepare(place.partial, vectors_ND.shape, block)
+                kept_ND = np.load(place.partial / _VECTORS, mmap_mode="r+")
+                kept_ND[:] = vectors_ND
+                kept_ND.flush()
+                del kept_ND
+                place.put((_VECTORS, _LAYOUT))
+            except BaseException:
+                shutil.rmtree(place.partial, ignore_errors=True)
+                raise
+    found = _open(place, vectors_ND.shape)
+    return vectors_ND if found is None else found
+
+
 def vectors_key(encoder: Encoder, passages: PassageStore) -> str:
     """The cache key: equal keys mean equal vectors."""
     return digest(passages.content_hash, encoder.fingerprint(), len(passages), encoder.dimension)

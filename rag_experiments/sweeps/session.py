@@ -54,6 +54,8 @@ class Session:
         self.planner = Planner(self.folder, self.policy)
         self.claims = Claims(self.folder)
         self.rows: list[tuple[Job, Result]] = []
+        self.handed: set[int] = set()
+        """Jobs, by `id`, that a launcher was given."""
         self.total: int | None = None
         self._data: dict[str, RagData] = {}
         self._config_dir = command_line_config_dir(config)
@@ -163,6 +165,7 @@ class Session:
             else:
                 verb = "continues" if job.action == "resume" else "starts"
                 log.info("%s %s", job.label, verb)
+                self.handed.add(id(job))
                 yield job
 
     def _claim(self, job: Job) -> None:
@@ -235,7 +238,11 @@ class Session:
 
     def _unfinished(self, job: Job) -> Result:
         status = job.run.read_status() if job.directory and job.action in ("run", "resume") else {}
-        return result_of(job) if status else Result("not started")
+        if status:
+            return result_of(job)
+        # Its folder is made when it starts, and its status seconds later, when its weights and data are read.
+        begun = id(job) in self.handed and job.path.is_dir()
+        return Result("interrupted", note="before its first figures") if begun else Result("not started")
 
 
 def _drained(items: list[Any]) -> Iterator[Any]:

@@ -82,8 +82,11 @@ def _check_baselines(config: schema.RunConfig) -> None:
             )
 
 
-def check_algorithm(config: schema.RunConfig) -> Any:
+def check_algorithm(config: schema.RunConfig, training: bool = True) -> Any:
     """Replace `config.algorithm` by its checked dataclass and return the trainer class.
+
+    Args:
+        training: false for a finished run, beside whose encoder a retriever without one may be measured.
 
     Raises:
         RequestError: no such class, a wrong key or value, a model of the wrong kind, something needed and missing.
@@ -102,7 +105,7 @@ def check_algorithm(config: schema.RunConfig) -> Any:
             f"algorithm={settings.get('name')} trains {with_article(' or '.join(kinds) or role)}, but model.path="
             f"{config.model.path} is {with_article(config.model.kind)}: {right}"
         )
-    _check_retriever(config, trainer_class)
+    _check_retriever(config, trainer_class, training)
     trainer_class.check_config(config)
     return trainer_class
 
@@ -183,7 +186,7 @@ def _check_metric_name(config: schema.RunConfig) -> None:
         )
 
 
-def _check_retriever(config: schema.RunConfig, trainer_class: Any) -> None:
+def _check_retriever(config: schema.RunConfig, trainer_class: Any, training: bool) -> None:
     """Raise `RequestError` where retriever and trained models do not go together; an own `make_retriever` decides."""
     if (
         trainer_class.make_retriever.__func__
@@ -202,6 +205,8 @@ def _check_retriever(config: schema.RunConfig, trainer_class: Any) -> None:
         raise RequestError(
             "retriever.encoder is set, but this algorithm trains the retriever's encoder: choose it with model=…"
         )
+    if not training and not kind.needs_encoder:
+        return
     if not kind.needs_encoder or kind.encoder_role not in trained:
         raise RequestError(
             f"retriever={kind.name} has no encoder, and this algorithm trains one: use retriever=faiss_flat, "

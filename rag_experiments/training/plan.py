@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.config import roles
-from rag_experiments.config.kinds import MODEL_KINDS
+from rag_experiments.config.kinds import MODEL_KINDS, RETRIEVER_KINDS
 from rag_experiments.core.text import word_count
 from rag_experiments.core.visible import visible
+from rag_experiments.data.cut_length import shorter
 from rag_experiments.data.shown_examples import example_lines
 from rag_experiments.models.shared.precision import default_device
 from rag_experiments.models.sizes import hidden_size, sizes, token_counts
@@ -18,6 +19,9 @@ from rag_experiments.training.request import Request
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+    from rag_experiments.config.schema import RunConfig
+    from rag_experiments.data.load import RagData
 
 TEXTS_SAMPLED = 200
 
@@ -56,7 +60,7 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
         ("cache", str(request.cache)),
         ("config hash", request.config_hash),
         ("data", f"{config.data.format}, content {data.content_hash}"),
-        ("passages", f"{len(data.passages):,} ({_lengths(config.model, data)})"),
+        ("passages", f"{len(data.passages):,} ({_lengths(config, data)})"),
         *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
         ("batch", f"{batch} {unit} per step ({per_epoch} steps per epoch)"),
         *_contrast(request.trainer_class, args),
@@ -102,15 +106,25 @@ def _models(request: Request) -> list[tuple[str, str]]:
     return rows
 
 
-def _lengths(model: Any, data: Any) -> str:
-    """How long a passage is, from a sample spread over the corpus; in words where there is no tokenizer to ask."""
+def _lengths(config: RunConfig, data: RagData) -> str:
+    """How long a passage is, from a sample spread over the corpus; in words where there is no tokenizer to ask.
+
+    Tokens are those of the encoder that searches, which cuts a passage that is too long; else of the reader.
+    """
+    model = config.model
+    if model.kind != "encoder" and RETRIEVER_KINDS[config.retriever.type].needs_encoder:
+        model = config.retriever.encoder or model
+    prefix = getattr(model, "passage_prefix", None) or ""
     count = len(data.passages)
     texts = data.passages.full_texts(list(range(0, count, max(1, count // TEXTS_SAMPLED))))
-    tokens = token_counts(model, texts)
+    tokens = token_counts(model, [prefix + text for text in texts])
     if tokens is None:
         return f"about {sum(map(word_count, texts)) / len(texts):.0f} words each, from a sample"
     said = f"about {sum(tokens) / len(tokens):.0f} tokens each"
     limit = getattr(model, "max_passage_length", None)
     if limit is not None:
-        said += f", {sum(length > limit for length in tokens) / len(tokens):.0%} longer than {limit}"
+        longer = sum(length > limit for length in tokens)
+        said += f", {longer / len(tokens):.0%} longer than {limit}{' and cut when they are read' if longer else ''}"
+        if advice := shorter(config.data, tokens, limit):
+            said += f" ({advice} makes 99 % fit)"
     return f"{said}, from a sample"

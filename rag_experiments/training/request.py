@@ -119,7 +119,7 @@ def check_with_data(config: RunConfig, data: RagData, training: bool = True) -> 
         RequestError: what one asks for and another lacks.
     """
     check_sizes(config, data, ("train", *config.evaluation.splits) if training else ())
-    trainer_class = check_algorithm(config)
+    trainer_class = check_algorithm(config, training)
     if not training:
         return trainer_class
     check_required_fields(data, trainer_class.required_fields, config.algorithm.name)

@@ -8,6 +8,7 @@ overrides may only touch what cannot change the result. Hydra's own means would 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,17 +143,22 @@ def _with_settled_data(stored: list[str], directory: Path) -> list[str]:
     if ("data", "auto") not in map(split_override, stored):
         return stored
     try:
-        data = dict(read_yaml(RunDirectory(directory).config_path)["data"])
-        defaults = defaults_of(FORMATS[data["format"]])
+        settled = data_overrides(dict(read_yaml(RunDirectory(directory).config_path)["data"]))
     except (OSError, ValueError, LookupError, TypeError):  # a run that was stopped before it wrote that file
         return stored
     other_overrides = [value for value in stored if split_override(value)[0].lstrip("+").split(".")[0] != "data"]
+    return [*other_overrides, *settled]
+
+
+def data_overrides(data: Mapping[str, Any]) -> list[str]:
+    """The overrides that give a configuration's `data` again: its format, and each key that is not that one's default.
+
+    Raises:
+        LookupError: a format from outside the package.
+    """
+    defaults = defaults_of(FORMATS[data["format"]])
     changed = {key: value for key, value in data.items() if key != "format" and value != defaults.get(key)}
-    return [
-        *other_overrides,
-        f"data={data['format']}",
-        *(of_value(f"data.{key}", value) for key, value in changed.items()),
-    ]
+    return [f"data={data['format']}", *(of_value(f"data.{key}", value) for key, value in changed.items())]
 
 
 def stored_config_dir(directory: Path) -> str | None:

@@ -57,6 +57,7 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
             components = build.build_components(request)
         stages.save_model(components, run)
         after = choosing | stages.final(components, run, run_log, trainer.state)
+        stages.describe_models(components, run)
         metrics = {**before, **after, **cost}
         run.write_metrics(metrics)
         stages.report(run, tracker, metrics, config.tracking)

@@ -71,7 +71,8 @@ def baseline_stages(components: RunComponents) -> list[tuple[str, str]]:
     if len(components.data.passages) > BASELINE_PASSAGES:
         log.info("evaluation.baselines: left out, the corpus has more than %d passages", BASELINE_PASSAGES)
         return []
-    return [(name, split) for name in evaluation.baselines for split in evaluation.splits]
+    others = [name for name in evaluation.baselines if name != components.config.retriever.type]
+    return [(name, split) for name in others for split in evaluation.splits]
 
 
 def baseline_results(
@@ -157,6 +158,16 @@ def save_model(components: RunComponents, run: RunDirectory) -> None:
         return
     with atomic_directory(run.model_dir) as folder:
         components.save(folder)
+
+
+def describe_models(components: RunComponents, run: RunDirectory) -> None:
+    """`README.md` beside each model."""
+    from rag_experiments.training.model_usage import write_readmes
+
+    try:
+        write_readmes(run, components.config, components.data)
+    except OSError as error:  # a full disk must not make a failure of a run that has all its figures
+        log.warning("the model's README.md could not be written: %s", error)
 
 
 def report(run: RunDirectory, tracker: Tracker, metrics: dict[str, float], config: TrackingConfig) -> None:

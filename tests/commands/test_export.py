@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +14,8 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training.reopen import reopen
 from tests.conftest import write_small_data
 from tests.numeric import assert_near
+from tests.tiny_readers import write_tiny_llama
+from tests.training.test_model_usage import blocks, executed
 from tests.training.test_run import request, run_at
 
 QUESTION = "where is the red cat one"
@@ -28,25 +28,52 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> RunDirecto
     return run_at(root / "run", request(tiny_bert, write_small_data(root / "data"), root, *more))
 
 
-@pytest.mark.parametrize("retriever", ["faiss_flat", "faiss_hnsw", "hybrid"])
-def test_the_readme_works_and_finds_what_ask_finds(
+@pytest.mark.parametrize(
+    "retriever", ["faiss_flat", "faiss_hnsw", "bm25", "hybrid", "hybrid retriever.fusion=weighted"]
+)
+def test_the_readmes_search_finds_what_ask_finds(
     run: RunDirectory, retriever: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "out"
-    changes = [f"retriever={retriever}", "model.precision=fp32"]
+    changes = [*f"retriever={retriever}".split(), "model.precision=fp32"]
+    if retriever == "bm25":
+        run = reader_run(run, tmp_path / "reader")
+        changes = changes[:1]
     assert export.start([f"run={run.path}", str(target), *changes]) == 0
-    monkeypatch.chdir(target)
-    blocks = re.findall(r"```python\n(.*?)```", (target / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == (2 if retriever == "hybrid" else 1)
-    for block in blocks:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(re.sub(r'\["where .*?"\]', f'["{QUESTION}"]', block), {})
-        if retriever != "hybrid":
-            found = ask.reply(ask.open_parts(run.path, changes), QUESTION).passages
-            shown = [line.split()[:2] for line in printed.getvalue().splitlines()]
-            assert_near([float(s) for s, _ in shown], [float(score) for score, _ in found])
-            assert {name for _, name in shown} == {passage.id for _, passage in found}
+    names = executed(blocks(target)["Search"], target, monkeypatch)
+    found = ask.search(ask.open_parts(run.path, changes), ask.asked(QUESTION), 4)
+    shown = [(names["passages"][row]["id"], score) for row, score in names["search"](QUESTION, 4)]
+    assert_near([score for _, score in shown], [score for score, _ in found])
+    assert {name for name, _ in shown} == {passage.id for _, passage in found}
+
+
+def reader_run(encoder_run: RunDirectory, root: Path, *more: str) -> RunDirectory:
+    """A reader of random weights that was trained for a step behind the retriever of `encoder_run`."""
+    arguments = [
+        "algorithm=swr", f"model.path={write_tiny_llama(root / 'llama')}", "model.precision=fp32",
+        "model.max_new_tokens=6", "data=jsonl", f"data.path={write_small_data(root / 'data')}", "retriever.k=2",
+        "tracking=none", f"paths.outputs={root}/outputs", f"paths.cache={root}/cache", "trainer.use_cpu=true",
+        "trainer.max_steps=1",
+        "trainer.per_device_train_batch_size=4", "evaluation.zero_shot=false", "evaluation.splits=[test]",
+        "model@retriever.encoder=run", f"retriever.encoder.path=run://{encoder_run.path}",
+        "retriever.encoder.precision=fp32",
+    ]  # fmt: skip
+    return run_at(root / "run", [*arguments, *more])
+
+
+def test_the_readmes_script_answers_as_the_run_did(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, target = reader_run(run, tmp_path), tmp_path / "out"
+    (reader.model_dir / "README.md").unlink()  # as in a run of an earlier version
+    assert export.start([f"run={reader.path}", str(target)]) == 0
+    for place in ("model", "encoder"):
+        assert f"`{place}/README.md`" in (target / "README.md").read_text(encoding="utf-8")
+        assert blocks(target / place)
+    names = executed(blocks(target)["Ask"], target, monkeypatch)
+    rows = reader.read_predictions("test")
+    assert [names["ask"](row["question"]) for row in rows] == [row["answer"] for row in rows]
+    assert {"LangChain", "LlamaIndex", "Haystack"} < set(blocks(target))
 
 
 def test_passages_are_in_the_rows_of_the_index(
@@ -55,7 +82,10 @@ def test_passages_are_in_the_rows_of_the_index(
     monkeypatch.setattr(export, "_PARQUET_BLOCK", 7)  # 40 passages: whole blocks and a part of one
     assert export.start([f"run={run.path}", str(tmp_path / "out")]) == 0
     table = pq.read_table(tmp_path / "out" / "passages.parquet")
-    assert table.column_names == ["id", "title", "text"]
+    assert table.column_names == ["id", "title", "text", "vector"]
+    encoder = ask.open_parts(run.path, ["model.precision=fp32"]).models["encoder"]
+    texts = [f"{row['title']}\n{row['text']}" for row in table.to_pylist()]
+    assert_near(np.array(table["vector"].to_pylist()), encoder.embed_passages(texts))
     assert table["id"].to_pylist() == [f"p{i}" for i in range(40)]
     assert not [file for file in (tmp_path / "out").rglob("*") if file.suffix in {".bin", ".pt", ".pkl"}]
 
@@ -96,10 +126,10 @@ class LettersRetriever:
     """One of somebody's own: no vectors, no words."""
 
 
-def test_a_retriever_from_outside_is_told_who_wrote_its_index(run: RunDirectory) -> None:
+def test_a_retriever_from_outside_is_told_who_wrote_its_index(run: RunDirectory, tmp_path: Path) -> None:
     opened = reopen(run.path, [])
     opened.request.config.retriever.type = "letters"
-    text = export.readme(opened, LettersRetriever(), "encoder")  # type: ignore[arg-type]
+    text = export.readme(opened, LettersRetriever(), tmp_path, "encoder")  # type: ignore[arg-type]
     assert f"`{__name__}.LettersRetriever.save` wrote" in text
     assert "```python" not in text
     assert "passages.parquet" in text

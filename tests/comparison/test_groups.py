@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rag_experiments.comparison.analysis.table import Group, RunTable, Summary, notes, number, section_title
-from rag_experiments.comparison.records.run_records import RunRecord, StageInfo
+from rag_experiments.comparison.records.run_records import RunRecord, StageInfo, load_runs
+from tests.comparison.conftest import rows_with, write_run
 
 
 def made(
@@ -215,3 +216,17 @@ def test_what_differs_together_with_another_key_is_named() -> None:
         del run.flat
     (note,) = said(*runs)
     assert note.endswith("model.k4, model.k5.")
+
+
+def test_encoders_and_readers_in_one_table_each_show_their_main_figure(tmp_path: Path) -> None:
+    """Ranked by what all have; readers behind one retriever, whose recall is one, by their answers."""
+    rows = rows_with(0.5)
+    encoder = write_run(tmp_path / "encoder", {"test": rows_with(0.3)})
+    for name, f1 in (("a", 0.2), ("b", 0.7), ("c", 0.4)):
+        answered = [{**row, "metrics": {**row["metrics"], "f1": f1, "exact_match": f1 / 2}} for row in rows]
+        write_run(tmp_path / name, {"test": answered}, {"algorithm.name": "sft", "trainer.learning_rate": f1})
+    table = RunTable(load_runs([tmp_path]))
+    assert table.metric == "test/recall@4"
+    assert {"test/recall@4", "test/f1", "test/exact_match"} <= set(table.metrics or [])
+    (section,) = table.sections
+    assert [group.runs[0].path.name for group in section.groups] == ["b", "c", "a", encoder.name]

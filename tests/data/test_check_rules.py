@@ -44,9 +44,12 @@ def test_texts_are_counted_in_tokens_or_words(monkeypatch):
 
 def test_what_a_model_cuts_is_said():
     counter = Counter(tokenizer(), "tokens", {"passage": 4, "query": None}, {"passage": "p: "})
-    assert counter.cut_note(Lengths.of([1, 4, 5, 9]), "passage") == "; 50.0% are longer than the model's 4, and cut"
+    assert counter.cut_note(Lengths.of([1, 4, 5, 9]), "passage") == (
+        "; 2 of 4 (50.0%) are longer than the model's 4, and cut"
+    )
     assert counter.cut_note(Lengths.of([1, 4]), "passage") == " (the model reads 4)"
     assert counter.cut_note(Lengths.of([9]), "query") == ""
+    assert counter.count(["a b", "c"], "passage") == [3, 2], "with the prefix"
     assert counter.as_seen("a b c", "passage") == "p: a b c"
     # The last place is that of the end token, which most models add.
     assert counter.as_seen("aa bb cc dd", "passage") == "p: aa bb [cut: 5 tokens, the model reads 4]"

@@ -211,6 +211,24 @@ def test_an_interruption_starts_nothing_more_and_the_same_command_continues(swee
     assert sweep.ran == ["seed-1 again", "seed-2"]
 
 
+def test_a_job_that_is_interrupted_before_its_run_began_had_started(sweep, capsys, monkeypatch):
+    checked = []
+
+    def check(composed, directory, own=train.check):
+        checked.append(directory)
+        if len(checked) == 2:
+            raise KeyboardInterrupt
+        return own(composed, directory)
+
+    monkeypatch.setattr(train, "check", check)
+    assert sweep("seed=0,1,2") == 130
+    assert sweep.jobs() == {"seed-0": "completed"}
+    shown = capsys.readouterr().out
+    assert "1 completed, 1 interrupted, 1 not started" in shown
+    assert sweep("seed=0,1,2") == 0
+    assert [words.split()[0] for words in sweep.ran] == ["seed-1", "seed-2"]
+
+
 def test_a_wrong_request_leaves_nothing(sweep):
     for wrong in ("trainer.learning_rat=1,2", "algorithm.temperature=-1,-2", "algorithm=nonsense", "retriever.k=0"):
         with pytest.raises(RequestError):

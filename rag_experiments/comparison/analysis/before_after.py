@@ -76,20 +76,22 @@ def before_after(
     metrics: Sequence[str] | None = None,
     seed: int = 0,
     baseline: str | None = None,
+    measured: Path | None = None,
 ) -> BeforeAfter:
     """The metrics of each split before and after training, with bootstrap intervals over clusters of questions.
 
     `metrics` are names without a stage; None means the usual ones. With `baseline` its figures stand in place of those
-    before training.
+    before training: those that the run measured, or those of an evaluation of the run in the folder `measured`.
     """
     directory = RunDirectory(run if isinstance(run, Path | str) else run.path)
     changes: list[Change] = []
     notes: list[str] = []
     for split in ("dev", "test"):
-        before, after = ({str(row["id"]): row for row in read_rows(directory.predictions_path(s))} for s in (
-            baseline_stage(baseline, split) if baseline else f"zero_shot/{split}",
-            split,
-        ))  # fmt: skip
+        first = directory.predictions_path(baseline_stage(baseline, split) if baseline else f"zero_shot/{split}")
+        if measured is not None:
+            first = measured / "predictions" / f"{split}.jsonl"
+        files = (first, directory.predictions_path(split))
+        before, after = ({str(row["id"]): row for row in read_rows(file)} for file in files)
         if before and after:
             changes += _changes(split, before, after, metrics, seed, notes)
     if not changes and baseline is None:

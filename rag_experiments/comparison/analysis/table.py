@@ -198,9 +198,14 @@ class RunTable:
             members[table_columns.group_key(run) if self.grouped else str(run.path)].append(run)
         sign = -1 if self.metric and higher_is_better(self.metric) else 1
 
-        def rank(group: Group) -> tuple[bool, float, str]:
+        # Readers behind one retriever have one recall: where encoders make that the first figure, their own decides.
+        own = next(name for name in (f"{self.stage}/f1", f"{self.stage}/exact_match") if name != self.metric)
+
+        def rank(group: Group) -> tuple[bool, float, float, str]:
             summary = group.summary(self.metric) if self.metric else None
-            return summary is None, sign * summary.mean if summary else 0.0, str(group.runs[0].path)
+            second = group.summary(own)
+            best = sign * summary.mean if summary else 0.0
+            return summary is None, best, -second.mean if second else 0.0, str(group.runs[0].path)
 
         return sorted((Group(runs) for runs in members.values()), key=rank)
 

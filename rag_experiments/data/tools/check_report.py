@@ -19,12 +19,16 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import stands_in
 from rag_experiments.data.builder import MISSING_COLUMN, REFERENCES, Intake, Problem
 from rag_experiments.data.copies import content_number, content_of
+from rag_experiments.data.cut_length import cut_key, shorter
 from rag_experiments.data.load import NEEDS, RagData, assemble, fingerprint
 from rag_experiments.data.number_columns import Column, sorted_runs
 from rag_experiments.data.queries import question_key, retrieval_query
 from rag_experiments.data.records import Passage, Question
+from rag_experiments.data.tools.token_lengths import Counter as TokenCounter
 from rag_experiments.data.tools.token_lengths import Lengths, token_counter
 
+SHOWN = 240
+"""Characters of a passage that is shown as it was cut."""
 SPLIT_PAIRS = (("train", "dev"), ("train", "test"), ("dev", "test"))
 
 
@@ -48,6 +52,7 @@ class Findings:
             lines += self._counts(self.data) + self._lengths(self.data) + self._supervision(self.data)
             lines += self._overlaps(self.data) + self._reader(self.data)
             lines += [f"note        {note}" for note in self.data.notes]
+            lines += self._cut_passages(self.data, examples)
             for number in range(examples):
                 lines += self._example(self.data, number)
         return lines + self._problem_lines(problems)
@@ -103,17 +108,37 @@ class Findings:
     def _lengths(self, data: RagData) -> list[str]:
         counter = token_counter(self.config)
         sample = range(0, len(data.passages), max(1, len(data.passages) // 20_000))
-        passages = Lengths.of(counter.count(data.passages.full_texts(list(sample))))
+        passages = Lengths.of(counter.count(data.passages.full_texts(list(sample)), "passage"))
         questions = [q for asked in data.splits.values() for q in asked]
-        queries = Lengths.of(counter.count([self._query(q) for q in questions]))
+        queries = Lengths.of(counter.count([self._query(q) for q in questions], "query"))
         lines = [
             f"lengths     {counter.unit}; the passages' and queries' median, 90 %, 99 %, longest",
-            f"  passages  {passages}{counter.cut_note(passages, 'passage')}",
+            f"  passages  {passages}{counter.cut_note(passages, 'passage')}{self._advice(counter, passages)}",
             f"  queries   {queries}{counter.cut_note(queries, 'query')}",
         ]
         answers = [answer for q in questions for answer in q.answers[:1]]
         if answers:
             lines.append(f"  answers   {Lengths.of(counter.count(answers))}")
+        return lines
+
+    def _advice(self, counter: TokenCounter, passages: Lengths) -> str:
+        limit = counter.limits.get("passage") if counter.tokenizer is not None else None
+        advice = shorter(self.config.data, passages.counts, limit) if limit else ""
+        return f"; with {advice} 99 % would be read whole" if advice else ""
+
+    def _cut_passages(self, data: RagData, number: int) -> list[str]:
+        """The first passages of a format that cuts texts, with their lengths, each from its beginning to its end."""
+        key = cut_key(self.config.data)
+        if key is None or not number:
+            return []
+        shown = [data.passages[row] for row in range(min(number, len(data.passages)))]
+        counter = token_counter(self.config)
+        unit = "words" if counter.tokenizer is None else "tokens"
+        lines = ["", f"passages as they were cut (data.{key}={getattr(self.config.data, key)}):"]
+        for passage, length in zip(shown, counter.count([one.full_text for one in shown], "passage"), strict=True):
+            text = " ".join(passage.full_text.split())
+            text = text if len(text) <= SHOWN else f"{text[: SHOWN * 2 // 3]} … {text[-SHOWN // 3 :]}"
+            lines.append(f"  {passage.id}  {length} {unit}  {text}")
         return lines
 
     def _reader(self, data: RagData) -> list[str]:

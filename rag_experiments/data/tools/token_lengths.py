@@ -48,10 +48,11 @@ class Counter:
     limits: dict[str, int | None]
     prefixes: dict[str, str]
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens (special ones included) or words of each text."""
+    def count(self, texts: Sequence[str], kind: str = "") -> list[int]:
+        """Tokens (special ones included) or words of each text, the prefix of its `kind` in front."""
         if self.tokenizer is None:
             return [word_count(text) for text in texts]
+        texts = [self.prefixes.get(kind, "") + text for text in texts]
         counts: list[int] = []
         for start in range(0, len(texts), BATCH):
             encoded = self.tokenizer.encode_batch_fast(list(texts[start : start + BATCH]))
@@ -63,8 +64,10 @@ class Counter:
         limit = self.limits.get(kind)
         if limit is None or self.tokenizer is None:
             return ""
-        share = float((lengths.counts > limit).mean())
-        return f"; {share:.1%} are longer than the model's {limit}, and cut" if share else f" (the model reads {limit})"
+        longer, count = int((lengths.counts > limit).sum()), len(lengths.counts)
+        if not longer:
+            return f" (the model reads {limit})"
+        return f"; {longer:,} of {count:,} ({longer / count:.1%}) are longer than the model's {limit}, and cut"
 
     def as_seen(self, text: str, kind: str) -> str:
         """The text with the prefix, cut where the model cuts it."""

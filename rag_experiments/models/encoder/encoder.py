@@ -31,6 +31,7 @@ from rag_experiments.models.encoder.cpu_attention import use_cpu_attention
 from rag_experiments.models.encoder.left_padding import needs_positions, text_positions
 from rag_experiments.models.encoder.pooling import PoolingMode, pool
 from rag_experiments.models.shared.precision import autocast, default_device, precision_name, resolve_precision
+from rag_experiments.models.shared.quiet import without_bars
 from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
 
 _SAVED_SETTINGS = (
@@ -182,7 +183,7 @@ class Encoder(nn.Module):
         """Write the model into `folder`, for `Encoder.load` and for `SentenceTransformer(folder)` alike."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with encoder_files.without_bars():
+        with without_bars():
             self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         dense = encoder_files.save_dense(self.dense, folder, width=self._width(), dimension=self.config.dimension)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +21,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from rag_experiments.config.schema import EncoderConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.model_files.integrity import check_complete, check_tokenizer
 from rag_experiments.model_files.sentence_transformers_format import TRUNCATE_FOLDER, FolderFacts
+from rag_experiments.models.shared.quiet import without_bars
 
 log = logging.getLogger(__name__)
 
@@ -253,8 +251,13 @@ def _model_class(model_config: PretrainedConfig) -> Any:
     """AutoModel, or the class of the encoder half."""
     import transformers
 
-    half = _ENCODER_HALVES.get(model_config.model_type)
+    half = half_class(model_config)
     return getattr(transformers, half) if half else AutoModel
+
+
+def half_class(model_config: PretrainedConfig) -> str | None:
+    """The class of transformers that opens the encoder half of an encoder-decoder; None for any other model."""
+    return _ENCODER_HALVES.get(model_config.model_type)
 
 
 def _reading(folder: Path, read: Any) -> Any:
@@ -268,18 +271,6 @@ def _reading(folder: Path, read: Any) -> Any:
         Exception
     ) as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for the same thing
         raise RequestError(f"model.path: {folder} cannot be read as an encoder: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def without_bars() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for each of the many small models a run opens and saves."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

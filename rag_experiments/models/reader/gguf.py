@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from rag_experiments.core import cache as disk_cache
 from rag_experiments.core.digest import digest, files_digest
 from rag_experiments.core.errors import RequestError
+from rag_experiments.models.shared.quiet import without_bars
 
 _VERSION = 1
 """Counted up when what is written changes, so that folders of an older version are not taken for it."""
@@ -36,10 +37,11 @@ def import_gguf(file: Path, cache: Path) -> Path:
 
 def _write(file: Path, folder: Path) -> None:
     """Import `file` into a folder, and check it."""
-    model, tokenizer = _read(file)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    _check(model, folder, tokenizer, file)
+    with without_bars():
+        model, tokenizer = _read(file)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        _check(model, folder, tokenizer, file)
 
 
 def _read(file: Path) -> tuple[PreTrainedModel, Any]:

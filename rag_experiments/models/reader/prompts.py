@@ -167,6 +167,11 @@ class PromptBuilder:
         self._head, self._frame_tail, self.end_id = tuple(head), tuple(tail), end_id
         self._encode = functools.lru_cache(maxsize=8192)(self._encode_once)
 
+    @property
+    def frame(self) -> tuple[list[int], list[int]]:
+        """Tokens before the passages and after the question, which every prompt has."""
+        return list(self._head), list(self._frame_tail)
+
     def passage(self, passage: Passage, number: int) -> tuple[int, ...]:
         """Tokens of one passage, `number` counted from 1."""
         return self._encode(passage_text(passage, number))

@@ -23,6 +23,7 @@ from rag_experiments.config.schema import ReaderConfig
 from rag_experiments.core.digest import without
 from rag_experiments.core.errors import RequestError
 from rag_experiments.models.reader import answer_tokens, reader_files
+from rag_experiments.models.reader.decoding import decoding_values, padding_id
 from rag_experiments.models.reader.prompts import TEMPLATE_DATE, Prompt, PromptBuilder, TruncationCounts
 from rag_experiments.models.reader.written import Written, decoded
 from rag_experiments.models.shared.precision import autocast, precision_name, resolve_precision
@@ -190,28 +191,11 @@ class Reader:
         return out[:, inputs["input_ids"].shape[1] :] if pads_left else out
 
     def _generation_config(self, max_new_tokens: int, num_beams: int) -> GenerationConfig:
-        """Greedy or beams, ending at the template's end token or the model's own; no sampling defaults."""
         module = answer_tokens.base_module(self.module)
-        own = module.generation_config
-        ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-        start = _first(own.decoder_start_token_id, getattr(module.config, "decoder_start_token_id", None))
         return GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            num_beams=num_beams,
-            # Said one by one: what is left unsaid, generate() takes from the model's own sampling defaults.
-            do_sample=False,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=50,
-            repetition_penalty=1.0,
-            no_repeat_ngram_size=0,
-            length_penalty=1.0,
-            early_stopping=False,
-            eos_token_id=sorted({self.prompts.end_id, *(end for end in ends if end is not None)}),
-            pad_token_id=self.pad_id,
-            bos_token_id=_first(own.bos_token_id, self.tokenizer.bos_token_id),
-            decoder_start_token_id=start,
-            forced_bos_token_id=own.forced_bos_token_id,
+            **decoding_values(
+                module.generation_config, module.config, self.tokenizer, self.prompts.end_id, max_new_tokens, num_beams
+            )
         )
 
     def answer(
@@ -288,8 +272,7 @@ class Reader:
     @property
     def pad_id(self) -> int:
         """The token that fills up; any will do, since masks go by length."""
-        token_id = _first(self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
-        return 0 if token_id is None else token_id
+        return padding_id(self.tokenizer)
 
     def _evaluating(self) -> _EvalMode:
         return _EvalMode(self.module)
@@ -323,7 +306,3 @@ def own_limit(config: Any, tokenizer: PreTrainedTokenizerBase) -> int:
     """Tokens that a model with the Hugging Face config `config` can take, `LONGEST_DEFAULT` at most."""
     limits = [getattr(config, key, None) for key in ("max_position_embeddings", "n_positions")]
     return min(LONGEST_DEFAULT, tokenizer.model_max_length, *(value for value in limits if isinstance(value, int)))
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)

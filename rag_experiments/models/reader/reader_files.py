@@ -32,6 +32,7 @@ from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, r
 from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.shared.precision import resolve_precision
+from rag_experiments.models.shared.quiet import without_bars
 
 _INHERITED = ("instruction", "max_input_length", "template_date")
 """Settings that a run's model keeps when it is opened again and nothing else is said."""
@@ -53,13 +54,13 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
     device = torch.device(device) if device is not None else default_device()
     if config.init == "random":
         return _random(config, device, frozen)
-    folder = _folder(config.path, config.revision, cache)
+    folder = model_folder(config.path, config.revision, cache)
     facts = (read_facts(folder) or {}).get("config", {})
     config = _with_facts(config, facts)
     base, adapters = config.path, None
     if is_adapter(folder):
         adapters, base = folder, base_of_adapters(folder)
-        folder = _folder(base, None, cache)
+        folder = model_folder(base, None, cache)
     elif facts.get("path"):
         base = _portable(config.path)
     module = _read_module(folder, config, device, frozen or adapters is not None or config.lora is not None)
@@ -79,7 +80,8 @@ def save(module: Any, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, 
     whole = answer_tokens.base_module(module)
     if whole is not module:
         whole.config.save_pretrained(directory)
-    module.save_pretrained(directory)
+    with without_bars():
+        module.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     write_facts(directory, config.kind, {**dataclasses.asdict(config), "path": base})
 
@@ -110,7 +112,7 @@ def _weight_files(directory: Path) -> list[Path]:
     return [directory / "model.safetensors"]
 
 
-def _folder(path: str, revision: str | None, cache: Path) -> Path:
+def model_folder(path: str, revision: str | None, cache: Path) -> Path:
     """The local folder behind `path`; a GGUF is imported."""
     local = fetch(resolve(path, revision))
     if local.is_dir() and not (local / "config.json").is_file() and not is_adapter(local):
@@ -155,7 +157,8 @@ def _read_module(folder: Path, config: ReaderConfig, device: torch.device, froze
     hf_config = AutoConfig.from_pretrained(folder)
     auto = _auto_class(hf_config, config)
     try:
-        module, report = auto.from_pretrained(folder, output_loading_info=True, **arguments)
+        with without_bars():
+            module, report = auto.from_pretrained(folder, output_loading_info=True, **arguments)
     except (OSError, ValueError, ImportError) as error:
         raise RequestError(f"model.path={config.path}: {_first_line(error)}") from error
     check_complete(report["missing_keys"], folder, hf_config.model_type)
