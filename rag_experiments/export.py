@@ -196,7 +196,7 @@ def _opens(kind: str, model_dir: Path) -> str:
 
 def encoder_of(retriever: Retriever) -> Any:
     """The encoder behind a retriever; `None` where words decide."""
-    return getattr(getattr(retriever, "dense", retriever), "encoder", None)
+    return getattr(retriever, "encoder_behind", None)
 
 
 if __name__ == "__main__":
