@@ -96,14 +96,23 @@ NESTED = (
         "hydra.sweep.dir",
     ),
     *("hydra.searchpath", "hydra.output_subdir", "chain", "chain.stages", "nothing", "a.b.c", "model@nowhere"),
-    *("model@retriever.encoder", "model@algorithm.teacher", "model@", "hydra/launcher", "hydra/sweeper", "a/b", "@"),
+    *(
+        "model@retriever.encoder",
+        "model@retriever.reranker",
+        "model@algorithm.teacher",
+        "model@",
+        "hydra/launcher",
+        "hydra/sweeper",
+        "a/b",
+        "@",
+    ),
 )
 FLAGS = (
     *("--cfg nope", "-c", "--cfg job", "--cfg", "--info", "--info nope", "--hydra-help", "--config-name=x"),
     *("--config-path /tmp", "--config-dir /nowhere", "--config-dir", "--resolve", "--package a", "-p", "--version"),
     *("--nothing", "-x", "--learning_rate 1e-5", "--multirun", "--experimental-rerun x", "-h"),
 )
-ALGORITHMS = ("ctl", "sft", "dca", "rpg", "swr", "fid")
+ALGORITHMS = ("ctl", "sft", "dca", "rpg", "swr", "fid", "rerank")
 
 
 def requests(seed: int) -> Iterator[list[str]]:

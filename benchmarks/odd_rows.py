@@ -28,7 +28,7 @@ from benchmarks.storm import Models, make_models, request
 from rag_experiments import train
 from rag_experiments.core.errors import RequestError
 
-ALGORITHMS = ("ctl", "dca", "rpg", "sft", "swr", "fid")
+ALGORITHMS = ("ctl", "dca", "rpg", "sft", "swr", "fid", "rerank")
 SPLITS = ("train", "dev", "test")
 Row = dict[str, Any]
 

@@ -209,7 +209,7 @@ def vectors_of(retriever: Retriever) -> np.ndarray | None:
 
 def encoder_of(retriever: Retriever) -> Any:
     """The encoder behind a retriever; `None` where words decide."""
-    return getattr(getattr(retriever, "dense", retriever), "encoder", None)
+    return getattr(retriever, "encoder_behind", None)
 
 
 if __name__ == "__main__":

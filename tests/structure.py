@@ -31,6 +31,7 @@ ORDER = (
     "runs",
     "models.shared",
     "models.encoder",
+    "models.cross_encoder",
     "models.reader",
     "models.fid",
     "models",

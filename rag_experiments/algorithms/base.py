@@ -220,14 +220,20 @@ class AlgorithmTrainer(ResumableTrainer):
 
     @classmethod
     def make_retriever(cls, config: RunConfig, data: RagData, models: dict[str, Any], cache: Path) -> Retriever:
-        """A retriever over the whole corpus: with the encoder that trains, or a frozen one of its own."""
+        """A retriever over the whole corpus: with the encoder and reranker that train, or frozen ones of its own."""
         kind = RETRIEVER_KINDS[config.retriever.type]
         encoder = models.get(kind.encoder_role)
         if encoder is None and kind.needs_encoder and config.retriever.encoder is not None:
             from rag_experiments.models.component import load_model
 
             encoder = load_model(config.retriever.encoder, cache, frozen=True)
-        return build_retriever(config.retriever, data.passages, encoder, cache)
+        reranker = models.get("reranker")
+        if reranker is None and config.retriever.reranker is not None:
+            from rag_experiments.models.component import load_model
+
+            with roles.under_key(roles.RERANKER_KEY):
+                reranker = load_model(config.retriever.reranker, cache, frozen=True)
+        return build_retriever(config.retriever, data.passages, encoder, cache, reranker)
 
     @classmethod
     def evaluator_class(cls, config: RunConfig) -> type[Evaluator]:

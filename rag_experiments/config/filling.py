@@ -60,7 +60,7 @@ def fill(composed: DictConfig) -> DictConfig:
 def _places(composed: DictConfig) -> dict[str, str]:
     """Key of a node → the dataclass of its keys, as `module:Class`."""
     places = {group: place_of(cls) for group, cls in FIXED.items()}
-    for key in ("model", "retriever.encoder"):
+    for key in ("model", "retriever.encoder", "retriever.reranker"):
         if (kind := MODEL_KINDS.get(_text(composed, f"{key}.kind"))) is not None:
             places[key] = place_of(kind.config)
     if (retriever := RETRIEVER_KINDS.get(_text(composed, "retriever.type"))) is not None:

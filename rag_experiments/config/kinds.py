@@ -27,7 +27,8 @@ class ModelKind:
     """The value of `kind:`; also kept with every saved model."""
     config: type[schema.ModelConfig]
     role: str
-    """What such a model is in a run: `encoder` embeds for the retriever, `reader` answers; others as they like."""
+    """What such a model is in a run: `encoder` embeds for the retriever, `reranker` orders what was retrieved, `reader`
+    answers; others as they like."""
     load: str
     """`module:function` of `(config, cache, frozen=False)` → a `models.component.Component`."""
     evaluator: str
@@ -64,6 +65,14 @@ MODEL_KINDS: dict[str, ModelKind] = {
             role="encoder",
             load=f"{_LOADERS}:load_encoder",
             evaluator=f"{_EVALUATION}.retrieval_evaluator:RetrievalEvaluator",
+        ),
+        ModelKind(
+            name="cross_encoder",
+            config=schema.CrossEncoderConfig,
+            role="reranker",
+            load=f"{_LOADERS}:load_cross_encoder",
+            evaluator=f"{_EVALUATION}.retrieval_evaluator:RetrievalEvaluator",
+            auto_class="AutoModelForSequenceClassification",
         ),
         ModelKind(
             name="decoder",

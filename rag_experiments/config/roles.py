@@ -1,8 +1,8 @@
 """The models of a run by their roles: where each stands in the configuration, and which of them learn. No torch.
 
 A run's models are `model`, the fields of a model type in the algorithm's Config (a field's name is the role), and the
-retriever's own encoder. An algorithm's `trains` names the roles that learn. One of them is not a field of its Config:
-that is the role of `model`.
+retriever's own encoder and reranker. An algorithm's `trains` names the roles that learn. One of them is not a field of
+its Config: that is the role of `model`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rag_experiments.core.errors import RequestError
 
 MODEL_KEY = "model"
 RETRIEVER_KEY = "retriever.encoder"
+RERANKER_KEY = "retriever.reranker"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def models_of(config: RunConfig, trainer_class: Any) -> list[RoleModel]:
             models.append(RoleModel(role, f"algorithm.{role}", model, role in trained))
     if config.retriever.encoder is not None and RETRIEVER_KINDS[config.retriever.type].needs_encoder:
         models.append(RoleModel("retriever", RETRIEVER_KEY, config.retriever.encoder, False))
+    if config.retriever.reranker is not None:
+        models.append(RoleModel("reranker", RERANKER_KEY, config.retriever.reranker, False))
     return models
 
 

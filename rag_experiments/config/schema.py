@@ -45,8 +45,8 @@ class ModelConfig:
     path: Annotated[str, Field(min_length=1)]
     """Where the model is: a hub id, a local folder, `package://<package>/<file>`, or `run://<run directory>`."""
     kind: str
-    """What sort of model it is, which decides how it is opened and evaluated: encoder, decoder, encoder_decoder, or a
-    kind from outside the package."""
+    """What sort of model it is, which decides how it is opened and evaluated: encoder, cross_encoder, decoder,
+    encoder_decoder, or a kind from outside the package."""
     revision: str | None = None
     """The commit, tag or branch of a model on the hub; null takes the newest."""
     precision: Precision = "auto"
@@ -87,6 +87,24 @@ class EncoderConfig(ModelConfig):
     as well."""
     dimension: PositiveInt | None = None
     """Keep the first `dimension` components of a vector only (Matryoshka); null keeps all."""
+
+
+@dataclass(kw_only=True)
+class CrossEncoderConfig(ModelConfig):
+    """A reranker: it reads question and passage together and gives the pair one logit."""
+
+    kind: Literal["cross_encoder"] = "cross_encoder"
+    form: Literal["auto", "head", "yes_no"] = "auto"
+    """Where the logit comes from: a `head` on an encoder, or a language model's logit of `yes` against that of `no`
+    (Qwen3-Reranker); `auto` is as the model's folder says, and an encoder without a head gets a new one."""
+    max_length: PositiveInt | None = None
+    """Tokens of question and passage together, and longer pairs are cut; null is as the model's folder says, 512 at
+    most."""
+    batch_size: PositiveInt = 32
+    """Pairs are scored so many at a time."""
+    instruction: str | None = None
+    """What `form: yes_no` tells the language model a good passage is; null is as the model's folder says, else
+    Qwen3-Reranker's own."""
 
 
 @dataclass(kw_only=True)
@@ -156,6 +174,12 @@ class RetrieverConfig:
     """Passages a reader gets. How deep retrieval is evaluated is `evaluation.depth`."""
     encoder: EncoderConfig | None = None
     """The encoder to search with, where the run trains a reader; null is the encoder being trained."""
+    reranker: CrossEncoderConfig | None = None
+    """The model that puts the first `rerank_depth` passages into a new order; null leaves them in the retriever's."""
+    rerank_depth: PositiveInt = 20
+    """Passages of a question that are reranked; those below keep their order."""
+    rerank_batch_size: PositiveInt | None = None
+    """Pairs of question and passage are scored so many at a time; null is the reranker's own `batch_size`."""
     index: Literal["flat", "ivf", "hnsw"] = "flat"
     """The FAISS index: `flat` is exact, `ivf` searches in inverted lists, `hnsw` walks a graph."""
     nlist: PositiveInt | None = None

@@ -20,7 +20,7 @@ from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.evaluation import metrics as text_metrics
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
-from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, ranking_names, summarise
+from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator, measured_rankings, summarise
 from rag_experiments.models.reader.prompts import TruncationCounts
 from rag_experiments.retrieval.retriever import Retriever
 
@@ -72,13 +72,14 @@ class GenerationEvaluator(Evaluator):
         answers = [*compared, "answer_in_passages", *(["bleu"] if settings.bleu else [])]
         oracle = [f"oracle_{name}" for name in compared] + (["oracle_bleu"] if settings.bleu else [])
         return {
-            "positive_ids": ranking_names(settings) + (oracle if settings.oracle else []),
+            "positive_ids": measured_rankings(config) + (oracle if settings.oracle else []),
             "answers": answers,
             "": ["questions", "f1_to_passages", "precision_to_passages"],
         }
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
         """Metrics of retrieval, answers and time, and one row per question with its answer."""
+        self.retrieval.timed = self.timed
         found = self.retrieval.evaluate(questions)
         rows = found.rows
         given = self._passages([row["retrieved_ids"][: self.config.retriever.k] for row in rows])

@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.config.schema import EvaluationConfig
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Question
 from rag_experiments.evaluation.bootstrap import gold_clusters, intervals
 from rag_experiments.evaluation.ranking import gold_grades, one_of_each, ranking_metrics
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
-
-if TYPE_CHECKING:
-    from rag_experiments.retrieval.retriever import Retriever
+from rag_experiments.retrieval.reranking import Reranked, RerankingRetriever
+from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_result
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ CONTRACT_CUTOFFS = (1, 4)
 """Always measured, because other tools and `metric_for_best_model` rely on these names."""
 MAIN_METRICS = ("recall@1", "recall@4")
 """The metrics with `…_ci_low` and `…_ci_high`."""
+FIRST_STAGE = "first_stage"
+"""Metrics of the list before it was reranked begin so."""
 _MRR_DEPTH = 10
 LOUD = 0.02
 """If more than this share of the queries is cut, a warning is printed."""
@@ -68,7 +70,7 @@ class RetrievalEvaluator(Evaluator):
     @classmethod
     def metric_names(cls, config: Any) -> dict[str, list[str]]:
         """Ranking metrics at the cutoffs; they need questions with gold passages."""
-        return {"positive_ids": ranking_names(config.evaluation), "": ["questions"]}
+        return {"positive_ids": measured_rankings(config), "": ["questions"]}
 
     @property
     def depth(self) -> int:
@@ -76,30 +78,38 @@ class RetrievalEvaluator(Evaluator):
         return min(max(self.config.depth, _MRR_DEPTH, self.given, *self.cutoffs), len(self.retriever.passages))
 
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
-        """Retrieval metrics, their intervals, and `seconds/retrieval`; one row per question."""
+        """Retrieval metrics, their intervals, and `seconds/retrieval`; one row per question.
+
+        Behind a reranker the same for the list before it, as `first_stage/…`, from the same search.
+        """
         queries = [retrieval_query(question, self.query_history) for question in questions]
         started = time.perf_counter()
-        retrieved, scores = self._search(queries)
+        found, both = self._search(queries)
         seconds = time.perf_counter() - started
+        retrieved, scores = self._lists(found)
         grades = [gold_grades(question) for question in questions]
-        judged = [
-            one_of_each(gold, ids, question.copies)
-            for gold, ids, question in zip(grades, retrieved, questions, strict=True)
-        ]
-        per_question = ranking_metrics([gold for gold, _ in judged], [ids for _, ids in judged], self.cutoffs)
+        per_question = self._ranking(questions, grades, retrieved)
         rows = [
             retrieval_row(question, query, ids, values, gold, metrics)
             for question, query, ids, values, gold, metrics in zip(
                 questions, queries, retrieved, scores, grades, per_question, strict=True
             )
         ]
+        if both is not None:
+            first, _ = self._lists(both.first)
+            for row, ids, values in zip(rows, first, self._ranking(questions, grades, first), strict=True):
+                row["first_stage_ids"] = ids
+                row["metrics"] |= {f"{FIRST_STAGE}/{name}": value for name, value in values.items()}
         metrics = summarise(rows, MAIN_METRICS, self.config.bootstrap, self.seed)
         metrics |= {"questions": float(len(rows)), "seconds/retrieval": seconds}
+        if both is not None:
+            metrics |= {"seconds/rerank": both.seconds, "pairs_per_second": both.pairs / max(both.seconds, 1e-9)}
+            metrics |= self._rerank_latency(queries[: self.config.latency]) if self.timed else {}
         return EvaluationResult({**metrics, "truncation/queries_cut": float(self._queries_cut(queries))}, rows)
 
     def _queries_cut(self, queries: Sequence[str]) -> int:
         """The number of queries that the retriever's encoder cuts: their oldest turns, or the end of the question."""
-        encoder = getattr(getattr(self.retriever, "dense", self.retriever), "encoder", None)
+        encoder = getattr(self.retriever, "encoder_behind", None)
         if not isinstance(encoder, CutsQueries) or not queries:
             return 0
         cut = encoder.queries_cut(queries)
@@ -113,16 +123,48 @@ class RetrievalEvaluator(Evaluator):
             )
         return cut
 
-    def _search(self, queries: list[str]) -> tuple[list[list[str]], list[list[float]]]:
+    def _search(self, queries: list[str]) -> tuple[SearchResult, Reranked | None]:
+        """What is found, and behind a reranker what was there before as well."""
         if not queries:
-            return [], []
-        found = self.retriever.search(queries, self.depth)
+            return empty_result(0, self.depth), None
+        if isinstance(self.retriever, RerankingRetriever):
+            both = self.retriever.search_both(queries, self.depth)
+            return both.final, both
+        return self.retriever.search(queries, self.depth), None
+
+    def _ranking(
+        self, questions: Sequence[Question], grades: Sequence[Mapping[str, int]], retrieved: Sequence[Sequence[str]]
+    ) -> list[dict[str, float]]:
+        """The ranking metrics of each question's list."""
+        judged = [
+            one_of_each(gold, ids, question.copies)
+            for gold, ids, question in zip(grades, retrieved, questions, strict=True)
+        ]
+        return ranking_metrics([gold for gold, _ in judged], [ids for _, ids in judged], self.cutoffs)
+
+    def _rerank_latency(self, queries: Sequence[str]) -> dict[str, float]:
+        """Seconds that reranking one question takes: median and 95th percentile of questions asked one by one."""
+        assert isinstance(self.retriever, RerankingRetriever)
+        seconds = [self.retriever.search_both([query], self.depth).seconds for query in queries]
+        if not seconds:
+            return {}
+        return {f"seconds/rerank_p{percent}": float(np.percentile(seconds, percent)) for percent in (50, 95)}
+
+    def _lists(self, found: SearchResult) -> tuple[list[list[str]], list[list[float]]]:
+        """Ids and scores of what was found, a list per question."""
         retrieved, scores = [], []
         for rows_K, scores_K in zip(found.rows_QK, found.scores_QK, strict=True):
             kept = rows_K >= 0
             retrieved.append(self.retriever.passages.ids(rows_K[kept]))
             scores.append([float(score) for score in scores_K[kept]])
         return retrieved, scores
+
+
+def measured_rankings(config: Any) -> list[str]:
+    """The names of the ranking metrics of a run: behind a reranker also those of the list before it."""
+    names = ranking_names(config.evaluation)
+    reranked = config.retriever.reranker is not None or MODEL_KINDS[config.model.kind].role == "reranker"
+    return [*names, *(f"{FIRST_STAGE}/{name}" for name in names)] if reranked else names
 
 
 def ranking_names(evaluation: EvaluationConfig) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rag_experiments.core.errors import RequestError, did_you_mean, with_article
 from rag_experiments.model_files import integrity
@@ -89,7 +89,7 @@ def fetch(source: ResolvedSource) -> Path:
 
 
 def kind_of(path: str, revision: str | None = None) -> str:
-    """`encoder`, `decoder` or `encoder_decoder`: what the model at `path` is, read from its own files.
+    """`encoder`, `cross_encoder`, `decoder` or `encoder_decoder`: what the model at `path` is, by its own files.
 
     Raises `RequestError` when the model is missing or does not say.
     """
@@ -107,6 +107,8 @@ def kind_of(path: str, revision: str | None = None) -> str:
     names = config.get("architectures") or []
     if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         return "decoder"
+    if any(name.endswith("ForSequenceClassification") for name in names) and _outputs(config) == 1:
+        return "cross_encoder"
     if config.get("is_encoder_decoder") and not any(name.endswith("EncoderModel") for name in names):
         return "encoder_decoder"
     return "encoder"
@@ -134,7 +136,16 @@ def _said_kind(folder: Path) -> str | None:
     facts = read_facts(folder)
     if facts is not None:
         return str(facts["kind"])
+    general = folder / "config_sentence_transformers.json"
+    if general.is_file() and read_json(general).get("model_type") == "CrossEncoder":
+        return "cross_encoder"
     return "encoder" if (folder / "modules.json").is_file() else None
+
+
+def _outputs(config: dict[str, Any]) -> int:
+    """Of a classification head; transformers writes their names, and the number alone in old files."""
+    names = config.get("id2label")
+    return len(names) if names else int(config.get("num_labels", 2))
 
 
 def _in_package(path: str, rest: str) -> Path:

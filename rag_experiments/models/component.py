@@ -8,14 +8,14 @@ from typing import Any, Protocol
 from torch import nn
 
 from rag_experiments.config.kinds import MODEL_KINDS, imported
-from rag_experiments.config.schema import EncoderConfig, ModelConfig, ReaderConfig
+from rag_experiments.config.schema import CrossEncoderConfig, EncoderConfig, ModelConfig, ReaderConfig
 
 
 class Component(Protocol):
     """A model in memory, with everything that decides what it computes.
 
     Whoever adds a kind of model implements this. An encoder has `embed_passages`, `embed_queries` and `similarity`
-    besides (`Encoder`), a reader `answer` (`Reader`).
+    besides (`Encoder`), a reranker `score` (`CrossEncoder`), a reader `answer` (`Reader`).
     """
 
     config: Any
@@ -52,6 +52,13 @@ def load_encoder(config: EncoderConfig, cache: Path | None, frozen: bool = False
     from rag_experiments.models.encoder.encoder import Encoder
 
     return Encoder.load(config)
+
+
+def load_cross_encoder(config: CrossEncoderConfig, cache: Path | None, frozen: bool = False) -> Any:
+    """A `CrossEncoder`, on accelerate's device."""
+    from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
+
+    return CrossEncoder.load(config, frozen)
 
 
 def load_reader(config: ReaderConfig, cache: Path | None, frozen: bool = False) -> Any:

@@ -43,7 +43,7 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
     if config is None:
         return None
     with torch.device("meta"):
-        module = getattr(transformers, MODEL_KINDS[model.kind].auto_class).from_config(config)
+        module = getattr(transformers, _auto_class(model.kind, config)).from_config(config)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         adapters = _adapters(model) if trained else None
         if adapters is not None:
@@ -51,6 +51,17 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
     learning = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad) if trained else 0
     frozen = sum(parameter.numel() for parameter in module.parameters()) - learning
     return Sizes(parameters, learning, learning * BYTES_TRAINED + frozen * _bytes_frozen(model, device))
+
+
+def _auto_class(kind: str, config: Any) -> str:
+    """The class that makes the architecture; a cross-encoder of a decoder is that decoder, others have one output."""
+    name = MODEL_KINDS[kind].auto_class
+    if name != "AutoModelForSequenceClassification":
+        return name
+    if any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in config.architectures or []):
+        return "AutoModelForCausalLM"
+    config.num_labels = 1
+    return name
 
 
 def _adapters(model: Any) -> Any:

@@ -27,6 +27,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_bytes
 from rag_experiments.retrieval.dense import DenseRetriever
 from rag_experiments.retrieval.hybrid import HybridRetriever
+from rag_experiments.retrieval.reranking import RerankingRetriever
 from rag_experiments.retrieval.retriever import Retriever
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,8 @@ def add_golds(rows_QK: np.ndarray, golds: Sequence[Sequence[int]]) -> np.ndarray
 
 
 def _dense_part(retriever: Retriever) -> DenseRetriever:
-    dense = retriever.dense if isinstance(retriever, HybridRetriever) else retriever
+    first = retriever.first if isinstance(retriever, RerankingRetriever) else retriever
+    dense = first.dense if isinstance(first, HybridRetriever) else first
     if not isinstance(dense, DenseRetriever):
         raise RequestError("algorithm.refresh: 'questions' keeps passage vectors, so it needs a faiss retriever.")
     return dense

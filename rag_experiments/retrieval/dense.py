@@ -31,6 +31,7 @@ _NOT_OF_THE_INDEX = {
     "type": "a hybrid's vectors are the same",
     **dict.fromkeys(("k", "nprobe", "ef_search"), "of a search; set when the index is opened"),
     "encoder": "its vectors are in the key",
+    **dict.fromkeys(("reranker", "rerank_depth", "rerank_batch_size"), "of what comes after the search"),
     "device": "an index is kept as that of a CPU",
     **dict.fromkeys(("bm25_k1", "bm25_b", "fusion", "rrf_k", "dense_weight"), "of the other half of a hybrid"),
 }

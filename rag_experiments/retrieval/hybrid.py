@@ -18,6 +18,7 @@ from rag_experiments.retrieval.retriever import Retriever, SearchResult, empty_r
 
 if TYPE_CHECKING:
     from rag_experiments.config.schema import RetrieverConfig
+    from rag_experiments.models.encoder.encoder import Encoder
     from rag_experiments.retrieval.bm25 import BM25Retriever
     from rag_experiments.retrieval.dense import DenseRetriever
 
@@ -33,6 +34,11 @@ class HybridRetriever(Retriever):
         self.dense = dense
         self.sparse = sparse
         self.passages = dense.passages
+
+    @property
+    def encoder_behind(self) -> Encoder:
+        """Of the vectors' half."""
+        return self.dense.encoder
 
     def search(self, queries: Sequence[str], k: int) -> SearchResult:
         """See `Retriever.search`."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,11 @@ class Retriever(ABC):
     """Finds passages for questions."""
 
     passages: PassageStore
+
+    @property
+    def encoder_behind(self) -> Any:
+        """The encoder whose vectors are searched; None where words decide."""
+        return getattr(self, "encoder", None)
 
     @abstractmethod
     def search(self, queries: Sequence[str], k: int) -> SearchResult:

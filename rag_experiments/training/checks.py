@@ -105,6 +105,7 @@ def check_algorithm(config: schema.RunConfig, training: bool = True) -> Any:
             f"algorithm={settings.get('name')} trains {with_article(' or '.join(kinds) or role)}, but model.path="
             f"{config.model.path} is {with_article(config.model.kind)}: {right}"
         )
+    _check_reranker(config, trainer_class)
     _check_retriever(config, trainer_class, training)
     trainer_class.check_config(config)
     return trainer_class
@@ -183,6 +184,14 @@ def _check_metric_name(config: schema.RunConfig) -> None:
         raise RequestError(
             f"trainer.metric_for_best_model={metric!r}: checkpoints are chosen on dev, so the name starts with "
             "'dev/', such as dev/recall@4, dev/ndcg@10 or dev/exact_match"
+        )
+
+
+def _check_reranker(config: schema.RunConfig, trainer_class: Any) -> None:
+    """Raise `RequestError` for a frozen reranker where one is trained."""
+    if config.retriever.reranker is not None and "reranker" in roles.trained_roles(trainer_class):
+        raise RequestError(
+            "retriever.reranker is set, but this algorithm trains the retriever's reranker: choose it with model=…"
         )
 
 

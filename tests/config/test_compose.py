@@ -26,12 +26,13 @@ TRAINED = {
     "ctl": {"encoder"},
     "dca": {"encoder"},
     "rpg": {"encoder"},
+    "rerank": {"cross_encoder"},
     "sft": {"decoder", "encoder_decoder"},
     "swr": {"decoder", "encoder_decoder"},
     "fid": {"decoder", "encoder_decoder"},
 }
 """What each algorithm trains."""
-FITTING = {"encoder": "ctl", "decoder": "sft", "encoder_decoder": "fid"}
+FITTING = {"encoder": "ctl", "cross_encoder": "rerank", "decoder": "sft", "encoder_decoder": "fid"}
 """An algorithm for each kind of model."""
 
 
@@ -158,7 +159,7 @@ PAIRS = pairwise(
         "data": OPTIONS["data"],
         "algorithm": OPTIONS["algorithm"],
         "retriever": OPTIONS["retriever"],
-        "model": ["minilm", "smollm2_135m", "flan_t5_small"],  # one of each kind
+        "model": ["minilm", "minilm_reranker", "smollm2_135m", "flan_t5_small"],  # one of each kind
         "trainer": OPTIONS["trainer"],
         "tracking": OPTIONS["tracking"],
         "evaluation": OPTIONS["evaluation"],

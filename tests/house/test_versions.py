@@ -29,7 +29,7 @@ BRIEF = (
     "evaluation.max_questions=2",
     "evaluation.zero_shot=false",
 )
-ALGORITHMS = ("ctl", "dca", "rpg", "sft", "swr", "fid")
+ALGORITHMS = ("ctl", "dca", "rpg", "sft", "swr", "fid", "rerank")
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,13 @@ def arguments(algorithm: str, place: dict[str, Path]) -> list[str]:
         "sft": [*READS, "model.lora={r: 4}"],
         "swr": READS,
         "fid": ["model=flan_t5_small", *READS],
+        "rerank": ["retriever=bm25", "algorithm.candidates=3"],
     }[algorithm]
-    model = place["encoder" if algorithm in ("ctl", "dca", "rpg") else "t5" if algorithm == "fid" else "decoder"]
+    model = place[
+        "encoder" if algorithm in ("ctl", "dca", "rpg", "rerank") else "t5" if algorithm == "fid" else "decoder"
+    ]
     given = [one for one in request(model, place["data"], place["root"], *BRIEF, *own) if one != "algorithm=ctl"]
-    if model != place["encoder"]:
+    if model != place["encoder"] or algorithm == "rerank":
         given = [one for one in given if one != "model.pooling=mean"]
     return [f"algorithm={algorithm}", *given]
 

@@ -43,7 +43,9 @@ def make_tokenizer(ends: bool = True, **options: Any) -> PreTrainedTokenizerFast
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     if ends:
         ids = [(token, vocabulary[token]) for token in ("<s>", "</s>")]
-        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ids)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", special_tokens=ids
+        )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", **{**SPECIAL, **options})
 
 

@@ -18,7 +18,14 @@ import pytest
 
 from rag_experiments.algorithms.fid_teacher import PassageTeacher
 from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer
-from rag_experiments.config.schema import EncoderConfig, FidSettings, LoraConfig, ReaderConfig, RetrieverConfig
+from rag_experiments.config.schema import (
+    CrossEncoderConfig,
+    EncoderConfig,
+    FidSettings,
+    LoraConfig,
+    ReaderConfig,
+    RetrieverConfig,
+)
 from rag_experiments.models.encoder.encoder import Encoder
 from rag_experiments.models.fid.fid_reader import FidReader
 from rag_experiments.models.reader.prompts import Prompt
@@ -110,6 +117,9 @@ RETRIEVER: dict[str, Any] = {
     "fusion": "weighted",
     "rrf_k": 10,
     "dense_weight": 0.9,
+    "reranker": CrossEncoderConfig(path="other"),
+    "rerank_depth": 7,
+    "rerank_batch_size": 3,
 }
 VECTORS = "vectors and fusion are no matter of BM25"
 NOT_BM25S = {
@@ -117,6 +127,7 @@ NOT_BM25S = {
     **dict.fromkeys(("fusion", "rrf_k", "dense_weight", "device"), VECTORS),
     "type": "a hybrid's BM25 index is the same",
     "k": "chosen at the search",
+    **dict.fromkeys(("reranker", "rerank_depth", "rerank_batch_size"), "of what comes after the search"),
 }
 
 
@@ -181,6 +192,7 @@ def test_a_built_index_is_kept_by_what_it_is_built_with(kind: Any, passages: Lis
     apart = {
         **dict.fromkeys(("type", "k", "encoder", "device", "bm25_k1", "bm25_b"), "no matter of the index's file"),
         **dict.fromkeys(("fusion", "rrf_k", "dense_weight"), "no matter of the index's file"),
+        **dict.fromkeys(("reranker", "rerank_depth", "rerank_batch_size"), "no matter of the index's file"),
         **dict.fromkeys(OTHERS_OF[kind], "of the other kind"),
         SEARCHED_WITH[kind]: "set when the index is opened",
     }

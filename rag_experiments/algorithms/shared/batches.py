@@ -36,7 +36,7 @@ def encode_chunks(model: torch.nn.Module, batch: dict[str, Any], recompute: bool
     vectors = []
     for chunk in batch["chunks"]:
         if recompute and torch.is_grad_enabled():
-            vectors.append(checkpoint(model, chunk["input_ids"], chunk["attention_mask"], use_reentrant=False))
+            vectors.append(checkpoint(model, use_reentrant=False, **chunk))
         else:
-            vectors.append(model(chunk["input_ids"], chunk["attention_mask"]))
+            vectors.append(model(**chunk))
     return torch.cat(vectors)[batch["order_N"]]

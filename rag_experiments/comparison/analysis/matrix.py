@@ -44,11 +44,13 @@ def summarise(values: list[float] | None) -> Summary | None:
 
 
 def retriever_of(run: RunRecord) -> str:
-    """A short name of the run's retriever: its kind, and its encoder if it has one."""
+    """A short name of the run's retriever: its kind, its encoder and its reranker if it has them."""
     kind = short_value(run.flat.get("retriever.type"))
     encoder = run.flat.get("retriever.encoder.path")
     depth = run.flat.get("retriever.k")
     words = kind if encoder is None else f"{kind} {short_value(encoder)}"
+    reranker = run.flat.get("retriever.reranker.path")
+    words = words if reranker is None else f"{words} + {short_value(reranker)}"
     return f"{words} k={depth}" if depth is not None else words
 
 

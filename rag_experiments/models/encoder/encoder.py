@@ -7,7 +7,6 @@ answers for training, index, evaluation and what is saved: they cannot disagree 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rag_experiments.config.schema import EncoderConfig
-from rag_experiments.core.digest import digest, without
+from rag_experiments.core.digest import without
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.queries import Query, shortened
 from rag_experiments.model_files.metadata import write_facts
@@ -32,7 +31,8 @@ from rag_experiments.models.encoder.left_padding import needs_positions, text_po
 from rag_experiments.models.encoder.pooling import PoolingMode, pool
 from rag_experiments.models.shared.precision import autocast, default_device, precision_name, resolve_precision
 from rag_experiments.models.shared.quiet import without_bars
-from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
+from rag_experiments.models.shared.weights_digest import architecture_of, tokenizer_hash, weights_digest
+from rag_experiments.models.shared.wrapped import WrappedTransformer
 
 _SAVED_SETTINGS = (
     "pooling", "similarity", "query_prefix", "passage_prefix", "max_query_length", "max_passage_length",
@@ -49,7 +49,7 @@ NOT_IN_A_VECTOR = {
 """Keys of the model that do not decide its vectors, and why."""
 
 
-class Encoder(nn.Module):
+class Encoder(WrappedTransformer):
     """Texts to vectors `[N, D]`, fp32. `config` is fully resolved: no `auto` is left in what decides a vector."""
 
     kind = "encoder"
@@ -74,7 +74,7 @@ class Encoder(nn.Module):
         # Padding on the left may otherwise shift a text's positions by the length of its neighbours.
         self._gives_positions = False
         # Hashed before the first call: a fast tokenizer keeps the last call's truncation in its own state.
-        self._tokenizer_hash = _tokenizer_hash(tokenizer)
+        self._tokenizer_hash = tokenizer_hash(tokenizer)
 
     @classmethod
     def load(cls, config: EncoderConfig, device: torch.device | str | None = None) -> Encoder:
@@ -109,11 +109,6 @@ class Encoder(nn.Module):
     def module(self) -> Encoder:
         """What a trainer trains."""
         return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.parameters()).device
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Token ids and mask `[B, L]` to vectors `[B, D]`, fp32; unit length where the similarity is cosine."""
@@ -205,29 +200,6 @@ class Encoder(nn.Module):
         settings = without(self.config, NOT_IN_A_VECTOR)
         return weights_digest(self, self._tokenizer_hash, settings, architecture_of(self.backbone.config))
 
-    def get_input_embeddings(self) -> torch.nn.Module:
-        """The backbone's (`trainer.neftune_noise_alpha` adds its noise there)."""
-        return self.backbone.get_input_embeddings()
-
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **more: Any
-    ) -> None:
-        """Recompute activations in the backward pass (`trainer.activation_checkpointing=true`).
-
-        `more` is what Trainer knows besides: `every_n_layers`, `offload`.
-        """
-        given = activation_checkpointing_kwargs or {"use_reentrant": False}
-        if hasattr(self.backbone, "activation_checkpointing_enable"):  # its name since transformers 5.23
-            self.backbone.activation_checkpointing_enable(given, **more)
-        else:
-            self.backbone.gradient_checkpointing_enable(given, **more)
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **more: Any
-    ) -> None:
-        """The same, as Trainer calls it before transformers 5.23."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **more)
-
     def _width(self) -> int:
         """Dimension before truncation."""
         last: Any = self.dense[-1] if len(self.dense) else None
@@ -280,11 +252,3 @@ class Encoder(nn.Module):
 
 def _fp32_at_least(vectors: Tensor) -> Tensor:
     return vectors if vectors.dtype == torch.float64 else vectors.float()
-
-
-def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of everything that turns a text into ids, without the truncation and padding of the last call."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
-    for volatile in ("truncation", "padding"):
-        state.pop(volatile, None)
-    return digest(state)

@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from rag_experiments.config.schema import EncoderConfig
+from rag_experiments.config.schema import EncoderConfig, ModelConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.model_files.integrity import check_complete, check_tokenizer
 from rag_experiments.model_files.sentence_transformers_format import TRUNCATE_FOLDER, FolderFacts
@@ -61,13 +61,13 @@ class Dense(nn.Module):
         return self.activation(self.linear(x_BD))
 
 
-def load_model_config(config: EncoderConfig, folder: Path, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+def load_model_config(config: ModelConfig, folder: Path, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
     """The backbone's Hugging Face configuration: `architecture` where it is given, else the folder's.
 
     An `architecture` without a vocabulary size takes the tokenizer's.
     """
     if config.architecture is None:
-        model_config = _reading(folder, lambda: AutoConfig.from_pretrained(folder))
+        model_config = reading(folder, lambda: AutoConfig.from_pretrained(folder))
     else:
         fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, **config.architecture}
         model_type = fields.pop("model_type", None)
@@ -131,7 +131,7 @@ def position_limit(model_config: PretrainedConfig) -> int | None:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, with a padding token: the end token where it has none of its own (most decoders)."""
-    tokenizer = _reading(folder, lambda: AutoTokenizer.from_pretrained(folder))
+    tokenizer = reading(folder, lambda: AutoTokenizer.from_pretrained(folder))
     check_tokenizer(tokenizer, folder)
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
@@ -168,9 +168,9 @@ def load_backbone(config: EncoderConfig, folder: Path, model_config: PretrainedC
     extra = {"attn_implementation": config.attn_implementation} if config.attn_implementation else {}
     if config.init == "random":
         make = model_class.from_config if model_class is AutoModel else model_class._from_config
-        backbone = _reading(folder, lambda: make(model_config, dtype=torch.float32, **extra))
+        backbone = reading(folder, lambda: make(model_config, dtype=torch.float32, **extra))
     else:
-        backbone, report = _reading(
+        backbone, report = reading(
             folder,
             lambda: model_class.from_pretrained(
                 folder, config=model_config, dtype=torch.float32, output_loading_info=True, **extra
@@ -260,7 +260,7 @@ def half_class(model_config: PretrainedConfig) -> str | None:
     return _ENCODER_HALVES.get(model_config.model_type)
 
 
-def _reading(folder: Path, read: Any) -> Any:
+def reading(folder: Path, read: Any, what: str = "an encoder") -> Any:
     """Run `read`, turning what transformers and safetensors raise for a bad folder into one sentence."""
     try:
         with without_bars():
@@ -270,7 +270,7 @@ def _reading(folder: Path, read: Any) -> Any:
     except (
         Exception
     ) as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for the same thing
-        raise RequestError(f"model.path: {folder} cannot be read as an encoder: {_first_line(error)}") from error
+        raise RequestError(f"model.path: {folder} cannot be read as {what}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rag_experiments.core.digest import Digest
+from rag_experiments.core.digest import Digest, digest
 
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
 """Of a model's Hugging Face config: what may differ between two copies of one model."""
@@ -28,3 +28,11 @@ def weights_digest(module: nn.Module, *settings: Any) -> str:
         hasher.add(name, str(tensor.dtype), list(tensor.shape))
         hasher.add_bytes(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return hasher.hexdigest()
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """A hash of everything that turns a text into ids, without the truncation and padding of the last call."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
+    for volatile in ("truncation", "padding"):
+        state.pop(volatile, None)
+    return digest(state)
