@@ -43,6 +43,7 @@ NOT_OF_WORDS = {
     **dict.fromkeys(("encoder", "device"), "of vectors"),
     **dict.fromkeys(("index", "nlist", "nprobe", "hnsw_m", "ef_construction", "ef_search"), "of an index of vectors"),
     **dict.fromkeys(("fusion", "rrf_k", "dense_weight"), "of a hybrid, whose own fingerprint holds them"),
+    **dict.fromkeys(("reranker", "rerank_depth", "rerank_batch_size"), "of what comes after the search"),
 }
 """Keys of the retriever that change nothing here, and why."""
 FEWEST_QUESTIONS = 4

@@ -214,7 +214,7 @@ def test_a_model_on_the_command_line_wins_over_the_algorithms():
         ("sedd=1", "sedd is an unknown key (did you mean 'seed'?)"),
         ("experiments=demo", "experiments is an unknown key (did you mean 'experiment'?)"),
         ("experiment=dem", "experiment=dem is not one of the experiment options (did you mean 'demo'?)"),
-        ("model@retriver.encoder=minilm", "unknown place (did you mean 'model@retriever.encoder'?)"),
+        ("model@retriver.encoder=minilm", "unknown place (did you mean 'model@retriever.encoder' or"),
         ("paths=x", "paths='x' is no configuration: set its keys, as paths.<key>=…"),
     ],
 )
