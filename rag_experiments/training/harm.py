@@ -37,7 +37,7 @@ SAMPLE = 1000
 """Gold passages that are looked at."""
 NEARLY_EQUAL = 0.8
 """Share of words (Jaccard) from which two passages say nearly the same."""
-HIGH_RATES = {"encoder": 2e-4, "reader": 2e-4}
+HIGH_RATES = {"encoder": 2e-4, "reranker": 2e-4, "reader": 2e-4}
 """Learning rates of whole models above which fine-tuning often forgets; adapters take ten times as much."""
 CUT_SHARE = 0.2
 MAIN = ("ndcg@10", "recall@4", "f1", "exact_match")

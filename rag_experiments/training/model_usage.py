@@ -49,7 +49,7 @@ class Example:
 
 
 def write_readmes(run: RunDirectory, config: RunConfig, data: RagData) -> None:
-    """`README.md` in each folder of `model/` that holds an encoder or a reader."""
+    """`README.md` in each folder of `model/` that holds an encoder, a reranker or a reader."""
     if not run.writes:
         return
     example = example_of(run, data)
@@ -70,6 +70,9 @@ def model_readme(folder: Path, name: str, config: RunConfig, example: Example) -
     shared = {"name": name, "algorithm": config.algorithm.name, "question": example.question, "answer": example.answer}
     if kind == "encoder":
         return rendered("encoder.md", **shared, passages=example.passages[:2], **encoder_values(folder))
+    if kind == "cross_encoder":
+        settings = (read_facts(folder) or {})["config"]
+        return rendered("cross_encoder.md", **shared, passages=example.passages[:2], **settings)
     if kind in ("decoder", "encoder_decoder"):
         values = reader_values(folder, config)
         return rendered("reader.md", **shared, passages=example.passages, **values)

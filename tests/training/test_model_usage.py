@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from rag_experiments import ask, train
+from rag_experiments.config.schema import CrossEncoderConfig
+from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training import model_usage
 from tests.conftest import write_small_data
@@ -65,6 +67,20 @@ def test_an_encoders_readme_gives_its_vectors(
         if library == "transformers" or "model.max_passage_length=4" not in more:
             assert_near(np.asarray(names["passage_vectors"]), encoder.embed_passages(texts))
         assert_near(np.asarray(names["query_vectors"]), encoder.embed_queries([names["question"]]))
+
+
+def test_a_rerankers_readme_gives_its_scores(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = ("algorithm=rerank", "retriever=bm25", "~model@retriever.encoder", "trainer.max_steps=2", "model=run")
+    words = [
+        word for word in request(tiny_bert, write_small_data(tmp_path / "data"), tmp_path) if "pooling" not in word
+    ]
+    run = run_at(tmp_path / "run", [*words, *more, "model.kind=cross_encoder", "evaluation.latency=2"])
+    names = executed(blocks(run.model_dir)["sentence-transformers"], run.model_dir, monkeypatch)
+    own = CrossEncoder.load(CrossEncoderConfig(path=str(run.model_dir), precision="fp32"))
+    assert_near(np.asarray(names["scores"]), own.score([names["question"]] * len(names["texts"]), names["texts"]), 1e-5)
+    figures = run.read_final_metrics()
+    assert {"test/recall@1", "test/first_stage/recall@1", "seconds/prepare"} <= figures.keys()
+    assert "test/seconds/rerank_p50" in figures
 
 
 def test_a_tokenizer_that_reads_line_breaks_gets_them_from_langchain_too(
