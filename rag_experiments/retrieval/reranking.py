@@ -87,7 +87,9 @@ class RerankingRetriever(Retriever):
         unique, inverse = np.unique(found, return_inverse=True)
         texts = self.passages.full_texts(unique.tolist())
         batch_size = self.config.rerank_batch_size
-        logits = self.reranker.score([queries[q] for q in asked], [texts[i] for i in inverse], batch_size)
+        logits = self.reranker.score(
+            [queries[q] for q in asked.tolist()], [texts[i] for i in inverse.tolist()], batch_size
+        )
         scores_QD = np.full(rows_QD.shape, -np.inf, dtype=np.float32)
         scores_QD[asked, places] = logits
         order_QD = np.tile(np.arange(rows_QD.shape[1]), (len(rows_QD), 1))

@@ -160,7 +160,7 @@ def padded(pairs: Sequence[PairIds], pad_id: int, left: bool) -> dict[str, Tenso
         rows["input_ids"][b, where] = pair.ids
         rows["attention_mask"][b, where] = 1
         if typed:
-            rows["token_type_ids"][b, where] = pair.types
+            rows["token_type_ids"][b, where] = np.asarray(pair.types)
     return {name: torch.from_numpy(row) for name, row in rows.items()}
 
 
