@@ -48,7 +48,7 @@ def make_first_runs(request: Request, components: RunComponents) -> None:
 NOT_LEARNT_FROM = {
     **dict.fromkeys(("name", "resume", "plan"), "what it is called, and how it was asked for"),
     **dict.fromkeys(("tracking", "sweep", "paths"), "where results go"),
-    **dict.fromkeys(("evaluation", "early_stopping", "refit"), "a first run is not evaluated"),
+    **dict.fromkeys(("evaluation", "early_stopping", "refit", "keep"), "a first run is not evaluated"),
     "trainer": "in the key without what only says how to compute",
     "data": "in the key without what its content shows",
     "retriever": "in the key without its encoder",

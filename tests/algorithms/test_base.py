@@ -56,7 +56,7 @@ def test_evaluation_is_logged_as_dev_and_returned_as_trainer_asks(monkeypatch):
     asked, logged = [], []
     questions = [Question(str(number), "?") for number in range(5)]
     trainer = bare(
-        evaluate=lambda given: asked.append(given) or SimpleNamespace(metrics={"recall@1": 0.5}),
+        evaluate=lambda given: asked.append(given) or SimpleNamespace(metrics={"recall@1": 0.5}, rows=[]),
         data=SimpleNamespace(splits={"dev": questions}),
         config=SimpleNamespace(evaluation=EvaluationConfig(max_questions=2)),
     )

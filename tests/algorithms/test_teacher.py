@@ -23,6 +23,7 @@ from rag_experiments.algorithms.fid import FiDTrainer
 from rag_experiments.algorithms.fid_teacher import PassageTeacher
 from rag_experiments.algorithms.sft import SFTTrainer
 from rag_experiments.config.schema import (
+    CrossEncoderConfig,
     DataConfig,
     EncoderConfig,
     EvaluationConfig,
@@ -92,13 +93,13 @@ def test_scores_come_in_the_order_asked_and_a_set_is_computed_once(monkeypatch):
     one, two = Question("1", "?"), Question("2", "?")
     found = made.scores([one, two, one, one], [passages(3, 1, 2), passages(5, 4), passages(2, 3, 1), passages(2, 3)])
     assert [row.tolist() for row in found] == [[3, 1, 2], [5, 4], [2, 3, 1], [2, 3]]
-    assert (made.asked, made.hits) == (4, 1)
+    assert (made.lookups, made.hits) == (4, 1)
     assert sum(len(prompts) for prompts, _ in calls) == 3
     assert all(len(prompts) <= 2 for prompts, _ in calls)
     assert made.underflowed == len(calls) == 2
     again = made.scores([one], [passages(1, 2, 3)])
     assert [row.tolist() for row in again] == [[1, 2, 3]]
-    assert (made.asked, made.hits, len(calls)) == (5, 2, 2)
+    assert (made.lookups, made.hits, len(calls)) == (5, 2, 2)
 
 
 @pytest.mark.parametrize(("kind", "given"), [("cross_attention", None), ("adist", ["so"]), ("adist_peak", ["so"])])
@@ -149,7 +150,8 @@ OTHER_FID = {"name": "other", "answer": "first", "passages": "data", "train_k": 
 OTHER_RETRIEVER = {
     "type": "bm25", "k": 9, "encoder": EncoderConfig(path="other"), "index": "ivf", "nlist": 9, "nprobe": 9,
     "hnsw_m": 9, "ef_construction": 9, "ef_search": 9, "device": "cpu", "bm25_k1": 0.9, "bm25_b": 0.9,
-    "fusion": "weighted", "rrf_k": 9, "dense_weight": 0.9,
+    "fusion": "weighted", "rrf_k": 9, "dense_weight": 0.9, "reranker": CrossEncoderConfig(path="other"),
+    "rerank_depth": 9, "rerank_batch_size": 9,
 }  # fmt: skip
 OTHER_DATA = {
     "format": "beir", "path": "other", "titles": False, "dev_fraction": 0.2, "test_fraction": 0.2, "split_seed": 9,

@@ -200,7 +200,7 @@ def test_groups_and_presets():
     kinds = preset_kinds()
     assert set(kinds) == set(choices("model"))
     assert (kinds["minilm"], kinds["smollm2_135m"], kinds["flan_t5_small"]) == ("encoder", "decoder", "encoder_decoder")
-    assert set(kinds.values()) <= {"encoder", "decoder", "encoder_decoder", "auto"}
+    assert set(kinds.values()) <= {"encoder", "cross_encoder", "decoder", "encoder_decoder", "auto"}
     assert (conf_dir() / "config.yaml").is_file()
 
 

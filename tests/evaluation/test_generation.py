@@ -47,7 +47,8 @@ class Parrot:
 
 def run_config(k: int = 2, **evaluation):
     return SimpleNamespace(
-        retriever=SimpleNamespace(k=k),
+        retriever=SimpleNamespace(k=k, reranker=None),
+        model=SimpleNamespace(kind="decoder"),
         evaluation=EvaluationConfig(bootstrap=200, **evaluation),
         data=SimpleNamespace(query_history="user"),
     )

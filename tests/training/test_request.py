@@ -21,7 +21,10 @@ KNOWN = Question("q", "Why?", answers=("because",), positive_ids=("p",))
 def check(metric: str | None, *dev: Question, kind: str = "encoder", trainer_class=AlgorithmTrainer, **evaluation):
     trainer = {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": metric}
     config = SimpleNamespace(
-        trainer=trainer, evaluation=EvaluationConfig(**evaluation), model=SimpleNamespace(kind=kind)
+        trainer=trainer,
+        evaluation=EvaluationConfig(**evaluation),
+        model=SimpleNamespace(kind=kind),
+        retriever=SimpleNamespace(reranker=None),
     )
     check_best_metric(config, SimpleNamespace(splits={"dev": list(dev)}), trainer_class)
 
@@ -63,7 +66,13 @@ def test_arguments_that_would_be_ignored_or_fail_are_refused():
     from rag_experiments.algorithms.swr import SwRTrainer
 
     def fits(trainer_class, early_stopping=None, **trainer):
-        config = SimpleNamespace(trainer=trainer, algorithm=SimpleNamespace(name="x"), early_stopping=early_stopping)
+        config = SimpleNamespace(
+            trainer=trainer,
+            algorithm=SimpleNamespace(name="x"),
+            early_stopping=early_stopping,
+            refit=False,
+            keep="trained",
+        )
         check_trainer_fits(config, trainer_class)
 
     fits(SwRTrainer, train_sampling_strategy="group_by_length", label_smoothing_factor=0.0)
