@@ -19,10 +19,12 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, RunComponents
+from rag_experiments.comparison.analysis.before_after import MAIN
 from rag_experiments.comparison.analysis.pairing import pair
 from rag_experiments.comparison.analysis.statistics import QuestionTest, question_test
 from rag_experiments.core import text as texts
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.queries import question_key
 from rag_experiments.model_files import sources
 from rag_experiments.model_files.sentence_transformers_format import read_folder
 from rag_experiments.runs.directory import RunDirectory
@@ -40,22 +42,24 @@ NEARLY_EQUAL = 0.8
 HIGH_RATES = {"encoder": 2e-4, "reranker": 2e-4, "reader": 2e-4}
 """Learning rates of whole models above which fine-tuning often forgets; adapters take ten times as much."""
 CUT_SHARE = 0.2
-MAIN = ("ndcg@10", "recall@4", "f1", "exact_match")
 
 Row = Mapping[str, Any]
 
 
 def main_metric(config: Any) -> str:
-    """The bare name of the metric that decides: `trainer.metric_for_best_model`, or else the first usual one."""
+    """The bare name of `trainer.metric_for_best_model`; empty where there is none."""
     return str(config.trainer.get("metric_for_best_model") or "").removeprefix("dev/")
+
+
+def deciding(metric: str, rows: Sequence[Row]) -> str:
+    """`metric`, or where it is empty the first usual one that `rows` have; empty without any."""
+    return metric or next((name for name in MAIN if rows and name in rows[0]["metrics"]), "")
 
 
 def against_base(base: Sequence[Row], rows: Sequence[Row], metric: str) -> QuestionTest | None:
     """The paired test of `rows` minus `base` on the questions of both; None where they share none with the metric."""
-    names = [metric] if metric else [name for name in MAIN if rows and name in rows[0]["metrics"]][:1]
-    if not names:
-        return None
-    before, after = ({str(row["id"]): row["metrics"].get(names[0], math.nan) for row in side} for side in (base, rows))
+    name = deciding(metric, rows)
+    before, after = ({str(row["id"]): row["metrics"].get(name, math.nan) for row in side} for side in (base, rows))
     paired = pair(before, after, {str(row["id"]): row for row in rows})
     if not len(paired.ids) or np.isnan(paired.difference_Q).all():
         return None
@@ -109,7 +113,15 @@ class HarmWatch(TrainerCallback):
         self.alarmed = True
         log.warning(
             "after %d steps dev/%s is worse than before training: %+.3f [%+.3f, %+.3f] over %d questions (p %.3f). %s",
-            *(state.global_step, self.metric, test.difference, test.low, test.high, test.questions, test.p),
+            *(
+                state.global_step,
+                deciding(self.metric, rows),
+                test.difference,
+                test.low,
+                test.high,
+                test.questions,
+                test.p,
+            ),
             " ".join(reasons(self.request, self.trainer.components)) or "None of the usual reasons was found.",
         )
 
@@ -201,8 +213,8 @@ def _cut(components: RunComponents, golds: Sequence[str]) -> Iterator[str]:
 
 def _shared(components: RunComponents) -> Iterator[str]:
     """Questions of dev that train has too: dev is then no measure of what is new."""
-    train = {texts.identity(question.question) for question in components.data.splits["train"]}
+    train = {question_key(question) for question in components.data.splits["train"]}
     dev = components.data.splits["dev"]
-    shared = sum(texts.identity(question.question) in train for question in dev)
+    shared = sum(question_key(question) in train for question in dev)
     if shared:
         yield f"{shared} of the {len(dev)} questions of dev are in train as well."

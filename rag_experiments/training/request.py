@@ -210,18 +210,15 @@ def check_best_metric(config: RunConfig, data: RagData, trainer_class: Any) -> N
 def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
     """Raise `RequestError` for arguments of Trainer's that this algorithm, or early stopping, cannot follow."""
     name = config.algorithm.name
-    if config.early_stopping is not None and not (
-        config.trainer.get("load_best_model_at_end") and config.trainer.get("eval_strategy", "no") != "no"
-    ):
+    chooses = config.trainer.get("load_best_model_at_end") and config.trainer.get("eval_strategy", "no") != "no"
+    if config.early_stopping is not None and not chooses:
         raise RequestError(
             f"early_stopping={config.early_stopping} needs trainer.load_best_model_at_end=true and "
             "trainer.eval_strategy=epoch or steps"
         )
     if config.keep == "base" and not config.evaluation.zero_shot:
         raise RequestError("keep=base compares dev with the model before training: it needs evaluation.zero_shot=true")
-    if config.refit and not (
-        config.trainer.get("load_best_model_at_end") and config.trainer.get("eval_strategy", "no") != "no"
-    ):
+    if config.refit and not chooses:
         raise RequestError(
             "refit=true chooses the number of steps with dev: it needs trainer.load_best_model_at_end=true and "
             "trainer.eval_strategy=epoch or steps"
