@@ -3,7 +3,8 @@
 python -m rag_experiments.export run=<dir> DIR [data, retriever overrides]
 
 DIR/README.md           how to open each, as code to copy
-DIR/model/              the run's model (safetensors), for from_pretrained or SentenceTransformer
+DIR/model/              the run's model (safetensors), for from_pretrained or SentenceTransformer; an encoder's or
+                        reranker's adapters are merged into its weights
 DIR/encoder/            the retriever's encoder, where the run trained a reader
 DIR/index/              FAISS (index.faiss) or bm25s; a hybrid retriever has dense/ and bm25/
 DIR/passages.parquet    id, title, text, and the vector where there is one; row i is the index's row i
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_directory
 from rag_experiments.evaluation.trec import run_lines
-from rag_experiments.model_files.metadata import read_facts
+from rag_experiments.model_files.metadata import is_adapter, read_facts
 from rag_experiments.training.reopen import Reopened, reopen, split_run
 
 if TYPE_CHECKING:
@@ -96,6 +98,7 @@ def export(opened: Reopened, target: Path) -> None:
             encoder.save(folder / "encoder")
         retriever.save(folder / "index")
         write_parquet(passages, folder / "passages.parquet", vectors_of(retriever))
+        save_merged(models, folder / "model")
         several = not (opened.run.model_dir / "config.json").is_file() and (opened.run.model_dir / "encoder").is_dir()
         place = ("model/encoder" if several else "model") if models else "encoder"
         write_readmes(opened, retriever, folder, place)
@@ -104,6 +107,20 @@ def export(opened: Reopened, target: Path) -> None:
             if rows:
                 (folder / name).write_text("".join(run_lines(rows, opened.run.path.name)), encoding="utf-8")
     log.info("%s: model, index and %d passages of %s", target, len(passages), opened.run.path)
+
+
+def save_merged(models: Mapping[str, Any], folder: Path) -> None:
+    """In place of adapters the whole model that they make: what is exported may lie where their base does not.
+
+    Args:
+        models: role → component, of which those with adapters lose them.
+        folder: a copy of the run's `model/`.
+    """
+    for role, component in models.items():
+        if getattr(component, "merge_adapters", bool)():
+            own = folder if is_adapter(folder) else folder / role
+            shutil.rmtree(own)
+            component.save(own)
 
 
 def write_parquet(passages: PassageStore, file: Path, vectors_ND: np.ndarray | None = None) -> None:
@@ -171,7 +188,7 @@ def readme(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> 
             "path": opened.run.path,
             "algorithm": config.algorithm.name,
             "kind": kind,
-            "opens": _opens(kind, opened.run.model_dir),
+            "opens": _opens(kind, folder / "model"),
             "encoder": place if encoder_of(retriever) is not None else None,
             "reader": bool(reader) and not reader["fid"],
             "count": len(data.passages),

@@ -61,6 +61,21 @@ class ModelConfig:
 
 
 @dataclass(kw_only=True)
+class LoraConfig:
+    """Low-rank adapters (Hu et al. 2021), through `peft`."""
+
+    r: PositiveInt = 16
+    """The rank of the adapters."""
+    alpha: PositiveInt = 32
+    """The adapters' output is scaled by alpha / r; twice the rank is usual."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """The share of an adapter's inputs that is dropped in training, as in QLoRA (Dettmers et al. 2023)."""
+    target_modules: str | list[str] = "all-linear"
+    """The layers that get adapters: all linear ones but the last, as QLoRA does, or those whose names are listed. A
+    reranker's head is trained whole."""
+
+
+@dataclass(kw_only=True)
 class EncoderConfig(ModelConfig):
     """A text encoder and everything that decides what `s(q, p)` is. `None`/`auto`: as the model's folder says."""
 
@@ -87,6 +102,8 @@ class EncoderConfig(ModelConfig):
     as well."""
     dimension: PositiveInt | None = None
     """Keep the first `dimension` components of a vector only (Matryoshka); null keeps all."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters and keep the model itself as it is; null trains the whole model."""
 
 
 @dataclass(kw_only=True)
@@ -105,20 +122,8 @@ class CrossEncoderConfig(ModelConfig):
     instruction: str | None = None
     """What `form: yes_no` tells the language model a good passage is; null is as the model's folder says, else
     Qwen3-Reranker's own."""
-
-
-@dataclass(kw_only=True)
-class LoraConfig:
-    """Low-rank adapters (Hu et al. 2021), through `peft`."""
-
-    r: PositiveInt = 16
-    """The rank of the adapters."""
-    alpha: PositiveInt = 32
-    """The adapters' output is scaled by alpha / r; twice the rank is usual."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """The share of an adapter's inputs that is dropped in training, as in QLoRA (Dettmers et al. 2023)."""
-    target_modules: str | list[str] = "all-linear"
-    """The layers that get adapters: all linear ones, as QLoRA does, or those whose names are listed."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters and keep the model itself as it is; null trains the whole model."""
 
 
 @dataclass(kw_only=True)

@@ -88,13 +88,22 @@ def fetch(source: ResolvedSource) -> Path:
         raise RequestError(_offline_sentence(source.given, error)) from error
 
 
+def portable(path: str) -> str:
+    """`path` in a form that is right from any working directory."""
+    if path.startswith("run://"):
+        run, mark, role = path.removeprefix("run://").partition("#")
+        return f"run://{Path(run).expanduser().resolve()}{mark}{role}"
+    local = Path(path).expanduser()
+    return str(local.resolve()) if "://" not in path and _exists(local) else path
+
+
 def kind_of(path: str, revision: str | None = None) -> str:
     """`encoder`, `cross_encoder`, `decoder` or `encoder_decoder`: what the model at `path` is, by its own files.
 
     Raises `RequestError` when the model is missing or does not say.
     """
     source = resolve(path, revision)
-    local = source.local or _hub_config(source)
+    local = source.local or hub_config(source)
     if local.suffix == ".gguf":
         return "decoder"
     folder = local if local.is_dir() else local.parent
@@ -209,9 +218,15 @@ def _check_local(given: str, local: Path, weights: bool) -> None:
 def _check_base(given: str, folder: Path) -> None:
     base = base_of_adapters(folder)
     try:
-        resolve(base)
+        local = resolve(base, weights=False).local
+        if local is None or not is_adapter(local):
+            resolve(base)
+            return
     except RequestError as error:
         raise RequestError(f"model.path: the base of the adapters in {given!r} is missing: {error}") from error
+    raise RequestError(
+        f"model.path: the adapters in {given!r} go onto {base!r}, which are adapters and no whole model."
+    )
 
 
 def _exists(local: Path) -> bool:
@@ -293,7 +308,7 @@ def _hub_files(hub_id: str, revision: str | None) -> list[str]:
     return [sibling.rfilename for sibling in info.siblings or []]
 
 
-def _hub_config(source: ResolvedSource) -> Path:
+def hub_config(source: ResolvedSource) -> Path:
     """`config.json` of a hub model, fetched alone."""
     from huggingface_hub import hf_hub_download
 

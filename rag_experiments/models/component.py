@@ -51,7 +51,7 @@ def load_encoder(config: EncoderConfig, cache: Path | None, frozen: bool = False
     """An `Encoder`, on accelerate's device."""
     from rag_experiments.models.encoder.encoder import Encoder
 
-    return Encoder.load(config)
+    return Encoder.load(config, frozen=frozen)
 
 
 def load_cross_encoder(config: CrossEncoderConfig, cache: Path | None, frozen: bool = False) -> Any:

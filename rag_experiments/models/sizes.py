@@ -12,10 +12,13 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer
 
 from rag_experiments.config.kinds import MODEL_KINDS
+from rag_experiments.core.errors import RequestError
 from rag_experiments.model_files import sources
 from rag_experiments.model_files.integrity import has_vocabulary
 from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, read_facts
+from rag_experiments.models.encoder.encoder_files import half_class
 from rag_experiments.models.shared import lora
+from rag_experiments.models.shared.adapter_folder import goes_on
 from rag_experiments.models.shared.precision import resolve_precision
 
 BYTES_TRAINED = 16
@@ -33,7 +36,7 @@ class Sizes(NamedTuple):
 
 
 def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
-    """Of the architecture on the meta device; None where its configuration is not on this disk.
+    """Of the architecture on the meta device; None where its configuration cannot be had.
 
     Args:
         model: a `ModelConfig`.
@@ -43,7 +46,8 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
     if config is None:
         return None
     with torch.device("meta"):
-        module = getattr(transformers, _auto_class(model.kind, config)).from_config(config)
+        made_by = getattr(transformers, _auto_class(model.kind, config))
+        module = getattr(made_by, "from_config", getattr(made_by, "_from_config", None))(config)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         adapters = _adapters(model) if trained else None
         if adapters is not None:
@@ -56,6 +60,8 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
 def _auto_class(kind: str, config: Any) -> str:
     """The class that makes the architecture; a cross-encoder of a decoder is that decoder, others have one output."""
     name = MODEL_KINDS[kind].auto_class
+    if kind == "encoder" and half_class(config) is not None:
+        return str(half_class(config))
     if name != "AutoModelForSequenceClassification":
         return name
     if any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in config.architectures or []):
@@ -68,7 +74,7 @@ def _adapters(model: Any) -> Any:
     """The adapters that are asked for, or that the model's folder holds."""
     if model.architecture is None:
         folder = sources.resolve(model.path, model.revision).local
-        if folder is not None and is_adapter(folder):
+        if folder is not None and is_adapter(folder) and goes_on(folder, model.kind):
             return lora.settings_in(folder)
     return getattr(model, "lora", None)
 
@@ -122,14 +128,24 @@ def _weights_file(folder: Path) -> Path:
 
 
 def architecture_of(model: Any) -> Any:
-    """The model's Hugging Face config; None where it is not on this disk, or where a GGUF in the folder has it."""
+    """The model's Hugging Face config; None where it cannot be had, or where a GGUF in the folder has it.
+
+    Of a model that is still on the hub this small file alone is fetched.
+    """
     if model.architecture is not None:
         fields = dict(model.architecture)
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    path = sources.resolve(model.path, model.revision).local
+    source = sources.resolve(model.path, model.revision)
+    path = source.local
     if path is not None and is_adapter(path) and not (path / "config.json").is_file():
-        path = sources.resolve(base_of_adapters(path)).local
-    if path is None or not (path.is_file() or (path / "config.json").is_file()):
+        source = sources.resolve(base_of_adapters(path))
+        path = source.local
+    if path is None:
+        try:
+            path = sources.hub_config(source).parent
+        except RequestError:
+            return None
+    if not (path.is_file() or (path / "config.json").is_file()):
         return None
     return _read(AutoConfig, path)
 

@@ -46,6 +46,7 @@ def check_common(composed: DictConfig) -> tuple[schema.RunConfig, dict[str, Any]
     for key, node in roles.model_nodes(plain):
         _settle_kind(node, key)
         model_kind(node, key)
+        _check_adapters(node, key)
     retriever = retriever_kind(plain["retriever"])
     data_format = registered_format(plain["data"])
     refuse_keys_of_other_kinds(plain["model"])
@@ -176,6 +177,14 @@ def _settle_kind(node: dict[str, Any], key: str) -> None:
     if node.get("kind") == "auto":
         with roles.under_key(key):
             node["kind"] = sources.kind_of(node["path"])
+
+
+def _check_adapters(node: dict[str, Any], key: str) -> None:
+    """Raise `RequestError` for adapters on weights that are fresh: they are saved alone, and these nowhere."""
+    if node.get("lora") is not None and node.get("init") == "random":
+        raise RequestError(
+            f"{key}.lora: adapters are put on a pretrained model, and {key}.init=random has none: leave one of them out"
+        )
 
 
 def _check_metric_name(config: schema.RunConfig) -> None:

@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from rag_experiments.core.files import atomic_write_text
-from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, read_facts, read_json
+from rag_experiments.model_files.metadata import ADAPTER_CONFIG, base_of_adapters, is_adapter, read_facts, read_json
 from rag_experiments.model_files.sentence_transformers_format import TRUNCATE_FOLDER, read_folder
 from rag_experiments.model_files.sources import resolve
 from rag_experiments.models.encoder.encoder_files import half_class
@@ -72,7 +72,8 @@ def model_readme(folder: Path, name: str, config: RunConfig, example: Example) -
         return rendered("encoder.md", **shared, passages=example.passages[:2], **encoder_values(folder))
     if kind == "cross_encoder":
         settings = (read_facts(folder) or {})["config"]
-        return rendered("cross_encoder.md", **shared, passages=example.passages[:2], **settings)
+        values = {**settings, "base": base_for_others(folder)}
+        return rendered("cross_encoder.md", **shared, passages=example.passages[:2], **values)
     if kind in ("decoder", "encoder_decoder"):
         values = reader_values(folder, config)
         return rendered("reader.md", **shared, passages=example.passages, **values)
@@ -81,10 +82,12 @@ def model_readme(folder: Path, name: str, config: RunConfig, example: Example) -
 
 def encoder_values(folder: Path) -> dict[str, Any]:
     """What `encoder.md` says of the encoder in `folder`."""
-    facts, model_config = read_folder(folder), AutoConfig.from_pretrained(folder)
+    base = base_for_others(folder)
+    facts, model_config = read_folder(folder), AutoConfig.from_pretrained(base or folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     dense = [path for path in facts.dense if path != TRUNCATE_FOLDER]
     return {
+        "base": base,
         "similarity": facts.similarity,
         "pooling": facts.pooling,
         "query_prefix": facts.query_prefix or "",
@@ -97,6 +100,11 @@ def encoder_values(folder: Path) -> dict[str, Any]:
         "auto": half_class(model_config) or "AutoModel",
         "reads_lines": tokenizer("a\nb")["input_ids"] != tokenizer("a b")["input_ids"],
     }
+
+
+def base_for_others(folder: Path) -> str | None:
+    """What an encoder's or reranker's adapters go onto, as other libraries name it; None for a whole model."""
+    return str(read_json(folder / ADAPTER_CONFIG)["base_model_name_or_path"]) if is_adapter(folder) else None
 
 
 def dense_width(folder: Path, dense: Sequence[str]) -> int | None:

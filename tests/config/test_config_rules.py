@@ -52,7 +52,9 @@ def test_a_default_that_is_typed_out_is_the_same_run():
     ("overrides", "message"),
     [
         (["data.format=jsonll"], r"^data\.format='jsonll' is unknown.*'jsonl'"),
-        (["model.lora={r: 4}"], r"^model\.lora is a key of a decoder or encoder_decoder"),
+        (["model.load_in_4bit=true"], r"^model\.load_in_4bit is a key of a decoder or encoder_decoder"),
+        (["model.lora={r: 4}", "model.init=random"], r"^model\.lora: adapters .* model\.init=random has none"),
+        (["model.lora={rank: 4}"], r"^model\.lora\.rank is an unknown key"),
         (["model.kind=x"], r"^model\.kind='x' is not a kind of model"),
         (["retriever.k=0"], r"^retriever\.k=0: "),
         (["evaluation.depht=3"], r"^evaluation\.depht is an unknown key.*'depth'"),

@@ -152,9 +152,9 @@ def test_a_key_of_another_kind_is_not_called_unknown():
     assert "minilm" in str(caught.value)
     assert "smollm2" not in str(caught.value)
     with pytest.raises(
-        RequestError, match=r"model\.lora is a key of a decoder or encoder_decoder, but .*=e is an encoder"
+        RequestError, match=r"model\.fid is a key of a decoder or encoder_decoder, but .*=e is an encoder"
     ):
-        refuse_keys_of_other_kinds({**ENCODER, "lora": None})
+        refuse_keys_of_other_kinds({**ENCODER, "fid": None})
 
 
 # -- words ---------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def test_states_that_are_kept_are_the_last_used():
 
 # -- fingerprints: every field of a model's configuration is either part of one or named here as changing no figure ----
 
-CHANGES_NO_VECTOR = {"path", "revision", "attn_implementation", "init", "architecture", "batch_size", "kind"}
+CHANGES_NO_VECTOR = {"path", "revision", "attn_implementation", "init", "architecture", "batch_size", "kind", "lora"}
 OTHER_VECTORS = {
     "precision": "bf16", "pooling": "cls", "similarity": "dot", "query_prefix": "q", "passage_prefix": "p",
     "max_query_length": 9, "max_passage_length": 9, "padding_side": "left", "append_eos": True, "dimension": 8,

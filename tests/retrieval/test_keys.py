@@ -74,6 +74,7 @@ NOT_THE_ENCODERS = {
     "revision": WEIGHTS,
     "init": WEIGHTS,
     "architecture": WEIGHTS,
+    "lora": WEIGHTS,
     "attn_implementation": "the same numbers but for rounding",
     "batch_size": "the same numbers but for rounding",
 }

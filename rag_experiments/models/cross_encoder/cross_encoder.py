@@ -21,12 +21,12 @@ from rag_experiments.config.schema import CrossEncoderConfig
 from rag_experiments.core.digest import without
 from rag_experiments.core.errors import RequestError
 from rag_experiments.model_files.metadata import write_facts
-from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.cross_encoder import cross_encoder_files as files
 from rag_experiments.models.cross_encoder.pair_tokens import ANSWERS, HeadPairs, PairIds, YesNoPairs, padded
 from rag_experiments.models.encoder import encoder_files
 from rag_experiments.models.encoder.cpu_attention import use_cpu_attention
 from rag_experiments.models.encoder.left_padding import text_positions
+from rag_experiments.models.shared.adapter_folder import model_folders
 from rag_experiments.models.shared.precision import autocast, default_device, precision_name, resolve_precision
 from rag_experiments.models.shared.weights_digest import architecture_of, tokenizer_hash, weights_digest
 from rag_experiments.models.shared.wrapped import WrappedTransformer
@@ -36,6 +36,7 @@ NOT_IN_A_SCORE = {
         ("path", "revision", "init", "architecture"), "what they make of the weights is seen in the weights"
     ),
     "kind": "there is one",
+    "lora": "adapters are weights",
     **dict.fromkeys(("attn_implementation", "batch_size"), "the same numbers but for rounding"),
 }
 """Keys of the model that do not decide its scores, and why."""
@@ -58,6 +59,7 @@ class CrossEncoder(WrappedTransformer):
         self.backbone = backbone
         self._tokenizer_hash = tokenizer_hash(tokenizer)
         self.pairs: HeadPairs | YesNoPairs
+        self._answer_ids: list[int] = []
         if config.form == "head":
             self.pairs = HeadPairs(tokenizer, config.max_length)
         else:
@@ -78,14 +80,14 @@ class CrossEncoder(WrappedTransformer):
         Raises:
             RequestError: a source that is missing, unreadable, of another kind, or that has not learnt to score.
         """
-        folder = fetch(resolve(config.path, config.revision, weights=config.init == "pretrained"))
-        if folder.is_file():
-            raise RequestError(f"model.path: {config.path!r} is one file; a cross_encoder is opened from a folder.")
-        facts = files.folder_facts(folder) if config.architecture is None else {}
-        tokenizer = encoder_files.load_tokenizer(folder)
-        found = encoder_files.load_model_config(config, folder, tokenizer)
+        folders = model_folders(config)
+        facts = files.folder_facts(folders.settings) if config.architecture is None else {}
+        tokenizer = encoder_files.load_tokenizer(folders.tokenizer)
+        found = encoder_files.load_model_config(config, folders.weights, tokenizer)
         resolved = files.resolve_config(config, facts, found, tokenizer)
-        if frozen and resolved.form == "head" and (config.init == "random" or not files.has_head(found)):
+        of_encoder = files.encoders_adapters(folders, resolved)
+        learnt = files.has_head(found) or (folders.adapters is not None and of_encoder is None)
+        if frozen and resolved.form == "head" and (config.init == "random" or not learnt):
             raise RequestError(
                 f"model.path={config.path} is an encoder without a head that scores; train it first "
                 "(algorithm=rerank) and give that run, or take a reranker such as minilm_reranker_msmarco"
@@ -94,10 +96,12 @@ class CrossEncoder(WrappedTransformer):
         dtype = resolve_precision(config.precision, device)
         resolved = dataclasses.replace(resolved, precision=precision_name(dtype))
         tokenizer.padding_side = "left" if resolved.form == "yes_no" else "right"
-        backbone = files.load_backbone(resolved, folder, found, tokenizer)
+        backbone = files.load_backbone(resolved, folders.weights, found, tokenizer, of_encoder)
         made = cls(resolved, tokenizer, backbone).to(device).eval()
+        made.folders = folders if of_encoder is None else None
         use_cpu_attention(backbone)
-        return made
+        made.put_on_adapters(frozen)
+        return made.eval()
 
     @property
     def module(self) -> CrossEncoder:
@@ -157,13 +161,20 @@ class CrossEncoder(WrappedTransformer):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         template = self.pairs.template() if isinstance(self.pairs, YesNoPairs) else None
-        with encoder_files.without_bars():
-            files.save(self.backbone, self.tokenizer, self.config, template, folder)
-        write_facts(folder, self.kind, {name: getattr(self.config, name) for name in files.SAVED_SETTINGS})
+        adapters = self.save_adapters(folder)
+        if adapters:
+            files.save_beside_adapters(folder, self.config.form, self._answer_ids)
+        else:
+            with encoder_files.without_bars():
+                files.save_backbone(self.backbone, folder)
+        files.save_tokenizer(self.tokenizer, self.config, template, folder)
+        write_facts(folder, self.kind, {name: getattr(self.config, name) for name in files.SAVED_SETTINGS} | adapters)
 
     def load_weights(self, folder: Path | str) -> None:
-        """Take the weights that `save` wrote, in place; settings stay."""
+        """Take the weights (or adapters) that `save` wrote, in place; settings stay."""
         folder = Path(folder)
+        if self.load_adapters(folder):
+            return
         saved = dataclasses.replace(self.config, path=str(folder), init="pretrained", architecture=None, revision=None)
         found = encoder_files.load_model_config(saved, folder, self.tokenizer)
         backbone = files.load_backbone(saved, folder, found, self.tokenizer)
@@ -172,4 +183,4 @@ class CrossEncoder(WrappedTransformer):
     def fingerprint(self) -> str:
         """A hash of the weights and of all else that decides a score: equal fingerprints mean equal scores."""
         settings = without(self.config, NOT_IN_A_SCORE)
-        return weights_digest(self, self._tokenizer_hash, settings, architecture_of(self.backbone.config))
+        return weights_digest(self, self._tokenizer_hash, settings, architecture_of(self.transformer.config))

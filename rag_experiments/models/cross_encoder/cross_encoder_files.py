@@ -27,10 +27,12 @@ from transformers.utils import logging as transformers_logging
 
 from rag_experiments.config.schema import CrossEncoderConfig
 from rag_experiments.core.errors import RequestError, with_article
+from rag_experiments.core.files import atomic_write_json
 from rag_experiments.model_files.integrity import check_complete
 from rag_experiments.model_files.metadata import read_facts
 from rag_experiments.models.cross_encoder.pair_tokens import INSTRUCTION
 from rag_experiments.models.encoder.encoder_files import DEFAULT_LENGTH, position_limit, reading
+from rag_experiments.models.shared.adapter_folder import ModelFolders, goes_on
 from rag_experiments.models.shared.wrapped import Fp32Linear
 
 log = logging.getLogger(__name__)
@@ -100,10 +102,30 @@ def resolve_config(
     return dataclasses.replace(config, form=form, max_length=length, instruction=instruction)
 
 
+def encoders_adapters(folders: ModelFolders, config: CrossEncoderConfig) -> Path | None:
+    """The folder's adapters, where they are an encoder's: they are merged before the encoder gets its head.
+
+    Raises:
+        RequestError: adapters are asked for on top of them.
+    """
+    if folders.adapters is None or goes_on(folders.adapters, config.kind):
+        return None
+    if config.lora is not None:
+        raise RequestError(
+            f"model.lora: model.path={config.path} holds an encoder's adapters, and a reranker's need a whole model "
+            "below them: write one with rag-export run=<that run> DIR, and take model.path=DIR/model"
+        )
+    return folders.adapters
+
+
 def load_backbone(
-    config: CrossEncoderConfig, folder: Path, found: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
-) -> PreTrainedModel:
+    config: CrossEncoderConfig, folder: Path, found: PretrainedConfig, tokenizer: PreTrainedTokenizerBase,
+    of_encoder: Path | None = None,
+) -> PreTrainedModel:  # fmt: skip
     """The transformer with its head, in fp32; a new head, or all of it with `init: random`, by torch's global seed.
+
+    Args:
+        of_encoder: adapters to merge into the encoder below the head.
 
     Raises `RequestError` where the folder's weights are not this architecture's.
     """
@@ -127,6 +149,12 @@ def load_backbone(
             own = f"{backbone.base_model_prefix}."
             missing = [name for name in missing if name.startswith(own) and "pooler" not in name]
         check_complete(missing, folder, found.model_type)
+    if of_encoder is not None:
+        from rag_experiments.models.shared.lora import open_adapters
+
+        inner = backbone.base_model_prefix
+        setattr(backbone, inner, open_adapters(getattr(backbone, inner), of_encoder, trainable=False))
+        backbone.requires_grad_(True)
     for layer in _last_layers(backbone, config.form):
         layer.__class__ = Fp32Linear
     return backbone
@@ -152,19 +180,52 @@ def _last_layers(backbone: PreTrainedModel, form: str) -> list[nn.Linear]:
     return [layer for layer in found if type(layer) is nn.Linear]
 
 
-def save(
-    backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: CrossEncoderConfig, template: str | None,
-    folder: Path,
-) -> None:  # fmt: skip
-    """Backbone and tokenizer, so that sentence-transformers opens them as a `CrossEncoder`."""
+def save_backbone(backbone: PreTrainedModel, folder: Path) -> None:
+    """The whole model, so that sentence-transformers opens it as a `CrossEncoder`."""
     own: Any = backbone.config
-    before = (tokenizer.model_max_length, tokenizer.chat_template)
     try:
         own.sentence_transformers = _NO_ACTIVATION
         backbone.save_pretrained(folder)
+    finally:
+        del own.sentence_transformers
+
+
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, config: CrossEncoderConfig, template: str | None, folder: Path
+) -> None:
+    """The tokenizer with the reranker's maximum length and, for `yes_no`, its prompt as the chat template."""
+    before = (tokenizer.model_max_length, tokenizer.chat_template)
+    try:
         tokenizer.model_max_length = config.max_length or before[0]
         tokenizer.chat_template = template
         tokenizer.save_pretrained(folder)
     finally:
-        del own.sentence_transformers
         tokenizer.model_max_length, tokenizer.chat_template = before
+
+
+def save_beside_adapters(folder: Path, form: str, answer_ids: list[int]) -> None:
+    """What tells sentence-transformers (5.4 or newer) how to use adapters: the base's own files do not say it.
+
+    Args:
+        answer_ids: the tokens `yes` and `no`, of a `yes_no` reranker.
+    """
+    library = "sentence_transformers"
+    modules = [{"idx": 0, "name": "0", "path": "", "type": f"{library}.base.modules.transformer.Transformer"}]
+    text = {"method": "forward", "method_output_name": "logits"}
+    settings: dict[str, Any]
+    if form == "head":
+        task, settings = "sequence-classification", {"text": text}
+        output = "scores"
+    else:
+        task, settings = "text-generation", {"text": text, "message": {**text, "format": "flat"}}
+        output = "causal_logits"
+        score = f"{library}.cross_encoder.modules.logit_score.LogitScore"
+        modules.append({"idx": 1, "name": "1", "path": "1_LogitScore", "type": score})
+        (folder / "1_LogitScore").mkdir(exist_ok=True)
+        tokens = dict(zip(("true_token_id", "false_token_id"), answer_ids, strict=True))
+        atomic_write_json(folder / "1_LogitScore" / "config.json", {**tokens, "module_input_name": output})
+    described = {"transformer_task": task, "modality_config": settings, "module_output_name": output}
+    atomic_write_json(folder / "sentence_bert_config.json", described)
+    general = {"model_type": "CrossEncoder", "activation_fn": _NO_ACTIVATION["activation_fn"], "prompts": {}}
+    atomic_write_json(folder / "config_sentence_transformers.json", general)
+    atomic_write_json(folder / "modules.json", modules)

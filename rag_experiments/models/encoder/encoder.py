@@ -24,11 +24,11 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.data.queries import Query, shortened
 from rag_experiments.model_files.metadata import write_facts
 from rag_experiments.model_files.sentence_transformers_format import FolderFacts, read_folder, write_folder
-from rag_experiments.model_files.sources import fetch, resolve
 from rag_experiments.models.encoder import encoder_files
 from rag_experiments.models.encoder.cpu_attention import use_cpu_attention
 from rag_experiments.models.encoder.left_padding import needs_positions, text_positions
 from rag_experiments.models.encoder.pooling import PoolingMode, pool
+from rag_experiments.models.shared.adapter_folder import model_folders
 from rag_experiments.models.shared.precision import autocast, default_device, precision_name, resolve_precision
 from rag_experiments.models.shared.quiet import without_bars
 from rag_experiments.models.shared.weights_digest import architecture_of, tokenizer_hash, weights_digest
@@ -44,6 +44,7 @@ NOT_IN_A_VECTOR = {
         ("path", "revision", "init", "architecture"), "what they make of the weights is seen in the weights"
     ),
     "kind": "there is one",
+    "lora": "adapters are weights",
     **dict.fromkeys(("attn_implementation", "batch_size"), "the same numbers but for rounding"),
 }
 """Keys of the model that do not decide its vectors, and why."""
@@ -77,18 +78,17 @@ class Encoder(WrappedTransformer):
         self._tokenizer_hash = tokenizer_hash(tokenizer)
 
     @classmethod
-    def load(cls, config: EncoderConfig, device: torch.device | str | None = None) -> Encoder:
+    def load(cls, config: EncoderConfig, device: torch.device | str | None = None, *, frozen: bool = False) -> Encoder:
         """Read the encoder that `config` describes: weights in fp32, eval mode, on `device` (default: accelerate's).
+
+        `frozen`: it will not be trained, so adapters are merged into its weights.
 
         Raises `RequestError` for a source that is missing, unreadable, or of another kind.
         """
-        source = resolve(config.path, config.revision, weights=config.init == "pretrained")
-        folder = fetch(source)
-        if folder.is_file():
-            raise RequestError(f"model.path: {config.path!r} is one file; an encoder is opened from a folder.")
-        facts = read_folder(folder) if config.architecture is None else FolderFacts()
-        tokenizer = encoder_files.load_tokenizer(folder)
-        model_config = encoder_files.load_model_config(config, folder, tokenizer)
+        folders = model_folders(config)
+        facts = read_folder(folders.settings) if config.architecture is None else FolderFacts()
+        tokenizer = encoder_files.load_tokenizer(folders.tokenizer)
+        model_config = encoder_files.load_model_config(config, folders.weights, tokenizer)
         resolved = encoder_files.resolve_config(config, facts, model_config, tokenizer)
         device = device or default_device()
         dtype = resolve_precision(config.precision, device)
@@ -96,14 +96,16 @@ class Encoder(WrappedTransformer):
         tokenizer.padding_side = resolved.padding_side or "right"
         if resolved.append_eos:
             encoder_files.ensure_eos(tokenizer)
-        backbone = encoder_files.load_backbone(resolved, folder, model_config)
-        dense = encoder_files.load_dense(folder, facts, resolved)
+        backbone = encoder_files.load_backbone(resolved, folders.weights, model_config)
+        dense = encoder_files.load_dense(folders.settings, facts, resolved)
         encoder = cls(resolved, tokenizer, backbone, dense).to(device).eval()
+        encoder.folders = folders
         use_cpu_attention(backbone)
         if resolved.padding_side == "left":
             probe = tokenizer("which tokens these are does not matter")["input_ids"]
             encoder._gives_positions = needs_positions(backbone, probe, tokenizer.pad_token_id or 0)
-        return encoder
+        encoder.put_on_adapters(frozen)
+        return encoder.eval()
 
     @property
     def module(self) -> Encoder:
@@ -178,18 +180,22 @@ class Encoder(WrappedTransformer):
         """Write the model into `folder`, for `Encoder.load` and for `SentenceTransformer(folder)` alike."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with without_bars():
-            self.backbone.save_pretrained(folder)
+        adapters = self.save_adapters(folder)
+        if not adapters:
+            with without_bars():
+                self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         dense = encoder_files.save_dense(self.dense, folder, width=self._width(), dimension=self.config.dimension)
         limit = encoder_files.position_limit(self.backbone.config) or 10**9
         hidden_size = self.backbone.config.hidden_size
         write_folder(folder, self.config, hidden_size=hidden_size, dense=dense, tokenizer_limit=limit)
-        write_facts(folder, self.kind, {name: getattr(self.config, name) for name in _SAVED_SETTINGS})
+        write_facts(folder, self.kind, {name: getattr(self.config, name) for name in _SAVED_SETTINGS} | adapters)
 
     def load_weights(self, folder: Path | str) -> None:
-        """Take the weights that `save` wrote, in place; settings stay."""
+        """Take the weights (or adapters) that `save` wrote, in place; settings stay."""
         folder = Path(folder)
+        if self.load_adapters(folder):
+            return
         saved = dataclasses.replace(self.config, path=str(folder), init="pretrained", architecture=None, revision=None)
         backbone = encoder_files.load_backbone(saved, folder, self.backbone.config)
         self.backbone.load_state_dict(backbone.state_dict())
@@ -198,7 +204,7 @@ class Encoder(WrappedTransformer):
     def fingerprint(self) -> str:
         """A hash of the weights and of all else that decides a vector: equal fingerprints mean equal vectors."""
         settings = without(self.config, NOT_IN_A_VECTOR)
-        return weights_digest(self, self._tokenizer_hash, settings, architecture_of(self.backbone.config))
+        return weights_digest(self, self._tokenizer_hash, settings, architecture_of(self.transformer.config))
 
     def _width(self) -> int:
         """Dimension before truncation."""

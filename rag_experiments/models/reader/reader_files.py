@@ -29,7 +29,7 @@ from rag_experiments.config.schema import LoraConfig, PathsConfig, ReaderConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.model_files.integrity import check_complete, check_tokenizer, has_vocabulary
 from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, read_facts, read_json, write_facts
-from rag_experiments.model_files.sources import fetch, resolve
+from rag_experiments.model_files.sources import fetch, portable, resolve
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.shared.precision import resolve_precision
 from rag_experiments.models.shared.quiet import without_bars
@@ -62,7 +62,7 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
         adapters, base = folder, base_of_adapters(folder)
         folder = model_folder(base, None, cache)
     elif facts.get("path"):
-        base = _portable(config.path)
+        base = portable(config.path)
     module = _read_module(folder, config, device, frozen or adapters is not None or config.lora is not None)
     # Adapters that peft saved alone have no tokenizer beside them.
     tokenizer = _read_tokenizer(adapters if adapters is not None and has_vocabulary(adapters) else folder)
@@ -71,7 +71,7 @@ def open_reader(config: ReaderConfig, device: Any, cache: Path | None, frozen: b
     if frozen:
         module.requires_grad_(False)
         module.eval()
-    return Loaded(module, tokenizer, config, _portable(base))
+    return Loaded(module, tokenizer, config, portable(base))
 
 
 def save(module: Any, tokenizer: PreTrainedTokenizerBase, config: ReaderConfig, base: str, directory: Path) -> None:
@@ -208,7 +208,7 @@ def _random(config: ReaderConfig, device: torch.device, frozen: bool) -> Loaded:
     if frozen:
         module.requires_grad_(False)
         module.eval()
-    return Loaded(module, tokenizer, config, _portable(config.path))
+    return Loaded(module, tokenizer, config, portable(config.path))
 
 
 def _architecture(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -242,14 +242,6 @@ def default_device() -> torch.device:
     from accelerate import PartialState
 
     return PartialState().device
-
-
-def _portable(path: str) -> str:
-    """`path` in a form that is right from any working directory."""
-    if path.startswith("run://"):
-        return f"run://{Path(path.removeprefix('run://')).expanduser().resolve()}"
-    local = Path(path).expanduser()
-    return str(local.resolve()) if "://" not in path and local.exists() else path
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,7 +1,7 @@
-"""Low-rank adapters (Hu et al. 2021) around a reader, through `peft`: put on, saved alone, put back.
+"""Low-rank adapters (Hu et al. 2021) around a model, through `peft`: put on, saved alone, put back.
 
-Only adapters are saved: a folder of some megabytes with `adapter_config.json`, beside it the base model's
-`config.json` and the facts that say where the base weights come from.
+Only adapters are saved: a folder of some megabytes with `adapter_config.json`, and beside it the facts that say where
+the base weights come from. A reranker's head is trained and saved whole with its adapters.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from typing import Any
 from peft import LoraConfig as PeftLoraConfig
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training, set_peft_model_state_dict
 from safetensors.torch import load_file
+from torch import nn
 from transformers import PreTrainedModel
 
 from rag_experiments.config.schema import LoraConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.models.shared.adapter_folder import TASKS
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
@@ -28,12 +30,17 @@ def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> Peft
     """`module` frozen, with fresh adapters on it. Raises `RequestError` where no layer is of the names asked for."""
     if getattr(module, "is_quantized", False):
         module = prepare_model_for_kbit_training(module)
+    task = TASKS[kind]
+    if kind == "cross_encoder" and module.get_output_embeddings() is not None:
+        task = TASKS["decoder"]
     peft_config = PeftLoraConfig(
-        task_type="SEQ_2_SEQ_LM" if kind == "encoder_decoder" else "CAUSAL_LM",
+        task_type=task,
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
+        modules_to_save=_head(module) if task == TASKS["cross_encoder"] else None,
+        exclude_modules=_unused(module) if task == TASKS["encoder"] else None,
     )
     try:
         with _renamed_attribute():
@@ -42,11 +49,34 @@ def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> Peft
         raise RequestError(f"model.lora.target_modules={config.target_modules}: {error}") from error
 
 
+def _head(module: Any) -> list[str]:
+    """The parts between the encoder and the logit: they may be new, so they are trained and saved whole."""
+    inner = module.base_model_prefix
+    parts = [name for name, part in module.named_children() if name != inner and any(True for _ in part.parameters())]
+    return [*parts, *(f"{inner}.{name}" for name in _pooler(getattr(module, inner)))]
+
+
+def _unused(module: Any) -> str | None:
+    """What no vector depends on, as a pattern: adapters there would have no gradient."""
+    return r"pooler(\..*)?" if _pooler(module) else None
+
+
+def _pooler(encoder: Any) -> list[str]:
+    return ["pooler"] if isinstance(getattr(encoder, "pooler", None), nn.Module) else []
+
+
 def open_adapters(module: PreTrainedModel, folder: Path, trainable: bool) -> PeftModel | PreTrainedModel:
     """`module` with the adapters of `folder`; merged into its weights when they will not be trained."""
     with _renamed_attribute():
         with_adapters = PeftModel.from_pretrained(module, str(folder), is_trainable=trainable)
     return with_adapters if trainable else with_adapters.merge_and_unload()
+
+
+def save_adapters(module: PeftModel, folder: Path, base: str) -> None:
+    """Adapters alone into `folder`; `base` is where other libraries find the model that they go onto."""
+    module.peft_config[module.active_adapter].base_model_name_or_path = base
+    # `auto` would look for the base on the hub to see whether the vocabulary grew, which it never does here.
+    module.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def load_adapter_weights(module: PeftModel, folder: Path) -> None:
