@@ -224,9 +224,7 @@ def _check_base(given: str, folder: Path) -> None:
             return
     except RequestError as error:
         raise RequestError(f"model.path: the base of the adapters in {given!r} is missing: {error}") from error
-    raise RequestError(
-        f"model.path: the adapters in {given!r} go onto {base!r}, which are adapters and no whole model."
-    )
+    raise RequestError(f"model.path: the adapters in {given!r} go onto {base!r}, which are adapters themselves.")
 
 
 def _exists(local: Path) -> bool:

@@ -17,6 +17,7 @@ import transformers
 
 from rag_experiments.config.schema import CrossEncoderConfig, EncoderConfig, LoraConfig
 from rag_experiments.core.errors import RequestError
+from rag_experiments.model_files import sources
 from rag_experiments.model_files.sources import kind_of
 from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
 from rag_experiments.models.encoder.encoder import Encoder
@@ -207,10 +208,9 @@ def test_weights_are_taken_back_in_place(name: str, config_of: Callable[[str], A
 def test_recomputed_activations_give_the_same_gradients(
     name: str, config_of: Callable[[str], Any], texts: list[str]
 ) -> None:
-    gradients = []
+    gradients, config = [], config_of(name)
     for recompute in (False, True):
-        made = moved(load(config_of(name)) if not gradients else load(config))  # noqa: F821
-        config = dataclasses.replace(made.config)
+        made = moved(load(config))
         made.train()
         if recompute:
             made.activation_checkpointing_enable()
@@ -237,7 +237,7 @@ def test_adapters_that_peft_saved_alone(make_folder: Callable[..., Path], texts:
     peft_config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     peft_config["base_model_name_or_path"] = str(tmp_path / "peft")
     (tmp_path / "peft" / "adapter_config.json").write_text(json.dumps(peft_config))
-    with pytest.raises(RequestError, match="which are adapters and no whole model"):
+    with pytest.raises(RequestError, match="which are adapters themselves"):
         load(encoder(tmp_path / "peft", lora=None))
 
 
@@ -286,3 +286,23 @@ def test_transformers_alone_opens_the_adapters(make_folder: Callable[..., Path],
     with torch.no_grad():
         vector = model(**batch).last_hidden_state[:, 0]
     np.testing.assert_allclose(vector.numpy(), made.embed_passages(["the red fox"]), atol=1e-5)
+
+
+def test_a_plan_reads_the_shape_of_a_model_on_the_hub(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its `config.json` alone is fetched."""
+    folder = make_folder("bert")
+    source = sources.ResolvedSource("hub", "me/bert", hub_id="me/bert")
+    monkeypatch.setattr(sources, "resolve", lambda *_, **__: source)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda _, name, **__: str(folder / name))
+    config = EncoderConfig(path="me/bert", precision="fp32", lora=LORA)
+    found = sizes(config, True, CPU)
+    assert found is not None
+    assert 0 < found.trained < found.parameters
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    assert sizes(config, True, CPU) is None
