@@ -11,7 +11,8 @@ question and candidate, y_k its label, t the labels' distribution:
     margin_mse  mean over gold i, other j of ((s_i − s_j) − (y_i − y_j))²    (Hofstätter et al. 2020)
 
 Labels are gold passages with their grades, t_k = y_k / Σy; or a language model's log-probability of the answer given
-the candidate (`labels: reader`, as in `rpg.py`), t = softmax(y / target_temperature).
+the candidate (`labels: reader`, as in `rpg.py`), or the scores that the data list (`labels: scores`), both with
+t = softmax(y / target_temperature).
 
 Where we deviate, and why:
 - Pairs are averaged within a question, then over questions: a step is the same whether its questions come in one batch
@@ -22,6 +23,7 @@ Where we deviate, and why:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,12 @@ from rag_experiments.algorithms.distillation import NO_PASSAGE, CandidateCount, 
 from rag_experiments.algorithms.rpg import target_values
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.shared.candidate_draws import CandidateDraws
+from rag_experiments.algorithms.shared.listed_scores import (
+    ListedScores,
+    check_scores,
+    check_without_search,
+    is_scored,
+)
 from rag_experiments.algorithms.shared.lm_scoring import AnswerScorer, CandidateJudge
 from rag_experiments.algorithms.shared.multiple_positives import make_examples
 from rag_experiments.algorithms.shared.reader_examples import check_teacher
@@ -135,9 +143,10 @@ class RerankConfig:
     objective: Objective = "listwise"
     """The loss over a question's candidates: cross-entropy with the labels (`listwise`), a divergence (`kl`), pairs
     (`ranknet`, `lambda`, `pairwise`), or a teacher's margins (`margin_mse`)."""
-    labels: Literal["positives", "reader"] = "positives"
-    """What a candidate is worth: the grade of a gold passage and 0 elsewhere, or the language model's mean
-    log-probability of the answer given the candidate."""
+    labels: Literal["positives", "reader", "scores"] = "positives"
+    """What a candidate is worth: the grade of a gold passage and 0 elsewhere, the language model's mean
+    log-probability of the answer given the candidate, or the score that the data list for it; passages without a
+    listed score are then no candidates."""
     candidates: CandidateCount = 8
     """K, the passages that a question is shown with in a step, gold ones among them."""
     pool: PositiveInt | None = None
@@ -150,9 +159,9 @@ class RerankConfig:
     """Optimiser steps between two searches for candidates, with `ordered_by: reranker`; 0 keeps those of the start."""
     temperature: PositiveFloat = 1.0
     """The logits are divided by it."""
-    target_temperature: PositiveFloat = 0.1
-    """With `labels: reader`, the language model's scores are divided by it, as in RPG, where they become a
-    distribution (`listwise`, `kl`)."""
+    target_temperature: PositiveFloat | None = None
+    """With `labels: reader` and `scores`, the scores are divided by it where they become a distribution (`listwise`,
+    `kl`). Null is 0.1 for a language model's, as in RPG, and 1 for listed ones."""
     margin: PositiveFloat = 1.0
     """The distance of two logits that `objective: pairwise` is content with."""
     mini_batch_size: PositiveInt | None = None
@@ -179,15 +188,20 @@ class RerankTrainer(AlgorithmTrainer):
             )
         if own.labels != "reader" and own.teacher is not None:
             raise RequestError("algorithm.teacher is asked with algorithm.labels=reader only: leave it out")
-        if own.labels != "reader" and own.objective in ("kl", "margin_mse"):
+        if own.labels == "positives" and own.objective in ("kl", "margin_mse"):
             raise RequestError(
-                f"algorithm.objective={own.objective} learns a teacher's scores: add algorithm.labels=reader, or take "
-                "listwise, ranknet, lambda or pairwise"
+                f"algorithm.objective={own.objective} learns a teacher's scores: add algorithm.labels=reader, or "
+                "scores where the data list them, or take listwise, ranknet, lambda or pairwise"
             )
-        if own.labels == "reader" and own.objective == "lambda":
+        if own.labels != "positives" and own.objective == "lambda":
+            what = "a log-probability" if own.labels == "reader" else "a score"
             raise RequestError(
-                "algorithm.objective=lambda needs grades, and a log-probability is none: take listwise, kl, ranknet"
+                f"algorithm.objective=lambda needs grades, and {what} is none: take listwise, kl, ranknet"
             )
+        if own.labels == "scores":
+            check_without_search(own)
+        if own.target_temperature is None:
+            own.target_temperature = 1.0 if own.labels == "scores" else 0.1
         if own.refresh_every and own.ordered_by == "retriever":
             raise RequestError(
                 f"algorithm.refresh_every={own.refresh_every}: the retriever is frozen and would find the same; add "
@@ -202,10 +216,21 @@ class RerankTrainer(AlgorithmTrainer):
     @classmethod
     def check_data(cls, config: RunConfig, data: RagData) -> None:
         """Raises `RequestError` for what the labels need and the data lack."""
-        reader = config.algorithm.labels == "reader"
-        check_required_fields(data, {"answers" if reader else "positive_ids"}, config.algorithm.name)
-        if reader:
+        labels, name = config.algorithm.labels, config.algorithm.name
+        if labels == "scores":
+            measured = {split: questions for split, questions in data.splits.items() if split != "train"}
+            check_required_fields(dataclasses.replace(data, splits=measured), {"positive_ids"}, name)
+            check_scores(data)
+            return
+        check_required_fields(data, {"answers" if labels == "reader" else "positive_ids"}, name)
+        if labels == "reader":
             check_teacher(config.algorithm.teacher, data)
+
+    @classmethod
+    def count_examples(cls, config: RunConfig, data: RagData) -> int:
+        """The training questions that have labels."""
+        questions = data.splits["train"]
+        return sum(map(is_scored, questions)) if config.algorithm.labels == "scores" else len(questions)
 
     # -- preparing -----------------------------------------------------------------------------------
 
@@ -213,13 +238,23 @@ class RerankTrainer(AlgorithmTrainer):
         """Candidates of every training question, and the language model's scores of them."""
         components, config = self.components, self.config
         self.questions = components.data.splits["train"]
+        if config.labels == "scores":
+            self.questions = [question for question in self.questions if is_scored(question)]
         self.queries = [retrieval_query(question, components.config.data.query_history) for question in self.questions]
+        examples = make_examples(self.questions, components.data.passages, "multi")
+        self.judge: CandidateJudge | None = None
+        self.drawing: CandidateDraws | ListedScores
+        if config.labels == "scores":
+            store, seed = components.data.passages, components.config.seed
+            self.drawing = ListedScores(examples, store, config.candidates, seed)
+            super().prepare()
+            return
         retriever = components.retriever
         if config.ordered_by == "retriever" and isinstance(retriever, RerankingRetriever):
             retriever = retriever.first
         self.judge = self._open_judge() if config.labels == "reader" else None
         self.drawing = CandidateDraws(
-            make_examples(self.questions, components.data.passages, "multi"),
+            examples,
             self.queries,
             retriever,
             config.candidates,
@@ -241,7 +276,8 @@ class RerankTrainer(AlgorithmTrainer):
 
     def save_more(self, folder: Path) -> None:
         """The candidates, so that a resumed run goes on with the same."""
-        self.drawing.candidates.save(folder)
+        if isinstance(self.drawing, CandidateDraws):
+            self.drawing.candidates.save(folder)
 
     def training_examples(self) -> Examples:
         """Numbers of questions with their epoch: candidates are looked up when the step is computed."""
@@ -278,6 +314,8 @@ class RerankTrainer(AlgorithmTrainer):
 
     def _labels(self, numbers: Sequence[int], rows_BK: np.ndarray) -> Tensor:
         """What each candidate is worth `[B, K]`."""
+        if isinstance(self.drawing, ListedScores):
+            return torch.from_numpy(self.drawing.scores(numbers, rows_BK))
         if self.judge is None:
             return torch.from_numpy(self.drawing.grades(numbers, rows_BK))
         with self.judge.scorer.counted(self.record):
@@ -312,8 +350,9 @@ class RerankTrainer(AlgorithmTrainer):
             case "margin_mse":
                 return margin_mse_loss(scores_BK, labels_BK, _or_best(positive_BK, labels_BK, present_BK), present_BK)
         log_scores_BK = candidate_log_probs(scores_BK, 1.0, present_BK)
-        if config.labels == "reader":
-            target_BK = candidate_log_probs(labels_BK, config.target_temperature, present_BK).exp()
+        if config.labels != "positives":
+            temperature = float(config.target_temperature or 1.0)  # `check_config` settled it
+            target_BK = candidate_log_probs(labels_BK, temperature, present_BK).exp()
         else:
             target_BK = labels_BK / labels_BK.sum(dim=1, keepdim=True)
         return (kl_loss if config.objective == "kl" else listwise_loss)(log_scores_BK, target_BK)

@@ -180,8 +180,9 @@ class Intake:
                     raise BadRow(f"{name!r} holds an empty string")
         for turn in question.history:
             check_text("history", turn.content)
-        for value in question.relevance or ():
-            check_text("relevance", value)
+        for name in ("relevance", "scores"):
+            for value in getattr(question, name) or ():
+                check_text(name, value)
         check_text("id", question.id)
         check_text("group", group or "")
         both = set(question.positive_ids) & set(question.negative_ids)
@@ -304,6 +305,11 @@ class Intake:
                 kind = "gold passage missing" if name == "positive_ids" else "listed passage missing"
                 self.problem(one.where, f"{name} has {missing[0]!r}, and no passage has that id", kind)
                 changed[name] = tuple(value for value in ids if value not in set(missing))
+        scores = one.question.scores or {}
+        missing = store.missing(list(scores))
+        if missing:
+            self.problem(one.where, f"scores has {missing[0]!r}, and no passage has that id", "listed passage missing")
+            changed["scores"] = {name: scores[name] for name in scores if name not in set(missing)} or None
         if "positive_ids" in changed and not changed["positive_ids"]:
             return None
         if not changed:
@@ -339,6 +345,7 @@ class Intake:
             positive_ids=positives,
             negative_ids=negatives,
             relevance=relevance,
+            scores={**(two.scores or {}), **(one.scores or {})} or None,
             candidate_ids=_once([*one.candidate_ids, *two.candidate_ids]),
         )
 

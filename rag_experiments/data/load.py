@@ -30,7 +30,7 @@ from rag_experiments.data.split import split_questions
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 6
+IMPORT_VERSION = 7
 """Part of the cache key: raised when the same files would be imported differently."""
 AFTERWARDS = "what is imported is divided and cut short afterwards"
 NOT_IMPORTED = {
@@ -212,8 +212,9 @@ def _content_hash(passages: PassageStore, splits: Mapping[str, Iterable[Question
             yield name
             for question in questions:
                 values = dataclasses.asdict(question)
-                if not values["copies"]:  # keeps the hash of data without copies as it was before copies were recorded
-                    del values["copies"]
+                for name in ("copies", "scores"):  # the hash of data without them is as before they were recorded
+                    if not values[name]:
+                        del values[name]
                 yield json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     return settled_digest(texts())[:32]

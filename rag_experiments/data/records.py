@@ -41,6 +41,8 @@ class Question:
     history: tuple[Turn, ...] = ()
     relevance: Mapping[str, int] | None = None
     """Graded judgements (BEIR's qrels); None: every positive is worth 1."""
+    scores: Mapping[str, float] | None = None
+    """What the data say passages are worth to the question (a teacher's scores, any scale); None: they say nothing."""
     candidate_ids: tuple[str, ...] = ()
     """The data's own candidates (DPR's and FiD's `ctxs`), in their order."""
     copies: Mapping[str, str] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -80,6 +81,13 @@ def texts_of(row: Mapping[str, object], name: str, *, example: str = '["an answe
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise BadRow(f"{name!r} must be a list of strings, such as {example}, and is {shown(value)}")
     return tuple(value)
+
+
+def number_of(value: object, name: str) -> float:
+    """A finite number. Raises `BadRow` for anything else; `name` is the field that holds it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRow(f"{name!r} must hold numbers, and one is {shown(value)}")
+    return float(value)
 
 
 def answers_of_row(row: Mapping[str, object], *names: str) -> tuple[str, ...]:

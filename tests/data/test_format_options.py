@@ -150,6 +150,7 @@ def tevatron_files(folder: Path, **names: str) -> Path:
             called("passage_id"): f"d{number}",
             called("passage_title"): f"title {number}",
             called("passage_text"): f"text {number}",
+            called("passage_score"): -1.0,
         }
 
     write_jsonl(folder / "corpus.jsonl", [passage(n) for n in range(6)])
@@ -161,6 +162,8 @@ def tevatron_files(folder: Path, **names: str) -> Path:
         called("negatives"): [passage(1), passage(0)],
         called("positive_ids"): ["d2"],
         called("negative_ids"): ["d3", 4],
+        called("positive_scores"): [9, 7.5],
+        called("negative_scores"): [1, 8, None, 0],
     }
     if called("negative_ids") in row:
         row[called("negative_ids")] = ["d3", "d4"]
@@ -177,6 +180,7 @@ def test_every_column_of_tevatron_can_be_renamed(name, read, tmp_path):
     assert (question.id, question.question, question.answers) == ("q", "a?", ("x",))
     assert question.positive_ids == ("d0", "d2")
     assert question.negative_ids == ("d1", "d3", "d4")
+    assert question.scores == {"d0": 9.0, "d1": 1.0, "d2": 7.5, "d4": 0.0}
     assert len(store) == 6
     assert store[5].full_text == "title 5\ntext 5"
     assert any("gold passage is listed as a hard negative" in note for note in notes)

@@ -121,7 +121,7 @@ def test_columns_that_are_not_used_are_named(native, tmp_path):
         (JsonlConfig(path=str(folder)), "query, pos, context, ctxs, pos_scores, prompt"),
         (
             TevatronConfig(path=path, columns=TevatronColumns(positives="pos")),
-            "question, positive_ids, context, ctxs, pos_scores, prompt",
+            "question, positive_ids, context, ctxs, prompt",
         ),
         (HubConfig(path=path, columns=columns), "query, positive_ids, pos, ctxs, pos_scores, prompt"),
     ):

@@ -3,7 +3,7 @@
     passages.jsonl       {"id", "title"?, "text", …}             id a string, unique
     train.jsonl          {"id"?, "question", "answers"?: [..], "positive_ids"?: [..], "negative_ids"?: [..],
     dev.jsonl?            "history"?: [{"role", "content"}..], "relevance"?: {passage id: grade},
-    test.jsonl?           "candidate_ids"?: [..]}
+    test.jsonl?           "scores"?: {passage id: number}, "candidate_ids"?: [..]}
 
 Without a dev or test file, a split is made (see `split.py`). A folder with only dev or test can be
 evaluated, not trained on. Other keys are ignored, and a note names them.
@@ -22,10 +22,10 @@ from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.records import Question
-from rag_experiments.data.row_fields import BadRow, id_of, shown, text_of, texts_of, turns_of
+from rag_experiments.data.row_fields import BadRow, id_of, number_of, shown, text_of, texts_of, turns_of
 
 KNOWN = frozenset(
-    ("id", "question", "answers", "positive_ids", "negative_ids", "history", "relevance", "candidate_ids")
+    ("id", "question", "answers", "positive_ids", "negative_ids", "history", "relevance", "scores", "candidate_ids")
 )
 """Keys of a question's line."""
 _IDS = '["p17"]'
@@ -68,6 +68,7 @@ def native_question(row: Mapping[str, Any], default_id: str) -> Question:
         negative_ids=texts_of(row, "negative_ids", example=_IDS),
         history=turns_of(row),
         relevance=_relevance(row),
+        scores=_scores(row),
         candidate_ids=texts_of(row, "candidate_ids", example=_IDS),
     )
 
@@ -79,6 +80,15 @@ def _relevance(row: Mapping[str, Any]) -> dict[str, int] | None:
     if not isinstance(value, dict) or not all(type(grade) is int for grade in value.values()):
         raise BadRow(f"'relevance' must map passage ids to whole numbers, and is {shown(value)}")
     return dict(value)
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, float] | None:
+    value = row.get("scores")
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise BadRow(f"'scores' must map passage ids to numbers, and is {shown(value)}")
+    return {name: number_of(score, "scores") for name, score in value.items()} or None
 
 
 def _files(config: JsonlConfig) -> tuple[Path, dict[str, Path]]:

@@ -3,6 +3,9 @@
     {"query_id", "query", "answers"?: [..], "positive_passages": [{"docid", "title"?, "text"}..],
      "negative_passages"?: [..]}
 
+A passage may have a `score`, what it is worth to the question by somebody's judgement. FlagEmbedding's rows, {"query",
+"pos", "neg", "pos_scores"?, "neg_scores"?}, list the scores beside the passages, in the same order.
+
 `data.path` is one such file (JSON lines, JSON list or Parquet, gzipped or not), or a folder whose file names tell the
 splits. If the rows hold only ids (`positive_document_ids`), `data.corpus` names the file with `docid`, `title` and
 `text`. Every field can be renamed: `data.columns.question=text`.
@@ -29,7 +32,16 @@ from rag_experiments.data.formats.contexts import (
 from rag_experiments.data.formats.lines import data_path
 from rag_experiments.data.formats.tables import all_rows, find_files, rows
 from rag_experiments.data.records import Question
-from rag_experiments.data.row_fields import BadRow, answers_of_row, id_of, keys_of, shown, text_of, whole_number
+from rag_experiments.data.row_fields import (
+    BadRow,
+    answers_of_row,
+    id_of,
+    keys_of,
+    number_of,
+    shown,
+    text_of,
+    whole_number,
+)
 
 
 @dataclass(kw_only=True)
@@ -50,12 +62,18 @@ class TevatronColumns:
     """The field of the positives' ids, for rows that hold ids only."""
     negative_ids: str = "negative_document_ids"
     """The field of the negatives' ids, for rows that hold ids only."""
+    positive_scores: str = "pos_scores"
+    """The field of the positives' scores, a list in their order, which may be missing."""
+    negative_scores: str = "neg_scores"
+    """The field of the negatives' scores, a list in their order, which may be missing."""
     passage_id: str = "docid"
     """The field of a passage's id."""
     passage_title: str = "title"
     """The field of a passage's title."""
     passage_text: str = "text"
     """The field of a passage's text."""
+    passage_score: str = "score"
+    """The field of a passage's score, which may be missing."""
 
 
 @dataclass(kw_only=True)
@@ -107,6 +125,15 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
         ]
         return inline + [_as_id(value, ids) for value in entries(row, ids)]
 
+    def listed_scores(field: str, passage_ids: list[str], listing: str) -> dict[str, float]:
+        within = [c.get(names.passage_score) if isinstance(c, Mapping) else None for c in entries(row, field)]
+        values = entries(row, listing)
+        if values and len(values) != len(passage_ids):
+            raise BadRow(f"{listing!r} has {len(values)} numbers for {len(passage_ids)} passages")
+        where = listing if values else names.passage_score
+        found = zip(passage_ids, values or within, strict=False)
+        return {name: number_of(value, where) for name, value in found if value is not None}
+
     keys = (names.passage_id, *ID_KEYS)
     if store and names.positives not in row:
         if names.positive_ids in row:
@@ -114,12 +141,15 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
         raise MissingColumn(f"there is no {names.positives!r}, and no data.corpus to search{keys_of(row)}")
     positives = passages(names.positives, names.positive_ids)
     negatives = passages(names.negatives, names.negative_ids)
+    scores = listed_scores(names.negatives, negatives, names.negative_scores)
+    scores |= listed_scores(names.positives, positives, names.positive_scores)
     return Question(
         id=id_of(row, names.id) or default,
         question=text_of(row, names.question),
         answers=answers_of_row(row, names.answers),
         positive_ids=tuple(positives),
         negative_ids=only_negatives(negatives, positives, intake),
+        scores=scores or None,
     )
 
 

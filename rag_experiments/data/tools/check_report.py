@@ -90,7 +90,10 @@ class Findings:
                 value = self.same_text.get(value, value)
                 merged[value] = max(grade, merged.get(value, grade))
             grades = merged
-        return replace(question, relevance=grades, copies={}, **changed)
+        scores: dict[str, float] = {}
+        for value, score in (question.scores or {}).items():
+            scores.setdefault(self.same_text.get(value, value), score)
+        return replace(question, relevance=grades, scores=scores or None, copies={}, **changed)
 
     # -- parts of the report --
 
@@ -169,6 +172,8 @@ class Findings:
                     f"{name:<11} {without_gold:,} without a gold passage, {without_answer:,} without an answer, "
                     f"{sum(bool(q.negative_ids) for q in questions):,} with listed negatives"
                 )
+                scored = sum(bool(q.scores) for q in questions)
+                counts += f", {scored:,} with listed scores" if scored else ""
                 lines.append("; ".join(part for part in (counts, in_gold) if part))
         return lines
 

@@ -39,3 +39,5 @@ def _fields(question: Question) -> Iterator[tuple[str, Any]]:
         yield "history", [{"role": turn.role, "content": turn.content} for turn in question.history]
     if question.relevance is not None:
         yield "relevance", dict(question.relevance)
+    if question.scores:
+        yield "scores", dict(question.scores)
