@@ -127,7 +127,8 @@ def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, de
 
     def listed_scores(field: str, passage_ids: list[str], listing: str) -> dict[str, float]:
         within = [c.get(names.passage_score) if isinstance(c, Mapping) else None for c in entries(row, field)]
-        values = entries(row, listing)
+        own = row.get(listing)
+        values = own if isinstance(own, list) else entries(row, listing)  # `entries` leaves out null, which has a place
         if values and len(values) != len(passage_ids):
             raise BadRow(f"{listing!r} has {len(values)} numbers for {len(passage_ids)} passages")
         where = listing if values else names.passage_score
