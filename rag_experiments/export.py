@@ -5,7 +5,8 @@ python -m rag_experiments.export run=<dir> DIR [data, retriever overrides]
 DIR/README.md           how to open each, as code to copy
 DIR/model/              the run's model (safetensors), for from_pretrained or SentenceTransformer; an encoder's or
                         reranker's adapters are merged into its weights
-DIR/encoder/            the retriever's encoder, where the run trained a reader
+DIR/encoder/            the retriever's encoder, where the run trained another model
+DIR/reranker/           the retriever's reranker, where it has one that the run did not train
 DIR/index/              FAISS (index.faiss) or bm25s; a hybrid retriever has dense/ and bm25/
 DIR/passages.parquet    id, title, text, and the vector where there is one; row i is the index's row i
 DIR/run.trec            what was retrieved for test (run.dev.trec: dev), as trec_eval reads it
@@ -94,13 +95,17 @@ def export(opened: Reopened, target: Path) -> None:
     encoder = encoder_of(retriever)
     with atomic_directory(target) as folder:
         shutil.copytree(opened.run.model_dir, folder / "model")
-        if not models and encoder is not None:
+        trained = any(encoder is model for model in models.values())
+        if encoder is not None and not trained:
             encoder.save(folder / "encoder")
-        retriever.save(folder / "index")
+        reranker, first = getattr(retriever, "reranker", None), first_of(retriever)
+        if reranker is not None and "reranker" not in models:
+            reranker.save(folder / "reranker")
+        first.save(folder / "index")
         write_parquet(passages, folder / "passages.parquet", vectors_of(retriever))
         save_merged(models, folder / "model")
         several = not (opened.run.model_dir / "config.json").is_file() and (opened.run.model_dir / "encoder").is_dir()
-        place = ("model/encoder" if several else "model") if models else "encoder"
+        place = ("model/encoder" if several else "model") if trained else "encoder"
         write_readmes(opened, retriever, folder, place)
         for split, name in RUN_FILES.items():
             rows = opened.run.read_predictions(split)
@@ -194,13 +199,15 @@ def readme(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> 
             "count": len(data.passages),
             "trec": {split: file for split, file in RUN_FILES.items() if opened.run.predictions_path(split).is_file()},
             "usage": [file.parent.relative_to(folder).as_posix() for file in sorted(folder.rglob("README.md"))],
-            "writer": f"{type(retriever).__module__}.{type(retriever).__qualname__}.save",
+            "writer": f"{type(first_of(retriever)).__module__}.{type(first_of(retriever)).__qualname__}.save",
             "dense_index": dense,
             "word_index": {"bm25": "index", "hybrid": "index/bm25"}.get(name),
             "fusion": config.retriever.fusion,
             "rrf_k": config.retriever.rrf_k,
             "dense_weight": config.retriever.dense_weight,
             "depth": DEPTH,
+            "reranker": _reranker_place(retriever, folder),
+            "rerank_depth": config.retriever.rerank_depth,
             "question": example.question,
             "answer": None if opened.changes else example.answer,  # of the run's own retriever
             "k": config.retriever.k,
@@ -208,9 +215,18 @@ def readme(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> 
     )
 
 
+def _reranker_place(retriever: Retriever, folder: Path) -> str | None:
+    """Where in the export the reranker lies; None without one."""
+    if getattr(retriever, "reranker", None) is None:
+        return None
+    return next((place for place in ("reranker", "model/reranker") if (folder / place).is_dir()), "model")
+
+
 def _opens(kind: str, model_dir: Path) -> str:
     if kind == "encoder":
         return "opens with `SentenceTransformer` or `transformers.AutoModel`"
+    if kind == "cross_encoder":
+        return "opens with `sentence_transformers.CrossEncoder`"
     if (model_dir / "adapter_config.json").is_file():
         return "adapters, open with `peft.AutoPeftModel…from_pretrained`"
     return "opens with `transformers.AutoModel…from_pretrained`"
@@ -220,8 +236,13 @@ def vectors_of(retriever: Retriever) -> np.ndarray | None:
     """The indexed vectors `[N, D]`, in passage order; `None` where words decide."""
     from rag_experiments.retrieval.dense import DenseRetriever
 
-    dense = getattr(retriever, "dense", retriever)
+    dense = getattr(first_of(retriever), "dense", first_of(retriever))
     return dense.vectors if isinstance(dense, DenseRetriever) else None
+
+
+def first_of(retriever: Retriever) -> Any:
+    """What finds the passages that a reranker orders; the retriever itself without one."""
+    return getattr(retriever, "first", retriever)
 
 
 def encoder_of(retriever: Retriever) -> Any:

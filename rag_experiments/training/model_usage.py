@@ -147,6 +147,7 @@ def reader_values(folder: Path, config: RunConfig, place: str = ".") -> dict[str
     return {
         "folder": place,
         "base": base,
+        "reranked_by": config.retriever.reranker.path if config.retriever.reranker is not None else None,
         "fid": facts.get("fid"),
         "decoder": kind == "decoder",
         "auto": "AutoModelForCausalLM" if kind == "decoder" else "AutoModelForSeq2SeqLM",

@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from rag_experiments import ask, export
 from rag_experiments.config import command_line
+from rag_experiments.config.schema import CrossEncoderConfig
+from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training.reopen import reopen
 from tests.conftest import write_small_data
+from tests.models.test_cross_encoder import spread
 from tests.numeric import assert_near
 from tests.tiny_readers import write_tiny_llama
 from tests.training.test_model_usage import blocks, executed
@@ -74,6 +78,68 @@ def test_the_readmes_script_answers_as_the_run_did(
     rows = reader.read_predictions("test")
     assert [names["ask"](row["question"]) for row in rows] == [row["answer"] for row in rows]
     assert {"LangChain", "LlamaIndex", "Haystack"} < set(blocks(target))
+
+
+def write_reranker(tiny_bert: Path, folder: Path) -> Path:
+    """A cross-encoder whose scores differ by more than rounding."""
+    torch.manual_seed(0)
+    made = CrossEncoder.load(CrossEncoderConfig(path=str(tiny_bert), precision="fp32"))
+    spread(made.backbone)
+    made.save(folder)
+    return folder
+
+
+def checked_search(run: RunDirectory, target: Path, changes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's search gives the passages and scores of `ask`, and the first stage another order."""
+    names = executed(blocks(target)["Search"], target, monkeypatch)
+    for k in (4, 9):  # fewer than are reranked, and more
+        found = ask.search(ask.open_parts(run.path, changes), ask.asked(QUESTION), k)
+        shown = [(names["passages"][row]["id"], score) for row, score in names["search"](QUESTION, k)]
+        assert [name for name, _ in shown] == [passage.id for _, passage in found]
+        assert_near([score for _, score in shown], [score for score, _ in found], 1e-4)
+    first = [names["passages"][row]["id"] for row, _ in names["search_first"](QUESTION, 9)]
+    assert first != [name for name, _ in shown]
+
+
+@pytest.mark.parametrize("retriever", ["faiss_flat", "bm25", "hybrid"])
+def test_the_readmes_search_reranks_as_the_run_does(
+    run: RunDirectory, retriever: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, target = reader_run(run, tmp_path / "reader"), tmp_path / "out"
+    changes = [
+        f"retriever={retriever}", "retriever.k=2", "model@retriever.reranker=run", "retriever.rerank_depth=6",
+        f"retriever.reranker.path={write_reranker(tiny_bert, tmp_path / 'judge')}", "retriever.reranker.precision=fp32",
+    ]  # fmt: skip
+    assert export.start([f"run={reader.path}", str(target), *changes]) == 0
+    text = (target / "README.md").read_text(encoding="utf-8")
+    assert "`reranker/`: the retriever's reranker, opens with `sentence_transformers.CrossEncoder`" in text
+    assert (target / "reranker" / "model.safetensors").is_file()
+    assert not (target / "index" / "reranker").exists()
+    assert ("vector" in pq.read_table(target / "passages.parquet").column_names) == (retriever != "bm25")
+    checked_search(reader, target, changes, monkeypatch)
+    names = executed(blocks(target)["Ask"], target, monkeypatch)
+    parts = ask.open_parts(reader.path, changes)
+    given = [passage for _, passage in ask.search(parts, ask.asked(QUESTION), 2)]
+    assert names["ask"](QUESTION) == parts.models["reader"].answer([ask.asked(QUESTION)], [given])[0][0]
+
+
+def test_an_export_of_a_trained_reranker_has_its_first_stage(
+    run: RunDirectory, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [word for word in request(tiny_bert, write_small_data(tmp_path / "data"), tmp_path)
+                 if "pooling" not in word]  # fmt: skip
+    more = [
+        "algorithm=rerank", "model=run", "model.kind=cross_encoder", "trainer.max_steps=2",
+        "evaluation.zero_shot=false", "model@retriever.encoder=run", f"retriever.encoder.path=run://{run.path}", "retriever.encoder.precision=fp32",
+        "retriever.rerank_depth=6", "retriever.k=2",
+    ]  # fmt: skip
+    reranker, target = run_at(tmp_path / "run", [*arguments, *more]), tmp_path / "out"
+    assert export.start([f"run={reranker.path}", str(target)]) == 0
+    assert {entry.name for entry in target.iterdir()} >= {"model", "encoder", "index"}
+    assert not (target / "reranker").exists()
+    text = (target / "README.md").read_text(encoding="utf-8")
+    assert "the trained cross_encoder, safetensors; opens with `sentence_transformers.CrossEncoder`" in text
+    checked_search(reranker, target, [], monkeypatch)
 
 
 def test_passages_are_in_the_rows_of_the_index(
