@@ -39,10 +39,13 @@ def start(arguments: list[str]) -> int:
             raise RequestError(f"mine.splits: the data has no {split} questions (it has {there})")
     model = encoder_config(command)
 
-    from rag_experiments.data.tools.mining import CrossEncoderJudge, Miner
+    from rag_experiments.data.tools.cross_encoder_judge import CrossEncoderJudge
+    from rag_experiments.data.tools.mining import Miner
     from rag_experiments.models.component import load_model
 
-    options = command.options
+    options, judge = command.options, None
+    if options.cross_encoder:
+        judge = CrossEncoderJudge(options.cross_encoder, options.cross_encoder_margin, command.cache)
     miner = Miner(
         passages=data.passages,
         options=options,
@@ -50,7 +53,7 @@ def start(arguments: list[str]) -> int:
         query_history=command.config.data.query_history,
         cache=command.cache,
         encoder=load_model(model, command.cache) if model is not None else None,
-        judge=CrossEncoderJudge(options.cross_encoder, options.cross_encoder_margin) if options.cross_encoder else None,
+        judge=judge,
     )
     mined = miner.mine(data.splits)
     write_native(folder, data.passages, mined.splits)

@@ -130,8 +130,8 @@ def test_an_export_of_a_trained_reranker_has_its_first_stage(
                  if "pooling" not in word]  # fmt: skip
     more = [
         "algorithm=rerank", "model=run", "model.kind=cross_encoder", "trainer.max_steps=2",
-        "evaluation.zero_shot=false", "model@retriever.encoder=run", f"retriever.encoder.path=run://{run.path}", "retriever.encoder.precision=fp32",
-        "retriever.rerank_depth=6", "retriever.k=2",
+        "evaluation.zero_shot=false", "model@retriever.encoder=run", f"retriever.encoder.path=run://{run.path}",
+        "retriever.encoder.precision=fp32", "retriever.rerank_depth=6", "retriever.k=2",
     ]  # fmt: skip
     reranker, target = run_at(tmp_path / "run", [*arguments, *more]), tmp_path / "out"
     assert export.start([f"run={reranker.path}", str(target)]) == 0

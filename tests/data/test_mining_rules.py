@@ -17,6 +17,7 @@ from rag_experiments.data.mine import encoder_config
 from rag_experiments.data.passage_store import PassageStore, write_passages
 from rag_experiments.data.records import Passage, Question, Turn
 from rag_experiments.data.tools import mining
+from rag_experiments.data.tools.cross_encoder_judge import CrossEncoderJudge
 from rag_experiments.data.tools.mining import Mined, MineOptions, Miner
 
 TEXTS = ["one", "two", "One  Two\nthree", "two", "forty  TWO", "one", "seven", "one two", "a forty two b", "nine"]
@@ -344,15 +345,15 @@ def test_a_cross_encoder_keeps_what_it_ranks_below_every_gold_passage(cross_enco
         for text in [*golds, *texts]:
             inputs = tokenizer(query, text, truncation="only_second", return_tensors="pt")
             logits.append(model(**inputs).logits.item())
-    judge = mining.CrossEncoderJudge(str(cross_encoder), 0.0, batch_size=3)
-    np.testing.assert_allclose(judge._scores(query, [*golds, *texts]), logits, rtol=1e-4, atol=1e-4)
+    judge = CrossEncoderJudge(str(cross_encoder), 0.0, batch_size=3)
+    np.testing.assert_allclose(judge.score(query, [*golds, *texts]), logits, rtol=1e-4, atol=1e-4)
     weakest, scores = min(logits[:2]), logits[2:]
     spread = sorted(weakest - score for score in scores)
     # Half-way between two of the scores, so that no rounding decides.
     for margin in [0.0, *((a + b) / 2 for a, b in itertools.pairwise(spread) if b - a > 1e-3)]:
         judge.margin = margin
         assert judge(query, golds, texts) == [score <= weakest - margin for score in scores]
-    assert mining.CrossEncoderJudge(str(cross_encoder), 0.75).margin == 0.75
+    assert CrossEncoderJudge(str(cross_encoder), 0.75).margin == 0.75
 
 
 def test_a_classifier_of_several_outputs_is_no_cross_encoder(cross_encoder, tmp_path):
@@ -361,8 +362,35 @@ def test_a_classifier_of_several_outputs_is_no_cross_encoder(cross_encoder, tmp_
     config = BertConfig.from_pretrained(cross_encoder, num_labels=2)
     BertForSequenceClassification(config).save_pretrained(tmp_path / "two")
     AutoTokenizer.from_pretrained(cross_encoder).save_pretrained(tmp_path / "two")
-    with pytest.raises(RequestError, match="has 2 outputs; a cross-encoder has one"):
-        mining.CrossEncoderJudge(str(tmp_path / "two"), 0.0)
+    with pytest.raises(RequestError, match=r"^mine\.cross_encoder=.* has 2 outputs; a cross_encoder has one"):
+        CrossEncoderJudge(str(tmp_path / "two"), 0.0)
+
+
+def test_a_run_judges_and_its_scores_are_computed_once(cross_encoder, tmp_path, monkeypatch):
+    """Its own folder, `run://`; the model itself is asked for what is not in the cache."""
+    from rag_experiments.config.schema import CrossEncoderConfig
+    from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
+
+    texts = ["the house", "a dog runs", "the house", "cat"]
+    saved = CrossEncoder.load(CrossEncoderConfig(path=str(cross_encoder), precision="fp32"), frozen=True)
+    saved.save(tmp_path / "run" / "model")
+    asked: list[int] = []
+    inner = CrossEncoder.score
+    monkeypatch.setattr(
+        CrossEncoder, "score", lambda self, queries, *more: asked.append(len(queries)) or inner(self, queries, *more)
+    )
+    first = CrossEncoderJudge(f"run://{tmp_path / 'run'}", 0.0, tmp_path / "cache").score("where is it", texts)
+    again = CrossEncoderJudge(f"run://{tmp_path / 'run'}", 0.0, tmp_path / "cache")
+    assert again.score("where is it", [*texts, "a star"])[:4] == first
+    assert asked == [3, 1]
+    again.score("another question", texts[:1])
+    assert asked == [3, 1, 1]
+    np.testing.assert_allclose(first, inner(saved, ["where is it"] * 4, texts), rtol=1e-4, atol=1e-4)
+
+
+def test_an_encoder_is_no_judge(tiny_bert):
+    with pytest.raises(RequestError, match=r"^mine\.cross_encoder=.* without a head that scores"):
+        CrossEncoderJudge(str(tiny_bert), 0.0)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ corpus only affects the encoder's index and its memory-mapped vectors.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,13 +34,11 @@ from rag_experiments.config.schema import NonNegativeInt, PositiveInt, Retriever
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import identity, stands_in, word_count
 from rag_experiments.data.passage_store import PassageStore
-from rag_experiments.data.queries import retrieval_query, shortened
+from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Question
 
 if TYPE_CHECKING:
     from rag_experiments.models.encoder.encoder import Encoder
-
-log = logging.getLogger(__name__)
 
 SHORTEST_ANSWER = 4
 """Shorter answers are not searched in passages, because a text such as `no` is in most of them. In a script without
@@ -64,7 +61,7 @@ class MineOptions:
     margin: Annotated[float, Field(ge=0, lt=1)] | None = 0.05
     margin_absolute: Annotated[float, Field(ge=0)] | None = None
     cross_encoder: str | None = None
-    """A sequence-classification model with one output, local or on the hub."""
+    """A reranker: a run of `algorithm=rerank` (`run://…`), or a model with one output, local or on the hub."""
     cross_encoder_margin: float = 0.0
     answer_match: bool = True
     keep_listed: bool = True
@@ -281,61 +278,3 @@ def _search_bm25(queries: list[str], depth: int) -> np.ndarray:
 def _long_enough(answer: str) -> bool:
     answer = answer.strip()
     return len(answer) >= SHORTEST_ANSWER or (not answer.isascii() and word_count(answer) > len(answer.split()))
-
-
-class CrossEncoderJudge:
-    """Keeps a passage unless a cross-encoder finds it as good as the gold one."""
-
-    def __init__(self, path: str, margin: float, batch_size: int = 32) -> None:
-        import torch
-        from accelerate import PartialState
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-        from rag_experiments.model_files import sources
-
-        try:
-            folder = sources.fetch(sources.resolve(path))
-        except RequestError as error:
-            raise RequestError(str(error).replace("model.path", "mine.cross_encoder")) from error
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = AutoModelForSequenceClassification.from_pretrained(folder).to(PartialState().device).eval()
-        if self.model.config.num_labels != 1:
-            raise RequestError(
-                f"mine.cross_encoder={path} has {self.model.config.num_labels} outputs; a cross-encoder has one"
-            )
-        length_limit = self.tokenizer.model_max_length  # 10^30 if the tokenizer's files do not give it
-        self.limit = length_limit if length_limit < 1_000_000 else int(self.model.config.max_position_embeddings)
-        self._around = self.tokenizer.num_special_tokens_to_add(pair=True)
-        self.margin, self.batch_size, self._no_grad = margin, batch_size, torch.inference_mode
-
-    def __call__(self, query: str, gold_texts: Sequence[str], texts: Sequence[str]) -> list[bool]:
-        """Whether to keep each of `texts`; all are kept if the question alone leaves no room for a passage.
-
-        A query with turns may use half of the model's maximum length; its oldest turns are dropped first.
-        """
-        (query,) = shortened([query], lambda queries: [self._length(one) > self.limit // 2 for one in queries])
-        if self._length(query) >= self.limit - self._around:
-            log.warning("mine.cross_encoder reads %d tokens, and a question is longer: it filters nothing", self.limit)
-            return [True] * len(texts)
-        scores = self._scores(query, [*gold_texts, *texts])
-        limit = min(scores[: len(gold_texts)]) - self.margin
-        return [score <= limit for score in scores[len(gold_texts) :]]
-
-    def _length(self, query: str) -> int:
-        return len(self.tokenizer(query, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def _scores(self, query: str, texts: list[str]) -> list[float]:
-        scores: list[float] = []
-        with self._no_grad():
-            for start in range(0, len(texts), self.batch_size):
-                part = texts[start : start + self.batch_size]
-                inputs = self.tokenizer(
-                    [query] * len(part),
-                    part,
-                    truncation="only_second",
-                    max_length=self.limit,
-                    padding=True,
-                    return_tensors="pt",
-                )
-                scores += self.model(**inputs.to(self.model.device)).logits[:, 0].float().tolist()
-        return scores
