@@ -96,3 +96,16 @@ def preset_kinds() -> dict[str, str]:
         if (line := re.search(r"^kind:([^#\n]*)", texts[name], re.MULTILINE)) is not None:
             kinds[name] = line[1].strip()
     return kinds
+
+
+def without_head() -> set[str]:
+    """The presets of rerankers that are an encoder's weights below a new head: they are of no use before training.
+
+    They name a model that is an encoder by another preset.
+    """
+    kinds, paths = preset_kinds(), {}
+    for name in kinds:
+        text = option_file("model", name).read_text(encoding="utf-8")
+        paths[name] = match[1] if (match := re.search(r"^path:\s*([^#\s]+)", text, re.MULTILINE)) else None
+    encoders = {paths[name] for name, kind in kinds.items() if kind == "encoder"}
+    return {name for name, kind in kinds.items() if kind == "cross_encoder" and paths[name] in encoders}

@@ -215,6 +215,11 @@ VALUE_HABITS: dict[str, Callable[[str], list[str] | None]] = {
 """Names whose value must change too: name → the words that say the same here."""
 
 
+HYDRAS = (
+    "help", "hydra_help", "version", "cfg", "resolve", "package", "run", "multirun", "shell_completion", "config_path",
+    "config_name", "config_dir", "experimental_rerun", "info",
+)  # fmt: skip
+"""Hydra's own options."""
 _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info", "-i")
 """Options of Hydra's that take the next word."""
 
@@ -230,7 +235,7 @@ def rewritten(arguments: Sequence[str]) -> list[str] | None:
             result += [word, *waiting[:1]]
             del waiting[:1]
             continue
-        words = _rewrite_word(word, waiting)
+        words = _rewrite_word(word, waiting, arguments)
         changed = changed or words is not None
         result += [word] if words is None else words
     return result if changed else None
@@ -244,17 +249,18 @@ def habit_message(program: str, arguments: Sequence[str]) -> str | None:
     return f"that is written otherwise here: {program} {shlex.join(words)}"
 
 
-def _rewrite_word(word: str, waiting: list[str]) -> list[str] | None:
+def _rewrite_word(word: str, waiting: list[str], arguments: Sequence[str]) -> list[str] | None:
     """The words in place of `word` and, after an option, of its value, which is taken from `waiting`."""
     option = re.fullmatch(r"--?([A-Za-z][\w.-]*)(=(.*))?", word, re.DOTALL)
     if option:
         name, value = option[1].replace("-", "_"), option[3]
-        if not _is_habit(name):
+        key = None if _is_habit(name) else _whole_key(name, arguments)
+        if not _is_habit(name) and key is None:
             return None
         if value is None:
             separate = waiting and not waiting[0].startswith("-") and "=" not in waiting[0]
             value = waiting.pop(0) if separate else "true"
-        return _translate(name, value)
+        return _translate(name, value) if key is None else [f"{key}={value}"]
     name, equals, value = word.partition("=")
     if not equals:
         return _bare_word(word)
@@ -265,7 +271,24 @@ def _rewrite_word(word: str, waiting: list[str]) -> list[str] | None:
     bare = name.removeprefix("trainer.")
     if bare != name and bare not in fields() and bare not in FORMER and _is_habit(bare):
         return _translate(bare, value)
-    return _translate(name, value) if _is_habit(name) else None
+    if _is_habit(name):
+        return _translate(name, value)
+    key = _whole_key(name, arguments)
+    return None if key is None else [f"{key}={value}"]
+
+
+def _whole_key(name: str, arguments: Sequence[str]) -> str | None:
+    """The key of ours that `name` is without its group; None for what no group is missing of."""
+    ours = name in TOP or name in OPTION_GROUPS or name in HYDRAS
+    if (
+        ours
+        or name.partition(".")[0] in (*OPTION_GROUPS, "hydra", "paths", "chain")
+        or not re.fullmatch(r"[A-Za-z][\w.]*", name)
+    ):
+        return None
+    from rag_experiments.config.missing_groups import whole_key  # reads the dataclasses: only where a word is unknown
+
+    return whole_key(name, arguments)
 
 
 def _is_habit(name: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments.config import schema
-from rag_experiments.config.groups import preset_kinds
+from rag_experiments.config.groups import preset_kinds, without_head
 from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core.errors import RequestError, did_you_mean, first_of, with_article
 
@@ -80,10 +80,12 @@ def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
         return
     if not issubclass(MODEL_KINDS[value["kind"]].config, cls):
         kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, cls)]
-        fitting = [name for name, kind in preset_kinds().items() if kind in kinds]
+        # What stands here is used as it is: a head that is to be trained would be refused next.
+        fitting = [name for name, kind in preset_kinds().items() if kind in kinds and name not in without_head()]
+        own = f", or a run of algorithm=rerank: model@{key}=run {key}.path=run://…" if "cross_encoder" in kinds else ""
         raise RequestError(
             f"{key} must be {with_article(' or '.join(kinds))}, but {value.get('path')} is "
-            f"{with_article(value['kind'])}: choose model@{key}={first_of(fitting, '|', '--help model')}"
+            f"{with_article(value['kind'])}: choose model@{key}={first_of(fitting, '|', '--help model')}{own}"
         )
 
 

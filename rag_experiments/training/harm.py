@@ -71,13 +71,20 @@ def is_worse(test: QuestionTest | None) -> bool:
     return test is not None and test.difference < 0 and test.p < ALARM
 
 
-def has_harmed(request: Request, components: RunComponents, run: RunDirectory) -> bool:
+def has_harmed(
+    request: Request, components: RunComponents, run: RunDirectory
+) -> tuple[bool, dict[str, dict[str, float]]]:
     """Whether dev is worse than before training, with the weights that `components` hold now; noted in the status.
 
     After `refit=true` it is what the first training left: the second has seen dev.
+
+    Returns:
+        The answer, and what was measured for it, by split: of a model that is kept, dev's final figures.
     """
+    measured: dict[str, dict[str, float]] = {}
     if not request.config.refit:
-        stages.evaluate(components, run, "dev", components.data.splits["dev"])
+        components.evaluator.timed = True
+        measured["dev"] = stages.evaluate(components, run, "dev", components.data.splits["dev"])
     test = None
     if run.writes:
         test = against_base(
@@ -90,7 +97,7 @@ def has_harmed(request: Request, components: RunComponents, run: RunDirectory) -
             *(test.difference, test.low, test.high),
         )
         run.update_status(kept="base")
-    return bool(harmed)
+    return bool(harmed), measured
 
 
 class HarmWatch(TrainerCallback):

@@ -52,11 +52,14 @@ def train(request: Request, run: RunDirectory, resuming: bool = False) -> dict[s
         trainer.add_callback(harm.HarmWatch(trainer, request, run))
         trainer.schedule_steps = choice.of if choice is not None else None
         cost = stages.fit(trainer, clock, run.last_checkpoint() if resuming else None)
-        if config.keep == "base" and harm.has_harmed(whole, components, run):
-            request, choosing = whole, {}
-            components = build.build_components(request)
+        measured = dict[str, dict[str, float]]()
+        if config.keep == "base":
+            harmed, measured = harm.has_harmed(whole, components, run)
+            if harmed:
+                request, choosing, measured = whole, {}, {}
+                components = build.build_components(request)
         stages.save_model(components, run)
-        after = choosing | stages.final(components, run, run_log, trainer.state)
+        after = choosing | stages.final(components, run, run_log, trainer.state, measured)
         stages.describe_models(components, run)
         metrics = {**before, **after, **cost}
         run.write_metrics(metrics)

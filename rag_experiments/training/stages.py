@@ -6,7 +6,7 @@ import logging
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -91,12 +91,22 @@ def baseline_results(
         yield stage, evaluators[name].evaluate(data.splits[split])
 
 
-def final(components: RunComponents, run: RunDirectory, run_log: RunLog, state: TrainerState) -> dict[str, float]:
-    """Evaluate the model that is kept, on every question."""
+def final(
+    components: RunComponents,
+    run: RunDirectory,
+    run_log: RunLog,
+    state: TrainerState,
+    measured: Mapping[str, dict[str, float]] | None = None,
+) -> dict[str, float]:
+    """Evaluate the model that is kept, on every question.
+
+    Args:
+        measured: what `evaluate` found with this model, of splits that are not measured again.
+    """
     components.evaluator.timed = True
     metrics: dict[str, float] = {}
     for split in components.config.evaluation.splits:
-        found = evaluate(components, run, split, components.data.splits[split])
+        found = (measured or {}).get(split) or evaluate(components, run, split, components.data.splits[split])
         run_log.write(state.global_step, state.epoch or 0.0, found)
         metrics |= found
     return metrics

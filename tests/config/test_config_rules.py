@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from rag_experiments.config import command_line, schema
-from rag_experiments.config.groups import GROUPS, choices, conf_dir, preset_kinds
+from rag_experiments.config.groups import GROUPS, choices, conf_dir, preset_kinds, without_head
 from rag_experiments.core import files
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.identity import config_hash
@@ -95,6 +95,20 @@ def test_a_value_that_is_missing_is_named(key, value, message):
     OmegaConf.update(node, key, value, merge=False)
     with pytest.raises(RequestError, match=message):
         checks.check_common(node)
+
+
+def test_an_encoder_as_a_frozen_reranker_is_answered_with_what_can_be_taken():
+    """Not with an encoder below a head that nobody trained, which would be refused next."""
+    assert without_head() == {"minilm_reranker"}
+    with pytest.raises(
+        RequestError, match=r"^retriever\.reranker must be a cross_encoder, but .* an encoder"
+    ) as caught:
+        checked("model@retriever.reranker=minilm")
+    advice = str(caught.value).partition("choose model@retriever.reranker=")[2]
+    presets, _, run = advice.partition(", or ")
+    assert "minilm_reranker_msmarco" in presets.split("|")
+    assert "minilm_reranker" not in presets.split("|")
+    assert run.startswith("a run of algorithm=rerank: model@retriever.reranker=run retriever.reranker.path=run://")
 
 
 def test_no_metric_for_the_best_is_a_choice():

@@ -8,9 +8,9 @@ import pytest
 
 from rag_experiments import train
 from rag_experiments.config import command_line
-from rag_experiments.config.groups import OPTION_GROUPS, choices
-from rag_experiments.config.habits import KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_places
-from rag_experiments.config.key_sections import sections
+from rag_experiments.config.groups import OPTION_GROUPS, TOP, choices
+from rag_experiments.config.habits import HYDRAS, KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_places
+from rag_experiments.config.key_sections import option_section, sections
 from rag_experiments.config.trainer_keys import fields
 from rag_experiments.core.errors import RequestError
 from rag_experiments.training.checks import check_common
@@ -89,8 +89,50 @@ def test_what_a_habit_means(typed, right):
 
 
 @pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("algorithm=rerank objective=listwise", "algorithm=rerank algorithm.objective=listwise"),
+        ("objective=kl seed=1 algorithm=rerank", "algorithm.objective=kl seed=1 algorithm=rerank"),
+        ("--objective listwise algorithm=rerank", "algorithm.objective=listwise algorithm=rerank"),
+        ("--mini-batch-size=16", "algorithm.mini_batch_size=16"),  # of the default algorithm
+        ("algorithm=ctl rerank_depth=9", "algorithm=ctl retriever.rerank_depth=9"),
+        ("zero_shot=false cutoffs=[1,2]", "evaluation.zero_shot=false evaluation.cutoffs=[1,2]"),
+        ("max_length=128", "model.max_length=128"),
+        ("lora.r=4", "model.lora.r=4"),
+        ("max_train=10", "data.max_train=10"),
+        ("columns.question=q", "data.columns.question=q"),
+        ("learning_rate=1e-5", "trainer.learning_rate=1e-5"),
+        ("-m algorithm=ctl,rerank objective=kl", "-m algorithm=ctl,rerank algorithm.objective=kl"),
+    ],
+)
+def test_a_key_without_its_group_is_answered_with_it(typed, right):
+    assert rewritten(shlex.split(typed)) == shlex.split(right)
+
+
+def test_every_key_of_every_algorithm_is_known_without_its_group():
+    """But for those that are typed for another thing."""
+    for option in choices("algorithm"):
+        for key in option_section("algorithm", option).keys:
+            name = key.name.removeprefix("algorithm.")
+            taken = name in (*TOP, *OPTION_GROUPS, *KEY_HABITS, *VALUE_HABITS) or name in fields()
+            if not taken and name.partition(".")[0] not in OPTION_GROUPS:
+                assert rewritten([f"{name}=1", f"algorithm={option}"])[0] == f"{key.name}=1"
+
+
+def test_no_option_of_hydras_is_a_key():
+    names = {key.partition(".")[2] for key in all_keys()}
+    assert not names & set(HYDRAS)
+
+
+def test_the_refusal_is_the_whole_command():
+    with pytest.raises(RequestError, match=r"train algorithm=rerank algorithm\.objective=kl plan=true$"):
+        train.start(["algorithm=rerank", "objective=kl", "plan=true"])
+
+
+@pytest.mark.parametrize(
     "typed",
     [
+        "objective=kl algorithm=ctl", "candidates=3 algorithm=nosuch", "batch=3", "algorithm.objective=kl",
         "seed=1 name=x plan=true", "trainer.learning_rate=1e-5", "-m seed=1,2", "--config-dir ctl seed=1", "--cfg job",
         "model=minilm", "model=/dir", "retriever.k=4", "+trainer.lr=3", "--hydra-help", "resume=auto", "~experiment",
         "experiment=demo", "nonsense", "a=b", "'model.lora={r: 4}'", "model.lora=null",

@@ -14,7 +14,7 @@ from rag_experiments.config import command_line
 from rag_experiments.core import text as texts
 from rag_experiments.data.records import Question
 from rag_experiments.evaluation.bootstrap import Interval
-from rag_experiments.training import harm
+from rag_experiments.training import harm, stages
 from tests.training.test_run import request, run_at, weights
 
 
@@ -139,9 +139,20 @@ def test_the_base_is_kept_where_that_is_wanted(harmed, tiny_bert, small_data, tm
     )
 
 
-def test_a_sound_training_is_kept_all_the_same(tiny_bert, small_data, tmp_path):
+def test_a_sound_training_is_kept_and_measured_once(tiny_bert, small_data, tmp_path, monkeypatch):
+    measured, inner = [], stages.evaluate
+    monkeypatch.setattr(
+        stages, "evaluate", lambda parts, run, stage, of: measured.append(stage) or inner(parts, run, stage, of)
+    )
     run = run_at(tmp_path / "run", request(tiny_bert, small_data, tmp_path, "trainer.max_steps=2", "keep=base"))
     assert "kept" not in run.read_status()
+    assert measured == ["zero_shot/dev", "zero_shot/test", "dev", "test"]
+    plain = run_at(tmp_path / "plain", request(tiny_bert, small_data, tmp_path, "trainer.max_steps=2"))
+    kept, same = run.read_final_metrics(), plain.read_final_metrics()
+    assert kept.keys() == same.keys()
+    assert {name: kept[name] for name in same if "second" not in name and "memory" not in name} == {
+        name: value for name, value in same.items() if "second" not in name and "memory" not in name
+    }
     assert "worse than before" not in (run.path / "train.log").read_text()
 
 
