@@ -46,8 +46,8 @@ def sizes(model: Any, trained: bool, device: torch.device) -> Sizes | None:
     if config is None:
         return None
     with torch.device("meta"):
-        made_by = getattr(transformers, _auto_class(model.kind, config))
-        module = getattr(made_by, "from_config", getattr(made_by, "_from_config", None))(config)
+        made_by: Any = getattr(transformers, _auto_class(model.kind, config))
+        module = made_by.from_config(config) if hasattr(made_by, "from_config") else made_by._from_config(config)
         parameters = sum(parameter.numel() for parameter in module.parameters())
         adapters = _adapters(model) if trained else None
         if adapters is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class CrossEncoder(WrappedTransformer):
         self.backbone = backbone
         self._tokenizer_hash = tokenizer_hash(tokenizer)
         self.pairs: HeadPairs | YesNoPairs
-        self._answer_ids: list[int] = []
+        self._answer_ids: list[Any] = []
         if config.form == "head":
             self.pairs = HeadPairs(tokenizer, config.max_length)
         else:
