@@ -149,7 +149,8 @@ def _rate(request: Request, components: RunComponents) -> Iterator[str]:
     high = max(highs, default=None)
     if rate is None or high is None:
         return
-    high *= 10 if getattr(request.config.model, "lora", None) else 1
+    opened = [getattr(component, "config", None) for component in components.models.values()]
+    high *= 10 if any(getattr(one, "lora", None) for one in (request.config.model, *opened)) else 1
     if rate > high:
         yield f"trainer.learning_rate={rate:g} is high: above {high:g} models often forget; try a tenth."
 

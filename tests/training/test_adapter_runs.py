@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import sentence_transformers
 import torch
-from safetensors.torch import load_file
+import transformers
+from safetensors.torch import load_file, save_file
 
 from rag_experiments import ask, evaluate, export, train
 from rag_experiments.config.schema import CrossEncoderConfig, EncoderConfig
@@ -20,6 +21,7 @@ from rag_experiments.models.encoder.encoder import Encoder
 from rag_experiments.models.shared.adapter_folder import has_adapters
 from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data, write_tiny_bert
+from tests.models.conftest import make_tokenizer
 from tests.numeric import assert_near
 from tests.training.test_model_usage import blocks, executed
 from tests.training.test_run import interrupted_copy, loss_curve, run_at
@@ -192,3 +194,43 @@ def test_settings_are_those_of_the_adapters(run):
     assert model.config.lora is not None
     assert (model.config.lora.r, model.config.lora.alpha) == (4, 32)
     assert dataclasses.replace(model.config.lora, target_modules="").dropout == 0.05
+
+
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_in_pieces_recomputed_and_with_the_best_checkpoint_kept(kind, tiny_bert, small_data, tmp_path):
+    more = [
+        "trainer.max_steps=4", "trainer.eval_strategy=steps", "trainer.eval_steps=2", "trainer.save_steps=2",
+        "trainer.load_best_model_at_end=true", "trainer.activation_checkpointing=true", "algorithm.mini_batch_size=4",
+    ]  # fmt: skip
+    finished = run_at(tmp_path / "run", [*words(kind, tiny_bert, small_data, tmp_path), *more])
+    best = min(
+        (folder for folder in finished.checkpoints_dir.iterdir() if (folder / "adapter_model.safetensors").is_file()),
+        key=lambda folder: sum(
+            not torch.equal(value, weights(finished)[name])
+            for name, value in load_file(folder / "adapter_model.safetensors").items()
+        ),
+    )
+    for name, value in load_file(best / "adapter_model.safetensors").items():
+        assert torch.equal(value, weights(finished)[name]), name
+
+
+def test_a_plan_of_qwens_encoder_with_adapters_fits_a_small_gpu(small_data, tmp_path, capsys):
+    """By its published shape: the weights' file is not read."""
+    fields = {
+        "hidden_size": 1024, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "head_dim": 128, "intermediate_size": 3072, "vocab_size": 151_669, "max_position_embeddings": 32_768,
+    }  # fmt: skip
+    folder = tmp_path / "qwen"
+    transformers.AutoConfig.for_model("qwen3", **fields).save_pretrained(folder)
+    make_tokenizer(ends=False).save_pretrained(folder)
+    save_file({"nothing": torch.zeros(1)}, folder / "model.safetensors")
+    arguments = [
+        "plan=true", "model=qwen3_embedding_0.6b", f"model.path={folder}", "algorithm=ctl", "data=jsonl",
+        f"data.path={small_data}", "tracking=none", f"paths.cache={tmp_path}/cache",
+    ]  # fmt: skip
+    gib = {}
+    for name, more in (("adapters", ["model.lora.r=16"]), ("whole", [])):
+        assert train.start([*arguments, *more]) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("memory"))
+        gib[name] = float(line.split()[1])
+    assert gib == {"adapters": 2.37, "whole": 8.88}

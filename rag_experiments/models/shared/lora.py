@@ -7,6 +7,7 @@ the base weights come from. A reranker's head is trained and saved whole with it
 from __future__ import annotations
 
 import dataclasses
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def add_adapters(module: PreTrainedModel, config: LoraConfig, kind: str) -> Peft
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
         modules_to_save=_head(module) if task == TASKS["cross_encoder"] else None,
-        exclude_modules=_unused(module) if task == TASKS["encoder"] else None,
+        exclude_modules=_not_adapted(module, task),
     )
     try:
         with _renamed_attribute():
@@ -56,9 +57,11 @@ def _head(module: Any) -> list[str]:
     return [*parts, *(f"{inner}.{name}" for name in _pooler(getattr(module, inner)))]
 
 
-def _unused(module: Any) -> str | None:
-    """What no vector depends on, as a pattern: adapters there would have no gradient."""
-    return r"pooler(\..*)?" if _pooler(module) else None
+def _not_adapted(module: Any, task: str) -> str | None:
+    """A pattern of the layers that get no adapters: a head that is trained whole; what no vector depends on, where they
+    would have no gradient."""
+    names = {TASKS["encoder"]: _pooler, TASKS["cross_encoder"]: _head}.get(task, lambda _: [])(module)
+    return rf"({'|'.join(map(re.escape, names))})(\..*)?" if names else None
 
 
 def _pooler(encoder: Any) -> list[str]:
