@@ -143,10 +143,10 @@ def decide(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, Di
             "directory": str(directory),
         }
 
-    found = distributed.decided_once(decided)
-    directory = Path(found["directory"])
-    resumed = directory if found["resumes"] else None
-    command = resume.CommandPlan(found["overrides"], found["config_dir"], resumed)
+    decision = distributed.decided_once(decided)
+    directory = Path(decision["directory"])
+    resumed = directory if decision["resumes"] else None
+    command = resume.CommandPlan(decision["overrides"], decision["config_dir"], resumed)
     return command, directory, here[0] if here else command_line.compose(command.overrides, command.config_dir)
 
 
