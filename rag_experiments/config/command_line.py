@@ -61,7 +61,8 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
         _speak_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = task(arguments) or DONE
+        with translated_errors():  # a value is resolved where it is first read, which may be anywhere
+            status = task(arguments) or DONE
     except RequestError as error:
         status = say_wrong_request(error)
     except RuntimeError as error:
