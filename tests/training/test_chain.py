@@ -145,9 +145,14 @@ def test_braces_that_name_no_stage_are_refused(override):
         chain.list_stages(plan, Path("loop"), [])
 
 
-@pytest.mark.parametrize("typed", ["++chain=/nowhere", "+chain=true", "++chain=null", "+chain=${seed}", "+chain={}",
-                                   "++chain.stages=${oc.env:NOT_SET_HERE}", "++chain=${nowhere}",
-                                   "++chain.rounds=${oc.decode:[}", "+chain={stages:${oc.env:NOT_SET_HERE}}"])  # fmt: skip
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("++chain=/nowhere", "+chain=true", "++chain=null", "+chain=${seed}", "+chain={}", "++chain=${nowhere}"),
+        *("++chain.stages=${oc.env:NOT_SET_HERE}", "+chain={stages:${oc.env:NOT_SET_HERE}}"),
+        "++chain.rounds=${oc.decode:[}",
+    ],
+)
 def test_what_is_typed_as_a_chain_and_is_none_is_refused_in_one_sentence(typed, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.exit_with(train.start, ["algorithm=fid", typed])
