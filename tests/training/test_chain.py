@@ -179,6 +179,27 @@ def test_a_value_that_cannot_be_resolved_is_refused_wherever_it_is_read(typed, s
     assert f"error: {sentence}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *(["hydra.verbose=5"], ["hydra.verbose=5", "-m"], ["hydra.job_logging.version=9"]),
+        *(
+            ["hydra.job_logging.handlers=5"],
+            ["hydra.sweeper._target_=nope", "-m"],
+            ["hydra.hydra_logging.version=9", "-m"],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_what_hydra_does_not_check_itself_is_refused_and_leaves_nothing(typed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        command_line.exit_with(train.start, ["algorithm=ctl", "model=bert_tiny_scratch", *typed])
+    assert ended.value.code == command_line.WRONG_REQUEST
+    assert f"error: Hydra cannot work with {typed[0]} (" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_first_stage_leaves_nothing(tmp_path):
     with pytest.raises(RequestError, match="greater than or equal to 1"):
         launch(tmp_path, "retriever.k=-1")
