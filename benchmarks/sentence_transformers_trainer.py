@@ -1,9 +1,9 @@
 """Contrastive training here beside sentence-transformers' own trainer: equal data, weights, batch and optimiser steps.
 
     python -m benchmarks.sentence_transformers_trainer pydocs
-    python -m benchmarks.sentence_transformers_trainer covid --seeds 0 1 2 -- data=hub data.preset=squad data.path=FILE
+    python -m benchmarks.sentence_transformers_trainer covid --seeds 0 1 2 --data data=hub data.preset=squad data.path=FILE
 
-What stands behind `--` are overrides of every run: the data and how they are split. Its trainer gets the pairs of
+What stands behind `--data` are overrides of every run: the data and how they are split. Its trainer gets the pairs of
 train and dev with what its documentation recommends: `MultipleNegativesRankingLoss` (scale 20), the batch sampler
 `no_duplicates`, linear decay after a warm-up of a tenth, float32. The runs here add one choice after the other:
 
@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--variants", nargs="+", choices=sorted(VARIANTS), default=["one", "pairs", "refit"])
     parser.add_argument("--out", type=Path, default=Path("outputs/beside_sentence_transformers"))
-    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--data", nargs="+", dest="overrides", default=[], metavar="KEY=VALUE")
     return parser.parse_args()
 
 
