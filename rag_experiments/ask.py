@@ -106,11 +106,11 @@ def search(components: RunComponents, question: Question, k: int) -> list[tuple[
     from rag_experiments.data.queries import retrieval_query
 
     query = retrieval_query(question, components.config.data.query_history)
-    found = components.retriever.search([query], k)
+    result = components.retriever.search([query], k)
     store = components.data.passages
     return [
         (float(score), store[int(row)])
-        for row, score in zip(found.rows_QK[0], found.scores_QK[0], strict=True)
+        for row, score in zip(result.rows_QK[0], result.scores_QK[0], strict=True)
         if row >= 0
     ]
 
@@ -128,11 +128,11 @@ def answer(components: RunComponents, question: Question, passages: Sequence[Pas
     return written
 
 
-def show(said: Reply) -> None:
+def show(shown: Reply) -> None:
     """The answer, then the passages."""
-    if said.answer is not None:
-        say(said.answer, end="\n\n")
-    for number, (score, passage) in enumerate(said.passages, 1):
+    if shown.answer is not None:
+        say(shown.answer, end="\n\n")
+    for number, (score, passage) in enumerate(shown.passages, 1):
         title = f"  {passage.title}" if passage.title else ""
         text = " ".join(passage.text.split())
         cut = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
@@ -153,10 +153,10 @@ def converse(components: RunComponents) -> None:
         if question == "/new":
             history.clear()
         elif question:
-            said = reply(components, question, history)
-            show(said)
-            if said.answer is not None:
-                history += [Turn("user", question), Turn("assistant", said.answer)]
+            answered = reply(components, question, history)
+            show(answered)
+            if answered.answer is not None:
+                history += [Turn("user", question), Turn("assistant", answered.answer)]
 
 
 if __name__ == "__main__":

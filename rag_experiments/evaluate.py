@@ -102,9 +102,9 @@ def evaluate(opened: Reopened, folder: Path, arguments: Sequence[str]) -> dict[s
         result = components.evaluate(request.data.splits[split], persist=True)
         metrics |= {f"{split}/{name}": value for name, value in result.metrics.items()}
         predictions[split] = result.rows
-    for stage, found in stages.baseline_results(components, stages.baseline_stages(components)):
-        metrics |= {f"{stage}/{name}": value for name, value in found.metrics.items()}
-        predictions[stage] = found.rows
+    for stage, result in stages.baseline_results(components, stages.baseline_stages(components)):
+        metrics |= {f"{stage}/{name}": value for name, value in result.metrics.items()}
+        predictions[stage] = result.rows
     if opened.run.writes:
         with atomic_directory(folder) as temporary:
             settings = OmegaConf.to_yaml(OmegaConf.create(mask_secrets(request.resolved)))
@@ -119,10 +119,10 @@ def evaluate(opened: Reopened, folder: Path, arguments: Sequence[str]) -> dict[s
 def status(opened: Reopened, arguments: Sequence[str]) -> dict[str, Any]:
     """What lets `rag-compare` hold an evaluation against runs: state, data, and the run that it is of."""
     earlier = opened.run.read_status()
-    kept = ("algorithm", "git_commit", "git_dirty", "versions")
+    inherited = ("algorithm", "git_commit", "git_dirty", "versions")
     data = opened.request.data
     return {
-        **{key: earlier.get(key) for key in kept},
+        **{key: earlier.get(key) for key in inherited},
         "state": "completed",
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "config_hash": opened.request.config_hash,

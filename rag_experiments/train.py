@@ -107,7 +107,12 @@ def carry_out(command: resume.CommandPlan, directory: Path, request: Request) ->
     task = TaskFunction(request, resuming=command.directory is not None)
     arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
     existing = files.nearest_existing(directory)
-    command_line.run_hydra(arguments, task)
+    try:
+        command_line.run_hydra(arguments, task)
+    except RequestError:
+        if not task.started:
+            files.remove_empty_folders(directory, existing)
+        raise
     if task.refused is not None:  # found out late: the run discarded its directory, and those around it are empty
         files.remove_empty_folders(directory.parent, existing)
         raise task.refused
@@ -143,10 +148,10 @@ def decide(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, Di
             "directory": str(directory),
         }
 
-    found = distributed.decided_once(decided)
-    directory = Path(found["directory"])
-    resumed = directory if found["resumes"] else None
-    command = resume.CommandPlan(found["overrides"], found["config_dir"], resumed)
+    decision = distributed.decided_once(decided)
+    directory = Path(decision["directory"])
+    resumed = directory if decision["resumes"] else None
+    command = resume.CommandPlan(decision["overrides"], decision["config_dir"], resumed)
     return command, directory, here[0] if here else command_line.compose(command.overrides, command.config_dir)
 
 
@@ -172,6 +177,7 @@ class TaskFunction:
         self.request = request
         self.resuming = resuming
         self.status = command_line.DONE
+        self.started = False
         self.outcome: Outcome | None = None
         self.refused: RequestError | None = None
         """Why the run's directory was discarded; raised here, Hydra would print a line of its own first."""
@@ -182,6 +188,7 @@ class TaskFunction:
 
         from rag_experiments.training.request import check_request
 
+        self.started = True
         directory = Path(HydraConfig.get().runtime.output_dir)
         request = self.request or check_request(composed)
         if self.request is None:  # a job of a sweep, in whichever process its launcher chose

@@ -11,6 +11,7 @@ import pytest
 from absl import logging as absl_logging
 from hypothesis import settings
 
+from rag_experiments.config import data_formats, kinds
 from tests.tiers import is_numeric, tiers
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
 
@@ -53,6 +54,17 @@ WORDS = (  # noqa: SIM905
     "the a of to and in is red blue green cat dog fish house tree river stone runs eats sleeps who what where "
     "small large old new sun moon star one two three four five six seven eight nine ten colour animal"
 ).split()
+
+
+@pytest.fixture(autouse=True)
+def registries():
+    """What a test registers from outside the package is gone after it, so that no test depends on those before."""
+    registered = (data_formats.FORMATS, kinds.MODEL_KINDS, kinds.RETRIEVER_KINDS)
+    before = [dict(registry) for registry in registered]
+    yield
+    for registry, content in zip(registered, before, strict=True):
+        registry.clear()
+        registry.update(content)
 
 
 @pytest.fixture(scope="session")

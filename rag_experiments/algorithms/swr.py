@@ -43,17 +43,17 @@ class SwRConfig(SFTConfig):
 
 
 def order_pool(
-    gold: Sequence[str], found: Sequence[str], distractors: int, place: str, draws: random.Random
+    gold: Sequence[str], ranked_ids: Sequence[str], distractors: int, place: str, draws: random.Random
 ) -> list[str]:
-    """Ids of `gold ∪ found` in the order the reader sees them: each once, `distractors` that are not gold.
+    """Ids of `gold ∪ ranked_ids` in the order the reader sees them: each once, `distractors` that are not gold.
 
     Args:
-        found: ids by falling score.
-        place: `first`, `random`, or `by_score`: where `found` has them, those it has not at the end.
+        ranked_ids: ids by falling score.
+        place: `first`, `random`, or `by_score`: where `ranked_ids` has them, those it has not at the end.
         draws: asked only for `random`.
     """
     gold = list(dict.fromkeys(gold))
-    others = [passage for passage in dict.fromkeys(found) if passage not in set(gold)][:distractors]
+    others = [passage for passage in dict.fromkeys(ranked_ids) if passage not in set(gold)][:distractors]
     if place == "first":
         return gold + others
     if place == "random":
@@ -61,8 +61,8 @@ def order_pool(
         for passage in gold:
             pool.insert(draws.randint(0, len(pool)), passage)
         return pool
-    ranked = [passage for passage in dict.fromkeys(found) if passage in set(gold) or passage in set(others)]
-    return ranked + [passage for passage in gold if passage not in set(found)]
+    ranked = [passage for passage in dict.fromkeys(ranked_ids) if passage in set(gold) or passage in set(others)]
+    return ranked + [passage for passage in gold if passage not in set(ranked_ids)]
 
 
 class SwRTrainer(SFTTrainer):
@@ -91,20 +91,20 @@ class SwRTrainer(SFTTrainer):
     @property
     def distractors(self) -> int:
         """Retrieved passages beside the gold."""
-        asked = self.config.distractors
-        return self.components.config.retriever.k if asked is None else asked
+        configured = self.config.distractors
+        return self.components.config.retriever.k if configured is None else configured
 
     def passages_for(self, question: Question, epoch: int) -> list[Passage]:
         """Gold and retrieved, in the order asked for."""
         draws = self.draws(question, epoch)
         gold = question.distinct_golds[: self.config.max_gold]
         # Gold that is left out is out of the retrieved ones as well.
-        found = [
+        retrieved = [
             passage for passage in self.found[question.id] if passage not in set(question.positive_ids) - set(gold)
         ]
         if draws.random() < self.config.gold_dropout:
-            found = [passage for passage in found if passage not in set(gold)]
+            retrieved = [passage for passage in retrieved if passage not in set(gold)]
             gold = ()
-        pool = order_pool(gold, found, self.distractors, self.config.gold_position, draws)
+        pool = order_pool(gold, retrieved, self.distractors, self.config.gold_position, draws)
         store = self.components.data.passages
         return [store[int(row)] for row in store.rows(pool)] if pool else []

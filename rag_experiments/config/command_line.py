@@ -61,7 +61,8 @@ def exit_with(task: Callable[[list[str]], int | None], argv: Sequence[str] | Non
         _speak_utf8()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = task(arguments) or DONE
+        with translated_errors():  # a value is resolved where it is first read, which may be anywhere
+            status = task(arguments) or DONE
     except RequestError as error:
         status = say_wrong_request(error)
     except RuntimeError as error:
@@ -217,11 +218,15 @@ def compose(overrides: list[str], config_dir: str | None = None) -> DictConfig:
     return composed
 
 
+_HYDRAS_OWN = (AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError)
+"""What Hydra's own code was seen to raise for wrong values of its keys, which it does not check itself."""
+
+
 def run_hydra(arguments: list[str], task: Any) -> int:
     """Hand `arguments` to Hydra, which makes the directory and calls `task`; returns the task's `status`.
 
     Raises:
-        RequestError: what Hydra refuses, or what the task does.
+        RequestError: what Hydra refuses or, before the task, fails at for a key of its own; or what the task does.
     """
     import hydra
 
@@ -234,6 +239,12 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     try:
         with translated_errors():
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+    except _HYDRAS_OWN as error:
+        own = [word for word in arguments if word.lstrip("+~").startswith("hydra") and "hydra.run.dir=" not in word]
+        if task.started or not own:
+            raise
+        reason = f": {first}" if (first := (str(error).splitlines() or [""])[0]) else ""
+        raise RequestError(f"Hydra cannot work with {' '.join(own)} ({type(error).__name__}{reason})") from error
     finally:
         sys.argv = typed
         if before is None:

@@ -15,6 +15,8 @@ class translated_errors:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
@@ -22,14 +24,37 @@ class translated_errors:
             raise RequestError(_sentence(error)) from error
 
 
+def value_sentence(error: Any) -> str:
+    """What OmegaConf says of a value that it cannot resolve, with the key in front where it knows it."""
+    from omegaconf.errors import GrammarParseError
+
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if match := re.search(r"Environment variable '([^']*)' not found", text):
+        problem = f"the environment variable {match.group(1)} is not set"
+    elif match := re.search(r"Interpolation key '([^']*)' not found", text):
+        problem = f"there is no key {match.group(1)!r} to take the value from"
+    elif isinstance(error, GrammarParseError) or "expecting {" in text:
+        problem = "${…} in the value cannot be read: ${key} or ${oc.env:NAME} is wanted"
+    else:
+        problem = re.sub(r"^\w+ raised while resolving interpolation: ", "", text)
+    key = getattr(error, "full_key", None)
+    return f"{key}: {problem}" if key else problem
+
+
 def _sentence(error: BaseException) -> str:
+    from omegaconf.errors import GrammarParseError, InterpolationResolutionError
+
     from rag_experiments.config.groups import OPTION_GROUPS, choices
 
     text, cause = str(error), error.__cause__
+    if isinstance(error, InterpolationResolutionError | GrammarParseError):
+        return value_sentence(error)
     if not text and cause is not None:  # Hydra wraps OmegaConf's error and says nothing itself
         return _sentence(cause)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match.group(1), text, cause)
+    if text.startswith("Error merging override") and isinstance(cause, GrammarParseError):
+        return value_sentence(cause)
     if text.startswith("Error merging override") and (key := getattr(cause, "full_key", None)):
         reason = str(cause).splitlines()[0]
         return f"{key}: {reason[0].lower()}{reason[1:]}"

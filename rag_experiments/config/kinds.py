@@ -171,11 +171,11 @@ def import_target(target: Any, key: str, what: str) -> Any:
 
 
 def _registered(target: Any, key: str, registry: dict[str, Any], cls: type) -> Any:
-    found = import_target(target, key, f"{with_article(cls.__name__)}, such as my_package.MY_KIND")
-    if not isinstance(found, cls):
+    entry = import_target(target, key, f"{with_article(cls.__name__)}, such as my_package.MY_KIND")
+    if not isinstance(entry, cls):
         raise RequestError(f"{key}={target} is no {cls.__name__} of rag_experiments.config.kinds")
-    name = str(getattr(found, "name", ""))
-    known = registry.setdefault(name, found)
-    if known is not found and known != found:
+    name = str(getattr(entry, "name", ""))
+    registered = registry.setdefault(name, entry)
+    if registered is not entry and registered != entry:
         raise RequestError(f"{key}={target}: there is another kind of the name {name!r}; give it its own name")
-    return known
+    return registered

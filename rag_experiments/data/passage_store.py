@@ -32,7 +32,7 @@ class PassageStore:
 
     def __init__(self, path: Path):
         self.path = path
-        self.content_hash = (path / "content_hash").read_text(encoding="utf-8").strip()
+        self.content_hash = (path / "content_hash").read_text(encoding="utf-8")
         reader = pa.ipc.open_file(pa.memory_map(str(path / "passages.arrow")))
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         # Rows are taken batch by batch, because `take` on the whole table copies the table first.

@@ -80,13 +80,13 @@ class GenerationEvaluator(Evaluator):
     def evaluate(self, questions: Sequence[Question]) -> EvaluationResult:
         """Metrics of retrieval, answers and time, and one row per question with its answer."""
         self.retrieval.timed = self.timed
-        found = self.retrieval.evaluate(questions)
-        rows = found.rows
-        given = self._passages([row["retrieved_ids"][: self.config.retriever.k] for row in rows])
+        retrieved = self.retrieval.evaluate(questions)
+        rows = retrieved.rows
+        contexts = self._passages([row["retrieved_ids"][: self.config.retriever.k] for row in rows])
         started = time.perf_counter()
-        answers, cut = self._answer(questions, given)
+        answers, cut = self._answer(questions, contexts)
         seconds = time.perf_counter() - started
-        for row, answer, passages in zip(rows, answers, given, strict=True):
+        for row, answer, passages in zip(rows, answers, contexts, strict=True):
             row["answer"] = answer
             row["given_ids"] = [passage.id for passage in passages]
             if answer is not None:  # left out: no figure of its answer counts
@@ -94,7 +94,7 @@ class GenerationEvaluator(Evaluator):
         if self.config.evaluation.oracle:
             self._add_oracle(questions, rows)
         settings = self.config.evaluation
-        summary = found.metrics | summarise(rows, MAIN, settings.bootstrap, self.retrieval.seed)
+        summary = retrieved.metrics | summarise(rows, MAIN, settings.bootstrap, self.retrieval.seed)
         summary |= {"seconds/generation": seconds, **cut.as_metrics()}
         if cut.loud:
             log.warning("%s", cut.sentence())
@@ -110,8 +110,8 @@ class GenerationEvaluator(Evaluator):
         self, questions: Sequence[Question], passages: Sequence[Sequence[Passage]]
     ) -> tuple[list[str | None], TruncationCounts]:
         """Answer the questions; with several processes, each answers a share of them."""
-        asked, given = distributed.own_share(questions), distributed.own_share(passages)
-        own = self.reader.answer(asked, given, self.config.evaluation.num_beams, self.progress)
+        own_questions, own_passages = distributed.own_share(questions), distributed.own_share(passages)
+        own = self.reader.answer(own_questions, own_passages, self.config.evaluation.num_beams, self.progress)
         shares = distributed.gathered(own)
         return distributed.in_order([answers for answers, _ in shares]), sum(
             (cut for _, cut in shares), TruncationCounts()
@@ -123,10 +123,10 @@ class GenerationEvaluator(Evaluator):
 
     def _add_oracle(self, questions: Sequence[Question], rows: Sequence[dict[str, Any]]) -> None:
         """Add `oracle_answer` and `oracle_…` metrics to the rows of questions with known gold passages."""
-        known = [index for index, question in enumerate(questions) if question.positive_ids]
-        gold = self._passages([questions[index].distinct_golds for index in known])
-        answers, _ = self._answer([questions[index] for index in known], gold)
-        for index, answer in zip(known, answers, strict=True):
+        labelled = [index for index, question in enumerate(questions) if question.positive_ids]
+        gold = self._passages([questions[index].distinct_golds for index in labelled])
+        answers, _ = self._answer([questions[index] for index in labelled], gold)
+        for index, answer in zip(labelled, answers, strict=True):
             rows[index]["oracle_answer"] = answer
             if answer is None:
                 continue

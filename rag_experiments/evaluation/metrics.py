@@ -31,10 +31,11 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def exact_match(prediction: str, references: Iterable[str]) -> float:
     """1.0 if the prediction has the same words as a reference, in the same order. 0 without references."""
-    wanted = texts.answer_key(prediction)
+    predicted = texts.answer_key(prediction)
     return float(
         any(
-            texts.answer_key(reference) == wanted and (wanted != "" or texts.same_without_words(prediction, reference))
+            texts.answer_key(reference) == predicted
+            and (predicted != "" or texts.same_without_words(prediction, reference))
             for reference in _meaningful(references, texts.answer_key)
         )
     )
@@ -43,16 +44,16 @@ def exact_match(prediction: str, references: Iterable[str]) -> float:
 def _meaningful(references: Iterable[str], key: Callable[[str], str]) -> list[str]:
     """References that are not empty after normalisation. If all are empty, they mean "no answer", as in SQuAD's
     script; next to other references, empty ones are ignored."""
-    found = list(references)
-    return [reference for reference in found if key(reference)] or found
+    every = list(references)
+    return [reference for reference in every if key(reference)] or every
 
 
 def f1(prediction: str, references: Iterable[str]) -> float:
     """Word F1 with the best reference. If prediction or reference has no words, it is 1 or 0 like `exact_match`."""
     words = texts.answer_words(prediction)
     scores = (
-        _token_f1(words, wanted)
-        if (wanted := texts.answer_words(reference)) or words
+        _token_f1(words, reference_words)
+        if (reference_words := texts.answer_words(reference)) or words
         else float(texts.same_without_words(prediction, reference))
         for reference in _meaningful(references, texts.answer_key)
     )
@@ -66,8 +67,8 @@ def squad_normalise(text: str) -> str:
 
 def squad_exact_match(prediction: str, references: Iterable[str]) -> float:
     """`exact_match` as SQuAD's script computes it."""
-    wanted = squad_normalise(prediction)
-    return float(any(squad_normalise(reference) == wanted for reference in _meaningful(references, squad_normalise)))
+    predicted = squad_normalise(prediction)
+    return float(any(squad_normalise(reference) == predicted for reference in _meaningful(references, squad_normalise)))
 
 
 def squad_f1(prediction: str, references: Iterable[str]) -> float:
@@ -127,8 +128,8 @@ def f1_to_passages(prediction: str, passages: Iterable[str]) -> float:
 def precision_to_passages(prediction: str, passages: Iterable[str]) -> float:
     """Share of the prediction's tokens that occur in a passage. It is 1 for an empty prediction."""
     words = texts.answer_words(prediction)
-    known = {word for passage in passages for word in texts.answer_words(passage)}
-    return sum(word in known for word in words) / len(words) if words else 1.0
+    passage_words = {word for passage in passages for word in texts.answer_words(passage)}
+    return sum(word in passage_words for word in words) / len(words) if words else 1.0
 
 
 def bleu(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> float:

@@ -42,17 +42,17 @@ def one_of_each(
     for passage, grade in gold.items():
         name = copies.get(passage, passage)
         grades[name] = max(grade, grades.get(name, grade))
-    found: dict[str, str] = {}
+    first_id: dict[str, str] = {}
     ranked = []
     for passage in dict.fromkeys(retrieved):
         name = copies.get(passage, passage)
         if name not in grades:
             ranked.append(passage)
-        elif name not in found:
-            found[name] = passage
+        elif name not in first_id:
+            first_id[name] = passage
             ranked.append(name)
         else:
-            ranked.append(passage if passage != name else found[name])
+            ranked.append(passage if passage != name else first_id[name])
     return grades, ranked
 
 

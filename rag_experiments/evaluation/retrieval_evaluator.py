@@ -84,9 +84,9 @@ class RetrievalEvaluator(Evaluator):
         """
         queries = [retrieval_query(question, self.query_history) for question in questions]
         started = time.perf_counter()
-        found, both = self._search(queries)
+        result, both = self._search(queries)
         seconds = time.perf_counter() - started
-        retrieved, scores = self._lists(found)
+        retrieved, scores = self._lists(result)
         grades = [gold_grades(question) for question in questions]
         per_question = self._ranking(questions, grades, retrieved)
         rows = [
@@ -150,13 +150,13 @@ class RetrievalEvaluator(Evaluator):
             return {}
         return {f"seconds/rerank_p{percent}": float(np.percentile(seconds, percent)) for percent in (50, 95)}
 
-    def _lists(self, found: SearchResult) -> tuple[list[list[str]], list[list[float]]]:
+    def _lists(self, result: SearchResult) -> tuple[list[list[str]], list[list[float]]]:
         """Ids and scores of what was found, a list per question."""
         retrieved, scores = [], []
-        for rows_K, scores_K in zip(found.rows_QK, found.scores_QK, strict=True):
-            kept = rows_K >= 0
-            retrieved.append(self.retriever.passages.ids(rows_K[kept]))
-            scores.append([float(score) for score in scores_K[kept]])
+        for rows_K, scores_K in zip(result.rows_QK, result.scores_QK, strict=True):
+            filled_K = rows_K >= 0
+            retrieved.append(self.retriever.passages.ids(rows_K[filled_K]))
+            scores.append([float(score) for score in scores_K[filled_K]])
         return retrieved, scores
 
 
@@ -203,9 +203,9 @@ def summarise(rows: Sequence[Mapping[str, Any]], main: Iterable[str], resamples:
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     values = {name: np.array([row["metrics"].get(name, np.nan) for row in rows], dtype=np.float64) for name in names}
     metrics = {name: float(np.nanmean(values[name])) for name in names}
-    wanted = {name: values[name] for name in main if name in values}
+    main_values = {name: values[name] for name in main if name in values}
     if resamples:
         clusters = gold_clusters([row["gold_ids"] for row in rows])
-        for name, interval in intervals(wanted, clusters, resamples, seed).items():
+        for name, interval in intervals(main_values, clusters, resamples, seed).items():
             metrics[f"{name}_ci_low"], metrics[f"{name}_ci_high"] = interval.low, interval.high
     return metrics

@@ -26,34 +26,34 @@ _WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 _GIT_LFS = b"version https://git-lfs"
 
 
-def check_folder(given: str, folder: Path, weights: bool) -> None:
+def check_folder(name: str, folder: Path, weights: bool) -> None:
     """Raise `RequestError` where `folder` lacks a file that a model needs, or holds one that is cut short.
 
     Args:
-        given: the folder as the user wrote it.
+        name: the folder as the user wrote it.
         weights: False where a configuration or a tokenizer is enough.
     """
     if not folder.is_dir():
-        raise RequestError(f"model.path: {given!r} is neither a folder nor a file of weights.")
+        raise RequestError(f"model.path: {name!r} is neither a folder nor a file of weights.")
     adapters = is_adapter(folder)
     gguf = any(folder.glob("*.gguf"))
     has_config = (folder / "config.json").is_file() or adapters or gguf
     if weights and not has_config:
-        raise RequestError(f"model.path: the folder {given!r} has no config.json, so it holds no model.")
+        raise RequestError(f"model.path: the folder {name!r} has no config.json, so it holds no model.")
     files = _weights_read(folder)
     if weights and not files:
-        raise RequestError(f"model.path: the folder {given!r} has no weights (model.safetensors).")
+        raise RequestError(f"model.path: the folder {name!r} has no weights (model.safetensors).")
     if not has_config and not (folder / "tokenizer_config.json").is_file():
-        raise RequestError(f"model.path: the folder {given!r} has neither config.json nor tokenizer_config.json.")
-    for name in ("config.json", "modules.json", "tokenizer_config.json", ADAPTER_CONFIG):
-        if (folder / name).is_file():
-            parse_json(folder / name)
+        raise RequestError(f"model.path: the folder {name!r} has neither config.json nor tokenizer_config.json.")
+    for settings in ("config.json", "modules.json", "tokenizer_config.json", ADAPTER_CONFIG):
+        if (folder / settings).is_file():
+            parse_json(folder / settings)
     if weights:
         for file in files:
             check_file(file)
         _check_shards(folder, files[0].suffix)
     if not (adapters or gguf or has_vocabulary(folder)):
-        raise RequestError(_no_tokenizer(given))
+        raise RequestError(_no_tokenizer(name))
 
 
 def check_file(file: Path) -> None:

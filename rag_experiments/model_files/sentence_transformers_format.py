@@ -94,9 +94,9 @@ def _read_modules(folder: Path, modules_file: Path, facts: FolderFacts) -> None:
         if name == "Dense":
             facts.dense.append(module["path"])
         normalised = normalised or name == "Normalize"
-    said = _optional_json(folder / "config_sentence_transformers.json").get("similarity_fn_name")
-    if normalised or said in ("cosine", "dot"):
-        facts.similarity = "cosine" if normalised else said
+    similarity = _optional_json(folder / "config_sentence_transformers.json").get("similarity_fn_name")
+    if normalised or similarity in ("cosine", "dot"):
+        facts.similarity = "cosine" if normalised else similarity
 
 
 def _read_pooling(file: Path) -> str:

@@ -107,9 +107,9 @@ def kind_of(path: str, revision: str | None = None) -> str:
     if local.suffix == ".gguf":
         return "decoder"
     folder = local if local.is_dir() else local.parent
-    said = _said_kind(folder)
-    if said is not None:
-        return said
+    kind = _said_kind(folder)
+    if kind is not None:
+        return kind
     if is_adapter(folder) and not (folder / "config.json").is_file():
         return kind_of(base_of_adapters(folder))
     config = read_json(folder / "config.json")
@@ -131,12 +131,12 @@ def check_reads(source: ResolvedSource, kind: str) -> None:
     """
     if source.local is None or not source.local.is_dir() or not (source.local / "config.json").is_file():
         return
-    found = _said_kind(source.local)
-    if found is None:
-        found = "encoder_decoder" if read_json(source.local / "config.json").get("is_encoder_decoder") else "decoder"
-    if found != kind:
+    actual = _said_kind(source.local)
+    if actual is None:
+        actual = "encoder_decoder" if read_json(source.local / "config.json").get("is_encoder_decoder") else "decoder"
+    if actual != kind:
         raise RequestError(
-            f"model.path={source.given} is {with_article(found)}, where {with_article(kind)} is asked for."
+            f"model.path={source.given} is {with_article(actual)}, where {with_article(kind)} is asked for."
         )
 
 
@@ -195,27 +195,27 @@ def _of_role(path: str, model: Path, role: str) -> Path:
     if not trained or any(entry.is_file() for entry in entries):
         return model
     if role not in trained:
-        asked = f"has no model {role!r}" if role else "trained several models"
+        problem = f"has no model {role!r}" if role else "trained several models"
         rest = path.partition("#")[0]
         raise RequestError(
-            f"model.path: the run of {path!r} {asked}: say {' or '.join(f'{rest}#{r}' for r in trained)}."
+            f"model.path: the run of {path!r} {problem}: say {' or '.join(f'{rest}#{r}' for r in trained)}."
         )
     return model / role
 
 
-def _check_local(given: str, local: Path, weights: bool) -> None:
+def _check_local(name: str, local: Path, weights: bool) -> None:
     """The files of the model are there and whole; adapters' base too."""
     if not local.is_file():
-        integrity.check_folder(given, local, weights)
+        integrity.check_folder(name, local, weights)
         if weights and is_adapter(local):
-            _check_base(given, local)
+            _check_base(name, local)
     elif local.suffix in WEIGHT_SUFFIXES:
         integrity.check_file(local)
     else:
-        raise RequestError(f"model.path: {given!r} is a file, and not one of weights ({', '.join(WEIGHT_SUFFIXES)}).")
+        raise RequestError(f"model.path: {name!r} is a file, and not one of weights ({', '.join(WEIGHT_SUFFIXES)}).")
 
 
-def _check_base(given: str, folder: Path) -> None:
+def _check_base(name: str, folder: Path) -> None:
     base = base_of_adapters(folder)
     try:
         local = resolve(base, weights=False).local
@@ -223,8 +223,8 @@ def _check_base(given: str, folder: Path) -> None:
             resolve(base)
             return
     except RequestError as error:
-        raise RequestError(f"model.path: the base of the adapters in {given!r} is missing: {error}") from error
-    raise RequestError(f"model.path: the adapters in {given!r} go onto {base!r}, which are adapters themselves.")
+        raise RequestError(f"model.path: the base of the adapters in {name!r} is missing: {error}") from error
+    raise RequestError(f"model.path: the adapters in {name!r} go onto {base!r}, which are adapters themselves.")
 
 
 def _exists(local: Path) -> bool:
@@ -278,8 +278,8 @@ def _cached_snapshot(hub_id: str, revision: str | None) -> Path | None:
     """The folder of `hub_id` in the hub's cache on this disk, or `None`."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(hub_id, "config.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    cached = try_to_load_from_cache(hub_id, "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def _hub_files(hub_id: str, revision: str | None) -> list[str]:

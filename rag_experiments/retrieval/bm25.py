@@ -69,9 +69,9 @@ class BM25Retriever(Retriever):
         tokens = _tokenize(queries)
         vocabulary = self.index.vocab_dict
         # bm25s refuses a question of unknown words only; such a one finds nothing.
-        known = [i for i, words in enumerate(tokens) if any(word in vocabulary for word in words)]
-        self._warn(len(queries), len(queries) - len(known))
-        for i in known:
+        answerable = [i for i, words in enumerate(tokens) if any(word in vocabulary for word in words)]
+        self._warn(len(queries), len(queries) - len(answerable))
+        for i in answerable:
             scores_N = self.index.get_scores(tokens[i])
             rows_K = best_rows(scores_N, k)
             rows_K = rows_K[scores_N[rows_K] > 0]
@@ -79,15 +79,15 @@ class BM25Retriever(Retriever):
             result.scores_QK[i, : len(rows_K)] = scores_N[rows_K]
         return result
 
-    def _warn(self, asked: int, lost: int) -> None:
+    def _warn(self, total: int, lost: int) -> None:
         """Say once that most questions share no word with any passage."""
-        if not self._warned and asked >= FEWEST_QUESTIONS and 2 * lost > asked:
+        if not self._warned and total >= FEWEST_QUESTIONS and 2 * lost > total:
             self._warned = True
             log.warning(
                 "retriever=bm25 finds nothing for %d of %d questions: they share no word with any passage. Are "
                 "questions and passages in one language?",
                 lost,
-                asked,
+                total,
             )
 
     def fingerprint(self) -> str:
@@ -122,8 +122,8 @@ class BM25Retriever(Retriever):
         for start in range(0, len(self.passages), BLOCK):
             rows = slice(start, min(start + BLOCK, len(self.passages)))
             for text in self.passages.full_texts(rows):
-                found = [number for run in texts.index_runs(text) for number in numbers[run]]
-                ids.append(np.array(found, dtype=np.int32))
+                word_numbers = [number for run in texts.index_runs(text) for number in numbers[run]]
+                ids.append(np.array(word_numbers, dtype=np.int32))
         index = bm25s.BM25(k1=self.config.bm25_k1, b=self.config.bm25_b, method="lucene")
         index.index(bm25s.tokenization.Tokenized(ids=ids, vocab=numbers.vocabulary), show_progress=False)
         return index

@@ -52,13 +52,13 @@ def embed_corpus(
     shape = (len(passages), encoder.dimension)
     if cache is not None:
         place = Entry(cache, "vectors", vectors_key(encoder, passages))
-        found = _open(place, shape)
+        cached_ND = _open(place, shape)
         if store:
-            return found if found is not None else _embed_into(place, encoder, passages, progress, block)
+            return cached_ND if cached_ND is not None else _embed_into(place, encoder, passages, progress, block)
         # Another run may have put them there between one process's look and the next one's.
-        if all(distributed.gathered(found is not None)):
-            assert found is not None
-            return found
+        if all(distributed.gathered(cached_ND is not None)):
+            assert cached_ND is not None
+            return cached_ND
     vectors_ND = np.empty(shape, dtype=np.float32)
     rank, count = distributed.rank_and_count()
     with tqdm(total=len(passages), desc="embedding passages", disable=not progress) as bar:
@@ -92,8 +92,8 @@ def keep_corpus(
             except BaseException:
                 shutil.rmtree(place.partial, ignore_errors=True)
                 raise
-    found = _open(place, vectors_ND.shape)
-    return vectors_ND if found is None else found
+    stored_ND = _open(place, vectors_ND.shape)
+    return vectors_ND if stored_ND is None else stored_ND
 
 
 def vectors_key(encoder: Encoder, passages: PassageStore) -> str:
@@ -105,9 +105,9 @@ def _embed_into(place: Entry, encoder: Encoder, passages: PassageStore, progress
     """Fill the cache entry, together with every other process that does so at the same moment."""
     shape = (len(passages), encoder.dimension)
     with in_a_sentence(place.root), place.lock():
-        found = _open(place, shape)
-        if found is not None:
-            return found
+        stored_ND = _open(place, shape)
+        if stored_ND is not None:
+            return stored_ND
         _prepare(place.partial, shape, block)
         vectors_ND = np.load(place.partial / _VECTORS, mmap_mode="r+")
     blocks = list(enumerate(_blocks(len(passages), block)))
@@ -137,12 +137,12 @@ def _embed_into(place: Entry, encoder: Encoder, passages: PassageStore, progress
     for lock in place.path.parent.glob(f"{place.key}.*.lock"):
         # Whoever still waits on one finds the finished entry right after, so the files may go.
         lock.unlink(missing_ok=True)
-    found = _open(place, shape)
-    if found is None:
+    stored_ND = _open(place, shape)
+    if stored_ND is None:
         raise RuntimeError(
             f"{place.path}: the vectors just written there cannot be read; remove the folder and try again"
         )
-    return found
+    return stored_ND
 
 
 def _prepare(partial: Path, shape: tuple[int, int], block: int) -> None:

@@ -43,10 +43,10 @@ class HybridRetriever(Retriever):
     def search(self, queries: Sequence[str], k: int) -> SearchResult:
         """See `Retriever.search`."""
         depth = max(k, DEPTH)
-        found = (self.dense.search(queries, depth), self.sparse.search(queries, depth))
+        results = (self.dense.search(queries, depth), self.sparse.search(queries, depth))
         result = empty_result(len(queries), min(k, len(self.passages)))
         for q in range(len(queries)):
-            lists = [(one.rows_QK[q], one.scores_QK[q]) for one in found]
+            lists = [(one.rows_QK[q], one.scores_QK[q]) for one in results]
             fused = self._rrf(lists) if self.config.fusion == "rrf" else self._weighted(lists)
             # Equal scores in order of the row: the same question gives the same list on every machine.
             best = sorted(fused, key=lambda row: (-fused[row], row))[: result.rows_QK.shape[1]]

@@ -72,8 +72,8 @@ class FaissIndex(Index):
         count, dimension = vectors_ND.shape
         index = _on_device(_empty(config, count, dimension), config)
         if not index.is_trained:
-            wanted = min(count, 256 * index.nlist)
-            sample = np.sort(np.random.default_rng(0).choice(count, size=wanted, replace=False))
+            size = min(count, 256 * index.nlist)
+            sample = np.sort(np.random.default_rng(0).choice(count, size=size, replace=False))
             index.train(np.ascontiguousarray(vectors_ND[sample], dtype=np.float32))
         built = cls(index, config.index)
         built.add(vectors_ND)

@@ -82,16 +82,16 @@ class RerankingRetriever(Retriever):
         """For each question the places of its passages in their new order, their scores, and the number of pairs."""
         rows_QD = deep.rows_QK
         depth = min(self.config.rerank_depth, rows_QD.shape[1])
-        asked, places = np.nonzero(rows_QD[:, :depth] >= 0)
-        found = rows_QD[asked, places]
-        unique, inverse = np.unique(found, return_inverse=True)
+        questions_P, places = np.nonzero(rows_QD[:, :depth] >= 0)
+        rows_P = rows_QD[questions_P, places]
+        unique, inverse = np.unique(rows_P, return_inverse=True)
         texts = self.passages.full_texts(unique.tolist())
         batch_size = self.config.rerank_batch_size
         logits = self.reranker.score(
-            [queries[q] for q in asked.tolist()], [texts[i] for i in inverse.tolist()], batch_size
+            [queries[q] for q in questions_P.tolist()], [texts[i] for i in inverse.tolist()], batch_size
         )
         scores_QD = np.full(rows_QD.shape, -np.inf, dtype=np.float32)
-        scores_QD[asked, places] = logits
+        scores_QD[questions_P, places] = logits
         order_QD = np.tile(np.arange(rows_QD.shape[1]), (len(rows_QD), 1))
         order_QD[:, :depth] = np.argsort(-scores_QD[:, :depth], axis=1, kind="stable")
         sorted_QD = np.take_along_axis(scores_QD, order_QD, axis=1)
@@ -99,4 +99,4 @@ class RerankingRetriever(Retriever):
             below_T = np.arange(1, rows_QD.shape[1] - depth + 1, dtype=np.float32)
             last_Q = sorted_QD[:, depth - 1 : depth]
             sorted_QD[:, depth:] = np.where(rows_QD[:, depth:] >= 0, last_Q - below_T, -np.inf)
-        return order_QD, sorted_QD, len(found)
+        return order_QD, sorted_QD, len(rows_P)

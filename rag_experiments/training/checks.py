@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rag_experiments.config import roles, schema
 from rag_experiments.config.data_formats import config_class, registered_format
 from rag_experiments.config.groups import GROUPS, TOP, choices, preset_kinds
+from rag_experiments.config.hydra_errors import value_sentence
 from rag_experiments.config.kinds import (
     MODEL_KINDS,
     RETRIEVER_KINDS,
@@ -155,7 +156,7 @@ def _resolved(composed: DictConfig) -> dict[str, Any]:
             raise RequestError(f"{missing[0]} has no value: set {missing[0]}=…")
         plain: Any = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
-        raise RequestError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+        raise RequestError(value_sentence(error)) from error
     for key in TOP:
         if key not in plain:
             raise RequestError(f"{key} has no value: leave ~{key} out, or set {key}=…")

@@ -48,8 +48,8 @@ def shown(path: Path) -> str:
 
 def a_question(run: RunDirectory) -> str:
     """One that the run answered, if it can be told from an override on a command line."""
-    asked = [row["question"] for split in ("test", "dev") for row in run.read_predictions(split)]
-    fitting = (text for text in asked if len(text) <= LONGEST_QUESTION and text.isprintable() and text.strip())
+    questions = [row["question"] for split in ("test", "dev") for row in run.read_predictions(split)]
+    fitting = (text for text in questions if len(text) <= LONGEST_QUESTION and text.isprintable() and text.strip())
     return next((text for text in fitting if split_words([text]) == ([text], [])), "your question")
 
 

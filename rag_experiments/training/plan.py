@@ -84,10 +84,10 @@ def _contrast(trainer_class: Any, args: TrainingArguments) -> list[tuple[str, st
     if not trainer_class.contrasts_in_batch:
         return []
     together = args.per_device_train_batch_size * max(1, args.world_size)
-    said = f"from the {together} questions of a forward pass, and those listed"
+    text = f"from the {together} questions of a forward pass, and those listed"
     if args.gradient_accumulation_steps > 1:
-        said += "; trainer.gradient_accumulation_steps adds none, algorithm.mini_batch_size saves memory"
-    return [("negatives", said)]
+        text += "; trainer.gradient_accumulation_steps adds none, algorithm.mini_batch_size saves memory"
+    return [("negatives", text)]
 
 
 def _models(request: Request) -> list[tuple[str, str]]:
@@ -95,12 +95,12 @@ def _models(request: Request) -> list[tuple[str, str]]:
     rows, memory = [], 0.0
     device = default_device()
     for model in roles.models_of(request.config, request.trainer_class):
-        found = sizes(model.config, model.trained, device)
-        if found is None:
+        size = sizes(model.config, model.trained, device)
+        if size is None:
             continue
-        memory += found.memory
-        learning = f", {found.trained:,} of them trained" if found.trained else ", frozen"
-        rows.append((f"{model.role} parameters", f"{found.parameters:,}{learning} ({model.config.path})"))
+        memory += size.memory
+        learning = f", {size.trained:,} of them trained" if size.trained else ", frozen"
+        rows.append((f"{model.role} parameters", f"{size.parameters:,}{learning} ({model.config.path})"))
     if rows:
         rows.append(("memory", f"{memory / 2**30:.2f} GiB for weights and optimiser, plus activations"))
     return rows
@@ -120,11 +120,11 @@ def _lengths(config: RunConfig, data: RagData) -> str:
     tokens = token_counts(model, [prefix + text for text in texts])
     if tokens is None:
         return f"about {sum(map(word_count, texts)) / len(texts):.0f} words each, from a sample"
-    said = f"about {sum(tokens) / len(tokens):.0f} tokens each"
+    line = f"about {sum(tokens) / len(tokens):.0f} tokens each"
     limit = getattr(model, "max_passage_length", None)
     if limit is not None:
         longer = sum(length > limit for length in tokens)
-        said += f", {longer / len(tokens):.0%} longer than {limit}{' and cut when they are read' if longer else ''}"
+        line += f", {longer / len(tokens):.0%} longer than {limit}{' and cut when they are read' if longer else ''}"
         if advice := shorter(config.data, tokens, limit):
-            said += f" ({advice} makes 99 % fit)"
-    return f"{said}, from a sample"
+            line += f" ({advice} makes 99 % fit)"
+    return f"{line}, from a sample"

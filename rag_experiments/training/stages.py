@@ -37,13 +37,13 @@ def zero_shot(components: RunComponents, run: RunDirectory, run_log: RunLog) -> 
     metrics: dict[str, float] = {}
     for split in components.config.evaluation.splits:
         stage = f"zero_shot/{split}"
-        found = _measured(run, stage)
-        if not found:
-            found = evaluate(
+        figures = _measured(run, stage)
+        if not figures:
+            figures = evaluate(
                 components, run, stage, sample_questions(components.data.splits[split], components.config.evaluation)
             )
-            run_log.write(0, 0.0, found)
-        metrics |= found
+            run_log.write(0, 0.0, figures)
+        metrics |= figures
     return metrics
 
 
@@ -52,9 +52,9 @@ def baselines(components: RunComponents, run: RunDirectory, run_log: RunLog) -> 
     metrics: dict[str, float] = {}
     missing = []
     for baseline in baseline_stages(components):
-        known = _measured(run, baseline_stage(*baseline))
-        metrics |= known or {}
-        if not known:
+        measured = _measured(run, baseline_stage(*baseline))
+        metrics |= measured or {}
+        if not measured:
             missing.append(baseline)
     for stage, result in baseline_results(components, missing):
         figures = _recorded(run, stage, result)
@@ -106,9 +106,9 @@ def final(
     components.evaluator.timed = True
     metrics: dict[str, float] = {}
     for split in components.config.evaluation.splits:
-        found = (measured or {}).get(split) or evaluate(components, run, split, components.data.splits[split])
-        run_log.write(state.global_step, state.epoch or 0.0, found)
-        metrics |= found
+        figures = (measured or {}).get(split) or evaluate(components, run, split, components.data.splits[split])
+        run_log.write(state.global_step, state.epoch or 0.0, figures)
+        metrics |= figures
     return metrics
 
 
@@ -132,9 +132,9 @@ def _measured(run: RunDirectory, stage: str) -> dict[str, float] | None:
     if not run.predictions_path(stage).is_file():
         return None
     for line in run.read_metrics():
-        found = {name: value for name, value in line.items() if name.startswith(f"{stage}/")}
-        if found:
-            return found
+        figures = {name: value for name, value in line.items() if name.startswith(f"{stage}/")}
+        if figures:
+            return figures
     return None
 
 

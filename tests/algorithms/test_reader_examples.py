@@ -69,10 +69,10 @@ def test_references_that_cannot_be_written_are_counted(llama):
         llama,
         max_new_tokens=8,
         train=[question("t", "?", long)],
-        dev=[question("d", "?", long, "ok"), question("e", "?", long)],
+        dev=[question("d", "?", long, "ok"), question("e", "?", long), question("f", "?", long, " ")],
     )
     assert any(note.startswith("train: 1 of 1 answers are longer than model.max_new_tokens=8") for note in notes)
-    assert any(note.startswith("dev: 1 of 2 questions have only references longer") for note in notes)
+    assert any(note.startswith("dev: 2 of 3 questions have only references longer") for note in notes)
 
 
 def test_the_length_of_answers_follows_the_training_answers(llama):

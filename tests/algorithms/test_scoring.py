@@ -132,6 +132,36 @@ def test_a_pair_that_comes_twice_is_computed_once(tiny_llama):  # noqa: F811
     assert (scorer.lookups, scorer.hits, len(scorer.cache)) == (2, 1, 1)
 
 
+def test_what_scores_cost_is_recorded_for_the_work_within_alone(tiny_llama):  # noqa: F811
+    scorer = AnswerScorer(open_reader(tiny_llama), None)
+    one, two = (scorer.reader.prompts.build(question, PASSAGES[:1]) for question in QUESTIONS[:2])
+    scorer.token_log_probs([one], ANSWERS[:1])
+    computed = scorer.tokens_computed
+    figures: dict[str, float] = {}
+    with scorer.counted(figures.__setitem__):
+        scorer.token_log_probs([one, two], [ANSWERS[0]] * 2)
+    answer = len(scorer.reader.answer_ids(ANSWERS[0], include_end=False))
+    assert figures.pop("lm_seconds") > 0
+    assert figures == {
+        "cache_hit_rate": 0.5,
+        "lm_tokens_asked": len(one) + len(two) + 2 * answer,
+        "lm_tokens_computed": scorer.tokens_computed - computed,
+    }
+
+
+def test_a_cache_that_is_closed_opens_again_and_a_parents_connection_is_left_alone(tmp_path):
+    cache = ScoreCache(tmp_path / "scores.sqlite")
+    cache.close()
+    cache.put({b"k": np.ones(1, dtype=np.float32)})
+    cache.close()
+    cache.close()
+    assert set(cache.get([b"k"])) == {b"k"}
+    opened = cache.connection
+    cache._process -= 1  # as in a child of a fork
+    cache.close()
+    assert opened.execute("SELECT COUNT(*) FROM scores").fetchone() == (1,)
+
+
 def test_another_model_and_another_instruction_have_another_file(tiny_llama, tiny_plain_llama, tmp_path):  # noqa: F811
     files = {
         AnswerScorer(reader, tmp_path).cache.file

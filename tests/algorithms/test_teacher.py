@@ -100,6 +100,8 @@ def test_scores_come_in_the_order_asked_and_a_set_is_computed_once(monkeypatch):
     again = made.scores([one], [passages(1, 2, 3)])
     assert [row.tolist() for row in again] == [[1, 2, 3]]
     assert (made.lookups, made.hits, len(calls)) == (5, 2, 2)
+    mixed = made.scores([two, one], [passages(4, 5), passages(6, 7)])  # one that is known, one that is not
+    assert [row.tolist() for row in mixed] == [[4, 5], [6, 7]]
 
 
 @pytest.mark.parametrize(("kind", "given"), [("cross_attention", None), ("adist", ["so"]), ("adist_peak", ["so"])])

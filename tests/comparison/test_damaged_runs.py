@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.damaged_runs import FOLDER, KINDS, look, make_folder
 from rag_experiments.comparison.analysis.table import RunTable
+from rag_experiments.comparison.records import run_records
 from rag_experiments.comparison.records.run_records import load_runs
 from tests.comparison.conftest import rows_with, write_run
 
@@ -40,6 +43,22 @@ def test_sound_runs_stand_beside_damaged_ones(tmp_path: Path, start: int, monkey
     make_folder(tmp_path / "runs", list(KINDS)[start : start + FOLDER], random.Random(start))
     wrong, _ = look(tmp_path / "runs", tmp_path / "cache")
     assert wrong == []
+
+
+def test_a_file_that_the_disk_does_not_give_is_a_row_that_says_why(tmp_path: Path, monkeypatch: Any) -> None:
+    """A bad sector, a network drive that is gone: neither missing nor damaged."""
+    sound, lost = (write_run(tmp_path / name, {"test": rows_with(0.5)}) for name in ("sound", "lost"))
+    read = run_records.read_json
+
+    def unless_lost(file: Path, *more: Any) -> Any:
+        if file == lost / "metrics.json":
+            raise OSError(errno.EIO, "input/output error")
+        return read(file, *more)
+
+    monkeypatch.setattr(run_records, "read_json", unless_lost)
+    table = RunTable(load_runs([tmp_path], tmp_path / "cache"), "recall@1")
+    assert {run.path: run.state for run in table.runs} == {sound: "completed", lost: "unreadable"}
+    assert "lost: metrics.json cannot be read: input/output error." in table.notes
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)

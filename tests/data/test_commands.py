@@ -148,7 +148,7 @@ WRONG = {
     "an unknown data key": (check, ["data.pth=x"], "data.pth is an unknown key"),
     "a word too many": (check, ["here"], "check takes one path, and not 'here' besides"),
     "no split to mine": (mine, ["mine.splits=[]", "{new}"], "mine.splits=[]: list should have at least 1 item"),
-    "a variable nobody set": (check, ["name=${{HOME}}"], "Interpolation key 'HOME' not found"),
+    "a variable nobody set": (check, ["name=${{HOME}}"], "name: there is no key 'HOME' to take the value from"),
     "a file as the folder": (convert, ["{native}/train.jsonl"], "exists already and is not empty"),
     "a folder in a file": (convert, ["{native}/train.jsonl/x"], "cannot be written: Not a directory"),
     "a file to generate into": (generate, ["{native}/train.jsonl"], "is a file"),

@@ -99,6 +99,14 @@ def test_contexts_stay_whole_where_a_cut_would_lose_the_question(reply, whole, t
     assert sum(map(len, data.splits.values())) == COUNT
 
 
+def test_a_column_of_numbers_is_no_text(tmp_path):
+    """A page number under the name of a passage: the column with the words is taken."""
+    cells = lambda n: {"question": f"q{n}", "passage": n, "text": f"w{n}"}  # noqa: E731
+    file = tmp_path / "a.jsonl"
+    file.write_text("".join(json.dumps(cells(n)) + "\n" for n in range(COUNT)), encoding="utf-8")
+    assert format_keys({"path": str(file)})["columns"]["context"] == "text"
+
+
 # -- the table of names ----------------------------------------------------------------------------
 
 

@@ -145,12 +145,59 @@ def test_braces_that_name_no_stage_are_refused(override):
         chain.list_stages(plan, Path("loop"), [])
 
 
-@pytest.mark.parametrize("typed", ["++chain=/nowhere", "+chain=true", "++chain=null", "+chain=${seed}", "+chain={}"])
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("++chain=/nowhere", "+chain=true", "++chain=null", "+chain=${seed}", "+chain={}", "++chain=${nowhere}"),
+        *("++chain.stages=${oc.env:NOT_SET_HERE}", "+chain={stages:${oc.env:NOT_SET_HERE}}"),
+        "++chain.rounds=${oc.decode:[}",
+    ],
+)
 def test_what_is_typed_as_a_chain_and_is_none_is_refused_in_one_sentence(typed, capsys):
     with pytest.raises(SystemExit) as ended:
         command_line.exit_with(train.start, ["algorithm=fid", typed])
     assert ended.value.code == command_line.WRONG_REQUEST
     assert "chain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("seed=${oc.env:NOT_SET_HERE}", "seed: the environment variable NOT_SET_HERE is not set"),
+        ("++chain.stages=${oc.env:NOT_SET_HERE}", "chain.stages: the environment variable NOT_SET_HERE is not set"),
+        ("hydra.run.dir=${oc.env:NOT_SET_HERE}", "hydra.run.dir: the environment variable NOT_SET_HERE is not set"),
+        ("trainer.run_name=${nowhere}", "trainer.run_name: there is no key 'nowhere' to take the value from"),
+        ("data.path=${oc.decode:[}", "data.path: ${…} in the value cannot be read"),
+        ("++chain.rounds=${oc.decode:[}", "chain.rounds: ${…} in the value cannot be read"),
+        ("trainer.max_steps=${seed.x}", "trainer.max_steps: Error trying to access seed.x"),
+    ],
+)
+def test_a_value_that_cannot_be_resolved_is_refused_wherever_it_is_read(typed, sentence, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command_line.exit_with(train.start, ["algorithm=ctl", typed])
+    assert ended.value.code == command_line.WRONG_REQUEST
+    assert f"error: {sentence}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *(["hydra.verbose=5"], ["hydra.verbose=5", "-m"], ["hydra.job_logging.version=9"]),
+        *(
+            ["hydra.job_logging.handlers=5"],
+            ["hydra.sweeper._target_=nope", "-m"],
+            ["hydra.hydra_logging.version=9", "-m"],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_what_hydra_does_not_check_itself_is_refused_and_leaves_nothing(typed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        command_line.exit_with(train.start, ["algorithm=ctl", "model=bert_tiny_scratch", *typed])
+    assert ended.value.code == command_line.WRONG_REQUEST
+    assert f"error: Hydra cannot work with {typed[0]} (" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_first_stage_leaves_nothing(tmp_path):

@@ -225,37 +225,37 @@ def section_title(runs: Sequence[RunRecord], stage: str) -> str:
 
 def notes(table: RunTable) -> list[str]:
     """Notes that a reader of the table needs."""
-    said = []
+    lines = []
     with_runs = [section for section in table.sections if any(run.completed for run in section.runs)]
     if len(with_runs) > 1:
-        said.append(
+        lines.append(
             f"{len(with_runs)} different sets of questions or passages: figures of different sections do not compare."
         )
     for section in with_runs:
         done = [run for run in section.runs if run.completed]
         if len({run.status.get("data_hash") for run in done}) > 1:
-            said.append(
+            lines.append(
                 f"{section.title}: same questions and passages, but the data differs elsewhere (training set?)."
             )
         unknown = sum(table.stage not in run.stages for run in done) if table.stage else 0
         if unknown:
-            said.append(
+            lines.append(
                 f"{unknown} runs have no {table.stage} predictions: that they share their questions is assumed."
             )
     states = Counter(run.state for run in table.runs if not run.completed)
     if states:
         counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
-        said.append(f"Not completed, so without final figures: {counts}.")
-    said += [f"{run.name}: {run.problem}." for run in table.runs if run.problem]
+        lines.append(f"Not completed, so without final figures: {counts}.")
+    lines += [f"{run.name}: {run.problem}." for run in table.runs if run.problem]
     repeated = sum(group.repeated for group in table.groups)
     if repeated and table.grouped:
-        said.append(f"{repeated} runs repeat the config and seed of a newer one and are not counted.")
+        lines.append(f"{repeated} runs repeat the config and seed of a newer one and are not counted.")
     sizes = {len(group.counted) for group in table.groups if group.counted}
     if table.grouped and len(sizes) > 1:
-        said.append(f"Incomplete: groups have between {min(sizes)} and {max(sizes)} finished seeds.")
+        lines.append(f"Incomplete: groups have between {min(sizes)} and {max(sizes)} finished seeds.")
     commits = {run.status.get("git_commit") for run in table.runs if run.completed} - {None}
     if len(commits) > 1:
-        said.append(f"The runs were made by {len(commits)} versions of the code (git_commit in status.json).")
+        lines.append(f"The runs were made by {len(commits)} versions of the code (git_commit in status.json).")
     by_selector: dict[str, list[str]] = defaultdict(list)
     for key, selector in table.config.hidden.items():
         holders = {str(run.flat.get(selector)) for run in table.runs if key in run.flat}
@@ -263,5 +263,5 @@ def notes(table: RunTable) -> list[str]:
             by_selector[selector].append(key)
     for selector, keys in by_selector.items():
         more = f" and {len(keys) - 6} more" if len(keys) > 6 else ""
-        said.append(f"Differ together with {selector}: {', '.join(keys[:6])}{more}.")
-    return said
+        lines.append(f"Differ together with {selector}: {', '.join(keys[:6])}{more}.")
+    return lines

@@ -68,8 +68,8 @@ def config_columns(runs: Sequence[RunRecord]) -> ConfigColumns:
 
 def selectors(keys: Iterable[str]) -> dict[str, str]:
     """For each prefix, the key that usually decides all keys below it (they are then hidden); longest prefix first."""
-    found = {f"{holder}.": f"{holder}.path" for holder in role_places(keys)}
-    return {**found, **_SELECTORS}
+    paths = {f"{holder}.": f"{holder}.path" for holder in role_places(keys)}
+    return {**paths, **_SELECTORS}
 
 
 def role_places(keys: Iterable[str]) -> list[str]:
@@ -88,10 +88,10 @@ def _follows(key: str, values: dict[str, list[str]]) -> str | None:
 
 
 def _determined(values: Iterable[str], by: Iterable[str]) -> bool:
-    seen: dict[str, set[str]] = defaultdict(set)
+    values_by_selector: dict[str, set[str]] = defaultdict(set)
     for value, selector in zip(values, by, strict=True):
-        seen[selector].add(value)
-    return all(len(found) == 1 for found in seen.values())
+        values_by_selector[selector].add(value)
+    return all(len(kinds) == 1 for kinds in values_by_selector.values())
 
 
 def _frozen(value: Any) -> str:
@@ -103,8 +103,8 @@ def _frozen(value: Any) -> str:
 
 def group_key(run: RunRecord) -> str:
     """A key that is equal for runs that differ only in seed, name and output folder."""
-    kept = {k: v for k, v in run.flat.items() if k.split(".")[0] not in (*NOT_COMPARED, "seed")}
-    return _frozen(kept) if kept else f"alone:{run.path}"
+    compared = {k: v for k, v in run.flat.items() if k.split(".")[0] not in (*NOT_COMPARED, "seed")}
+    return _frozen(compared) if compared else f"alone:{run.path}"
 
 
 def default_metric(runs: Sequence[RunRecord]) -> str | None:

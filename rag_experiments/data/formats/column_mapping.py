@@ -53,7 +53,7 @@ def cuts_lose_questions(peek: Peek, columns: Mapping[str, Any], words: int) -> b
     for row in peek.rows:
         for context in texts(reach(row, columns["context"])):
             if len(context.split()) > words:
-                answers = answer_texts(reach(row, columns["answers"])) if columns.get("answers") else []
+                answers = answer_texts(reach(row, columns.get("answers")))
                 inside = any(find_answer(context, answer, None)[0] is not None for answer in answers)
                 lost, placed = lost + (not inside), placed + inside
     return lost > placed or not columns.get("answers")

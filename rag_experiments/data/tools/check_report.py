@@ -74,7 +74,9 @@ class Findings:
     def questions_once(self) -> dict[str, list[Question]]:
         """Usable questions, with ids replaced by those of `passages_once`."""
         assert self.data is not None
-        return {name: [self._renamed(question) for question in asked] for name, asked in self.data.splits.items()}
+        return {
+            name: [self._renamed(question) for question in questions] for name, questions in self.data.splits.items()
+        }
 
     def _renamed(self, question: Question) -> Question:
         def ids(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,7 +114,7 @@ class Findings:
         counter = token_counter(self.config)
         sample = range(0, len(data.passages), max(1, len(data.passages) // 20_000))
         passages = Lengths.of(counter.count(data.passages.full_texts(list(sample)), "passage"))
-        questions = [q for asked in data.splits.values() for q in asked]
+        questions = [q for split in data.splits.values() for q in split]
         queries = Lengths.of(counter.count([self._query(q) for q in questions], "query"))
         lines = [
             f"lengths     {counter.unit}; the passages' and queries' median, 90 %, 99 %, longest",
@@ -180,14 +182,14 @@ class Findings:
     def _overlaps(self, data: RagData) -> list[str]:
         lines = []
         for first, second in SPLIT_PAIRS:
-            asked = [{question_key(q) for q in data.splits[name]} for name in (first, second)]
+            keys = [{question_key(q) for q in data.splits[name]} for name in (first, second)]
             golds = [
                 {self.same_text.get(value, value) for q in data.splits[name] for value in q.positive_ids}
                 for name in (first, second)
             ]
             if data.splits[first] and data.splits[second]:
                 lines.append(
-                    f"overlap     {first} and {second}: {len(asked[0] & asked[1]):,} questions, "
+                    f"overlap     {first} and {second}: {len(keys[0] & keys[1]):,} questions, "
                     f"{len(golds[0] & golds[1]):,} gold passages in both"
                 )
         return lines
@@ -268,13 +270,13 @@ def _findings(config: RunConfig, intake: Intake, needs: Sequence[str]) -> Findin
 def _leave_out(intake: Intake, needs: Sequence[str]) -> None:
     """Turn questions without a needed field into problems."""
     for need in needs:
-        for name, asked in intake.splits.items():
-            for one in asked:
+        for name, rows in intake.splits.items():
+            for one in rows:
                 if not getattr(one.question, NEEDS[need]):
                     intake.problem(
                         one.where, f"the question has no {NEEDS[need]}, and check.needs has {need}", f"no {need}"
                     )
-            intake.splits[name] = [one for one in asked if getattr(one.question, NEEDS[need])]
+            intake.splits[name] = [one for one in rows if getattr(one.question, NEEDS[need])]
 
 
 def _same_texts(data: RagData, folder: Path) -> dict[str, str]:

@@ -92,10 +92,10 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, weights: Tensor, share: float) -> Tensor:
         bits = torch.empty(math.ceil(weights.numel() / 4), dtype=torch.int64).random_(-(2**63), None)
         # Of 65,536 values the lowest so many keep a weight; one less than all, so that the bound is a 16-bit number.
-        kept = min(round((1 - share) * _DRAWS), _DRAWS - 1)
-        mask = bits.view(torch.int16)[: weights.numel()].view(weights.shape) < kept - _DRAWS // 2
+        threshold = min(round((1 - share) * _DRAWS), _DRAWS - 1)
+        mask = bits.view(torch.int16)[: weights.numel()].view(weights.shape) < threshold - _DRAWS // 2
         ctx.save_for_backward(mask)
-        ctx.scale = _DRAWS / kept
+        ctx.scale = _DRAWS / threshold
         return torch.where(mask, weights, 0).mul_(ctx.scale)
 
     @staticmethod
