@@ -88,6 +88,18 @@ def test_a_score_does_not_depend_on_the_pairs_beside_it(reranker):
     assert reranker.score([], []).shape == (0,)
 
 
+def test_a_score_has_no_dropout_and_training_goes_on_as_it_was(tiny_bert):
+    """Dev is measured in the middle of a training."""
+    torch.manual_seed(0)
+    model = opened(tiny_bert, form="head")
+    assert any(isinstance(part, torch.nn.Dropout) and part.p > 0 for part in model.modules())
+    expected = model.score(["cat"] * 8, ["dog"] * 8)
+    for training in (True, False):
+        model.train(training)
+        np.testing.assert_array_equal(model.score(["cat"] * 8, ["dog"] * 8), expected)
+        assert model.training is training
+
+
 def test_a_pair_is_never_longer_than_it_may_be_and_keeps_its_question(reranker):
     limit = reranker.config.max_length
     pairs = reranker.tokenize_pairs(["who " * 300, QUERIES[0]], ["the fish " * 300, "the fish " * 300])

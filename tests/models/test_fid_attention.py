@@ -139,6 +139,16 @@ def test_published_score_by_hand():
     assert underflowed == 0
 
 
+def test_attention_of_half_precision_is_summed_in_single():
+    """Forty layers of logarithms in bf16 would round the sum to two digits."""
+    attention = torch.tensor([[[0.1, 0.2, 0.4, 0.3]]]).bfloat16()
+    segment = torch.tensor([[0, 0, 1, 1]])
+    scores, _ = log_attention_scores([attention] * 40, segment, 2)
+    exact, _ = log_attention_scores([attention.float()], segment, 2)
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, exact)
+
+
 def test_underflow_is_clamped_and_counted():
     attention = torch.tensor([[[0.0, 1.0, 0.0]]])
     scores, underflowed = log_attention_scores([attention], torch.tensor([[0, 1, -1]]), 2)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import GenerationConfig, T5Config
 
 from rag_experiments.config.schema import ReaderConfig
+from rag_experiments.models.reader.decoding import decoding_values
 from rag_experiments.models.reader.prompts import PromptBuilder
 from rag_experiments.models.reader.reader import LONGEST_DEFAULT, Reader, batches
 from tests.examples import PASSAGES, QUESTION
@@ -31,6 +34,17 @@ def folder_with(folder: Path, to: Path, **generation) -> Path:
 
 def opened(folder: Path, **more) -> Reader:
     return Reader.load(ReaderConfig(path=str(folder), precision="fp32", **{"max_new_tokens": 8, **more}), device="cpu")
+
+
+@pytest.mark.parametrize(("own", "start"), [(None, 7), (3, 3), (0, 0)])
+def test_the_decoder_starts_with_the_generation_settings_token_or_else_the_models(own, start):
+    """A folder's generation_config.json may leave it out, which the model's own config.json has."""
+    tokenizer = SimpleNamespace(pad_token_id=None, eos_token_id=5, bos_token_id=None)
+    config = T5Config(decoder_start_token_id=7)
+    values = decoding_values(GenerationConfig(decoder_start_token_id=own), config, tokenizer, 4, 8, 1)
+    assert values["decoder_start_token_id"] == start
+    assert values["pad_token_id"] == 5
+    assert values["eos_token_id"] == [4]
 
 
 @pytest.mark.parametrize("beams", [1, 3])
