@@ -89,9 +89,9 @@ class JointConfig:
     objective: Objective = "pdist"
     """The encoder's loss: one of Atlas's. `adist` and `adist_peak` take the attention of a reader that reads apart."""
     reader_weight: NonNegativeFloat = 1.0
-    """w_r, which multiplies the reader's loss; 0 leaves the reader as it is."""
+    """The weight w_r, which multiplies the reader's loss; 0 leaves the reader as it is."""
     encoder_weight: NonNegativeFloat = 1.0
-    """w_e, which multiplies the encoder's loss; 0 leaves the encoder as it is."""
+    """The weight w_e, which multiplies the encoder's loss; 0 leaves the encoder as it is."""
     learning_rates: dict[str, PositiveFloat] | None = None
     """The learning rate of each role (`encoder`, `reader`); one that is not named has `trainer.learning_rate`."""
     target: Target = "mean"

@@ -400,7 +400,7 @@ def test_resumed_from_a_checkpoint_equals_undisturbed(tiny_llama, small_data, tm
         ("algorithm.objective=emdr2 algorithm.target=sum", "algorithm.target=sum has no effect"),
         ("algorithm.learning_rates.redaer=1e-3", "algorithm.learning_rates.redaer: the roles are encoder and reader"),
         ("algorithm.reader.load_in_4bit=true", "algorithm.reader"),
-        ("algorithm.reader.max_input_length=300", "algorithm.reader.max_input_length"),
+        ("algorithm.reader.max_input_length=150", "algorithm.reader.max_input_length"),
         ("algorithm.reader=null", "add model@algorithm.reader="),
         ("model@algorithm.reader=minilm", "is an encoder"),
         ("model=smollm2_135m", "trains an encoder"),

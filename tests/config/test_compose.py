@@ -26,6 +26,7 @@ TRAINED = {
     "ctl": {"encoder"},
     "dca": {"encoder"},
     "rpg": {"encoder"},
+    "joint": {"encoder"},
     "rerank": {"cross_encoder"},
     "sft": {"decoder", "encoder_decoder"},
     "swr": {"decoder", "encoder_decoder"},
