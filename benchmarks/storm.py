@@ -340,7 +340,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=12, help="minimum number of kills over all algorithms")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--algorithms", nargs="+", default=["ctl", "rpg", "dca", "sft", "swr", "fid", "rerank", "joint"])
+    parser.add_argument(
+        "--algorithms", nargs="+", default=["ctl", "rpg", "dca", "sft", "swr", "fid", "rerank", "joint"]
+    )
     parser.add_argument("--processes", action="store_true", help="start each run in a new process")
     parser.add_argument("--folder", type=Path, help="keep the runs in this folder; default: a temporary folder")
     given = parser.parse_args()

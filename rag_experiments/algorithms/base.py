@@ -112,12 +112,14 @@ class RoleModules(nn.ModuleDict):
 
     def activation_checkpointing_enable(self, *given: Any, **named: Any) -> None:
         """Of every role (`trainer.activation_checkpointing=true`)."""
-        for module in self.values():
+        modules: Any = self.values()
+        for module in modules:
             module.activation_checkpointing_enable(*given, **named)
 
     def gradient_checkpointing_enable(self, *given: Any, **named: Any) -> None:
         """The same, as Trainer calls it before transformers 5.23."""
-        for module in self.values():
+        modules: Any = self.values()
+        for module in modules:
             module.gradient_checkpointing_enable(*given, **named)
 
 

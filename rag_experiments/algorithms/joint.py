@@ -283,7 +283,7 @@ class JointTrainer(CandidateTrainer):
         if "attention" in judged:
             loss, log_target_BK = attention_loss(scores_BK, judged["attention"], config.temperature, heat, present_BK)
         else:
-            reader = (judged["token_log_probs"], judged["token_mask"], config.objective, config.target)
+            reader: Any = (judged["token_log_probs"], judged["token_mask"], config.objective, config.target)
             loss = rpg_loss(scores_BK, *reader, config.temperature, heat, present_BK)
             log_target_BK = log_target(*reader, heat, present_BK)
         log_retriever_BK = candidate_log_probs(scores_BK.detach(), config.temperature, present_BK)

@@ -61,7 +61,11 @@ def arguments(algorithm: str, place: dict[str, Path]) -> list[str]:
         ],
     }[algorithm]
     model = place[
-        "encoder" if algorithm in ("ctl", "dca", "rpg", "rerank", "joint") else "t5" if algorithm == "fid" else "decoder"
+        "encoder"
+        if algorithm in ("ctl", "dca", "rpg", "rerank", "joint")
+        else "t5"
+        if algorithm == "fid"
+        else "decoder"
     ]
     given = [one for one in request(model, place["data"], place["root"], *BRIEF, *own) if one != "algorithm=ctl"]
     if model != place["encoder"] or algorithm == "rerank":

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -149,7 +149,7 @@ class CandidateJudge:
 
         Raises `RequestError` for a question that leaves no room for its answer.
         """
-        self.scorer = scorer
+        self.scorer: Any = scorer
         self.questions = questions
         self.passages = passages
         self.leave_one_out = leave_one_out
