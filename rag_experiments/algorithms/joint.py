@@ -283,9 +283,12 @@ class JointTrainer(CandidateTrainer):
         if "attention" in judged:
             loss, log_target_BK = attention_loss(scores_BK, judged["attention"], config.temperature, heat, present_BK)
         else:
-            reader: Any = (judged["token_log_probs"], judged["token_mask"], config.objective, config.target)
-            loss = rpg_loss(scores_BK, *reader, config.temperature, heat, present_BK)
-            log_target_BK = log_target(*reader, heat, present_BK)
+            objective: Any = config.objective
+            token_log_probs_BKT, mask_BT = judged["token_log_probs"], judged["token_mask"]
+            loss = rpg_loss(
+                scores_BK, token_log_probs_BKT, mask_BT, objective, config.target, config.temperature, heat, present_BK
+            )
+            log_target_BK = log_target(token_log_probs_BKT, mask_BT, objective, config.target, heat, present_BK)
         log_retriever_BK = candidate_log_probs(scores_BK.detach(), config.temperature, present_BK)
         self.record("kl", replug_loss(log_retriever_BK, log_target_BK))
         self.record("target_entropy", entropy(log_target_BK))
