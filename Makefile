@@ -101,7 +101,7 @@ clean:
 	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .mypy_cache
 
 # -- versions ------------------------------------------------------------------------------------
-# make floors   the lowest versions that pyproject.toml allows, in an environment of their own: the six trained, runs
+# make floors   the lowest versions that pyproject.toml allows, in an environment of their own: all trained, runs
 #               read, a search, and the tests of what stands nearest to the libraries
 # make newest   the highest, where what our calls make a library call deprecated is an error
 # Both: PYTHON=python3.13 for another Python, and TORCH. The default takes the build that is cheap to get; the floor of

@@ -1,4 +1,4 @@
-"""Kill runs of all seven algorithms at random moments, resume them, and compare them with undisturbed runs.
+"""Kill runs of all eight algorithms at random moments, resume them, and compare them with undisturbed runs.
 
     python -m benchmarks.storm                  12 kills, two per algorithm
     python -m benchmarks.storm --kills 100      about 15 minutes on two cores
@@ -115,6 +115,12 @@ def request(algorithm: str, models: Models) -> list[str]:
             *["algorithm.ordered_by=reranker", "algorithm.refresh_every=3"],
         ],
         "fid": [*reader, "model=flan_t5_small", f"model.path={models.t5}", "model.fid.passage_tokens=120"],
+        "joint": [
+            *encoder,
+            *[value.replace("teacher", "reader") for value in teacher],
+            *[f"algorithm.reader.path={models.llama}", "algorithm.reader.max_new_tokens=4", "retriever.k=2"],
+            "algorithm.refresh_every=3",
+        ],
     }[algorithm]
     return [
         f"algorithm={algorithm}",
@@ -145,7 +151,7 @@ class Starter:
             import torch
 
             from rag_experiments import train  # noqa: F401
-            from rag_experiments.algorithms import ctl, dca, fid, rerank, rpg, sft, swr  # noqa: F401
+            from rag_experiments.algorithms import ctl, dca, fid, joint, rerank, rpg, sft, swr  # noqa: F401
             from rag_experiments.training import request, run  # noqa: F401
 
             torch.set_num_threads(1)
@@ -334,7 +340,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=12, help="minimum number of kills over all algorithms")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--algorithms", nargs="+", default=["ctl", "rpg", "dca", "sft", "swr", "fid", "rerank"])
+    parser.add_argument(
+        "--algorithms", nargs="+", default=["ctl", "rpg", "dca", "sft", "swr", "fid", "rerank", "joint"]
+    )
     parser.add_argument("--processes", action="store_true", help="start each run in a new process")
     parser.add_argument("--folder", type=Path, help="keep the runs in this folder; default: a temporary folder")
     given = parser.parse_args()

@@ -102,9 +102,25 @@ class FirstRun:
 class RoleModules(nn.ModuleDict):
     """The modules of several roles as one, for one optimiser and one wrapper of several processes."""
 
-    def forward(self, role: str, **inputs: Any) -> Any:
-        """The forward pass of a role's module. Calls go through here, so that a wrapper sees them."""
-        return self[role](**inputs)
+    def forward(self, role: str | Callable[[RoleModules], Any], **inputs: Any) -> Any:
+        """The forward pass of a role's module. Calls go through here, so that a wrapper sees them.
+
+        Instead of a role, a function that gets these modules and calls several of them: the wrapper of several
+        processes takes the weights that one forward does not reach for unused, and must see a whole step as one.
+        """
+        return self[role](**inputs) if isinstance(role, str) else role(self)
+
+    def activation_checkpointing_enable(self, *given: Any, **named: Any) -> None:
+        """Of every role (`trainer.activation_checkpointing=true`)."""
+        modules: Any = self.values()
+        for module in modules:
+            module.activation_checkpointing_enable(*given, **named)
+
+    def gradient_checkpointing_enable(self, *given: Any, **named: Any) -> None:
+        """The same, as Trainer calls it before transformers 5.23."""
+        modules: Any = self.values()
+        for module in modules:
+            module.gradient_checkpointing_enable(*given, **named)
 
 
 class Examples(Dataset):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,15 +50,15 @@ def entropy(log_probs_BK: Tensor) -> Tensor:
     return -(log_probs_BK.exp() * log_probs_BK).sum(1).mean()
 
 
-class DistillationTrainer(AlgorithmTrainer):
-    """An encoder over candidates. Subclasses implement `open_teacher`, `teacher_scores` and `loss`.
+class CandidateTrainer(AlgorithmTrainer):
+    """An encoder that learns over its own candidates. Subclasses implement `open_judge` and `compute_loss`.
 
-    `config` has `candidates`, `mini_batch_size`, `sub_batch_size`, `add_gold` and `refresh_every`. Candidates and the
-    teacher's scores are prepared: before training, and after each refresh for the steps until the next. A step reads
-    them; a score that it does not find is computed then, which is right and slow.
+    `config` has `candidates`, `mini_batch_size`, `sub_batch_size`, `add_gold` and `refresh_every`.
     """
 
     trains = frozenset({"encoder"})
+    passages_learn = True
+    """Whether the passages' vectors have a gradient, or the questions' alone."""
     config: Any
     candidates: Any
     """`Candidates`, or whatever else has `rows_QK`."""
@@ -67,6 +67,101 @@ class DistillationTrainer(AlgorithmTrainer):
     def check_data(cls, config: RunConfig, data: RagData) -> None:
         """Raises `RequestError` for `add_gold` where no gold passage is known."""
         check_add_gold(config, data)
+
+    def open_judge(self) -> None:
+        """Get ready what scores candidates, before any are searched for."""
+        raise TypeError(f"{type(self).__name__} must implement open_judge()")
+
+    def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Any:
+        """The encoder's own best `algorithm.candidates` of the corpus for each question; `golds` are put among them."""
+        return Candidates(self.components.retriever, self.queries, self.config.candidates, golds=golds)
+
+    # -- preparing -----------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Questions, what scores their candidates, and the candidates."""
+        components = self.components
+        self.questions = components.data.splits["train"]
+        self.queries = [retrieval_query(question, components.config.data.query_history) for question in self.questions]
+        self.golds = [components.data.passages.rows(question.positive_ids).tolist() for question in self.questions]
+        self.open_judge()
+        self.candidates = self.make_candidates(self.golds if self.config.add_gold else None)
+        if isinstance(self.candidates, Candidates):
+            self.add_callback(
+                RefreshCandidates(self.candidates, self.config.refresh_every, self.record, self.preparing)
+            )
+        super().prepare()
+
+    def save_more(self, folder: Path) -> None:
+        """The candidates, so that a resumed run goes on with the same."""
+        if isinstance(self.candidates, Candidates):
+            self.candidates.save(folder)
+
+    def training_examples(self) -> Examples:
+        """Numbers of questions: their candidates are looked up when the step is computed."""
+        return Examples(range(len(self.questions)))
+
+    # -- a step --------------------------------------------------------------------------------------
+
+    def collate(self, features: list[int]) -> dict[str, Any]:
+        """Query sub-batches and `questions_B`."""
+        encoder = self.components.model
+        token_ids = encoder.tokenize_queries([self.queries[number] for number in features])
+        return {
+            "queries": length_sorted_chunks(encoder, token_ids, self._chunk_size),
+            "questions_B": torch.tensor(features),
+        }
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Add the candidates: now, since a batch is collated ahead of its step, and a refresh may lie between."""
+        inputs = super()._prepare_inputs(inputs)
+        rows_BK = self.candidates.rows_QK[inputs["questions_B"].tolist()]
+        present_BK = torch.from_numpy(rows_BK >= 0).to(self.components.model.device)
+        return {**inputs, "rows_BK": rows_BK, "present_BK": present_BK}
+
+    @property
+    def _chunk_size(self) -> int:
+        return self.config.mini_batch_size or self.config.sub_batch_size
+
+    def encoder_scores(self, model: Callable[..., Tensor], queries: dict[str, Any], rows_BK: np.ndarray) -> Tensor:
+        """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places hold passage 0's.
+
+        `model` is the encoder, or what calls it where others learn beside it.
+        """
+        encoder = self.components.model
+        recompute = self.config.mini_batch_size is not None
+        queries_BD = encode_chunks(model, queries, recompute)
+        rows_P, column_BK = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
+        texts = self.components.data.passages.full_texts(rows_P.tolist())
+        chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
+        self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
+        # After the questions: weights that autocast has cast for the passages alone would carry no gradient.
+        with torch.set_grad_enabled(self.passages_learn and torch.is_grad_enabled()):
+            passages_PD = encode_chunks(model, Trainer._prepare_inputs(self, chunks), recompute)
+        scores_BP = encoder.similarity(queries_BD, passages_PD)
+        return scores_BP.gather(1, torch.from_numpy(column_BK.reshape(rows_BK.shape)).to(scores_BP.device))
+
+    def record_agreement(self, numbers: Sequence[int], rows_BK: np.ndarray, log_probs: Distributions) -> None:
+        """How often a gold passage is among the candidates, and how often each distribution puts one first."""
+        gold_BK = np.array([np.isin(rows_BK[b], self.golds[number]) for b, number in enumerate(numbers)])
+        known = [b for b, number in enumerate(numbers) if self.golds[number]]
+        if known:
+            self.record("gold_in_candidates", float(gold_BK[known].any(1).mean()))
+        found = gold_BK.any(1)
+        if not found.any():
+            return
+        empty_BK = torch.from_numpy(rows_BK < 0)
+        for name, given_BK in log_probs.items():
+            first_B = given_BK.detach().cpu().masked_fill(empty_BK, NO_PASSAGE).argmax(1).numpy()
+            self.record(f"{name}_agrees_with_gold", float(gold_BK[np.arange(len(numbers)), first_B][found].mean()))
+
+
+class DistillationTrainer(CandidateTrainer):
+    """A frozen teacher scores the candidates. Subclasses implement `open_teacher`, `teacher_scores` and `loss`.
+
+    Candidates and the teacher's scores are prepared: before training, and after each refresh for the steps until the
+    next. A step reads them; a score that it does not find is computed then, which is right and slow.
+    """
 
     # -- what a subclass says ------------------------------------------------------------------------
 
@@ -90,36 +185,17 @@ class DistillationTrainer(AlgorithmTrainer):
         """
         raise TypeError(f"{type(self).__name__} must implement loss()")
 
-    def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Any:
-        """The encoder's own best `algorithm.candidates` of the corpus for each question; `golds` are put among them."""
-        return Candidates(self.components.retriever, self.queries, self.config.candidates, golds=golds)
+    # -- scores --------------------------------------------------------------------------------------
 
-    # -- preparing -----------------------------------------------------------------------------------
+    def open_judge(self) -> None:
+        """See `open_teacher`."""
+        self.open_teacher()
 
     def prepare(self) -> None:
-        """Questions, teacher and candidates; the first scores come when the number of steps is known."""
-        components = self.components
-        self.questions = components.data.splits["train"]
-        self.queries = [retrieval_query(question, components.config.data.query_history) for question in self.questions]
-        self.golds = [components.data.passages.rows(question.positive_ids).tolist() for question in self.questions]
-        self.open_teacher()
-        self.candidates = self.make_candidates(self.golds if self.config.add_gold else None)
-        if isinstance(self.candidates, Candidates):
-            self.add_callback(
-                RefreshCandidates(self.candidates, self.config.refresh_every, self.record, self.preparing)
-            )
-        self.add_callback(PrepareScores(self))
+        """As above; the first scores come when the number of steps is known."""
         self._known: dict[int, tuple[bytes, dict[str, Tensor]]] = {}
         super().prepare()
-
-    def save_more(self, folder: Path) -> None:
-        """The candidates, so that a resumed run goes on with the same."""
-        if isinstance(self.candidates, Candidates):
-            self.candidates.save(folder)
-
-    def training_examples(self) -> Examples:
-        """Numbers of questions: their candidates are looked up when the step is computed."""
-        return Examples(range(len(self.questions)))
+        self.add_callback(PrepareScores(self))
 
     def prepare_scores(self, numbers: Sequence[int]) -> None:
         """Fill the teacher's cache for these questions, each process a share, with a progress bar."""
@@ -146,29 +222,12 @@ class DistillationTrainer(AlgorithmTrainer):
 
     # -- a step --------------------------------------------------------------------------------------
 
-    def collate(self, features: list[int]) -> dict[str, Any]:
-        """Query sub-batches and `questions_B`."""
-        encoder = self.components.model
-        token_ids = encoder.tokenize_queries([self.queries[number] for number in features])
-        return {
-            "queries": length_sorted_chunks(encoder, token_ids, self._chunk_size),
-            "questions_B": torch.tensor(features),
-        }
-
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Add the candidates and the teacher's scores: now, not when the batch is collated, since batches are collated
-        ahead of their step, and a refresh may lie between."""
+        """Add the teacher's scores of the candidates."""
         inputs = super()._prepare_inputs(inputs)
-        numbers = inputs["questions_B"].tolist()
-        rows_BK = self.candidates.rows_QK[numbers]
-        teacher = self.scores_of(numbers, rows_BK)
+        teacher = self.scores_of(inputs["questions_B"].tolist(), inputs["rows_BK"])
         device = self.components.model.device
-        return {
-            **inputs,
-            "rows_BK": rows_BK,
-            "teacher": {name: tensor.to(device) for name, tensor in teacher.items()},
-            "present_BK": torch.from_numpy(rows_BK >= 0).to(device),
-        }
+        return {**inputs, "teacher": {name: tensor.to(device) for name, tensor in teacher.items()}}
 
     def compute_loss(
         self,
@@ -183,37 +242,6 @@ class DistillationTrainer(AlgorithmTrainer):
         loss, log_probs = self.loss(scores_BK, inputs["teacher"], inputs["present_BK"])
         self.record_agreement(inputs["questions_B"].tolist(), rows_BK, log_probs)
         return (loss, {"scores": scores_BK}) if return_outputs else loss
-
-    @property
-    def _chunk_size(self) -> int:
-        return self.config.mini_batch_size or self.config.sub_batch_size
-
-    def encoder_scores(self, model: torch.nn.Module, queries: dict[str, Any], rows_BK: np.ndarray) -> Tensor:
-        """s(q, p_k) `[B, K]`, fp32; each passage of the batch encoded once. Empty places hold passage 0's."""
-        encoder = self.components.model
-        recompute = self.config.mini_batch_size is not None
-        queries_BD = encode_chunks(model, queries, recompute)
-        rows_P, column_BK = np.unique(np.maximum(rows_BK, 0), return_inverse=True)
-        texts = self.components.data.passages.full_texts(rows_P.tolist())
-        chunks = length_sorted_chunks(encoder, encoder.tokenize_passages(texts), self._chunk_size)
-        self.tokens_seen += sum(int(chunk["attention_mask"].sum()) for chunk in chunks["chunks"])
-        passages_PD = encode_chunks(model, Trainer._prepare_inputs(self, chunks), recompute)
-        scores_BP = encoder.similarity(queries_BD, passages_PD)
-        return scores_BP.gather(1, torch.from_numpy(column_BK.reshape(rows_BK.shape)).to(scores_BP.device))
-
-    def record_agreement(self, numbers: Sequence[int], rows_BK: np.ndarray, log_probs: Distributions) -> None:
-        """How often a gold passage is among the candidates, and how often each distribution puts one first."""
-        gold_BK = np.array([np.isin(rows_BK[b], self.golds[number]) for b, number in enumerate(numbers)])
-        known = [b for b, number in enumerate(numbers) if self.golds[number]]
-        if known:
-            self.record("gold_in_candidates", float(gold_BK[known].any(1).mean()))
-        found = gold_BK.any(1)
-        if not found.any():
-            return
-        empty_BK = torch.from_numpy(rows_BK < 0)
-        for name, given_BK in log_probs.items():
-            first_B = given_BK.detach().cpu().masked_fill(empty_BK, NO_PASSAGE).argmax(1).numpy()
-            self.record(f"{name}_agrees_with_gold", float(gold_BK[np.arange(len(numbers)), first_B][found].mean()))
 
 
 def padded_stack(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

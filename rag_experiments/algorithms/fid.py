@@ -89,11 +89,7 @@ class FiDTrainer(SFTTrainer):
     def __init__(
         self, components: RunComponents, args: TrainingArguments, callbacks: list[TrainerCallback] | None = None
     ):
-        # One setting under its old and its new name.
-        names = [name for name in ("gradient_checkpointing", "activation_checkpointing") if hasattr(args, name)]
-        self.recompute = any(getattr(args, name) for name in names)
-        for name in names:
-            setattr(args, name, False)
+        self.recompute = takes_checkpointing(args)
         super().__init__(components, args, callbacks)
 
     def prepare(self) -> None:
@@ -130,6 +126,16 @@ class FiDTrainer(SFTTrainer):
         """The answer is written over the states of all passages."""
         with self.accelerator.autocast():
             return self.reader.answer_logits(inputs, model, self.recompute)
+
+
+def takes_checkpointing(args: TrainingArguments) -> bool:
+    """Whether activations are to be recomputed; Trainer is told that they are not, since it would drop states."""
+    # One setting under its old and its new name.
+    names = [name for name in ("gradient_checkpointing", "activation_checkpointing") if hasattr(args, name)]
+    wanted = any(getattr(args, name) for name in names)
+    for name in names:
+        setattr(args, name, False)
+    return wanted
 
 
 def passage_rows(components: RunComponents, questions: Sequence[Question], config: FiDConfig) -> list[list[int]]:

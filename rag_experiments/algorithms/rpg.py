@@ -92,11 +92,23 @@ def rpg_loss(
     token_log_probs_BKT = token_log_probs_BKT.detach()
     if objective == "emdr2":
         return emdr2_loss(log_retriever_BK, token_log_probs_BKT, token_mask_BT)
+    log_target_BK = log_target(token_log_probs_BKT, token_mask_BT, objective, target, target_temperature, present_BK)
+    return (replug_loss if objective == "replug" else pdist_loss)(log_retriever_BK, log_target_BK)
+
+
+def log_target(
+    token_log_probs_BKT: torch.Tensor,
+    token_mask_BT: torch.Tensor,
+    objective: Objective,
+    target: Target,
+    target_temperature: float,
+    present_BK: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """log Q(p_k|q,a) `[B, K]`; the arguments are those of `rpg_loss`."""
     values_BK = target_values(token_log_probs_BKT, token_mask_BT, target)
     if objective == "loop":  # what the answer loses without p_k
         values_BK = -values_BK
-    log_target_BK = candidate_log_probs(values_BK, target_temperature, present_BK)
-    return (replug_loss if objective == "replug" else pdist_loss)(log_retriever_BK, log_target_BK)
+    return candidate_log_probs(values_BK, target_temperature, present_BK)
 
 
 def target_values(token_log_probs_BKT: torch.Tensor, token_mask_BT: torch.Tensor, target: Target) -> torch.Tensor:
@@ -212,9 +224,9 @@ class RPGTrainer(DistillationTrainer):
             config.target_temperature,
             present_BK,
         )
-        values_BK = target_values(token_log_probs_BKT, token_mask_BT, config.target)
-        values_BK = -values_BK if config.objective == "loop" else values_BK
-        log_target_BK = candidate_log_probs(values_BK, config.target_temperature, present_BK)
+        log_target_BK = log_target(
+            token_log_probs_BKT, token_mask_BT, config.objective, config.target, config.target_temperature, present_BK
+        )
         log_retriever_BK = candidate_log_probs(scores_BK.detach(), config.temperature, present_BK)
         self.record("kl", replug_loss(log_retriever_BK, log_target_BK))
         self.record("target_entropy", entropy(log_target_BK))

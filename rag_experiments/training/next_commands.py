@@ -61,6 +61,8 @@ def _export(run: RunDirectory, at: str) -> str:
 def _next_half(run: RunDirectory, config: RunConfig, data: RagData, at: str) -> str | None:
     """A reader behind the encoder that the run trained, on the same data."""
     train = data.splits.get("train", [])
+    if (run.model_dir / "reader").is_dir():  # it was trained beside the encoder
+        return None
     if config.model.kind != "encoder" or not any(question.answers and question.positive_ids for question in train):
         return None
     stored = resume.stored_overrides(run.path)

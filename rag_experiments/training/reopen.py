@@ -19,14 +19,12 @@ if TYPE_CHECKING:
 
 _FIXED = ("algorithm", "model", "seed", "trainer")
 """Keys that made the run's model; another value of theirs would be another run."""
-_READING = (
-    "model.batch_size",
-    "model.max_new_tokens",
-    "model.max_input_length",
-    "model.precision",
-    "model.attn_implementation",
+_READING = tuple(
+    f"{key}.{name}"
+    for key in (roles.MODEL_KEY, "algorithm.reader")
+    for name in ("batch_size", "max_new_tokens", "max_input_length", "precision", "attn_implementation")
 )
-"""Keys below them that only say how the model is used."""
+"""Keys below them that only say how a model is used: that of `model`, or a reader that was trained beside it."""
 
 
 @dataclass
@@ -85,21 +83,23 @@ def _refuse_fixed(override: str, directory: Path) -> None:
     key = override.lstrip("+~").partition("=")[0]
     group = key.partition("@")[2] or key
     if group.split(".")[0] in _FIXED and key not in _READING and not group.startswith("retriever"):
+        reading = [name for name in _READING if name.startswith(roles.MODEL_KEY)]
         raise RequestError(
             f"{key} made the model of run={directory} and cannot be changed; "
-            f"data, retriever, evaluation and {', '.join(_READING)} can"
+            f"data, retriever, evaluation and {', '.join(reading)} can"
         )
 
 
 def _take_length(request: Request, run: RunDirectory) -> None:
     """How long the run's answers may be, where its training data settled it and nothing else is asked for."""
-    model: Any = request.config.model
-    if getattr(model, "max_new_tokens", 0) is None:
-        try:
-            settled = read_yaml(run.config_path)["model"]["max_new_tokens"]
-        except (OSError, ValueError, LookupError, TypeError):  # an edited or lost file: the reader's own default
-            return
-        model.max_new_tokens = settled if isinstance(settled, int) else None
+    for model in roles.models_of(request.config, request.trainer_class):
+        reader: Any = model.config
+        if model.trained and getattr(reader, "max_new_tokens", 0) is None:
+            try:
+                settled = dict(roles.model_nodes(read_yaml(run.config_path)))[model.key]["max_new_tokens"]
+            except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                continue  # an edited or lost file: the reader's own default
+            reader.max_new_tokens = settled if isinstance(settled, int) else None
 
 
 def _take_models(config: RunConfig, run: RunDirectory, trainer_class: Any) -> None:

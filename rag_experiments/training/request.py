@@ -78,8 +78,7 @@ def check_request(composed: DictConfig, *, training: bool = True) -> Request:
     identity = config_hash(resolved)
     if training:
         check_training_arguments(config)
-        if "max_new_tokens" in resolved["model"]:  # settled by the data, as a part of the run and not of its identity
-            resolved["model"]["max_new_tokens"] = config.model.max_new_tokens
+        _keep_lengths(config, resolved, trainer_class)
     return Request(
         config=config,
         resolved=resolved,
@@ -87,6 +86,13 @@ def check_request(composed: DictConfig, *, training: bool = True) -> Request:
         trainer_class=trainer_class,
         data=data,
     )
+
+
+def _keep_lengths(config: RunConfig, resolved: dict[str, Any], trainer_class: Any) -> None:
+    """How long answers may be, which the data settles, as a part of the run and not of its identity."""
+    for model in roles.models_of(config, trainer_class):
+        if model.trained and hasattr(model.config, "max_new_tokens"):
+            dict(roles.model_nodes(resolved))[model.key]["max_new_tokens"] = model.config.max_new_tokens
 
 
 def check_parts(
@@ -227,6 +233,11 @@ def check_trainer_fits(config: RunConfig, trainer_class: Any) -> None:
         raise RequestError(
             f"trainer.train_sampling_strategy=group_by_length: algorithm={name} sorts the texts of a batch by length "
             "itself; leave it out"
+        )
+    if config.trainer.get("neftune_noise_alpha") and len(roles.trained_roles(trainer_class)) > 1:
+        raise RequestError(
+            f"trainer.neftune_noise_alpha: algorithm={name} trains several models, and Trainer adds its noise to one; "
+            "leave it out"
         )
     if config.trainer.get("label_smoothing_factor"):
         raise RequestError(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_experiments.algorithms import ctl, dca, distillation, fid, rpg, sft, swr
+from rag_experiments.algorithms import ctl, dca, distillation, fid, joint, rpg, sft, swr
 from rag_experiments.algorithms.shared.reader_examples import check_teacher
 from rag_experiments.config.schema import FidSettings, ReaderConfig
 from rag_experiments.core.errors import RequestError
@@ -19,6 +19,7 @@ NEEDS = {
     ctl.CTLTrainer: {"positive_ids"},
     dca.DCATrainer: set(),
     rpg.RPGTrainer: {"answers"},
+    joint.JointTrainer: {"answers"},
     sft.SFTTrainer: {"positive_ids", "answers"},
     swr.SwRTrainer: {"positive_ids", "answers"},
     fid.FiDTrainer: {"answers"},

@@ -23,7 +23,7 @@ def shown(names: tuple[str, ...], *overrides: str) -> list:
 
 
 @pytest.mark.parametrize("trainer", ["default", "quick", "gpu"])
-@pytest.mark.parametrize("algorithm", ["sft", "swr", "fid", "rpg", "dca", "ctl", "rerank"])
+@pytest.mark.parametrize("algorithm", ["sft", "swr", "fid", "rpg", "dca", "ctl", "rerank", "joint"])
 def test_epochs_that_are_typed_decide_the_length(algorithm, trainer, tmp_path):
     config, _ = checked(f"algorithm={algorithm}", f"trainer={trainer}", "trainer.num_train_epochs=3")
     args = training_arguments(config, tmp_path)

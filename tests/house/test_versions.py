@@ -1,6 +1,6 @@
 """What must work with every version that `pyproject.toml` allows: `make floors` and `make newest` run this file.
 
-Small on purpose: each of the six trains two steps from random weights and writes a whole run; the commands that read
+Small on purpose: each algorithm trains two steps from random weights and writes a whole run; the commands that read
 runs read them; a search draws two.
 """
 
@@ -29,7 +29,7 @@ BRIEF = (
     "evaluation.max_questions=2",
     "evaluation.zero_shot=false",
 )
-ALGORITHMS = ("ctl", "dca", "rpg", "sft", "swr", "fid", "rerank")
+ALGORITHMS = ("ctl", "dca", "rpg", "sft", "swr", "fid", "rerank", "joint")
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +55,17 @@ def arguments(algorithm: str, place: dict[str, Path]) -> list[str]:
         "swr": READS,
         "fid": ["model=flan_t5_small", *READS],
         "rerank": ["retriever=bm25", "algorithm.candidates=3"],
+        "joint": [
+            *[f"algorithm.reader.path={place['decoder']}", "algorithm.candidates=3", "retriever.k=2"],
+            *["algorithm.reader.max_new_tokens=2", "algorithm.reader.max_input_length=512"],
+        ],
     }[algorithm]
     model = place[
-        "encoder" if algorithm in ("ctl", "dca", "rpg", "rerank") else "t5" if algorithm == "fid" else "decoder"
+        "encoder"
+        if algorithm in ("ctl", "dca", "rpg", "rerank", "joint")
+        else "t5"
+        if algorithm == "fid"
+        else "decoder"
     ]
     given = [one for one in request(model, place["data"], place["root"], *BRIEF, *own) if one != "algorithm=ctl"]
     if model != place["encoder"] or algorithm == "rerank":
@@ -74,7 +82,7 @@ def test_an_algorithm_trains_evaluates_and_saves(algorithm, place):
     losses = [line["train/loss"] for line in run.read_metrics() if "train/loss" in line]
     assert len(losses) == 2
     assert any(loss != 0 for loss in losses)
-    assert list(run.model_dir.glob("*.safetensors"))
+    assert list(run.model_dir.rglob("*.safetensors"))
 
 
 def test_a_run_is_evaluated_again_and_compared(place, tmp_path):

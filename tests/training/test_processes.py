@@ -112,6 +112,48 @@ def test_two_processes_train_dcas_teacher_together(tiny_bert, tiny_llama, small_
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("reader_loss", ["sft", "fid"])
+def test_two_processes_train_encoder_and_reader_as_one(tiny_bert, tiny_llama, small_data, tmp_path, reader_loss):
+    """Answers differ in length, so that the two processes hold different shares of a step's tokens."""
+    questions = [json.loads(line) for line in (small_data / "train.jsonl").read_text().splitlines()]
+    for number, question in enumerate(questions):
+        question["answers"] = [" ".join(question["answers"] * (1 + number % 3))]
+    (small_data / "train.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
+    arguments = [
+        value for value in request(no_dropout(tiny_bert, tmp_path), small_data, tmp_path) if value != "algorithm=ctl"
+    ]
+    arguments += [
+        "algorithm=joint",
+        f"algorithm.reader.path={tiny_llama}",
+        "algorithm.reader.precision=fp32",
+        "algorithm.reader.max_input_length=700",
+        f"algorithm.reader_loss={reader_loss}",
+        "algorithm.candidates=3",
+        "algorithm.mini_batch_size=3",
+        "algorithm.learning_rates={encoder: 0.05, reader: 0.05}",
+        "retriever.k=2",
+        "trainer.optim=sgd",
+        "trainer.lr_scheduler_type=constant",
+        "trainer.max_steps=4",
+        "trainer.gradient_accumulation_steps=2",
+        "trainer.eval_strategy=no",
+        "trainer.load_best_model_at_end=false",
+        "evaluation.zero_shot=false",
+        "evaluation.splits=[dev]",
+        "evaluation.latency=0",
+        "evaluation.max_questions=2",
+    ]
+    run_by_two([*arguments, "trainer.per_device_train_batch_size=4", f"hydra.run.dir={tmp_path / 'both'}"])
+    assert train.start([*arguments, f"hydra.run.dir={tmp_path / 'alone'}"]) == 0
+    for role, start in (("encoder", tiny_bert), ("reader", tiny_llama)):
+        both, alone = (load_file(tmp_path / name / "model" / role / "model.safetensors") for name in ("both", "alone"))
+        assert_all_near(both, alone, share=2e-5)
+        first = load_file(start / "model.safetensors")
+        with pytest.raises(AssertionError):
+            assert_all_near({name: first[name] for name in alone}, alone, share=2e-5)  # it learnt something
+
+
+@pytest.mark.timeout(400)
 def test_two_processes_read_as_one(tiny_bert, tiny_llama, small_data, tmp_path):
     """The same answers before training, each process having written half of them."""
     arguments = [

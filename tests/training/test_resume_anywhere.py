@@ -1,6 +1,6 @@
 """A run resumed from any checkpoint is the undisturbed run: weights, figures, predictions and log, line for line.
 
-`python -m benchmarks.storm` does the same with real kills, for all seven algorithms.
+`python -m benchmarks.storm` does the same with real kills, for all eight algorithms.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,11 +26,11 @@ def length_sorted_chunks(encoder: Any, token_ids: list[list[int]], size: int) ->
     return {"chunks": chunks, "order_N": position}
 
 
-def encode_chunks(model: torch.nn.Module, batch: dict[str, Any], recompute: bool = False) -> torch.Tensor:
+def encode_chunks(model: Callable[..., torch.Tensor], batch: dict[str, Any], recompute: bool = False) -> torch.Tensor:
     """`[N, D]` vectors of the texts of `length_sorted_chunks`, in their original order.
 
     Args:
-        model: an `Encoder`, or what a distributed launcher wraps around one.
+        model: an `Encoder`, what a distributed launcher wraps around one, or a function that calls it.
         recompute: keep no activations; each chunk is encoded once more during backward, under the same
             random state, so that memory is one chunk's (the gradients of GradCache, Gao et al. 2021).
     """

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -118,17 +118,38 @@ class AnswerScorer:
         ).rstrip()
 
 
+class CurrentScorer:
+    """`Reader.score` with the weights of the moment, of which nothing is kept: for a reader that learns meanwhile."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def token_log_probs(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], progress: bool = False
+    ) -> list[np.ndarray]:
+        """See `AnswerScorer.token_log_probs`: without gradient, without dropout."""
+        # Made anew each time: it keeps what the weights make of a prompt's head. Passages that are read apart are no
+        # one text to begin with.
+        shared = self.reader.config.fid is None and can_share(self.reader)
+        scores = (PrefixScorer(self.reader) if shared else self.reader).score(prompts, answers)
+        return [row.float().numpy() for row in scores.tokens]
+
+
 class CandidateJudge:
     """What the language model thinks of each question's candidates."""
 
     def __init__(
-        self, scorer: AnswerScorer, questions: Sequence[Question], passages: PassageStore, leave_one_out: bool = False
+        self,
+        scorer: AnswerScorer | CurrentScorer,
+        questions: Sequence[Question],
+        passages: PassageStore,
+        leave_one_out: bool = False,
     ):
         """`leave_one_out`: candidate k is judged by the answer's score without it, given all the others.
 
         Raises `RequestError` for a question that leaves no room for its answer.
         """
-        self.scorer = scorer
+        self.scorer: Any = scorer
         self.questions = questions
         self.passages = passages
         self.leave_one_out = leave_one_out

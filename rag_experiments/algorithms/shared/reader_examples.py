@@ -29,15 +29,25 @@ NAMED = 3
 """Questions that a note names."""
 
 
-def check_examples(config: RunConfig, data: RagData) -> None:
+def check_examples(
+    config: RunConfig, data: RagData, model: ReaderConfig | None = None, key: str = roles.MODEL_KEY
+) -> None:
     """Settle `model.max_new_tokens`, refuse what cannot be learnt, and note what an evaluation cannot ask or answer.
 
     Does nothing where the tokenizer is not on this disk: a hub's model is not fetched for it.
 
+    Args:
+        model: the reader that learns, where it is not `config.model`.
+        key: where it stands in the configuration.
+
     Raises:
         RequestError: a training question is too long for the reader, with its file and line.
     """
-    model = config.model
+    with roles.under_key(key):
+        _check_examples(config, data, model or config.model, key)
+
+
+def _check_examples(config: RunConfig, data: RagData, model: ReaderConfig, key: str) -> None:
     builder = prompt_builder(model)
     if builder is None:
         return
@@ -51,14 +61,14 @@ def check_examples(config: RunConfig, data: RagData) -> None:
     too_long = sum(length > model.max_new_tokens for length, _ in longest["train"])
     notes = (
         [
-            f"train: {too_long} of {len(longest['train'])} answers are longer than model.max_new_tokens="
+            f"train: {too_long} of {len(longest['train'])} answers are longer than {key}.max_new_tokens="
             f"{model.max_new_tokens}: they are learnt, and would be cut when written"
         ]
         if too_long
         else []
     )
     for split in config.evaluation.splits:
-        notes += _notes(split, data.splits.get(split) or [], builder, model.max_new_tokens)
+        notes += _notes(split, data.splits.get(split) or [], builder, model.max_new_tokens, key)
     data.notes += [note for note in notes if note not in data.notes]
 
 
@@ -126,7 +136,7 @@ def _longest(builder: PromptBuilder, question: Question) -> tuple[int, str | Non
     return max(lengths, default=(0, None))
 
 
-def _notes(split: str, questions: Sequence[Question], builder: PromptBuilder, new_tokens: int) -> list[str]:
+def _notes(split: str, questions: Sequence[Question], builder: PromptBuilder, new_tokens: int, key: str) -> list[str]:
     left_out, unwritable = [], 0
     for question in questions:
         try:
@@ -140,11 +150,11 @@ def _notes(split: str, questions: Sequence[Question], builder: PromptBuilder, ne
         named = ", ".join(map(repr, left_out[:NAMED])) + (", …" if len(left_out) > NAMED else "")
         notes.append(
             f"{split}: {len(left_out)} of {len(questions)} questions are longer than the reader reads and are left out "
-            f"of its evaluation ({named}); model.max_input_length={builder.max_length} now"
+            f"of its evaluation ({named}); {key}.max_input_length={builder.max_length} now"
         )
     if unwritable:
         notes.append(
             f"{split}: {unwritable} of {len(questions)} questions have only references longer than "
-            f"model.max_new_tokens={new_tokens}: exact match cannot be 1 there"
+            f"{key}.max_new_tokens={new_tokens}: exact match cannot be 1 there"
         )
     return notes
