@@ -83,7 +83,7 @@ class ResumableTrainer(Trainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """Counts the tokens that are not padding, for `tokens_per_second`, and keeps the loss for `Health`."""
-        self.tokens_seen += _count_tokens(inputs)
+        self.tokens_seen += count_tokens(inputs)
         loss = super().training_step(model, inputs, num_items_in_batch)
         self.health.losses.append(loss.detach())
         return loss
@@ -203,9 +203,10 @@ def _named(name: str) -> str:
     return "train/mean_loss" if name == "train_loss" else f"train/{name.removeprefix('train_')}"
 
 
-def _count_tokens(inputs: Any) -> int:
+def count_tokens(inputs: Any) -> int:
+    """Tokens of a batch that are not padding, at any depth of it."""
     if isinstance(inputs, dict):
         masks = [inputs.get(name) for name in ("attention_mask", "tail_mask")]
         own = sum(int(mask.sum()) for mask in masks if isinstance(mask, torch.Tensor) and mask.dim() == 2)
-        return own + sum(_count_tokens(value) for value in inputs.values() if isinstance(value, dict | list))
-    return sum(_count_tokens(value) for value in inputs) if isinstance(inputs, list) else 0
+        return own + sum(count_tokens(value) for value in inputs.values() if isinstance(value, dict | list))
+    return sum(count_tokens(value) for value in inputs) if isinstance(inputs, list) else 0
