@@ -5,7 +5,8 @@ r"""CTL: contrastive learning of an encoder (Karpukhin et al. 2020, DPR; Izacard
 C_i is every passage of the batch, on every process, hard negatives included, less those known to be
 positive for q_i (p_i itself stays). Where a question has several gold passages, `positives` says which of them the
 batch shows: one of them, drawn anew each epoch; each in an example of its own; or several at once, with the loss of
-`shared/multiple_positives.py`. Judgements with grades weigh.
+`shared/multiple_positives.py`. Judgements with grades weigh. Hard negatives are those that the data lists, or those
+that the encoder itself puts first while it trains (`shared/mined_negatives.py`; Xiong et al. 2021, ANCE).
 
 Where we deviate, and why:
 - A passage that occurs twice in a batch counts once: C_i is a set, on however many processes. With dropout off the
@@ -15,112 +16,43 @@ Where we deviate, and why:
 - Batches larger than memory (`mini_batch_size`) use activation checkpointing around the encoder, a
   sub-batch at a time: the gradients and the cost of GradCache (Gao et al. 2021), one more forward,
   with the random state and autocast of the first pass kept by PyTorch instead of by us.
+- ANCE searches for negatives beside the training, which goes on with old ones meanwhile; here a search is made every
+  `refresh_every` steps and training waits, so that a run is the same whenever it is made. Negatives that may be gold
+  without a label are dropped by margins (`shared/mined_negatives.py`), which ANCE has not.
 - Sub-batches are sorted by length, which saves the padding and changes nothing else.
 """
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
+from rag_experiments.algorithms.ctl_options import CTLConfig, check_negatives, check_options
+from rag_experiments.algorithms.resumable import count_tokens
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
+from rag_experiments.algorithms.shared.contrastive_loss import ctl_loss, known_positives, repeats
 from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
+from rag_experiments.algorithms.shared.mined_negatives import MinedNegatives, MiningRules
 from rag_experiments.algorithms.shared.multiple_positives import (
     ContrastiveExample,
-    Form,
-    Positives,
     count_examples,
     make_examples,
     multi_positive_loss,
     positive_grades,
 )
-from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, RunConfig
-from rag_experiments.core.errors import RequestError
+from rag_experiments.config.schema import RunConfig
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
+from rag_experiments.retrieval.candidates import RefreshCandidates
 
 NO_ROW = -1  # pads lists of passage rows
-
-
-def ctl_loss(
-    scores_BP: torch.Tensor,
-    target_B: torch.Tensor,
-    excluded_BP: torch.Tensor,
-    temperature: float,
-    weight_B: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Mean cross-entropy of each question's target among the passages that are not excluded.
-
-    Args:
-        scores_BP: s(q_i, p_j).
-        target_B: column of each question's own positive.
-        excluded_BP: True where p_j is another known positive of q_i. The target may be marked: it stays.
-        temperature: τ.
-        weight_B: factor of each question's loss; None: 1.
-    """
-    logits_BP = masked_scores(scores_BP / temperature, target_B, excluded_BP)
-    if weight_B is None:
-        return F.cross_entropy(logits_BP, target_B)
-    return (weight_B * F.cross_entropy(logits_BP, target_B, reduction="none")).mean()
-
-
-def masked_scores(scores_BP: torch.Tensor, target_B: torch.Tensor, excluded_BP: torch.Tensor) -> torch.Tensor:
-    """`scores_BP` with minus infinity where excluded, the targets kept."""
-    keep_target_BP = F.one_hot(target_B, scores_BP.shape[1]).bool()
-    return scores_BP.masked_fill(excluded_BP & ~keep_target_BP, float("-inf"))
-
-
-def known_positives(passage_rows_P: torch.Tensor, positive_rows_BM: torch.Tensor) -> torch.Tensor:
-    """`[B, P]`, True where passage j is one of question i's positives; rows of -1 are padding."""
-    return (positive_rows_BM[:, :, None] == passage_rows_P[None, None, :]).any(dim=1)
-
-
-def repeats(passage_rows_P: torch.Tensor, target_B: torch.Tensor) -> torch.Tensor:
-    """`[B, P]`, True where passage j counts in another column already: an earlier one, or the question's target."""
-    place_P = torch.arange(len(passage_rows_P), device=passage_rows_P.device)
-    _, number_P = torch.unique(passage_rows_P, return_inverse=True)
-    first_P = torch.full_like(place_P, len(place_P)).scatter_reduce(0, number_P, place_P, "amin")[number_P]
-    own_BP = passage_rows_P[None, :] == passage_rows_P[target_B][:, None]
-    return (first_P != place_P)[None, :] | (own_BP & (place_P[None, :] != target_B[:, None]))
-
-
-@dataclass(kw_only=True)
-class CTLConfig:
-    """Hyper-parameters of CTL."""
-
-    name: str = "ctl"
-    """The algorithm's name, which stands in the run's path and in messages."""
-    temperature: PositiveFloat = 0.05
-    """The scores are divided by it: the lower, the more the hardest negatives count. 0.05 is for cosines, as in
-    sentence-transformers; DPR has 1 for dot products."""
-    hard_negatives: NonNegativeInt = 1
-    """Listed negatives taken for each question, drawn anew each epoch; 1 as in DPR."""
-    positives: Positives = "one"
-    """Of the gold passages of a question an epoch shows `one`, drawn anew; with `pairs` each, in an example of its
-    own; with `multi` several in one example. The others are never its negatives, whichever is shown."""
-    positives_per_question: PositiveInt = 4
-    """With `positives: multi`, how many an example shows at most, drawn anew each epoch."""
-    positives_sum: Form = "outside"
-    """With `positives: multi`, where the sum over them stands: `outside` or `inside` the logarithm (SupCon's forms)."""
-    mini_batch_size: PositiveInt | None = None
-    """Texts are encoded so many at a time, and once more in the backward pass, for batches larger than memory; null
-    takes the whole batch in one pass."""
-    sub_batch_size: PositiveInt = 32
-    """Texts of similar length are padded together, so many at a time, where `mini_batch_size` is null."""
-    symmetric: bool = False
-    """Add the loss from passages to questions, and halve the sum."""
-    matryoshka_dims: list[PositiveInt] | None = None
-    """Train these leading dimensions as well, such as [256, 128] (Kusupati et al. 2022); the loss is the mean over them
-    and the whole."""
-    mask_known_positives: bool = True
-    """A known positive of a question is never its negative."""
 
 
 @dataclass(frozen=True)
@@ -157,40 +89,67 @@ class CTLTrainer(AlgorithmTrainer):
     required_fields = frozenset({"positive_ids"})
     contrasts_in_batch = True
     config: CTLConfig
+    mined: MinedNegatives | None = None
+    """The negatives that the encoder finds itself."""
 
     @classmethod
     def check_config(cls, config: RunConfig) -> None:
         """Refuse an option that would have no effect."""
-        own = config.algorithm
-        if own.positives == "multi" and not own.mask_known_positives:
-            raise RequestError(
-                "algorithm.mask_known_positives=false has no effect with algorithm.positives=multi, where every known "
-                "positive in the batch is a positive: leave it out"
-            )
+        check_options(config.algorithm)
 
     @classmethod
     def check_data(cls, config: RunConfig, data: RagData) -> None:
-        """Refuse a batch of one question that no listed negative is contrasted with: its loss is 0."""
-        train = data.splits["train"]
-        examples = cls.count_examples(config, data)
-        each = config.trainer.get("per_device_train_batch_size", 8)
-        together = min(each * int(os.environ.get("WORLD_SIZE", "1")), examples)
-        listed = config.algorithm.hard_negatives and any(question.negative_ids for question in train)
-        if together == 1 and not listed:
-            raise RequestError(
-                f"trainer.per_device_train_batch_size={each} with {len(train)} training questions: a question alone in "
-                "its batch has nothing to be told apart from; take 2 or more, or list negatives "
-                "(python -m rag_experiments.data.mine) with algorithm.hard_negatives=1"
-            )
+        """Refuse what the options ask of the data, and it lacks."""
+        check_negatives(config, data, cls.count_examples(config, data))
 
     @classmethod
     def count_examples(cls, config: RunConfig, data: RagData) -> int:
         """Questions, or with `positives: pairs` pairs of a question and a gold passage."""
         return count_examples(data.splits["train"], config.algorithm.positives)
 
+    # -- preparing -----------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Where negatives are mined, what searches for them; the first search comes when the weights are there."""
+        components, config = self.components, self.config
+        store, questions = components.data.passages, components.data.splits["train"]
+        if config.negatives != "listed":
+            self.mined = MinedNegatives(
+                components.retriever,
+                [retrieval_query(question, components.config.data.query_history) for question in questions],
+                [store.rows(question.positive_ids).tolist() for question in questions],
+                MiningRules(
+                    first_rank=config.first_rank,
+                    last_rank=config.last_rank,
+                    margin=config.margin,
+                    margin_absolute=config.margin_absolute,
+                ),
+            )
+            self.add_callback(RefreshCandidates(self.mined, config.refresh_every, self.record, self.preparing))
+        super().prepare()
+
+    def save_more(self, folder: Path) -> None:
+        """The mined negatives, so that a resumed run goes on with the same."""
+        if self.mined is not None:
+            self.mined.save(folder)
+
     def training_examples(self) -> Examples:
+        """What is drawn from each example in an epoch; numbers and epochs where negatives are mined, since a batch is
+        made ahead of its step, and a refresh may lie between."""
         data = self.components.data
-        return Examples(make_examples(data.splits["train"], data.passages, self.config.positives), self._draw)
+        self.examples = make_examples(data.splits["train"], data.passages, self.config.positives)
+        if self.mined is None:
+            return Examples(self.examples, self._draw)
+        return Examples(range(len(self.examples)), lambda number, epoch: (number, epoch))
+
+    def _draw_mined(self, number: int, epoch: int) -> dict[str, Any]:
+        """As `_draw`, with the negatives that are mined now."""
+        example = self.examples[number]
+        assert self.mined is not None
+        negatives = self.mined.of(example.number)
+        if self.config.negatives == "both":
+            negatives = tuple(dict.fromkeys([*example.negatives, *negatives]))
+        return self._draw(replace(example, negatives=negatives), epoch)
 
     def _draw(self, example: ContrastiveExample, epoch: int) -> dict[str, Any]:
         """The positives shown and up to `hard_negatives` negatives: a function of seed, example and epoch alone."""
@@ -210,7 +169,26 @@ class CTLTrainer(AlgorithmTrainer):
             "weight": example.weight,
         }
 
-    def collate(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+    # -- a step --------------------------------------------------------------------------------------
+
+    def collate(self, features: list[Any]) -> dict[str, Any]:
+        """The batch; where negatives are mined, `examples_B` and `epochs_B`, from which the step makes it."""
+        if self.mined is None:
+            return self._batch(features)
+        return {
+            "examples_B": torch.tensor([number for number, _ in features]),
+            "epochs_B": torch.tensor([epoch for _, epoch in features]),
+        }
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Draw and tokenise where negatives are mined: now, not when the batch is collated."""
+        if self.mined is not None:
+            drawn = zip(inputs["examples_B"].tolist(), inputs["epochs_B"].tolist(), strict=True)
+            inputs = self._batch([self._draw_mined(number, epoch) for number, epoch in drawn])
+            self.tokens_seen += count_tokens(inputs)
+        return super()._prepare_inputs(inputs)
+
+    def _batch(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         """Query and passage sub-batches, `passage_rows_P`, `target_B`, each question's positives and their grades."""
         # A dict keeps the first occurrence's place: targets first, in the order of their questions.
         all_rows = [row for name in ("targets", "negatives") for f in features for row in f[name]]

@@ -204,7 +204,7 @@ def _named(name: str) -> str:
 
 
 def count_tokens(inputs: Any) -> int:
-    """Tokens of a batch that are not padding, wherever in it."""
+    """Tokens of a batch that are not padding, at any depth of it."""
     if isinstance(inputs, dict):
         masks = [inputs.get(name) for name in ("attention_mask", "tail_mask")]
         own = sum(int(mask.sum()) for mask in masks if isinstance(mask, torch.Tensor) and mask.dim() == 2)

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 FILE = "candidates.npy"
 """In every checkpoint."""
 
+KEEPS_VECTORS = "algorithm.refresh: 'questions' keeps passage vectors"
+
 QUERY_BLOCK = 1024
 """Questions between two steps of the progress bar."""
 
@@ -63,7 +65,7 @@ class Candidates:
         self.progress = progress
         self._rows_QK: np.ndarray | None = None
         # Taken now, from the weights the run starts with: evaluation during training renews the retriever's own.
-        self._frozen = _dense_part(retriever).index if mode == "questions" else None
+        self._frozen = dense_part(retriever).index if mode == "questions" else None
 
     @property
     def rows_QK(self) -> np.ndarray:
@@ -85,8 +87,8 @@ class Candidates:
         rows_QK = np.full((len(self.queries), self.k), -1, dtype=np.int64)
         with tqdm(total=len(self.queries), desc="finding candidates", disable=not self.progress) as bar:
             for start in range(0, len(self.queries), QUERY_BLOCK):
-                block = self.queries[start : start + QUERY_BLOCK]
-                rows_QK[start : start + len(block)] = self._search(block)
+                block = range(start, min(start + QUERY_BLOCK, len(self.queries)))
+                rows_QK[block.start : block.stop] = self._search(block)
                 bar.update(len(block))
         figures = {}
         if self.golds is not None:
@@ -113,10 +115,12 @@ class Candidates:
         self._rows_QK = rows_QK
         return True
 
-    def _search(self, queries: list[str]) -> np.ndarray:
+    def _search(self, block: range) -> np.ndarray:
+        """The rows `[len(block), K]` of the questions of these numbers."""
+        queries = self.queries[block.start : block.stop]
         if self._frozen is None:
             return self.retriever.search(queries, self.k).rows_QK
-        queries_QD = _dense_part(self.retriever).encoder.embed_queries(queries)
+        queries_QD = dense_part(self.retriever).encoder.embed_queries(queries)
         return self._frozen.search(queries_QD, self.k)[1]
 
 
@@ -148,6 +152,8 @@ class RefreshCandidates(TrainerCallback):
         checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
         if state.global_step and not self.candidates.load(checkpoint):
             log.warning("%s holds no candidates: they are found anew with the weights it holds", checkpoint)
+        with self.preparing():
+            _ = self.candidates.rows_QK  # found now where they were not, and not in the first step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Nothing after the last step: nobody would read them."""
@@ -180,11 +186,16 @@ def add_golds(rows_QK: np.ndarray, golds: Sequence[Sequence[int]]) -> np.ndarray
     return rows_QK
 
 
-def _dense_part(retriever: Retriever) -> DenseRetriever:
+def dense_part(retriever: Retriever, wanted: str = KEEPS_VECTORS) -> DenseRetriever:
+    """What of a retriever searches with vectors.
+
+    Raises:
+        RequestError: nothing does. `wanted` says which key asks for it.
+    """
     first = retriever.first if isinstance(retriever, RerankingRetriever) else retriever
     dense = first.dense if isinstance(first, HybridRetriever) else first
     if not isinstance(dense, DenseRetriever):
-        raise RequestError("algorithm.refresh: 'questions' keeps passage vectors, so it needs a faiss retriever.")
+        raise RequestError(f"{wanted}, so it needs a faiss retriever.")
     return dense
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from rag_experiments.data.records import Passage
+
 
 class ListPassages:
     """What retrieval asks of a passage store, over a list of texts."""
@@ -18,6 +20,9 @@ class ListPassages:
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def __getitem__(self, row: int) -> Passage:
+        return Passage(str(row), self.texts[row])
 
     def full_texts(self, rows: slice | Sequence[int]) -> list[str]:
         found = self.texts[rows] if isinstance(rows, slice) else [self.texts[row] for row in rows]

@@ -28,6 +28,18 @@ VARIANTS = {
         "trainer.eval_strategy=no",
         "trainer.load_best_model_at_end=false",
     ],
+    # Negatives are searched after other steps than those with a checkpoint.
+    "mined": [
+        "trainer.max_steps=9",
+        "trainer.save_steps=2",
+        "trainer.eval_steps=2",
+        "trainer.logging_steps=4",
+        "algorithm.negatives=both",
+        "algorithm.hard_negatives=2",
+        "algorithm.refresh_every=3",
+        "algorithm.last_rank=9",
+        "algorithm.margin=0",
+    ],
     "stopped": [
         "trainer.max_steps=40",
         "trainer.save_steps=2",

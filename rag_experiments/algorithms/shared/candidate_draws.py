@@ -9,6 +9,7 @@ import numpy as np
 
 from rag_experiments.algorithms.shared.multiple_positives import ContrastiveExample
 from rag_experiments.core.text import identity
+from rag_experiments.data.negatives import without_texts
 from rag_experiments.retrieval.candidates import Candidates
 from rag_experiments.retrieval.retriever import Retriever
 
@@ -78,5 +79,4 @@ class CandidateDraws:
         barred, texts = set(example.positives), self._gold_texts[number]
         found = [row for row in self.candidates.rows_QK[number].tolist() if row >= 0 and row not in barred]
         rows = list(dict.fromkeys([*(row for row in example.negatives if row not in barred), *found[: self.pool]]))
-        full = self.store.full_texts(rows)
-        return [row for row, text in zip(rows, full, strict=True) if identity(text) not in texts]
+        return without_texts(rows, self.store.full_texts, texts)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -78,6 +78,8 @@ class ContrastiveExample:
     negatives: tuple[int, ...]
     weight: float = 1.0
     """Of the example among the others."""
+    number: int = field(default=0, compare=False)
+    """The place of its question among the training questions."""
 
     def sample_targets(self, generator: random.Random, most: int) -> list[int]:
         """`most` of the target rows, those of a higher grade more often; all where there are no more."""
@@ -99,11 +101,11 @@ def make_examples(questions: Sequence[Question], store: PassageStore, positives:
     With `pairs` an example weighs its grade, divided by the mean grade of all pairs; copies of a passage make no pair.
     """
     examples = []
-    for question in questions:
+    for number, question in enumerate(questions):
         rows = _rows(store, question.positive_ids)
         grades = tuple(float((question.relevance or {}).get(name, 1)) for name in question.positive_ids)
         negatives = _rows(store, question.negative_ids)
-        whole = ContrastiveExample(question, rows, rows, grades, negatives)
+        whole = ContrastiveExample(question, rows, rows, grades, negatives, number=number)
         if positives == "pairs":
             grade = dict(zip(rows, grades, strict=True))
             pairs = _rows(store, question.distinct_golds)

@@ -33,6 +33,7 @@ from tqdm.auto import tqdm
 from rag_experiments.config.schema import NonNegativeInt, PositiveInt, RetrieverConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.text import identity, stands_in, word_count
+from rag_experiments.data.negatives import highest_score, without_texts
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Question
@@ -192,8 +193,7 @@ class Miner:
         lists = []
         for rows in ranked:
             candidates = [int(row) for row in rows if row >= 0 and int(row) not in barred]
-            texts = self.passages.full_texts(candidates)
-            candidates = [row for row, text in zip(candidates, texts, strict=True) if identity(text) not in gold_texts]
+            candidates = without_texts(candidates, self.passages.full_texts, gold_texts)
             lists.append(candidates[self.options.first_rank - 1 : self.options.last_rank])
         turns = (rows[place] for place in range(max(map(len, lists))) for rows in lists if place < len(rows))
         return list(dict.fromkeys(turns))
@@ -202,11 +202,10 @@ class Miner:
         if vector_D is None or not rows or (self.options.margin is None and self.options.margin_absolute is None):
             return rows
         vectors_ND = self._dense.vectors
-        gold = float((np.asarray(vectors_ND[golds]) @ vector_D).min())
-        limits = [gold - self.options.margin * abs(gold)] if self.options.margin is not None else []
-        limits += [gold - self.options.margin_absolute] if self.options.margin_absolute is not None else []
+        gold_scores = (np.asarray(vectors_ND[golds]) @ vector_D).tolist()
+        limit = highest_score(gold_scores, self.options.margin, self.options.margin_absolute)
         scores = np.asarray(vectors_ND[np.array(rows)]) @ vector_D
-        survivors = [row for row, score in zip(rows, scores.tolist(), strict=True) if score <= min(limits)]
+        survivors = [row for row, score in zip(rows, scores.tolist(), strict=True) if score <= limit]
         self.counts["margin"] += len(rows) - len(survivors)
         return survivors
 
