@@ -118,7 +118,7 @@ def model_kind(node: dict[str, Any], key: str) -> ModelKind:
         if node.setdefault("kind", kind.name) != kind.name:
             raise RequestError(f"{key}.kind={node['kind']!r}: the kind that {key}._target_ names is {kind.name!r}")
     name = node.get("kind")
-    if name not in MODEL_KINDS:
+    if not isinstance(name, str) or name not in MODEL_KINDS:
         raise RequestError(f"{key}.kind={name!r} is not a kind of model{did_you_mean(str(name), MODEL_KINDS)}")
     return MODEL_KINDS[name]
 
@@ -134,7 +134,7 @@ def retriever_kind(node: dict[str, Any]) -> RetrieverKind:
         if node.setdefault("type", kind.name) != kind.name:
             raise RequestError(f"retriever.type={node['type']!r}: the retriever of _target_ is {kind.name!r}")
     name = node.get("type")
-    if name not in RETRIEVER_KINDS:
+    if not isinstance(name, str) or name not in RETRIEVER_KINDS:
         raise RequestError(f"retriever.type={name!r} is not a retriever{did_you_mean(str(name), RETRIEVER_KINDS)}")
     return RETRIEVER_KINDS[name]
 

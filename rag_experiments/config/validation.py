@@ -76,9 +76,9 @@ def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
         return
     if isinstance(value, str):
         raise RequestError(f"{key}={value!r}: a model is chosen with model@{key}={value}, its keys are {key}.<key>=…")
-    if not (isinstance(value, dict) and value.get("kind") in MODEL_KINDS):
+    if not (isinstance(value, dict) and str(value.get("kind")) in MODEL_KINDS):
         return
-    if not issubclass(MODEL_KINDS[value["kind"]].config, cls):
+    if not issubclass(MODEL_KINDS[str(value["kind"])].config, cls):
         kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, cls)]
         # What stands here is used as it is: a head that is to be trained would be refused next.
         fitting = [name for name, kind in preset_kinds().items() if kind in kinds and name not in without_head()]
