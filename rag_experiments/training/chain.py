@@ -35,6 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments.config import command_line
+from rag_experiments.config.habits import with_places
 from rag_experiments.config.overrides import quote, typed
 from rag_experiments.config.schema import PositiveInt
 from rag_experiments.core.errors import RequestError
@@ -207,7 +208,7 @@ def _check_first(stage: Stage, config_dir: str | None) -> None:
 
 def _composed(stage: Stage, config_dir: str | None) -> DictConfig:
     """The configuration of a stage, as the process that runs it will compose it."""
-    return command_line.compose(command_line.with_places(stage.overrides, config_dir), config_dir)
+    return command_line.compose(with_places(stage.overrides, config_dir), config_dir)
 
 
 def _check_measured(stages: Sequence[Stage], config_dir: str | None) -> None:
