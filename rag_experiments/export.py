@@ -176,12 +176,15 @@ def readme(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> 
     from rag_experiments.retrieval.hybrid import DEPTH
     from rag_experiments.training import model_usage
 
-    config, data, kind = opened.request.config, opened.request.data, opened.request.config.model.kind
+    config, data = opened.request.config, opened.request.data
+    folders = model_usage.model_folders(folder / "model")
+    several = [model.name for model in folders if model != folder / "model"]
+    kind = " and ".join(several) or config.model.kind
     example = model_usage.example_of(opened.run, data)
     name = config.retriever.type
     dense = {"faiss": "index", "hybrid": "index/dense"}.get(name)
     reader: dict[str, Any] = {}
-    for model in model_usage.model_folders(folder / "model"):
+    for model in folders:
         if (read_facts(model) or {}).get("kind") in ("decoder", "encoder_decoder"):
             reader = model_usage.reader_values(model, config, model.relative_to(folder).as_posix())
     return model_usage.rendered(
@@ -193,7 +196,7 @@ def readme(opened: Reopened, retriever: Retriever, folder: Path, place: str) -> 
             "path": opened.run.path,
             "algorithm": config.algorithm.name,
             "kind": kind,
-            "opens": _opens(kind, folder / "model"),
+            "opens": "each in a folder of its own" if several else _opens(kind, folder / "model"),
             "encoder": place if encoder_of(retriever) is not None else None,
             "reader": bool(reader) and not reader["fid"],
             "count": len(data.passages),

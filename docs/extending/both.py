@@ -5,6 +5,7 @@ learning rate of its own, and `model/` of the run has a folder for each.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -55,13 +56,17 @@ class BothTrainer(AlgorithmTrainer):
             "answers": decoder_batch(prompts, [reader.answer_ids(answer) for answer in answers], reader.pad_id),
         }
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        # Calls name the role, and go through the wrapper that several processes have.
-        queries_BD, passages_BD = model("encoder", **inputs["queries"]), model("encoder", **inputs["passages"])
+    def losses(self, modules, inputs):
+        # Calls name the role.
+        queries_BD, passages_BD = modules("encoder", **inputs["queries"]), modules("encoder", **inputs["passages"])
         own_B = torch.arange(len(queries_BD), device=queries_BD.device)
         nothing_BB = torch.zeros(len(own_B), len(own_B), dtype=torch.bool, device=own_B.device)
         contrastive = ctl_loss(queries_BD @ passages_BD.T, own_B, nothing_BB, self.config.temperature)
-        answer = model("reader", **inputs["answers"]).loss
+        return contrastive, modules("reader", **inputs["answers"]).loss
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        # One call for all roles: the wrapper that several processes have must see a step as one forward.
+        contrastive, answer = model(partial(self.losses, inputs=inputs))
         self.record("contrastive_loss", contrastive)
         self.record("answer_loss", answer)
         return contrastive + self.config.weight * answer

@@ -1,5 +1,5 @@
 r"""JOINT: encoder and reader learn in one run, the encoder from what that reader finds useful now (Izacard et al. 2022,
-Atlas, arXiv 2208.03299; in turns: Lin et al. 2023, RA-DIT, arXiv 2310.01352).
+Atlas, arXiv 2208.03299; in turns: Lin et al. 2023, RA-DIT, arXiv 2310.01352, `experiment=alternate`).
 
     L   = w_r · L_r + w_e · L_e
     L_r = - 1/N Σ_i Σ_t log P(a_it | the first train_k of C_i, q_i, a_i,<t)      SFT's or FiD's loss

@@ -4,6 +4,7 @@ A configuration with a `chain` key is no run but a plan of runs:
 
     chain:
       rounds: 2
+      stop: no_gain                             # or after a round in which no stage gained on dev (`chain_stop.py`)
       stages:
         fid:                                    # in order; the name is the directory's: <chain>/1_fid
           overrides: [algorithm=fid]
@@ -28,12 +29,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import TypeAdapter, ValidationError
 
 from rag_experiments.config import command_line
+from rag_experiments.config.habits import with_places
 from rag_experiments.config.overrides import quote, typed
 from rag_experiments.config.schema import PositiveInt
 from rag_experiments.core.errors import RequestError
@@ -63,6 +65,8 @@ class ChainPlan:
 
     stages: dict[str, StagePlan]
     rounds: PositiveInt = 1
+    stop: Literal["rounds", "no_gain"] = "rounds"
+    """`no_gain`: `rounds` are the most there are, and the chain ends after one in which no stage gained on dev."""
 
 
 @dataclass
@@ -108,6 +112,8 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
             print(stage.name, *stage.overrides, sep="\n    ")
         return command_line.DONE
     _check_first(stages[0], config_dir)
+    if plan.stop == "no_gain":
+        _check_measured(stages[: len(plan.stages)], config_dir)
     directory.mkdir(parents=True, exist_ok=True)
     chain_overrides = [value for value in overrides if _key(value) != "hydra.run.dir"]
     atomic_write_json(directory / FILE, {"overrides": chain_overrides, "config_dir": config_dir})
@@ -118,6 +124,13 @@ def start(composed: DictConfig, overrides: Sequence[str], config_dir: str | None
                 f"the chain stopped at {stage.directory}; go on with {typed('resume', str(directory))}", file=sys.stderr
             )
             return status
+        if (
+            plan.stop == "no_gain"
+            and number % len(plan.stages) == 0
+            and not _round_gained(stages[number - len(plan.stages) : number])
+        ):
+            stages = stages[:number]
+            break
     _compare(stages, directory)
     return command_line.DONE
 
@@ -190,7 +203,29 @@ def _check_first(stage: Stage, config_dir: str | None) -> None:
     """The first stage's configuration, before anything is written; later ones name runs that are not there yet."""
     from rag_experiments.training.checks import check_common
 
-    check_common(command_line.compose(stage.overrides, config_dir))
+    check_common(_composed(stage, config_dir))
+
+
+def _composed(stage: Stage, config_dir: str | None) -> DictConfig:
+    """The configuration of a stage, as the process that runs it will compose it."""
+    return command_line.compose(with_places(stage.overrides, config_dir), config_dir)
+
+
+def _check_measured(stages: Sequence[Stage], config_dir: str | None) -> None:
+    from rag_experiments.training.chain_stop import check_measured
+
+    for stage in stages:
+        check_measured(stage.kind, _composed(stage, config_dir))
+
+
+def _round_gained(stages: Sequence[Stage]) -> bool:
+    """Whether a stage of the round gained on dev; says what each did."""
+    from rag_experiments.training.chain_stop import gain_of, has_gained, sentence
+
+    tests = {stage.name: gain_of(stage.directory) for stage in stages}
+    gained = any(map(has_gained, tests.values()))
+    say(f"on dev: {sentence(tests)}" + ("" if gained else "; no stage gained, the chain ends"), flush=True)
+    return gained
 
 
 def _compare(stages: Sequence[Stage], directory: Path) -> None:

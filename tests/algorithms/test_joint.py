@@ -373,6 +373,8 @@ def test_a_whole_run_and_what_is_made_of_it(tiny_llama, small_data, tmp_path, ca
     assert ask.start([f"run={run.path}", "where is the cat"]) == 0
     assert export.start([f"run={run.path}", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "model" / "reader" / "config.json").is_file()
+    readme = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "`model/`: the trained encoder and reader, safetensors; each in a folder of its own" in readme
     half = [argument for argument in arguments if argument.startswith(("data", "tracking", "paths", "trainer."))]
     half += ["algorithm=ctl", "model=run", f"model.path='run://{run.path}#encoder'", "trainer.max_steps=2"]
     assert train.start([*half, f"hydra.run.dir={tmp_path}/next"]) == 0

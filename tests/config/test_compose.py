@@ -13,8 +13,9 @@ import yaml
 
 from rag_experiments.config import command_line
 from rag_experiments.config.groups import OPTION_GROUPS, choices, conf_dir, first_comment, preset_kinds
+from rag_experiments.config.roles import config_roles
 from rag_experiments.core.errors import RequestError
-from rag_experiments.training.checks import check_algorithm, check_common
+from rag_experiments.training.checks import check_algorithm, check_common, import_algorithm
 
 OPTIONS = {group: [name for name in choices(group) if name != "auto"] for group in OPTION_GROUPS}
 """`data=auto` becomes another format where it is composed: tests/data/test_detection_runs.py."""
@@ -284,3 +285,12 @@ def test_a_stated_default_is_found():
     assert stated_defaults(config, {("evaluation", "cutoffs"): [1, 4, 20], ("retriever", "type"): "faiss"}) == [
         "evaluation.cutoffs"
     ]
+
+
+@pytest.mark.parametrize("algorithm", OPTIONS["algorithm"])
+def test_a_further_model_of_an_algorithm_is_chosen_without_a_plus(algorithm):
+    """Also where it has none by default: the manual names its place so."""
+    composed = command_line.compose([f"algorithm={algorithm}"])
+    for role in config_roles(import_algorithm(composed.algorithm["_target_"]).Config):
+        chosen = command_line.compose([f"algorithm={algorithm}", f"model@algorithm.{role}=flan_t5_base"])
+        assert chosen.algorithm[role].kind == "encoder_decoder"

@@ -158,7 +158,7 @@ def typed_keys(node: Any, prefix: str) -> Iterator[str]:
             yield key
         if isinstance(value, dict) and "kind" in value:
             yield from typed_keys(value, "model")
-        elif isinstance(value, dict) and name not in ("files", "splits", "architecture"):
+        elif isinstance(value, dict) and name not in ("files", "splits", "architecture", "learning_rates"):
             yield from typed_keys(value, key)
 
 

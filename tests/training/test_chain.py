@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -210,3 +211,99 @@ def test_the_command_line_is_kept_whole(started, tmp_path):
     launch(tmp_path)
     stored = json.loads((tmp_path / "loop" / chain.FILE).read_text(encoding="utf-8"))
     assert stored["overrides"] == LOOP
+
+
+# -- a chain that ends when nothing is gained ------------------------------------------------------------
+
+
+def measured(at: Path, gain: float, questions: int = 24) -> None:
+    """A completed run whose dev f1 is `gain` above what it was before, for three questions in four."""
+    finish(at, 0.6)
+    run = RunDirectory.open(at)
+    run.write_config("trainer: {metric_for_best_model: dev/f1}\n")
+    for stage, value in (("zero_shot/dev", 0.3), ("dev", 0.3 + gain)):
+        rows = [
+            {"id": str(n), "question": str(n), "positive_ids": [str(n)], "metrics": {"f1": value if n % 4 else 0.3}}
+            for n in range(questions)
+        ]
+        run.write_predictions(stage, rows)
+
+
+def alternating(monkeypatch, tmp_path: Path, gains: dict[str, float], *more: str) -> tuple[int, list[list[str]]]:
+    """Run `experiment=alternate` with stages that gain so much (0 where nothing is said)."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> SimpleNamespace:
+        commands.append(command[3:])
+        at = Path(next(v.partition("=")[2].strip("'") for v in command if v.startswith("hydra.run.dir=")))
+        measured(at, gains.get(at.name, 0.0))
+        return SimpleNamespace(returncode=0)
+
+    stand_in(monkeypatch, chain, "subprocess", run=run)
+    overrides = ["experiment=alternate", "tracking=none", f"hydra.run.dir={tmp_path / 'turns'}", *more]
+    return chain.start(command_line.compose(overrides), overrides, None), commands
+
+
+@pytest.mark.parametrize(
+    ("gains", "rounds"),
+    [
+        ({}, 1),
+        ({"1_reader": 0.2}, 2),
+        ({"1_encoder": 0.2, "2_reader": -0.2}, 2),
+        ({"1_reader": 0.2, "2_encoder": 0.2, "3_reader": 0.2}, 4),
+        ({f"{turn}_reader": 0.2 for turn in range(1, 9)}, 4),
+    ],
+)
+def test_the_chain_ends_after_a_round_in_which_no_half_gained(monkeypatch, tmp_path, capsys, gains, rounds):
+    status, commands = alternating(monkeypatch, tmp_path, gains)
+    assert status == command_line.DONE
+    assert [value for one in commands for value in one if value.startswith("name=")] == [
+        f"name={turn}_{half}" for turn in range(1, rounds + 1) for half in ("reader", "encoder")
+    ]
+    said = capsys.readouterr().out
+    ended = not any(name.startswith(f"{rounds}_") and gain > 0 for name, gain in gains.items())
+    assert ("no stage gained, the chain ends" in said) is ended
+    assert said.count("on dev: ") == rounds
+    assert f"after {rounds}_encoder" in said
+
+
+def test_each_half_goes_on_beside_the_others_last_run(monkeypatch, tmp_path):
+    _, (reader, encoder, again, last) = alternating(monkeypatch, tmp_path, {"1_reader": 0.2})
+    at = tmp_path / "turns"
+    assert not any("run://" in value for value in reader)
+    assert [value for value in encoder if "run://" in value] == [f"algorithm.teacher.path='run://{at}/1_reader'"]
+    assert f"model.path='run://{at}/1_reader'" in again
+    assert f"retriever.encoder.path='run://{at}/1_encoder'" in again
+    assert f"algorithm.teacher.path='run://{at}/2_reader'" in last
+    assert f"model.path='run://{at}/1_encoder'" in last
+
+
+@pytest.mark.parametrize("typed", ["evaluation.zero_shot=false", "evaluation.splits=[test]"])
+def test_a_chain_that_ends_by_dev_must_measure_it(monkeypatch, tmp_path, typed):
+    with pytest.raises(RequestError, match=r"chain\.stop=no_gain .* stage reader: it needs evaluation\.zero_shot=true"):
+        alternating(monkeypatch, tmp_path, {}, typed)
+    extra = f'chain.stages.encoder.extra=["{typed}"]'
+    with pytest.raises(RequestError, match="stage encoder"):
+        alternating(monkeypatch, tmp_path, {}, extra)
+    assert not (tmp_path / "turns").exists()
+
+
+def other_halves() -> list[list[str]]:
+    """What the manual offers in place of SwR and RPG."""
+    page = (Path(__file__).parents[2] / "docs" / "manual" / "joint.md").read_text(encoding="utf-8")
+    lines = page.partition("## In turn")[2].splitlines()
+    return [shlex.split(line) for line in lines if line.startswith("    'chain.stages.")]
+
+
+@pytest.mark.parametrize("typed", other_halves(), ids=lambda typed: typed[0].partition("algorithm=")[2].split('"')[0])
+def test_the_halves_that_the_manual_offers_compose(monkeypatch, tmp_path, typed):
+    _, commands = alternating(monkeypatch, tmp_path, {"1_reader": 0.2}, *typed)
+    assert len(commands) == 4
+    for overrides in commands:
+        named = [value for value in overrides if "run://" not in value and not value.endswith("=run")]
+        composed = command_line.compose(command_line.parse(named).overrides)
+        assert composed.algorithm.name in " ".join([*typed, "swr", "rpg"])
+
+
+def test_there_are_other_halves():
+    assert len(other_halves()) == 4

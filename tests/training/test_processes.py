@@ -154,6 +154,31 @@ def test_two_processes_train_encoder_and_reader_as_one(tiny_bert, tiny_llama, sm
 
 
 @pytest.mark.timeout(400)
+def test_two_processes_train_two_roles_from_outside(tiny_bert, tiny_llama, small_data, tmp_path, monkeypatch):
+    """The example of `CONTRIBUTING.md`: the encoder runs twice a step and the reader once, in one forward."""
+    examples = Path(__file__).resolve().parents[2] / "docs" / "extending"
+    monkeypatch.setenv("PYTHONPATH", f"{examples}{os.pathsep}{examples.parents[1]}")
+    arguments = [value for value in request(tiny_bert, small_data, tmp_path) if value != "algorithm=ctl"]
+    arguments += [
+        *["--config-dir", str(examples / "conf"), "algorithm=both"],
+        f"algorithm.reader.path={tiny_llama}",
+        "algorithm.reader.precision=fp32",
+        "algorithm.reader.max_input_length=700",
+        "retriever.k=2",
+        "trainer.max_steps=3",
+        "trainer.eval_strategy=no",
+        "trainer.load_best_model_at_end=false",
+        "evaluation.zero_shot=false",
+        "evaluation.splits=[dev]",
+        "evaluation.max_questions=2",
+        "evaluation.latency=0",
+    ]
+    run_by_two(arguments)
+    (run,) = find_runs(tmp_path / "outputs")
+    assert run.state == "completed"
+
+
+@pytest.mark.timeout(400)
 def test_two_processes_read_as_one(tiny_bert, tiny_llama, small_data, tmp_path):
     """The same answers before training, each process having written half of them."""
     arguments = [
