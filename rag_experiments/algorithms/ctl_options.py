@@ -9,7 +9,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rag_experiments.algorithms.shared.multiple_positives import Form, Positives
-from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, RunConfig
+from rag_experiments.config.schema import (
+    CrossEncoderConfig,
+    EncoderConfig,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    RunConfig,
+)
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 
@@ -40,6 +47,12 @@ class CTLConfig:
     0.05 keeps what is below 95 % of it (NV-Retriever). Null drops none."""
     margin_absolute: Annotated[float, Field(ge=0)] | None = None
     """The same with a difference of scores in the place of a share; both may be given."""
+    guide: EncoderConfig | CrossEncoderConfig | None = None
+    """A frozen model that says which passages are no negatives of a question (GISTEmbed), chosen with
+    `model@algorithm.guide=…`: an encoder, for all passages of the batch; or a cross-encoder, which drops mined
+    negatives."""
+    guide_margin: Annotated[float, Field(ge=0)] = 0.0
+    """A passage is no negative where the guide scores it higher than the gold passage less this; 0 is as published."""
     positives: Positives = "one"
     """Of the gold passages of a question an epoch shows `one`, drawn anew; with `pairs` each, in an example of its
     own; with `multi` several in one example. The others are never its negatives, whichever is shown."""
@@ -82,6 +95,13 @@ def check_options(own: CTLConfig) -> None:
         raise RequestError(
             f"algorithm.negatives={own.negatives} with algorithm.hard_negatives=0 mines negatives and shows none: take "
             "1 or more"
+        )
+    if own.guide is None:
+        refuse_changed(own, ("guide_margin",), "is the guide's: add model@algorithm.guide=minilm, or leave it out")
+    elif isinstance(own.guide, CrossEncoderConfig) and own.negatives == "listed":
+        raise RequestError(
+            f"algorithm.guide.path={own.guide.path} is a cross_encoder, which reads pairs and so filters mined "
+            "negatives only: add algorithm.negatives=mined, or take an encoder"
         )
     if own.first_rank > own.last_rank:
         raise RequestError(f"algorithm.first_rank={own.first_rank} is beyond algorithm.last_rank={own.last_rank}")
