@@ -38,6 +38,7 @@ import torch.nn.functional as F
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.ctl_options import CTLConfig, check_negatives, check_options
+from rag_experiments.algorithms.ctl_teacher import PrepareTeaching, Teaching, own_passages
 from rag_experiments.algorithms.resumable import count_tokens
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.algorithms.shared.contrastive_loss import (
@@ -61,6 +62,7 @@ from rag_experiments.algorithms.shared.multiple_positives import (
 from rag_experiments.algorithms.shared.pair_scoring import PairJudge
 from rag_experiments.config import roles
 from rag_experiments.config.schema import CrossEncoderConfig, RunConfig
+from rag_experiments.core import distributed
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.models.component import load_model
@@ -83,6 +85,8 @@ class CTLTrainer(AlgorithmTrainer):
     """The negatives that the encoder finds itself."""
     guide: Guide | None = None
     """The frozen encoder that says which passages are no negatives."""
+    teaching: Teaching | None = None
+    """The frozen cross-encoder that teaches."""
 
     @classmethod
     def check_config(cls, config: RunConfig) -> None:
@@ -120,15 +124,13 @@ class CTLTrainer(AlgorithmTrainer):
                 self.guide = Guide(model, queries, data.passages, shown, config.guide_margin, cache)
         if config.negatives != "listed":
             golds = [data.passages.rows(question.positive_ids).tolist() for question in questions]
-            rules = MiningRules(
-                first_rank=config.first_rank,
-                last_rank=config.last_rank,
-                margin=config.margin,
-                margin_absolute=config.margin_absolute,
-                judge_margin=config.guide_margin,
-            )
-            self.mined = MinedNegatives(components.retriever, queries, golds, rules, judge)
+            self.mined = MinedNegatives(components.retriever, queries, golds, MiningRules.of(config), judge)
             self.add_callback(RefreshCandidates(self.mined, config.refresh_every, self.record, self.preparing))
+        if config.teacher is not None:
+            with roles.under_key("algorithm.teacher"):
+                model = load_model(config.teacher, cache, frozen=True)
+            self.teaching = Teaching(PairJudge(model, queries, data.passages, cache), config, self.record)
+            self.add_callback(PrepareTeaching(self))
 
     def _rows_shown(self) -> list[int]:
         """Rows of all passages that training can show where no negatives are mined."""
@@ -148,10 +150,18 @@ class CTLTrainer(AlgorithmTrainer):
             return Examples(self.examples, self._draw)
         return Examples(range(len(self.examples)), lambda number, epoch: (number, epoch))
 
-    def _draw_mined(self, number: int, epoch: int) -> dict[str, Any]:
-        """As `_draw`, with the negatives that are mined now."""
+    def prepare_scores(self, numbers: Sequence[int], epoch: int) -> None:
+        """Fill the teacher's cache for what these examples show in an epoch, each process a share."""
+        assert self.teaching is not None
+        with self.preparing():
+            self.teaching.prepare([self._feature(number, epoch) for number in distributed.own_share(numbers)])
+            self.accelerator.wait_for_everyone()
+
+    def _feature(self, number: int, epoch: int) -> dict[str, Any]:
+        """What an example shows in an epoch, with the negatives that are mined now."""
         example = self.examples[number]
-        assert self.mined is not None
+        if self.mined is None:
+            return self._draw(example, epoch)
         negatives = self.mined.of(example.number)
         if self.config.negatives == "both":
             negatives = tuple(dict.fromkeys([*example.negatives, *negatives]))
@@ -188,11 +198,13 @@ class CTLTrainer(AlgorithmTrainer):
         }
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Draw and tokenise where negatives are mined: now, not when the batch is collated."""
+        """Draw and tokenise where negatives are mined: now, not when the batch is collated. Add a teacher's scores."""
         if self.mined is not None:
             drawn = zip(inputs["examples_B"].tolist(), inputs["epochs_B"].tolist(), strict=True)
-            inputs = self._batch([self._draw_mined(number, epoch) for number, epoch in drawn])
+            inputs = self._batch([self._feature(number, epoch) for number, epoch in drawn])
             self.tokens_seen += count_tokens(inputs)
+        if self.teaching is not None:
+            inputs = {**inputs, "teacher_BK": self.teaching.scores(inputs)}
         return super()._prepare_inputs(inputs)
 
     def _batch(self, features: list[dict[str, Any]]) -> dict[str, Any]:
@@ -215,8 +227,10 @@ class CTLTrainer(AlgorithmTrainer):
             "grades_BM": _padded([f["grades"] for f in features], most, 0.0),
             "weight_B": torch.tensor([f["weight"] for f in features]),
         }
-        if self.guide is not None:
+        if self.guide is not None or self.teaching is not None:
             batch["questions_B"] = torch.tensor([f["number"] for f in features])
+        if self.teaching is not None:
+            batch |= own_passages(features, column)
         return batch
 
     def compute_loss(
@@ -234,7 +248,8 @@ class CTLTrainer(AlgorithmTrainer):
         labels = self._labels(inputs, offset)
         asking = self._questions_of_all(queries_BD, labels) if self.config.symmetric else None
         losses = [
-            self._loss_at(dim, queries_BD, passages_PD, labels, asking) for dim in self._dimensions(queries_BD.shape[1])
+            self._loss_at(dim, queries_BD, passages_PD, labels, asking, inputs, offset)
+            for dim in self._dimensions(queries_BD.shape[1])
         ]
         loss = torch.stack(losses).mean()
         self.record("negatives_per_question", labels.negatives().sum(dim=1).float().mean())
@@ -272,17 +287,24 @@ class CTLTrainer(AlgorithmTrainer):
         passages_PD: torch.Tensor,
         labels: BatchLabels,
         asking: Asking | None,
+        inputs: dict[str, Any],
+        offset: int,
     ) -> torch.Tensor:
         similarity, config = self.components.model.similarity, self.config
         passages_PD = self._leading(passages_PD, dimension)
         scores_BP = similarity(self._leading(queries_BD, dimension), passages_PD)
+        if self.teaching is not None and not config.contrastive_weight:
+            return self.teaching.loss(scores_BP, inputs, offset)
         loss = contrastive_loss(scores_BP, labels, config.temperature, config.positives_sum)
-        if asking is None:
+        if asking is not None:
+            columns_C = labels.shown_positives()
+            back_CQ = similarity(self._leading(asking.queries_QD, dimension), passages_PD[columns_C]).T
+            back = loss_from_passages(back_CQ, columns_C, labels, asking, config.temperature, config.positives_sum)
+            loss = (loss + back) / 2
+        if self.teaching is None:
             return loss
-        columns_C = labels.shown_positives()
-        back_CQ = similarity(self._leading(asking.queries_QD, dimension), passages_PD[columns_C]).T
-        back = loss_from_passages(back_CQ, columns_C, labels, asking, config.temperature, config.positives_sum)
-        return (loss + back) / 2
+        self.record("contrastive_loss", loss)
+        return config.contrastive_weight * loss + self.teaching.loss(scores_BP, inputs, offset)
 
     def _leading(self, vectors_ND: torch.Tensor, dimension: int) -> torch.Tensor:
         """The first `dimension` values of each vector; a part of a unit vector is none, so it is made one."""

@@ -28,6 +28,10 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
         "margin": 0.05,
         "margin_absolute": None,
         "guide_margin": 0.0,
+        "teacher_loss": "kl",
+        "teacher_weight": 1.0,
+        "contrastive_weight": 1.0,
+        "teacher_temperature": 1.0,
     },
 }
 """Keys that an algorithm got after runs of it had been hashed, with the defaults, which change no figure: a run with

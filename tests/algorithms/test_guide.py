@@ -309,7 +309,7 @@ def test_the_turns_of_a_query_are_part_of_its_key():
 @pytest.mark.parametrize("margin", [0.0, 2.0])
 def test_a_cross_encoder_drops_mined_negatives_above_the_lowest_positive(margin):
     judge = PairJudge(Lengths(), QUERIES, ListPassages(TEXTS), None)  # type: ignore[arg-type]
-    made = miner(judge=judge.scores, margin=0.05, judge_margin=margin, last_rank=20)
+    made = miner(judge=judge.scores, margin=0.05, guide_margin=margin, last_rank=20)
     figures = made.refresh()
     dropped = 0
     for number in range(3):
