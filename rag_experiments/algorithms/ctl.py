@@ -19,6 +19,8 @@ Where we deviate, and why:
 - ANCE searches for negatives beside the training, which goes on with old ones meanwhile; here a search is made every
   `refresh_every` steps and training waits, so that a run is the same whenever it is made. Negatives that may be gold
   without a label are dropped by margins (`shared/mined_negatives.py`), which ANCE has not.
+- A guide (`shared/guide.py`; Solatorio 2024, GISTEmbed) compares questions with passages only; GISTEmbed has the
+  other questions, and passages against passages, in its denominators too.
 - Sub-batches are sorted by length, which saves the padding and changes nothing else.
 """
 
@@ -26,7 +28,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,50 +38,39 @@ import torch.nn.functional as F
 
 from rag_experiments.algorithms.base import AlgorithmTrainer, Examples
 from rag_experiments.algorithms.ctl_options import CTLConfig, check_negatives, check_options
+from rag_experiments.algorithms.ctl_teacher import PrepareTeaching, Teaching, own_passages
 from rag_experiments.algorithms.resumable import count_tokens
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
-from rag_experiments.algorithms.shared.contrastive_loss import ctl_loss, known_positives, repeats
+from rag_experiments.algorithms.shared.contrastive_loss import (
+    Asking,
+    BatchLabels,
+    contrastive_loss,
+    ctl_loss,
+    known_positives,
+    loss_from_passages,
+    repeats,
+)
 from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
+from rag_experiments.algorithms.shared.guide import Guide
 from rag_experiments.algorithms.shared.mined_negatives import MinedNegatives, MiningRules
 from rag_experiments.algorithms.shared.multiple_positives import (
     ContrastiveExample,
     count_examples,
     make_examples,
-    multi_positive_loss,
     positive_grades,
 )
-from rag_experiments.config.schema import RunConfig
+from rag_experiments.algorithms.shared.pair_scoring import PairJudge
+from rag_experiments.config import roles
+from rag_experiments.config.schema import CrossEncoderConfig, RunConfig
+from rag_experiments.core import distributed
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
+from rag_experiments.models.component import load_model
 from rag_experiments.retrieval.candidates import RefreshCandidates
 
+__all__ = ["CTLConfig", "CTLTrainer", "ctl_loss", "known_positives", "repeats"]
+
 NO_ROW = -1  # pads lists of passage rows
-
-
-@dataclass(frozen=True)
-class _BatchLabels:
-    """Which passages of the batch, of every process, are whose positives. Columns are passages."""
-
-    target_B: torch.Tensor
-    known_BP: torch.Tensor
-    """True for the known positives of a question; with `multi` for none: they are its positives in the loss."""
-    repeated_BP: torch.Tensor
-    """True for columns that count elsewhere: several processes may have drawn one passage."""
-    grades_BP: torch.Tensor | None
-    """With `multi`, the grade of each passage as a positive, 0 where it is none."""
-    weight_B: torch.Tensor | None
-    """With `pairs`, the weight of each example."""
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """The questions of every process, and what each of them knows."""
-
-    queries_QD: torch.Tensor
-    known_QP: torch.Tensor
-    grades_QP: torch.Tensor | None
-    offset: int
-    """Where this process's own begin."""
 
 
 class CTLTrainer(AlgorithmTrainer):
@@ -91,6 +83,10 @@ class CTLTrainer(AlgorithmTrainer):
     config: CTLConfig
     mined: MinedNegatives | None = None
     """The negatives that the encoder finds itself."""
+    guide: Guide | None = None
+    """The frozen encoder that says which passages are no negatives."""
+    teaching: Teaching | None = None
+    """The frozen cross-encoder that teaches."""
 
     @classmethod
     def check_config(cls, config: RunConfig) -> None:
@@ -110,23 +106,35 @@ class CTLTrainer(AlgorithmTrainer):
     # -- preparing -----------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Where negatives are mined, what searches for them; the first search comes when the weights are there."""
+        """The examples, a guide, and what searches for negatives; it does so first when training begins, with the
+        weights that it begins with."""
         components, config = self.components, self.config
-        store, questions = components.data.passages, components.data.splits["train"]
-        if config.negatives != "listed":
-            self.mined = MinedNegatives(
-                components.retriever,
-                [retrieval_query(question, components.config.data.query_history) for question in questions],
-                [store.rows(question.positive_ids).tolist() for question in questions],
-                MiningRules(
-                    first_rank=config.first_rank,
-                    last_rank=config.last_rank,
-                    margin=config.margin,
-                    margin_absolute=config.margin_absolute,
-                ),
-            )
-            self.add_callback(RefreshCandidates(self.mined, config.refresh_every, self.record, self.preparing))
+        data, cache = components.data, components.cache
+        questions = data.splits["train"]
+        queries = [retrieval_query(question, components.config.data.query_history) for question in questions]
         super().prepare()
+        judge = None
+        if config.guide is not None:
+            with roles.under_key("algorithm.guide"):
+                model = load_model(config.guide, cache, frozen=True)
+            if isinstance(config.guide, CrossEncoderConfig):
+                judge = partial(PairJudge(model, queries, data.passages, cache).scores, progress=True)
+            else:
+                shown = self._rows_shown() if config.negatives == "listed" else None
+                self.guide = Guide(model, queries, data.passages, shown, config.guide_margin, cache)
+        if config.negatives != "listed":
+            golds = [data.passages.rows(question.positive_ids).tolist() for question in questions]
+            self.mined = MinedNegatives(components.retriever, queries, golds, MiningRules.of(config), judge)
+            self.add_callback(RefreshCandidates(self.mined, config.refresh_every, self.record, self.preparing))
+        if config.teacher is not None:
+            with roles.under_key("algorithm.teacher"):
+                model = load_model(config.teacher, cache, frozen=True)
+            self.teaching = Teaching(PairJudge(model, queries, data.passages, cache), config, self.record)
+            self.add_callback(PrepareTeaching(self))
+
+    def _rows_shown(self) -> list[int]:
+        """Rows of all passages that training can show where no negatives are mined."""
+        return [row for example in self.examples for row in (*example.targets, *example.negatives)]
 
     def save_more(self, folder: Path) -> None:
         """The mined negatives, so that a resumed run goes on with the same."""
@@ -138,14 +146,22 @@ class CTLTrainer(AlgorithmTrainer):
         made ahead of its step, and a refresh may lie between."""
         data = self.components.data
         self.examples = make_examples(data.splits["train"], data.passages, self.config.positives)
-        if self.mined is None:
+        if self.config.negatives == "listed":
             return Examples(self.examples, self._draw)
         return Examples(range(len(self.examples)), lambda number, epoch: (number, epoch))
 
-    def _draw_mined(self, number: int, epoch: int) -> dict[str, Any]:
-        """As `_draw`, with the negatives that are mined now."""
+    def prepare_scores(self, numbers: Sequence[int], epoch: int) -> None:
+        """Fill the teacher's cache for what these examples show in an epoch, each process a share."""
+        assert self.teaching is not None
+        with self.preparing():
+            self.teaching.prepare([self._feature(number, epoch) for number in distributed.own_share(numbers)])
+            self.accelerator.wait_for_everyone()
+
+    def _feature(self, number: int, epoch: int) -> dict[str, Any]:
+        """What an example shows in an epoch, with the negatives that are mined now."""
         example = self.examples[number]
-        assert self.mined is not None
+        if self.mined is None:
+            return self._draw(example, epoch)
         negatives = self.mined.of(example.number)
         if self.config.negatives == "both":
             negatives = tuple(dict.fromkeys([*example.negatives, *negatives]))
@@ -167,6 +183,7 @@ class CTLTrainer(AlgorithmTrainer):
             "positives": list(example.positives),
             "grades": list(example.grades),
             "weight": example.weight,
+            "number": example.number,
         }
 
     # -- a step --------------------------------------------------------------------------------------
@@ -181,11 +198,13 @@ class CTLTrainer(AlgorithmTrainer):
         }
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Draw and tokenise where negatives are mined: now, not when the batch is collated."""
+        """Draw and tokenise where negatives are mined: now, not when the batch is collated. Add a teacher's scores."""
         if self.mined is not None:
             drawn = zip(inputs["examples_B"].tolist(), inputs["epochs_B"].tolist(), strict=True)
-            inputs = self._batch([self._draw_mined(number, epoch) for number, epoch in drawn])
+            inputs = self._batch([self._feature(number, epoch) for number, epoch in drawn])
             self.tokens_seen += count_tokens(inputs)
+        if self.teaching is not None:
+            inputs = {**inputs, "teacher_BK": self.teaching.scores(inputs)}
         return super()._prepare_inputs(inputs)
 
     def _batch(self, features: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,7 +216,7 @@ class CTLTrainer(AlgorithmTrainer):
         most = max(len(f["positives"]) for f in features)
         encoder = self.components.model
         size = self.config.mini_batch_size or self.config.sub_batch_size
-        return {
+        batch = {
             "queries": length_sorted_chunks(encoder, encoder.tokenize_queries([f["query"] for f in features]), size),
             "passages": length_sorted_chunks(
                 encoder, encoder.tokenize_passages(self.components.data.passages.full_texts(rows)), size
@@ -208,6 +227,11 @@ class CTLTrainer(AlgorithmTrainer):
             "grades_BM": _padded([f["grades"] for f in features], most, 0.0),
             "weight_B": torch.tensor([f["weight"] for f in features]),
         }
+        if self.guide is not None or self.teaching is not None:
+            batch["questions_B"] = torch.tensor([f["number"] for f in features])
+        if self.teaching is not None:
+            batch |= own_passages(features, column)
+        return batch
 
     def compute_loss(
         self,
@@ -224,64 +248,63 @@ class CTLTrainer(AlgorithmTrainer):
         labels = self._labels(inputs, offset)
         asking = self._questions_of_all(queries_BD, labels) if self.config.symmetric else None
         losses = [
-            self._loss_at(dim, queries_BD, passages_PD, labels, asking) for dim in self._dimensions(queries_BD.shape[1])
+            self._loss_at(dim, queries_BD, passages_PD, labels, asking, inputs, offset)
+            for dim in self._dimensions(queries_BD.shape[1])
         ]
         loss = torch.stack(losses).mean()
-        self.record("negatives_per_question", _negatives(labels))
+        self.record("negatives_per_question", labels.negatives().sum(dim=1).float().mean())
         return (loss, {"queries": queries_BD, "passages": passages_PD}) if return_outputs else loss
 
-    def _labels(self, inputs: dict[str, Any], offset: int) -> _BatchLabels:
+    def _labels(self, inputs: dict[str, Any], offset: int) -> BatchLabels:
         """Of the passages of every process, for this process's questions; its own passages begin at `offset`."""
         rows_P, positives_BM = gather_rows(inputs["passage_rows_P"]), inputs["positive_rows_BM"]
         target_B = inputs["target_B"] + offset
         multi = self.config.positives == "multi"
         none_BP = torch.zeros((len(target_B), len(rows_P)), dtype=torch.bool, device=rows_P.device)
-        return _BatchLabels(
+        labels = BatchLabels(
             target_B,
             none_BP if multi or not self.config.mask_known_positives else known_positives(rows_P, positives_BM),
             repeats(rows_P, target_B),
             positive_grades(rows_P, positives_BM, inputs["grades_BM"]) if multi else None,
             inputs["weight_B"] if self.config.positives == "pairs" else None,
         )
+        if self.guide is None:
+            return labels
+        guided_BP = self.guide.no_negatives(inputs["questions_B"].tolist(), rows_P, labels.positives())
+        self.record("guided_per_question", (guided_BP & labels.negatives()).sum(dim=1).float().mean())
+        return replace(labels, known_BP=labels.known_BP | guided_BP)
 
-    def _questions_of_all(self, queries_BD: torch.Tensor, labels: _BatchLabels) -> _Asking:
+    def _questions_of_all(self, queries_BD: torch.Tensor, labels: BatchLabels) -> Asking:
         """The questions of every process, for the way back from the passages."""
         queries_QD, offset = gather_with_gradient(queries_BD)
         grades_QP = None if labels.grades_BP is None else gather_rows(labels.grades_BP)
-        return _Asking(queries_QD, gather_rows(labels.known_BP.long()).bool(), grades_QP, offset)
+        return Asking(queries_QD, gather_rows(labels.known_BP.long()).bool(), grades_QP, offset)
 
     def _loss_at(
         self,
         dimension: int,
         queries_BD: torch.Tensor,
         passages_PD: torch.Tensor,
-        labels: _BatchLabels,
-        asking: _Asking | None,
+        labels: BatchLabels,
+        asking: Asking | None,
+        inputs: dict[str, Any],
+        offset: int,
     ) -> torch.Tensor:
-        similarity, temperature = self.components.model.similarity, self.config.temperature
+        similarity, config = self.components.model.similarity, self.config
         passages_PD = self._leading(passages_PD, dimension)
         scores_BP = similarity(self._leading(queries_BD, dimension), passages_PD)
-        asked_QD = None if asking is None else self._leading(asking.queries_QD, dimension)
-        if labels.grades_BP is not None:
-            form = self.config.positives_sum
-            loss = multi_positive_loss(scores_BP, labels.grades_BP, labels.repeated_BP, temperature, form)
-            if asking is None:
-                return loss
-            # From each passage that is a positive of a question of this process back to all questions.
-            own_C = ((labels.grades_BP > 0) & ~labels.repeated_BP).any(dim=0).nonzero().flatten()
-            assert asking.grades_QP is not None
-            grades_CQ = asking.grades_QP[:, own_C].T
-            back_CQ = similarity(asked_QD, passages_PD[own_C]).T
-            none_CQ = torch.zeros_like(grades_CQ, dtype=torch.bool)
-            return (loss + multi_positive_loss(back_CQ, grades_CQ, none_CQ, temperature, form)) / 2
-        target_B, weight_B = labels.target_B, labels.weight_B
-        loss = ctl_loss(scores_BP, target_B, labels.known_BP | labels.repeated_BP, temperature, weight_B)
-        if asking is None:
+        if self.teaching is not None and not config.contrastive_weight:
+            return self.teaching.loss(scores_BP, inputs, offset)
+        loss = contrastive_loss(scores_BP, labels, config.temperature, config.positives_sum)
+        if asking is not None:
+            columns_C = labels.shown_positives()
+            back_CQ = similarity(self._leading(asking.queries_QD, dimension), passages_PD[columns_C]).T
+            back = loss_from_passages(back_CQ, columns_C, labels, asking, config.temperature, config.positives_sum)
+            loss = (loss + back) / 2
+        if self.teaching is None:
             return loss
-        # From each question's own passage back to all questions, less those it is a known positive of.
-        back_BQ = similarity(asked_QD, passages_PD[target_B]).T
-        own_B = torch.arange(len(target_B), device=target_B.device) + asking.offset
-        return (loss + ctl_loss(back_BQ, own_B, asking.known_QP[:, target_B].T, temperature, weight_B)) / 2
+        self.record("contrastive_loss", loss)
+        return config.contrastive_weight * loss + self.teaching.loss(scores_BP, inputs, offset)
 
     def _leading(self, vectors_ND: torch.Tensor, dimension: int) -> torch.Tensor:
         """The first `dimension` values of each vector; a part of a unit vector is none, so it is made one."""
@@ -292,14 +315,6 @@ class CTLTrainer(AlgorithmTrainer):
 
     def _dimensions(self, full: int) -> Sequence[int]:
         return sorted({full, *(dim for dim in self.config.matryoshka_dims or [] if dim <= full)}, reverse=True)
-
-
-def _negatives(labels: _BatchLabels) -> torch.Tensor:
-    """Mean number of passages a question is contrasted with."""
-    positive_BP = F.one_hot(labels.target_B, labels.known_BP.shape[1]).bool()
-    if labels.grades_BP is not None:
-        positive_BP = labels.grades_BP > 0
-    return (~(labels.known_BP | labels.repeated_BP | positive_BP)).sum(dim=1).float().mean()
 
 
 def _padded(rows: list[list[Any]], width: int, filling: float) -> torch.Tensor:

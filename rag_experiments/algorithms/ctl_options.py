@@ -8,8 +8,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rag_experiments.algorithms.ctl_teacher import TeacherLoss
 from rag_experiments.algorithms.shared.multiple_positives import Form, Positives
-from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, PositiveInt, RunConfig
+from rag_experiments.config.schema import (
+    CrossEncoderConfig,
+    EncoderConfig,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    RunConfig,
+)
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 
@@ -40,6 +48,25 @@ class CTLConfig:
     0.05 keeps what is below 95 % of it (NV-Retriever). Null drops none."""
     margin_absolute: Annotated[float, Field(ge=0)] | None = None
     """The same with a difference of scores in the place of a share; both may be given."""
+    guide: EncoderConfig | CrossEncoderConfig | None = None
+    """A frozen model that says which passages are no negatives of a question (GISTEmbed), chosen with
+    `model@algorithm.guide=…`: an encoder, for all passages of the batch; or a cross-encoder, which drops mined
+    negatives."""
+    guide_margin: Annotated[float, Field(ge=0)] = 0.0
+    """A passage is no negative where the guide scores it higher than the gold passage less this; 0 is as published."""
+    teacher: CrossEncoderConfig | None = None
+    """A frozen reranker that teaches what the question's own positive and hard negatives are worth, chosen with
+    `model@algorithm.teacher=…`."""
+    teacher_loss: TeacherLoss = "kl"
+    """What is learnt of the teacher: its distribution over these passages (`kl`), or its margins between the positive
+    and each negative (`margin_mse`)."""
+    teacher_weight: PositiveFloat = 1.0
+    """The teacher's loss is multiplied by it."""
+    contrastive_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    """With a teacher, the contrastive loss is multiplied by it; 0 leaves it out."""
+    teacher_temperature: PositiveFloat = 1.0
+    """The teacher's logits are divided by it. With `margin_mse`, where cosines differ by 2 at most, 10 brings the
+    margins of most rerankers into reach."""
     positives: Positives = "one"
     """Of the gold passages of a question an epoch shows `one`, drawn anew; with `pairs` each, in an example of its
     own; with `multi` several in one example. The others are never its negatives, whichever is shown."""
@@ -83,8 +110,33 @@ def check_options(own: CTLConfig) -> None:
             f"algorithm.negatives={own.negatives} with algorithm.hard_negatives=0 mines negatives and shows none: take "
             "1 or more"
         )
+    if own.guide is None:
+        refuse_changed(own, ("guide_margin",), "is the guide's: add model@algorithm.guide=minilm, or leave it out")
+    elif isinstance(own.guide, CrossEncoderConfig) and own.negatives == "listed":
+        raise RequestError(
+            f"algorithm.guide.path={own.guide.path} is a cross_encoder, which reads pairs and so filters mined "
+            "negatives only: add algorithm.negatives=mined, or take an encoder"
+        )
+    check_teacher_options(own)
     if own.first_rank > own.last_rank:
         raise RequestError(f"algorithm.first_rank={own.first_rank} is beyond algorithm.last_rank={own.last_rank}")
+
+
+def check_teacher_options(own: CTLConfig) -> None:
+    """See `check_options`: those of the teacher."""
+    if own.teacher is None:
+        reason = "is about a teacher: add model@algorithm.teacher=minilm_reranker_msmarco, or leave it out"
+        refuse_changed(own, ("teacher_loss", "teacher_weight", "contrastive_weight", "teacher_temperature"), reason)
+        return
+    if own.hard_negatives == 0:
+        raise RequestError(
+            "algorithm.hard_negatives=0 leaves the teacher one passage a question, nothing to compare: take 1 or more"
+        )
+    if own.contrastive_weight == 0:
+        reason = "is about the contrastive loss, and algorithm.contrastive_weight=0 leaves it out: leave it out too"
+        refuse_changed(own, ("symmetric", "mask_known_positives", "positives_sum"), reason)
+        if isinstance(own.guide, EncoderConfig):
+            raise RequestError(f"algorithm.guide.path={own.guide.path} {reason}")
 
 
 def refuse_changed(own: CTLConfig, names: tuple[str, ...], reason: str) -> None:
@@ -111,6 +163,12 @@ def check_negatives(config: RunConfig, data: RagData, examples: int) -> None:
         raise RequestError(
             f"algorithm.first_rank={own.first_rank}: the corpus has {len(data.passages)} passages, gold ones among "
             "them, so no negative is left"
+        )
+    if own.teacher is not None and own.negatives == "listed" and not lists:
+        raise RequestError(
+            "algorithm.teacher compares a question's positive with its hard negatives, and no training question lists "
+            "negatives (negative_ids): add algorithm.negatives=mined, or list some with "
+            "python -m rag_experiments.data.mine"
         )
     if own.negatives == "both" and not lists:
         raise RequestError(

@@ -280,7 +280,10 @@ class PrepareScores(TrainerCallback):
     def _prepare(self, state: Any, loader: Any) -> None:
         every = self.trainer.config.refresh_every
         first = state.global_step
-        last = min(state.max_steps, (first // every + 1) * every) if every else state.max_steps
+        self.prepare(first, min(state.max_steps, (first // every + 1) * every) if every else state.max_steps, loader)
+
+    def prepare(self, first: int, last: int, loader: Any) -> None:
+        """The questions of optimiser steps `first` to `last` (exclusive)."""
         everything = getattr(self.trainer.config, "prescore", False)
         count = len(self.trainer.questions)
         args = self.trainer.args

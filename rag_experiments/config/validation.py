@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
@@ -27,7 +28,7 @@ def check_values(cls: type, values: Any, key: str, already: dict[str, Any] | Non
     """
     already = already or {}
     refuse_unknown(cls, {name: value for name, value in values.items() if name not in already}, key)
-    values = {**values, **already}
+    values = {**values, **already, **_models_by_kind(cls, values, key)}
     try:
         return TypeAdapter(cls, config=None).validate_python(values)
     except ValidationError as error:
@@ -52,9 +53,28 @@ def refuse_unknown(cls: type, values: Any, key: str) -> None:
         if name not in names:
             raise RequestError(f"{full} is an unknown key{did_you_mean(str(name), names)}")
         inner: list[Any] = [member for member in _members(hints[name]) if dataclasses.is_dataclass(member)]
-        if len(inner) == 1:
-            _refuse_other_kind(inner[0], value, full)
+        _refuse_other_kind(inner, value, full)
+        if len(inner) > 1:
+            inner = [member for member in inner if member is _of_kind(inner, value)]
+        if inner:
             refuse_unknown(inner[0], value, full)
+
+
+def _models_by_kind(cls: type, values: dict[str, Any], key: str) -> dict[str, Any]:
+    """The models whose field takes several kinds, each checked as what it is: an error is about its own keys."""
+    models = {}
+    for name, hint in get_type_hints(cls).items():
+        classes = [member for member in _members(hint) if dataclasses.is_dataclass(member)]
+        own = _of_kind(classes, values.get(name)) if len(classes) > 1 else None
+        if own is not None:
+            models[name] = check_values(own, values[name], f"{key}.{name}" if key else name)
+    return models
+
+
+def _of_kind(classes: Sequence[Any], value: Any) -> Any:
+    """The one of `classes` that the model's kind says, or None."""
+    kind = MODEL_KINDS.get(value.get("kind")) if isinstance(value, dict) else None
+    return next((cls for cls in classes if kind is not None and issubclass(kind.config, cls)), None)
 
 
 def refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
@@ -70,16 +90,16 @@ def refuse_keys_of_other_kinds(node: dict[str, Any]) -> None:
             )
 
 
-def _refuse_other_kind(cls: type, value: Any, key: str) -> None:
+def _refuse_other_kind(classes: Sequence[Any], value: Any, key: str) -> None:
     """Raise `RequestError` for a second model of a kind that cannot stand at `key`, before its keys look unknown."""
-    if not issubclass(cls, schema.ModelConfig):
+    if not classes or not all(issubclass(cls, schema.ModelConfig) for cls in classes):
         return
     if isinstance(value, str):
         raise RequestError(f"{key}={value!r}: a model is chosen with model@{key}={value}, its keys are {key}.<key>=…")
     if not (isinstance(value, dict) and str(value.get("kind")) in MODEL_KINDS):
         return
-    if not issubclass(MODEL_KINDS[str(value["kind"])].config, cls):
-        kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, cls)]
+    if _of_kind(classes, value) is None:
+        kinds = [kind.name for kind in MODEL_KINDS.values() if issubclass(kind.config, tuple(classes))]
         # What stands here is used as it is: a head that is to be trained would be refused next.
         fitting = [name for name, kind in preset_kinds().items() if kind in kinds and name not in without_head()]
         own = f", or a run of algorithm=rerank: model@{key}=run {key}.path=run://…" if "cross_encoder" in kinds else ""

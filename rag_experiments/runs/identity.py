@@ -19,6 +19,24 @@ from rag_experiments.runs.directory import RunDirectory
 NOT_IN_HASH = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
 """Top-level keys that do not change a run's figures."""
 
+ADDED_KEYS: dict[str, dict[str, Any]] = {
+    "rag_experiments.algorithms.ctl.CTLTrainer": {
+        "negatives": "listed",
+        "refresh_every": 0,
+        "first_rank": 1,
+        "last_rank": 50,
+        "margin": 0.05,
+        "margin_absolute": None,
+        "guide_margin": 0.0,
+        "teacher_loss": "kl",
+        "teacher_weight": 1.0,
+        "contrastive_weight": 1.0,
+        "teacher_temperature": 1.0,
+    },
+}
+"""Keys that an algorithm got after runs of it had been hashed, with the defaults, which change no figure: a run with
+those has the hash that it had before."""
+
 
 def config_hash(resolved: dict[str, Any]) -> str:
     """A hash of 16 hexadecimal digits, equal for two configurations that give the same figures.
@@ -27,8 +45,15 @@ def config_hash(resolved: dict[str, Any]) -> str:
     matter.
     """
     settings = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
+    if isinstance(settings.get("algorithm"), dict):
+        settings["algorithm"] = _without_added(settings["algorithm"])
     text = json.dumps(_same_numbers(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return settled_digest(text)[:16]
+
+
+def _without_added(algorithm: dict[str, Any]) -> dict[str, Any]:
+    added = ADDED_KEYS.get(str(algorithm.get("_target_")), {})
+    return {key: value for key, value in algorithm.items() if key not in added or value != added[key]}
 
 
 def _same_numbers(value: Any) -> Any:

@@ -63,7 +63,7 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
         ("passages", f"{len(data.passages):,} ({_lengths(config, data)})"),
         *[(f"{split} questions", f"{len(questions):,}") for split, questions in data.splits.items()],
         ("batch", f"{batch} {unit} per step ({per_epoch} steps per epoch)"),
-        *_contrast(request.trainer_class, args),
+        *_contrast(request.trainer_class, args, getattr(config.algorithm, "negatives", "listed")),
         ("steps", f"{steps:,} ({steps / per_epoch:.1f} epochs)"),
         ("precision", "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"),
     ]
@@ -79,12 +79,14 @@ def plan_rows(request: Request, directory: Path) -> list[tuple[str, str]]:
     return rows
 
 
-def _contrast(trainer_class: Any, args: TrainingArguments) -> list[tuple[str, str]]:
+def _contrast(trainer_class: Any, args: TrainingArguments, hard: str) -> list[tuple[str, str]]:
     """How many questions a question is contrasted with: accumulation adds to the step, not to the negatives."""
     if not trainer_class.contrasts_in_batch:
         return []
     together = args.per_device_train_batch_size * max(1, args.world_size)
-    text = f"from the {together} questions of a forward pass, and those listed"
+    text = (
+        f"from the {together} questions of a forward pass, and those {hard if hard != 'both' else 'listed and mined'}"
+    )
     if args.gradient_accumulation_steps > 1:
         text += "; trainer.gradient_accumulation_steps adds none, algorithm.mini_batch_size saves memory"
     return [("negatives", text)]

@@ -227,11 +227,12 @@ def test_the_loss_is_that_of_the_same_negatives_listed(monkeypatch):
 def test_preparing_searches_every_n_steps(monkeypatch):
     added, made = [], []
     trainer = trainer_of(monkeypatch, [], refresh_every=7, first_rank=2, last_rank=5, margin=0.1, margin_absolute=0.2)
-    trainer.components.retriever = object()
+    trainer.components.retriever, trainer.components.cache = object(), None
     monkeypatch.setattr(ctl, "MinedNegatives", lambda *arguments: made.append(arguments) or "mined")
     trainer.add_callback = added.append
     trainer.prepare()
-    ((retriever, queries, golds, rules),) = made
+    ((retriever, queries, golds, rules, judge),) = made
+    assert judge is None
     assert retriever is trainer.components.retriever
     assert (queries, golds) == (["0", "1", "2"], [[0, 3], [1, 4], [2, 5]])
     assert rules == MiningRules(first_rank=2, last_rank=5, margin=0.1, margin_absolute=0.2)

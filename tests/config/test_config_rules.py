@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from rag_experiments.config import command_line, schema
+from rag_experiments.config import command_line, roles, schema
 from rag_experiments.config.groups import GROUPS, choices, conf_dir, preset_kinds, without_head
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core import files
 from rag_experiments.core.errors import RequestError
 from rag_experiments.runs.identity import config_hash
@@ -207,6 +208,19 @@ def test_a_reader_behind_bm25_needs_no_encoder():
 
 
 # -- groups --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", choices("algorithm"))
+def test_every_model_of_an_algorithm_can_be_chosen(algorithm):
+    """`model@algorithm.<role>=…` is a place where presets choose a model."""
+    target = command_line.compose([f"algorithm={algorithm}"]).algorithm._target_
+    for role, types in roles.config_roles(checks.import_algorithm(target).Config).items():
+        for cls in types:
+            names = [
+                name for name, kind in preset_kinds().items() if getattr(MODEL_KINDS.get(kind), "config", 0) is cls
+            ]
+            composed = command_line.compose([f"algorithm={algorithm}", f"model@algorithm.{role}={names[0]}"])
+            assert composed.algorithm[role].kind in MODEL_KINDS
 
 
 def test_groups_and_presets():

@@ -11,8 +11,8 @@ import pytest
 from rag_experiments.config import command_line
 from rag_experiments.core import provenance
 from rag_experiments.runs.directory import RunDirectory
-from rag_experiments.runs.identity import config_hash, find_runs, newest_unfinished
-from rag_experiments.training.checks import check_common
+from rag_experiments.runs.identity import ADDED_KEYS, config_hash, find_runs, newest_unfinished
+from rag_experiments.training.checks import check_common, import_algorithm
 
 WITHOUT_EFFECT = ("name", "tracking", "paths", "plan", "resume", "sweep", "hydra")
 
@@ -48,6 +48,20 @@ def test_every_value_of_a_configuration_is_in_its_hash_but_those_without_effect(
     for path in paths:
         same = config_hash(changed(resolved, path)) == first
         assert same == (path[0] in WITHOUT_EFFECT), ".".join(map(str, path))
+
+
+@pytest.mark.parametrize("target", ADDED_KEYS)
+def test_keys_that_came_later_change_a_hash_where_they_are_not_at_their_default(target):
+    added = ADDED_KEYS[target]
+    config_class = import_algorithm(target).Config
+    assert {name: getattr(config_class, name) for name in added} == added
+    before = {"seed": 0, "algorithm": {"_target_": target, "name": "x", "temperature": 0.5}}
+    now = {**before, "algorithm": {**before["algorithm"], **added}}
+    assert config_hash(now) == config_hash(before)
+    for name in added:
+        assert config_hash(changed(now, ("algorithm", name))) != config_hash(before), name
+    other = {**now, "algorithm": {**now["algorithm"], "_target_": "my.Other"}}
+    assert config_hash(other) != config_hash({**before, "algorithm": {**before["algorithm"], "_target_": "my.Other"}})
 
 
 def test_every_group_without_effect_may_be_missing(resolved):

@@ -16,8 +16,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,13 @@ class MiningRules:
     last_rank: int
     margin: float | None
     margin_absolute: float | None
-    judge_margin: float = 0.0
+    guide_margin: float = 0.0
+    """Of the judge's scores."""
+
+    @classmethod
+    def of(cls, config: Any) -> MiningRules:
+        """The rules that an algorithm's `config` has as keys of the same names."""
+        return cls(**{field.name: getattr(config, field.name) for field in fields(cls)})
 
 
 DROPPED = {
@@ -183,7 +190,7 @@ class MinedNegatives(Candidates):
         kept = []
         for number, rows, scores in zip(block, negatives, distributed.in_order(shares), strict=True):
             golds = len(self.known[number])
-            limit = highest_score(scores[:golds], None, self.rules.judge_margin)
+            limit = highest_score(scores[:golds], None, self.rules.guide_margin)
             kept.append([row for row, score in zip(rows, scores[golds:], strict=True) if score <= limit])
             self.counts["judge"] += len(rows) - len(kept[-1])
         return kept
