@@ -113,6 +113,9 @@ class PrepareTeaching(PrepareScores):
 
     trainer: Any
 
+    def __init__(self, trainer: Any):
+        super().__init__(trainer)
+
     def prepare(self, first: int, last: int, loader: Any) -> None:
         """The examples of optimiser steps `first` to `last` (exclusive), as their epochs show them."""
         args = self.trainer.args
