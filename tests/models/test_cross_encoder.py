@@ -88,6 +88,17 @@ def test_a_score_does_not_depend_on_the_pairs_beside_it(reranker):
     assert reranker.score([], []).shape == (0,)
 
 
+def test_the_types_of_tokens_tell_question_from_passage(tiny_bert):
+    model = opened(tiny_bert, form="head")
+    spread(model.backbone)
+    ids = torch.tensor([[2, 5, 6, 3, 7, 8, 3]])
+    mask, types = torch.ones_like(ids), torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
+    with torch.no_grad():
+        own = model.backbone(input_ids=ids, attention_mask=mask, token_type_ids=types).logits[:, 0]
+        assert torch.equal(model(ids, mask, types), own)
+        assert not torch.allclose(model(ids, mask), own)
+
+
 def test_a_score_has_no_dropout_and_training_goes_on_as_it_was(tiny_bert):
     """Dev is measured in the middle of a training."""
     torch.manual_seed(0)

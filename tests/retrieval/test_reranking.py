@@ -101,6 +101,7 @@ def test_places_without_a_passage_stay_last_and_are_not_scored():
     found = retriever.search(["0", "1", "2"], 5)
     assert found.rows_QK.tolist() == [[4, 2, -1, -1, -1], [1, -1, -1, -1, -1], [7, 6, 5, -1, -1]]
     assert np.isneginf(found.scores_QK[found.rows_QK < 0]).all()
+    assert found.scores_QK.dtype == np.float32, "as every retriever's"
     assert len(retriever.reranker.seen) == 6  # type: ignore[attr-defined]
     assert retriever.search([], 5).rows_QK.shape[0] == 0
 
