@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rag_experiments.algorithms.ctl_teacher import TeacherLoss
 from rag_experiments.algorithms.shared.multiple_positives import Form, Positives
+from rag_experiments.config.key_sections import as_yaml
 from rag_experiments.config.schema import (
     CrossEncoderConfig,
     EncoderConfig,
@@ -144,7 +145,7 @@ def refuse_changed(own: CTLConfig, names: tuple[str, ...], reason: str) -> None:
     for name in names:
         value = getattr(own, name)
         if value != getattr(CTLConfig, name):
-            raise RequestError(f"algorithm.{name}={'null' if value is None else value} {reason}")
+            raise RequestError(f"algorithm.{name}={as_yaml(value)} {reason}")
 
 
 def check_negatives(config: RunConfig, data: RagData, examples: int) -> None:
