@@ -111,8 +111,6 @@ class PrepareTeaching(PrepareScores):
     `trainer` has `prepare_scores(numbers, epoch)` and `teaching`. At the end the log says what the scores have cost.
     """
 
-    trainer: Any
-
     def prepare(self, first: int, last: int, loader: Any) -> None:
         """The examples of optimiser steps `first` to `last` (exclusive), as their epochs show them."""
         args = self.trainer.args

@@ -73,7 +73,7 @@ def _models_by_kind(cls: type, values: dict[str, Any], key: str) -> dict[str, An
 
 def _of_kind(classes: Sequence[Any], value: Any) -> Any:
     """The one of `classes` that the model's kind says, or None."""
-    kind = MODEL_KINDS.get(value.get("kind")) if isinstance(value, dict) else None
+    kind = MODEL_KINDS.get(str(value.get("kind"))) if isinstance(value, dict) else None
     return next((cls for cls in classes if kind is not None and issubclass(kind.config, cls)), None)
 
 
