@@ -8,6 +8,11 @@ batch shows: one of them, drawn anew each epoch; each in an example of its own; 
 `shared/multiple_positives.py`. Judgements with grades weigh. Hard negatives are those that the data lists, or those
 that the encoder itself puts first while it trains (`shared/mined_negatives.py`; Xiong et al. 2021, ANCE).
 
+A guide says which passages are no negatives (`shared/guide.py`; Solatorio 2024, GISTEmbed). A reranker may teach what
+the question's own passages are worth (`ctl_teacher.py`; Hofstätter et al. 2020):
+
+    L = contrastive_weight · L_contrastive + teacher_weight · L_teacher
+
 Where we deviate, and why:
 - A passage that occurs twice in a batch counts once: C_i is a set, on however many processes. With dropout off the
   loss is the published one whenever no passage repeats.
@@ -19,8 +24,8 @@ Where we deviate, and why:
 - ANCE searches for negatives beside the training, which goes on with old ones meanwhile; here a search is made every
   `refresh_every` steps and training waits, so that a run is the same whenever it is made. Negatives that may be gold
   without a label are dropped by margins (`shared/mined_negatives.py`), which ANCE has not.
-- A guide (`shared/guide.py`; Solatorio 2024, GISTEmbed) compares questions with passages only; GISTEmbed has the
-  other questions, and passages against passages, in its denominators too.
+- A guide compares questions with passages only; GISTEmbed has the other questions, and passages against passages, in
+  its denominators too.
 - Sub-batches are sorted by length, which saves the padding and changes nothing else.
 """
 
@@ -303,7 +308,7 @@ class CTLTrainer(AlgorithmTrainer):
             loss = (loss + back) / 2
         if self.teaching is None:
             return loss
-        self.record("contrastive_loss", loss)
+        self.record("contrastive_loss", loss.detach())
         return config.contrastive_weight * loss + self.teaching.loss(scores_BP, inputs, offset)
 
     def _leading(self, vectors_ND: torch.Tensor, dimension: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from rag_experiments.algorithms.ctl_teacher import TeacherLoss
 from rag_experiments.algorithms.shared.multiple_positives import Form, Positives
+from rag_experiments.config.key_sections import as_yaml
 from rag_experiments.config.schema import (
     CrossEncoderConfig,
     EncoderConfig,
@@ -65,8 +66,8 @@ class CTLConfig:
     contrastive_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     """With a teacher, the contrastive loss is multiplied by it; 0 leaves it out."""
     teacher_temperature: PositiveFloat = 1.0
-    """The teacher's logits are divided by it. With `margin_mse`, where cosines differ by 2 at most, 10 brings the
-    margins of most rerankers into reach."""
+    """The teacher's logits are divided by it. With `margin_mse` cosines differ by 2 at most, and 10 fits logits between
+    -10 and 10."""
     positives: Positives = "one"
     """Of the gold passages of a question an epoch shows `one`, drawn anew; with `pairs` each, in an example of its
     own; with `multi` several in one example. The others are never its negatives, whichever is shown."""
@@ -144,7 +145,7 @@ def refuse_changed(own: CTLConfig, names: tuple[str, ...], reason: str) -> None:
     for name in names:
         value = getattr(own, name)
         if value != getattr(CTLConfig, name):
-            raise RequestError(f"algorithm.{name}={'null' if value is None else value} {reason}")
+            raise RequestError(f"algorithm.{name}={as_yaml(value)} {reason}")
 
 
 def check_negatives(config: RunConfig, data: RagData, examples: int) -> None:

@@ -99,7 +99,7 @@ class Teaching:
         student_BK, positive_BK = scores_BP.gather(1, inputs["own_columns_BK"] + offset), inputs["own_positive_BK"]
         temperatures = (config.temperature, config.teacher_temperature)
         loss = teacher_loss(student_BK, teacher_BK, positive_BK, present_BK, config.teacher_loss, *temperatures)
-        self.record("teacher_loss", loss)
+        self.record("teacher_loss", loss.detach())
         best_B1 = teacher_BK.masked_fill(~present_BK, float("-inf")).argmax(dim=1, keepdim=True)
         self.record("teacher_agrees_with_gold", positive_BK.gather(1, best_B1).float().mean())
         return config.teacher_weight * loss
@@ -110,11 +110,6 @@ class PrepareTeaching(PrepareScores):
 
     `trainer` has `prepare_scores(numbers, epoch)` and `teaching`. At the end the log says what the scores have cost.
     """
-
-    trainer: Any
-
-    def __init__(self, trainer: Any):
-        super().__init__(trainer)
 
     def prepare(self, first: int, last: int, loader: Any) -> None:
         """The examples of optimiser steps `first` to `last` (exclusive), as their epochs show them."""

@@ -264,7 +264,8 @@ class PrepareScores(TrainerCallback):
     It comes after `RefreshCandidates`, which gives a resumed run its candidates back.
     """
 
-    def __init__(self, trainer: DistillationTrainer):
+    def __init__(self, trainer: Any):
+        """`trainer` is a `DistillationTrainer`, or whatever else has what `prepare` asks for."""
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, train_dataloader: Any = None, **kwargs: Any) -> None:

@@ -14,8 +14,10 @@ import pytest
 from safetensors.torch import load_file
 
 from rag_experiments import train
+from rag_experiments.config.schema import CrossEncoderConfig
 from rag_experiments.core import distributed
 from rag_experiments.core.errors import RequestError
+from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
 from tests.numeric import assert_all_near
@@ -76,6 +78,34 @@ def test_two_processes_write_one_run_with_the_weights_of_one(tiny_bert, small_da
     expected = RunDirectory.open(alone).read_final_metrics()
     got = run.read_final_metrics()
     assert got["dev/mrr@10"] == pytest.approx(expected["dev/mrr@10"])
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_mine_negatives_and_ask_a_teacher_as_one_does(tiny_bert, small_data, tmp_path):
+    """Each scores a share of the pairs; both show the same negatives."""
+    model, reranker = no_dropout(tiny_bert, tmp_path), tmp_path / "reranker"
+    CrossEncoder.load(CrossEncoderConfig(path=str(tiny_bert), precision="fp32"), device="cpu").save(reranker)
+    asked = ["algorithm.negatives=mined", "algorithm.hard_negatives=2", "algorithm.refresh_every=2"]
+    asked += ["algorithm.margin=null", "algorithm.last_rank=12"]
+    for role in ("guide", "teacher"):
+        asked += [f"model@algorithm.{role}=minilm_reranker_msmarco", f"algorithm.{role}.path={reranker}"]
+        asked += [f"algorithm.{role}.precision=fp32"]
+    steps = ["trainer.max_steps=5", "trainer.logging_steps=1", "trainer.optim=sgd", "trainer.learning_rate=0.05"]
+    steps += ["trainer.lr_scheduler_type=constant", "evaluation.splits=[dev]", "evaluation.zero_shot=false"]
+    alone = tmp_path / "alone"
+    assert train.start([*request(model, small_data, tmp_path / "a", *steps, *asked), f"hydra.run.dir={alone}"]) == 0
+
+    run_by_two(request(model, small_data, tmp_path / "b", *steps, *asked, "trainer.per_device_train_batch_size=4"))
+    (run,) = find_runs(tmp_path / "b" / "outputs")
+    alones = load_file(alone / "model" / "model.safetensors")
+    assert_all_near(load_file(run.model_dir / "model.safetensors"), alones, share=2e-5)
+    searches = [
+        [line.partition("mined negatives")[2] for line in (folder / "train.log").read_text().splitlines()]
+        for folder in (alone, run.path)
+    ]
+    assert [line for line in searches[0] if line] == [line for line in searches[1] if line]
+    assert sum(map(bool, searches[0])) == 3
+    assert " 0 dropped by the guide" not in searches[0][-1]
 
 
 @pytest.mark.timeout(400)

@@ -135,7 +135,8 @@ class MinedNegatives(Candidates):
         return tuple(row for row in self.rows_QK[number].tolist() if row >= 0)
 
     def _filters(self) -> list[str]:
-        return ["margin", *(["judge"] if self.judge is not None else [])]
+        margins = self.rules.margin is not None or self.rules.margin_absolute is not None
+        return [*(["margin"] if margins else []), *(["judge"] if self.judge is not None else [])]
 
     def _search(self, block: range) -> np.ndarray:
         queries_QD = self.dense.encoder.embed_queries(self.queries[block.start : block.stop])
