@@ -33,9 +33,11 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
         "contrastive_weight": 1.0,
         "teacher_temperature": 1.0,
     },
+    "encoder": {"lora": None},
+    "cross_encoder": {"lora": None},
 }
-"""Keys that an algorithm got after runs of it had been hashed, with the defaults, which change no figure: a run with
-those has the hash that it had before."""
+"""Keys that came after runs had been hashed, with their defaults, which change no figure: a run with those has the hash
+that it had before. They are listed by the `_target_` of what has them, or by a model's `kind`, wherever it stands."""
 
 
 def config_hash(resolved: dict[str, Any]) -> str:
@@ -44,16 +46,16 @@ def config_hash(resolved: dict[str, Any]) -> str:
     `resolved` is the whole configuration as plain values. `1` and `1.0` give the same hash; the order of keys does not
     matter.
     """
-    settings = {key: value for key, value in resolved.items() if key not in NOT_IN_HASH}
-    if isinstance(settings.get("algorithm"), dict):
-        settings["algorithm"] = _without_added(settings["algorithm"])
+    settings = _without_added({key: value for key, value in resolved.items() if key not in NOT_IN_HASH})
     text = json.dumps(_same_numbers(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return settled_digest(text)[:16]
 
 
-def _without_added(algorithm: dict[str, Any]) -> dict[str, Any]:
-    added = ADDED_KEYS.get(str(algorithm.get("_target_")), {})
-    return {key: value for key, value in algorithm.items() if key not in added or value != added[key]}
+def _without_added(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    added = ADDED_KEYS.get(str(value.get("_target_") or value.get("kind")), {})
+    return {key: _without_added(inner) for key, inner in value.items() if key not in added or inner != added[key]}
 
 
 def _same_numbers(value: Any) -> Any:

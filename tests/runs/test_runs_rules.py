@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rag_experiments.config import command_line
+from rag_experiments.config.kinds import MODEL_KINDS
 from rag_experiments.core import provenance
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import ADDED_KEYS, config_hash, find_runs, newest_unfinished
@@ -50,7 +51,25 @@ def test_every_value_of_a_configuration_is_in_its_hash_but_those_without_effect(
         assert same == (path[0] in WITHOUT_EFFECT), ".".join(map(str, path))
 
 
-@pytest.mark.parametrize("target", ADDED_KEYS)
+@pytest.mark.parametrize("kind", [kind for kind in ADDED_KEYS if kind in MODEL_KINDS])
+@pytest.mark.parametrize("path", [("model",), ("retriever", "encoder"), ("algorithm", "guide")])
+def test_keys_that_models_got_later_change_a_hash_where_they_are_not_at_their_default(kind, path):
+    added = ADDED_KEYS[kind]
+    assert {name: getattr(MODEL_KINDS[kind].config, name) for name in added} == added
+
+    def config(**more):
+        node = {"kind": kind, "path": "a", **more}
+        for key in reversed(path):
+            node = {key: node}
+        return {"seed": 0, **node}
+
+    assert config_hash(config(**added)) == config_hash(config())
+    for name in added:
+        assert config_hash(config(**{**added, name: {"r": 16}})) != config_hash(config()), name
+    assert config_hash(config(**added, other=None)) != config_hash(config())
+
+
+@pytest.mark.parametrize("target", [target for target in ADDED_KEYS if target not in MODEL_KINDS])
 def test_keys_that_came_later_change_a_hash_where_they_are_not_at_their_default(target):
     added = ADDED_KEYS[target]
     config_class = import_algorithm(target).Config
