@@ -32,6 +32,11 @@ class Query(str):
         return Query(self.question, self.turns[1:])
 
 
+def query_parts(query: str) -> list[str]:
+    """The earlier turns and the question: queries that read alike may be cut differently, and are not the same."""
+    return [*query.turns, query.question] if isinstance(query, Query) else [query]
+
+
 def shortened(queries: Sequence[str], too_long: Callable[[list[str]], list[bool]]) -> list[str]:
     """Shorten queries until they fit: the oldest turns are dropped one by one, but never the question.
 

@@ -15,6 +15,7 @@ import torch
 
 from rag_experiments.core.digest import digest
 from rag_experiments.core.distributed import is_main_process
+from rag_experiments.data.queries import query_parts
 from rag_experiments.retrieval.embedding import embed_corpus
 
 if TYPE_CHECKING:
@@ -75,9 +76,7 @@ class _Texts:
 
     def __init__(self, texts: Sequence[str]) -> None:
         self.texts = texts
-        self.content_hash = digest(
-            [[*getattr(text, "turns", ()), str(getattr(text, "question", text))] for text in texts]
-        )
+        self.content_hash = digest([query_parts(text) for text in texts])
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from rag_experiments.algorithms.shared.score_cache import ScoreCache, content_key, score_file
 from rag_experiments.core.distributed import is_main_process
+from rag_experiments.data.queries import query_parts
 
 if TYPE_CHECKING:
     from rag_experiments.data.passage_store import PassageStore
@@ -23,26 +24,19 @@ Asked = tuple[int, Sequence[int]]
 """The number of a training question, and rows of the corpus."""
 
 
-class PairJudge:
-    """c(q, p) of training questions and passages: what was computed once is never computed again."""
+class PairScorer:
+    """c(q, p) of any texts: what was computed once is never computed again."""
 
-    def __init__(
-        self, reranker: CrossEncoder, queries: Sequence[str], passages: PassageStore, cache: Path | None
-    ) -> None:
+    def __init__(self, reranker: CrossEncoder, cache: Path | None) -> None:
         """`cache`: the folder of all runs' caches; None: kept in memory for this run."""
         self.reranker = reranker
-        self.queries = queries
-        self.passages = passages
         self.cache = ScoreCache(score_file(cache, "pair_scores", reranker.fingerprint()))
         self.lookups = self.computed = 0
         """Pairs asked for, and those of them that went through the model."""
         self.seconds = 0.0
 
-    def scores(self, asked: Sequence[Asked], progress: bool = False) -> list[list[float]]:
-        """The logits of each question's rows, in their order."""
-        texts = {row: "" for _, rows in asked for row in rows}
-        texts = dict(zip(texts, self.passages.full_texts(list(texts)), strict=True))
-        pairs = [(self.queries[number], texts[row]) for number, rows in asked for row in rows]
+    def of_pairs(self, pairs: Sequence[tuple[str, str]], progress: bool = False) -> list[float]:
+        """The logit of each question and passage."""
         keys = [pair_key(query, text) for query, text in pairs]
         known = self.cache.get(keys)
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in known}
@@ -50,8 +44,7 @@ class PairJudge:
         self.computed += len(missing)
         if missing:
             known |= self._computed(missing, progress)
-        values = iter([float(known[key][0]) for key in keys])
-        return [[next(values) for _ in rows] for _, rows in asked]
+        return [float(known[key][0]) for key in keys]
 
     def cost(self) -> str:
         """What the scores have cost so far, in words."""
@@ -76,6 +69,25 @@ class PairJudge:
         return fresh
 
 
+class PairJudge(PairScorer):
+    """The same of training questions and rows of the corpus."""
+
+    def __init__(
+        self, reranker: CrossEncoder, queries: Sequence[str], passages: PassageStore, cache: Path | None
+    ) -> None:
+        super().__init__(reranker, cache)
+        self.queries = queries
+        self.passages = passages
+
+    def scores(self, asked: Sequence[Asked], progress: bool = False) -> list[list[float]]:
+        """The logits of each question's rows, in their order."""
+        texts = {row: "" for _, rows in asked for row in rows}
+        texts = dict(zip(texts, self.passages.full_texts(list(texts)), strict=True))
+        pairs = [(self.queries[number], texts[row]) for number, rows in asked for row in rows]
+        values = iter(self.of_pairs(pairs, progress))
+        return [[next(values) for _ in rows] for _, rows in asked]
+
+
 def pair_key(query: str, passage: str) -> bytes:
     """The content of a pair; a query's turns count, since a long one loses the oldest."""
-    return content_key([*getattr(query, "turns", ())], str(getattr(query, "question", query)), passage)
+    return content_key(query_parts(query), passage)
