@@ -73,8 +73,12 @@ class CandidateTrainer(AlgorithmTrainer):
         raise TypeError(f"{type(self).__name__} must implement open_judge()")
 
     def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Any:
-        """The encoder's own best `algorithm.candidates` of the corpus for each question; `golds` are put among them."""
-        return Candidates(self.components.retriever, self.queries, self.config.candidates, golds=golds)
+        """The encoder's own best `algorithm.candidates` of the corpus for each question; `golds` are put among them.
+
+        Where the algorithm has `refresh`, `questions` keeps the passage vectors of the start.
+        """
+        mode: Any = getattr(self.config, "refresh", "corpus")
+        return Candidates(self.components.retriever, self.queries, self.config.candidates, golds=golds, mode=mode)
 
     # -- preparing -----------------------------------------------------------------------------------
 

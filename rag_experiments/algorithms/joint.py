@@ -30,7 +30,7 @@ Where we deviate, and why:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -66,7 +66,6 @@ from rag_experiments.config.schema import (
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.models.reader import answer_tokens
-from rag_experiments.retrieval.candidates import Candidates
 
 log = logging.getLogger(__name__)
 
@@ -198,11 +197,6 @@ class JointTrainer(CandidateTrainer):
             read_k=config.train_k or min(self.components.config.retriever.k, config.candidates),
             golds=self.golds if config.add_gold else None,
         )
-
-    def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Candidates:
-        """As all distillation; `refresh: questions` keeps the passage vectors of the start."""
-        config = self.config
-        return Candidates(self.components.retriever, self.queries, config.candidates, golds=golds, mode=config.refresh)
 
     # -- a step --------------------------------------------------------------------------------------
 

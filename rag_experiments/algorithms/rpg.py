@@ -44,7 +44,6 @@ from rag_experiments.config.schema import NonNegativeInt, PositiveFloat, Positiv
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.models.reader.reader import Reader
-from rag_experiments.retrieval.candidates import Candidates
 
 log = logging.getLogger(__name__)
 
@@ -187,11 +186,6 @@ class RPGTrainer(DistillationTrainer):
         scorer = AnswerScorer(reader, self.components.cache)
         leave_one_out = self.config.objective == "loop"
         self.judge = CandidateJudge(scorer, self.questions, self.components.data.passages, leave_one_out)
-
-    def make_candidates(self, golds: Sequence[Sequence[int]] | None) -> Candidates:
-        """As all distillation; `refresh: questions` keeps the passage vectors of the start."""
-        config = self.config
-        return Candidates(self.components.retriever, self.queries, config.candidates, golds=golds, mode=config.refresh)
 
     def teacher_scores(
         self, numbers: Sequence[int], rows_BK: np.ndarray, progress: bool = False

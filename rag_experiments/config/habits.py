@@ -279,12 +279,8 @@ def _rewrite_word(word: str, waiting: list[str], arguments: Sequence[str]) -> li
 
 def _whole_key(name: str, arguments: Sequence[str]) -> str | None:
     """The key of ours that `name` is without its group; None for what no group is missing of."""
-    ours = name in TOP or name in OPTION_GROUPS or name in HYDRAS
-    if (
-        ours
-        or name.partition(".")[0] in (*OPTION_GROUPS, "hydra", "paths", "chain")
-        or not re.fullmatch(r"[A-Za-z][\w.]*", name)
-    ):
+    ours = (*TOP, *OPTION_GROUPS, *HYDRAS, "hydra", "paths", "chain")
+    if name.partition(".")[0] in ours or not re.fullmatch(r"[A-Za-z][\w.]*", name):
         return None
     from rag_experiments.config.missing_groups import whole_key  # reads the dataclasses: only where a word is unknown
 

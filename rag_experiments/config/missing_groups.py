@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from rag_experiments.config.groups import GROUPS, OPTION_GROUPS, TOP, conf_dir, option_file
+from rag_experiments.config.groups import conf_dir, option_file
 from rag_experiments.config.key_sections import option_section, sections
 from rag_experiments.core.errors import RequestError
 
@@ -23,9 +23,6 @@ def whole_key(name: str, arguments: Sequence[str]) -> str | None:
     Args:
         arguments: the whole command line, which chooses the algorithm.
     """
-    first = name.partition(".")[0]
-    if first in (*GROUPS, *OPTION_GROUPS, *TOP, "hydra"):
-        return None
     config_dir = _value_of("--config-dir", arguments) or _value_of("-cd", arguments)
     of_algorithm = {key for option in _algorithms(arguments, config_dir) for key in _keys(option, config_dir)}
     if f"algorithm.{name}" in of_algorithm:
