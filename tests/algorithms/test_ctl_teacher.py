@@ -295,6 +295,19 @@ def test_the_coming_steps_are_prepared_as_their_epochs_show_them(every, caplog):
     assert "teacher: 7 pairs" in caplog.text
 
 
+def test_an_epoch_has_its_last_step_where_batches_are_accumulated():
+    """Ten examples in five batches, two a step: the third step has the last batch alone, the fourth is of epoch 1."""
+    calls: list[tuple[list[int], int]] = []
+    trainer = SimpleNamespace(
+        config=SimpleNamespace(refresh_every=0),
+        args=SimpleNamespace(gradient_accumulation_steps=2, world_size=1),
+        prepare_scores=lambda numbers, epoch: calls.append((numbers, epoch)),
+    )
+    loader = loaders(10, 2, 1, drop_last=False, shuffled=False)[0]
+    PrepareTeaching(trainer).prepare(2, 4, loader)
+    assert [(len(numbers), epoch) for numbers, epoch in calls] == [(2, 0), (4, 1)]
+
+
 # -- requests --------------------------------------------------------------------------------------------
 
 TEACHER_MODEL = CrossEncoderConfig(path="c")

@@ -61,6 +61,9 @@ def test_vectors_are_embedded_once_and_only_those_that_are_shown(tmp_path):
     whole = WordEncoder(3)
     guide_of(None, 0.1, tmp_path, whole)
     assert whole.embedded == len(TEXTS), "not taken for the part"
+    part = WordEncoder(3)
+    guide_of([5, 7], 0.1, tmp_path, part)
+    assert part.embedded == 2, "nor one part for another"
 
 
 def test_a_question_is_not_taken_for_a_passage_of_the_same_text(tmp_path):

@@ -140,8 +140,28 @@ def test_a_search_follows_the_weights_and_a_checkpoint_keeps_what_was_found(tmp_
     assert resumed.of(1) == tuple(by_loops(WordEncoder(0), 1))
 
 
-def test_what_is_dropped_is_said(caplog):
-    made = miner(margin=0.9)
+def test_places_that_an_index_leaves_empty_are_no_negatives(monkeypatch):
+    made = miner()
+    search = made.dense.index.search
+
+    def with_gaps(queries_QD, k):
+        scores_QK, rows_QK = search(queries_QD, k)
+        rows_QK = rows_QK.copy()
+        rows_QK[:, ::2] = -1
+        return scores_QK, rows_QK
+
+    monkeypatch.setattr(made.dense.index, "search", with_gaps)
+    every = [
+        set(search(made.dense.encoder.embed_queries([query]), made.depth)[1][0, 1::2].tolist()) for query in QUERIES
+    ]
+    for number in range(3):
+        assert set(made.of(number)) <= every[number] - NEVER[number]
+        assert len(made.of(number)) > 3
+
+
+@pytest.mark.parametrize("rules", [{"margin": 0.9}, {"margin_absolute": 0.1}, {"margin_absolute": 0.25}])
+def test_what_is_dropped_is_said(caplog, rules):
+    made = miner(**rules)
     with caplog.at_level(logging.INFO):
         figures = made.refresh()
     assert figures["dropped_by_margin"] == made.counts["margin"] > 0
