@@ -37,6 +37,9 @@ class ModelKind:
     """The class of transformers that makes the architecture: for counting parameters without weights."""
     any_architecture: bool = True
     """Whether a model of any architecture can be opened so. False: what the folder says of itself must be this kind."""
+    check_frozen: str | None = None
+    """`module:function` of the config that raises `RequestError`, before weights are read, for a model that the run
+    does not train and that is of no use untrained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,7 @@ MODEL_KINDS: dict[str, ModelKind] = {
             load=f"{_LOADERS}:load_cross_encoder",
             evaluator=f"{_EVALUATION}.retrieval_evaluator:RetrievalEvaluator",
             auto_class="AutoModelForSequenceClassification",
+            check_frozen=f"{_LOADERS}:check_frozen_cross_encoder",
         ),
         ModelKind(
             name="decoder",

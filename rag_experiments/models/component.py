@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +60,23 @@ def load_cross_encoder(config: CrossEncoderConfig, cache: Path | None, frozen: b
     from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
 
     return CrossEncoder.load(config, frozen)
+
+
+def check_frozen_cross_encoder(config: CrossEncoderConfig) -> None:
+    """Raise `RequestError` for a folder whose reranker has not learnt to score; one on the hub is seen when opened."""
+    from rag_experiments.model_files.metadata import is_adapter
+    from rag_experiments.model_files.sources import resolve
+    from rag_experiments.models.cross_encoder import cross_encoder_files as files
+    from rag_experiments.models.shared.adapter_folder import goes_on
+    from rag_experiments.models.sizes import architecture_of
+
+    folder = resolve(config.path, config.revision, weights=config.init == "pretrained").local
+    found = architecture_of(config) if folder is not None else None
+    if folder is None or found is None:
+        return
+    form = files.form_of(config, files.folder_facts(folder) if config.architecture is None else {}, found)
+    adapters = is_adapter(folder) and goes_on(folder, config.kind)
+    files.check_learnt(dataclasses.replace(config, form=form), found, adapters)
 
 
 def load_reader(config: ReaderConfig, cache: Path | None, frozen: bool = False) -> Any:

@@ -32,7 +32,7 @@ from omegaconf import DictConfig
 
 from rag_experiments.config import roles
 from rag_experiments.config.extra_packages import check_packages
-from rag_experiments.config.kinds import MODEL_KINDS
+from rag_experiments.config.kinds import MODEL_KINDS, imported
 from rag_experiments.config.overrides import typed
 from rag_experiments.config.schema import DataConfig, RunConfig
 from rag_experiments.config.trainer_keys import REFUSED
@@ -126,6 +126,7 @@ def check_with_data(config: RunConfig, data: RagData, training: bool = True) -> 
     """
     check_sizes(config, data, ("train", *config.evaluation.splits) if training else ())
     trainer_class = check_algorithm(config, training)
+    check_frozen_models(config, trainer_class)
     if not training:
         return trainer_class
     check_required_fields(data, trainer_class.required_fields, config.algorithm.name)
@@ -270,6 +271,15 @@ def check_launch(config: RunConfig, resolved: dict[str, Any], training: bool = T
         raise RequestError(
             "trainer.ddp_backend is for several processes and this run has one: leave it out, or torchrun"
         )
+
+
+def check_frozen_models(config: RunConfig, trainer_class: Any) -> None:
+    """Raise `RequestError` for a model that the run only reads or judges with, and that has not learnt to."""
+    for model in roles.models_of(config, trainer_class):
+        check = MODEL_KINDS[model.config.kind].check_frozen
+        if check is not None and not model.trained:
+            with roles.under_key(model.key):
+                imported(check)(model.config)
 
 
 def check_sources(resolved: dict[str, Any]) -> None:

@@ -236,3 +236,16 @@ def test_its_model_reranks_for_an_encoder_and_not_for_itself(finished, tiny_bert
     headless = ["model@retriever.reranker=minilm_reranker", f"retriever.reranker.path={tiny_bert}"]
     with pytest.raises(RequestError, match=r"retriever\.reranker\.path=.* is an encoder without a head"):
         evaluate.start([f"run={encoder.path}", "name=headless", *headless])
+
+
+@pytest.mark.parametrize("role", ["algorithm.teacher", "algorithm.guide", "retriever.reranker"])
+@pytest.mark.parametrize("more", [[], ["init=random"]])
+def test_a_reranker_that_has_not_learnt_to_score_is_refused_before_weights_are_read(role, more, tiny_bert, tmp_path):
+    from tests.training.test_run import request
+
+    untrained = [f"model@{role}=minilm_reranker", f"{role}.path={tiny_bert}", *[f"{role}.{value}" for value in more]]
+    negatives = ["algorithm.negatives=mined"] if role == "algorithm.guide" else []
+    asked = request(tiny_bert, write_small_data(tmp_path / "data"), tmp_path, *negatives, *untrained)
+    key = role.replace(".", r"\.")
+    with pytest.raises(RequestError, match=rf"{key}\.path=.* is an encoder without a head that scores; train it first"):
+        train.start([*asked, "plan=true"])

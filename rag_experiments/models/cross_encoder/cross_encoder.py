@@ -87,12 +87,8 @@ class CrossEncoder(WrappedTransformer):
         found = encoder_files.load_model_config(config, folders.weights, tokenizer)
         resolved = files.resolve_config(config, facts, found, tokenizer)
         of_encoder = files.encoders_adapters(folders, resolved)
-        learnt = files.has_head(found) or (folders.adapters is not None and of_encoder is None)
-        if frozen and resolved.form == "head" and (config.init == "random" or not learnt):
-            raise RequestError(
-                f"model.path={config.path} is an encoder without a head that scores; train it first "
-                "(algorithm=rerank) and give that run, or take a reranker such as minilm_reranker_msmarco"
-            )
+        if frozen:
+            files.check_learnt(resolved, found, folders.adapters is not None and of_encoder is None)
         device = device or default_device()
         dtype = resolve_precision(config.precision, device)
         resolved = dataclasses.replace(resolved, precision=precision_name(dtype))

@@ -83,6 +83,20 @@ def has_head(found: PretrainedConfig) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in found.architectures or [])
 
 
+def check_learnt(config: CrossEncoderConfig, found: PretrainedConfig, adapters: bool) -> None:
+    """Raise `RequestError` for a reranker whose head would be new: its scores mean nothing before training.
+
+    Args:
+        config: with its `form` decided.
+        adapters: the folder's adapters are a reranker's, so its head is saved with them.
+    """
+    if config.form == "head" and (config.init == "random" or not (has_head(found) or adapters)):
+        raise RequestError(
+            f"model.path={config.path} is an encoder without a head that scores; train it first "
+            "(algorithm=rerank) and give that run, or take a reranker such as minilm_reranker_msmarco"
+        )
+
+
 def resolve_config(
     config: CrossEncoderConfig, facts: dict[str, Any], found: PretrainedConfig, tokenizer: PreTrainedTokenizerBase
 ) -> CrossEncoderConfig:
