@@ -1,6 +1,8 @@
-"""Kill runs of all eight algorithms at random moments, resume them, and compare them with undisturbed runs.
+"""Kill runs of all algorithms at random moments, resume them, and compare them with undisturbed runs.
 
-    python -m benchmarks.storm                  12 kills, two per algorithm
+CTL takes part twice, as `ctl` and, with negatives that it mines while it trains, as `ctl-mined`.
+
+    python -m benchmarks.storm                  12 kills
     python -m benchmarks.storm --kills 100      about 15 minutes on two cores
     python -m benchmarks.storm --processes      each start is a new process, so that kills also hit imports
 
@@ -98,6 +100,11 @@ def request(algorithm: str, models: Models) -> list[str]:
     teacher = ["algorithm.teacher.precision=fp32", "algorithm.candidates=4", "algorithm.teacher.max_input_length=700"]
     own = {
         "ctl": encoder,
+        "ctl-mined": [
+            *encoder,
+            *["algorithm.negatives=mined", "algorithm.hard_negatives=2", "algorithm.refresh_every=3"],
+            *["algorithm.first_rank=1", "algorithm.last_rank=20", "algorithm.margin=null"],
+        ],
         "rpg": [*encoder, *teacher, f"algorithm.teacher.path={models.llama}", "algorithm.refresh_every=3"],
         "dca": [
             *encoder,
@@ -123,7 +130,7 @@ def request(algorithm: str, models: Models) -> list[str]:
         ],
     }[algorithm]
     return [
-        f"algorithm={algorithm}",
+        f"algorithm={algorithm.partition('-')[0]}",
         *own,
         "data=jsonl",
         f"data.path={models.data}",
@@ -341,7 +348,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=12, help="minimum number of kills over all algorithms")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--algorithms", nargs="+", default=["ctl", "rpg", "dca", "sft", "swr", "fid", "rerank", "joint"]
+        "--algorithms", nargs="+", default=["ctl", "ctl-mined", "rpg", "dca", "sft", "swr", "fid", "rerank", "joint"]
     )
     parser.add_argument("--processes", action="store_true", help="start each run in a new process")
     parser.add_argument("--folder", type=Path, help="keep the runs in this folder; default: a temporary folder")
