@@ -123,10 +123,10 @@ def test_choices_that_come_later_are_seen(tmp_path: Path) -> None:
     path, cache = write_run(tmp_path / "run", {}), tmp_path / "cache"
     assert look(path, cache).choices == {}
     (path / ".hydra").mkdir()
-    choices = "      model: 'minilm'\n      hydra/launcher: basic\n      data: null\n"
-    text = f"hydra:\n  runtime:\n    choices:\n{choices}    cwd: /\n"
+    choices = "      a: b\n      model: 'minilm'\n      hydra/launcher: basic\n      data: null\n"
+    text = f"hydra:\n  runtime:\n    choices:\n{choices}    a_key_after_them: /\n"
     (path / ".hydra" / "hydra.yaml").write_text(text)
-    assert look(path, cache).choices == {"model": "minilm", "data": "null"}
+    assert look(path, cache).choices == {"a": "b", "model": "minilm", "data": "null"}
 
 
 def test_two_runs_of_one_cache_keep_their_own_records(tmp_path: Path) -> None:

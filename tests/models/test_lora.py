@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import warnings
 from pathlib import Path
@@ -61,6 +62,9 @@ def test_adapters_opened_again_to_read_to_judge_and_to_train(adapted, tiny_llama
     assert not hasattr(judging.module, "peft_config"), "a frozen reader's adapters are merged"
     assert any(p.requires_grad for p in reading.module.parameters())
     assert reading.config.lora.r == 4
+    asked_again = dataclasses.replace(reading.config, lora=None)
+    unsaid = Reader(reading.module, reading.tokenizer, asked_again, reading.base)
+    assert unsaid.fingerprint() == reading.fingerprint(), "adapters count as the weights that they are"
     reading.save(tmp_path / "again")
     assert json.loads((tmp_path / "again" / "rag_experiments.json").read_text())["config"]["path"] == str(tiny_llama)
 
