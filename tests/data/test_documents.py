@@ -44,7 +44,7 @@ print("kept")
 | cell | other |
 """
 HTML = """<html><head><title>Page</title><style>p {color: red}</style></head><body><nav><p>menu</p></nav>
-<main><h1>Top</h1><p>First <b>bold</b> words.</p><ul><li>one <p>inner</p></li></ul><pre>a
+<main><h1>Top<a href="#top">¶</a></h1><p>First <b>bold</b> words.</p><ul><li>one <p>inner</p></li></ul><pre>a
   b</pre></main><script>alert(1)</script></body></html>"""
 RST = """
 A title
@@ -113,6 +113,133 @@ def test_rst(tmp_path):
     assert "root:" not in document.text
     assert "A note." in document.text
     assert document.headings[-1][1] == "Section"
+
+
+def blocks_of(path: Path, text: str) -> list[str]:
+    path.write_text(text)
+    return parse(path).text.split("\n\n")
+
+
+MYST = """---
+title: T
+---
+(install)=
+# Install {{ project }} {#install .wide}
+
+% a comment
+Use {ref}`this page <target>`, {func}`~a.b` and `{not}` a role.[^1]
+
+```{versionadded} 22.2
+:class: x
+
+With the `--flag`.
+```
+
+:::{note} Mind
+{any}`pip`
+:::
+
+```{toctree}
+:maxdepth: 2
+one
+```
+
+```{code-block} console
+---
+linenos: true
+---
+$ pip {x}
+```
+
+```{eval-rst}
+See :ref:`there`.
+```
+
+!!! warning "Care"
+    Inside of it.
+
+{% if x %}
+"""
+
+
+def test_myst_becomes_its_words(tmp_path):
+    assert blocks_of(tmp_path / "a.md", MYST) == [
+        "Install project",
+        "Use this page, a.b and {not} a role.",
+        "Added in version 22.2",
+        "With the --flag.",
+        "Mind",
+        "pip",
+        "$ pip {x}",
+        "See there.",
+        "Care",
+        "Inside of it.",
+    ]
+
+
+SPHINX = """
+:orphan:
+
+Title |release|
+===============
+
+.. _target:
+
+See :ref:`the words <target>`, :variable:`CMAKE_<LANG>_FLAGS`, **bold**, a `link <http://x>`_ and [1]_.
+
+.. toctree::
+   :maxdepth: 2
+
+   one
+
+.. py:function:: f(x)
+   :noindex:
+
+   Does :class:`!this`.
+
+   .. versionchanged:: 3.2
+      Inner words.
+
+.. code-block:: c
+   :linenos:
+
+   int :x: `y`;
+
+.. tab-set::
+
+   .. tab-item:: Linux
+
+      On *Linux*.
+
+:param name: what it is
+"""
+
+
+def test_sphinx_becomes_its_words(tmp_path):
+    assert blocks_of(tmp_path / "a.rst", SPHINX) == [
+        "Title release",
+        "See the words, CMAKE_<LANG>_FLAGS, bold, a link and .",
+        "f(x)",
+        "Does this.",
+        "Changed in version 3.2",
+        "Inner words.",
+        "int :x: `y`;",
+        "Linux",
+        "On Linux.",
+        "param name",
+        "what it is",
+    ]
+
+
+def test_a_passage_does_not_repeat_the_headings_of_its_title(folder, tmp_path):
+    (folder / "deep" / "guide.md").write_text("# Guide\n\n## Doors\n\nThe door opens.\n\n## Keys\n")
+    data = load_data(config(folder), tmp_path / "cache")
+    passages = [passage for passage in data.passages if passage.id.startswith("deep/guide.md")]
+    assert [(passage.title, passage.text) for passage in passages] == [("Guide: Doors", "The door opens.\n\nKeys")]
+    (folder / "deep" / "guide.md").write_text("# Guide\n\n## Doors")
+    data = load_data(config(folder), tmp_path / "cache")
+    (passage,) = [passage for passage in data.passages if passage.id.startswith("deep/guide.md")]
+    assert (passage.title, passage.text) == ("Guide", "Doors")
 
 
 def test_pdf(tmp_path):

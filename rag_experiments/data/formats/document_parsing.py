@@ -1,6 +1,6 @@
 """Read documents of five kinds as plain text with its headings.
 
-Text, Markdown (markdown-it-py), HTML (Beautiful Soup), reStructuredText (docutils) and PDF (pypdf). Files and scripts
+Text, Markdown (markdown-it-py; MyST by mdit-py-plugins), HTML (Beautiful Soup), reStructuredText (docutils) and PDF (pypdf). Files and scripts
 that a document refers to are not fetched, included or run.
 """
 
@@ -10,12 +10,13 @@ import io
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.formats import directives
 from rag_experiments.data.formats.lines import open_bytes
 
 INSTALL = "pip install 'rag_experiments[documents]'"
@@ -92,31 +93,69 @@ def parse_text(path: Path) -> Document:
 
 
 def parse_markdown(path: Path) -> Document:
-    """Markdown: front matter removed (its `title:` becomes the title), markup removed, code kept."""
-    markdown_it = _library("markdown_it", "markdown-it-py")
+    """Markdown and MyST: front matter removed (its `title:` becomes the title), markup removed, code kept."""
     text = _text(path)
     title = ""
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if front:
         title_match = re.search(r"^title:\s*[\"']?(.+?)[\"']?\s*$", front.group(1), re.MULTILINE)
         title, text = title_match.group(1) if title_match else "", text[front.end() :]
-    tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(text)
-    blocks: list[tuple[str, bool]] = []
+    blocks = list(_markdown_blocks(text))
+    first = next((text for text, level in blocks if level == 1), "")
+    return _from_blocks(title or first, ((text, level > 0) for text, level in blocks))
+
+
+def _markdown_blocks(text: str) -> Iterator[tuple[str, int]]:
+    """Blocks of text with the level of a heading, 0 for others."""
+    markdown_it = _library("markdown_it", "markdown-it-py")
+    reader = markdown_it.MarkdownIt("commonmark").enable("table")
+    for plugin in ("myst_role", "myst_blocks", "colon_fence", "admon"):
+        module = _library(f"mdit_py_plugins.{plugin}", "mdit-py-plugins")
+        reader.use(getattr(module, f"{plugin.removesuffix('s')}_plugin"))
+    tokens = reader.parse(text)
     for index, token in enumerate(tokens):
         if token.type == "inline":
             heading = tokens[index - 1].type == "heading_open"
-            blocks.append((_inline(token), heading))
-            if heading and not title and tokens[index - 1].tag == "h1":
-                title = _inline(token)
+            yield _inline(token), int(tokens[index - 1].tag[1]) if heading else 0
+        elif token.type in ("fence", "colon_fence") and token.info.strip().startswith("{"):
+            yield from _myst_blocks(token.info, token.content)
+        elif token.type == "colon_fence":  # :::note, as other generators of sites write it
+            yield from _markdown_blocks(token.content)
         elif token.type in ("fence", "code_block"):
-            blocks.append((token.content, False))
-    return _from_blocks(title, blocks)
+            yield token.content, 0
+
+
+def _myst_blocks(info: str, content: str) -> Iterator[tuple[str, int]]:
+    directive = directives.from_myst(info, content)
+    if directive is None:
+        return
+    yield directive.argument, 0
+    if directive.is_code:
+        yield directive.body, 0
+    elif directive.name == "eval-rst":
+        yield from ((text, 2 * heading) for text, heading in _rst_blocks(directive.body))
+    else:
+        yield from _markdown_blocks(directive.body)
 
 
 def _inline(token: Any) -> str:
-    """What a reader sees of an inline token: text, code, the words of links and images, line breaks."""
+    """What a reader sees of an inline token: text, code, the words of links, images and roles, line breaks."""
     kinds = {"softbreak": "\n", "hardbreak": "\n", "html_inline": ""}
-    return "".join(kinds.get(child.type, child.content) for child in token.children or [])
+    parts = []
+    for child in token.children or []:
+        if child.type == "myst_role":
+            parts.append(directives.role_text(child.content))
+        elif child.type == "text":
+            parts.append(_without_templates(child.content))
+        else:
+            parts.append(kinds.get(child.type, child.content))
+    return "".join(parts)
+
+
+def _without_templates(text: str) -> str:
+    """Text without attribute lists (`{#id .class}`), footnote marks and the marks of a template language."""
+    text = re.sub(r"\{%.*?%\}|\[\^[\w-]+\]|\s*\{:?\s*[#.][^{}]*\}", "", text)
+    return re.sub(r"\{\{[<%]?\s*(.*?)\s*[%>]?\}\}", r"\1", text)
 
 
 def parse_html(path: Path) -> Document:
@@ -126,6 +165,9 @@ def parse_html(path: Path) -> Document:
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
     for element in soup(["script", "style", "nav", "form", "header", "footer", "noscript", "template", "svg", "head"]):
         element.decompose()
+    for anchor in soup("a"):
+        if anchor.get_text(strip=True) in ("¶", "#", "§"):  # a heading's link to itself
+            anchor.decompose()
     root = soup.find("main") or soup.find("article") or soup
     names = ["h1", "h2", "h3", "h4", "h5", "h6", "p", "pre", "li", "td", "th", "dt", "dd", "blockquote", "figcaption"]
     blocks: list[tuple[str, bool]] = []
@@ -141,7 +183,12 @@ def parse_html(path: Path) -> Document:
 
 
 def parse_rst(path: Path) -> Document:
-    """reStructuredText. Includes and raw parts are ignored; the text of directives unknown to docutils is kept."""
+    """reStructuredText. Nothing is included; of directives unknown to docutils the text is read, not the options."""
+    blocks = list(_rst_blocks(_text(path), str(path)))
+    return _from_blocks(next((text for text, heading in blocks if heading), ""), blocks)
+
+
+def _rst_blocks(text: str, source: str | None = None) -> Iterator[tuple[str, bool]]:
     core, nodes = _library("docutils.core", "docutils"), _library("docutils.nodes", "docutils")
     settings = {
         "file_insertion_enabled": False,
@@ -151,18 +198,33 @@ def parse_rst(path: Path) -> Document:
         "warning_stream": io.StringIO(),
         "_disable_config": True,
     }
-    tree = core.publish_doctree(_text(path), source_path=str(path), settings_overrides=settings)
+    tree = core.publish_doctree(text, source_path=source, settings_overrides=settings)
     text_nodes = (nodes.title, nodes.subtitle, nodes.paragraph, nodes.literal_block, nodes.term, nodes.field_name)
-    blocks: list[tuple[str, bool]] = []
     for node in tree.findall(lambda node: isinstance(node, text_nodes)):
         message = _parent(node, nodes.system_message)
         if message is not None:
             if isinstance(node, nodes.literal_block) and "Unknown directive" in message.astext():
-                blocks.append((re.sub(r"^\.\. [\w:-]+::.*\n?", "", node.astext()), False))
-            continue
-        blocks.append((_no_roles(node), isinstance(node, nodes.title | nodes.subtitle)))
-    title = next((text for text, heading in blocks if heading), "")
-    return _from_blocks(title, blocks)
+                yield from _unknown_directive(node.astext())
+        elif _parent(node, nodes.docinfo) is None and not _is_of_the_file(node, nodes):
+            words = node.astext() if isinstance(node, nodes.literal_block) else _words(node, nodes)
+            yield words, isinstance(node, nodes.title | nodes.subtitle)
+
+
+def _unknown_directive(source: str) -> Iterator[tuple[str, bool]]:
+    directive = directives.from_rst(source)
+    if directive is None:
+        return
+    yield directive.argument, False
+    if directive.is_code:
+        yield directive.body, False
+    else:
+        yield from _rst_blocks(directive.body)
+
+
+def _is_of_the_file(node: Any, nodes: Any) -> bool:
+    """Whether a node is of Sphinx's settings of a file, such as `:orphan:`."""
+    field_node = _parent(node, nodes.field)
+    return field_node is not None and field_node[0].astext() in ("orphan", "nocomments", "nosearch", "tocdepth")
 
 
 def _parent(node: Any, kind: type) -> Any:
@@ -171,10 +233,15 @@ def _parent(node: Any, kind: type) -> Any:
     return node
 
 
-def _no_roles(node: Any) -> str:
-    """The text of a node. Sphinx's roles (:func:`~a.b`), which docutils does not know, become their words."""
-    text = re.sub(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`>]*>)?`", r"\1", node.rawsource or node.astext())
-    return re.sub(r"``([^`]*)``|`([^`<]+?)(?:\s*<[^`>]*>)?`_{0,2}", lambda m: m.group(1) or m.group(2), text)
+def _words(node: Any, nodes: Any) -> str:
+    """What a reader sees of a node; docutils leaves the source of roles and substitutions that it does not know."""
+    if isinstance(node, nodes.problematic):
+        return directives.without_roles(node.astext())
+    if isinstance(node, nodes.footnote_reference | nodes.citation_reference | nodes.image):
+        return ""
+    if not node.children:
+        return str(node.astext())
+    return "".join(_words(child, nodes) for child in node.children)
 
 
 def parse_pdf(path: Path) -> Document:

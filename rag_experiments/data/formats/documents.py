@@ -2,7 +2,7 @@
 
 Passages are at most `data.chunk_tokens` tokens of `data.tokenizer`, cut at headings, paragraphs and sentences
 where that is possible; neighbours overlap by `data.overlap_tokens`. A passage's title is the document's title and the
-heading above the passage; its id is the file's path in the folder, a `#` and its number.
+headings that the passage begins with, else the one above it; its id is the file's path in the folder, a `#` and its number.
 
 `data.questions` names a file (JSONL, CSV, …) with questions and answers. Gold passages are the row's `positive_ids`;
 else those passages of its `document` (a path in the folder) that hold an answer; else the one place in all documents
@@ -29,7 +29,7 @@ from rag_experiments.data.formats.lines import data_path, pickle_note
 from rag_experiments.data.records import Where
 from rag_experiments.data.row_fields import BadRow, check_text
 
-CHUNKER_VERSION = 2
+CHUNKER_VERSION = 3
 """Part of the cache key: raised when the same files would be imported differently."""
 
 
@@ -79,14 +79,13 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
             except Unreadable as error:
                 raise BadRow(str(error)) from error
             check_text("text", document.text)
-            passages = [
-                Passage(f"{name}#{number}", name, start, text, title_of(document, start))
-                for number, (start, text) in enumerate(cut(document.text))
-            ]
+            passages = []
+            for number, (start, text) in enumerate(cut(document.text)):
+                title, without_title = titled(document, start, text)
+                passages.append(Passage(f"{name}#{number}", name, start, text, title))
+                intake.passage(passages[-1].id, without_title, title)
             if not passages:
                 intake.remark("a document has no text (a scanned one?), and is left out", where)
-            for passage in passages:
-                intake.passage(passage.id, passage.text, passage.title)
             if questions is not None:
                 cut_documents[name] = CutDocument(document.text, passages)
     for path in _passed_over(folder, documents, questions):
@@ -95,10 +94,19 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
         read_questions(questions, cut_documents, config.keep_unplaced, intake)
 
 
-def title_of(document: Document, place: int) -> str:
-    """The document's title, and the heading above character `place` if it differs from the title."""
-    heading = document.heading_at(place)
-    return document.title if not heading or heading == document.title else f"{document.title}: {heading}"
+def titled(document: Document, place: int, text: str) -> tuple[str, str]:
+    """The title of the passage that is `text` at character `place`, and its text without the headings of the title.
+
+    The title is the document's, and the headings that the passage begins with, else the one above it. A passage of
+    headings alone keeps them.
+    """
+    places, headings, rest = dict(document.headings), [], text
+    while place in places and (cut := rest.find("\n\n")) >= 0:
+        headings.append(places[place])
+        after = rest[cut:].lstrip()
+        place, rest = place + len(rest) - len(after), after
+    title = dict.fromkeys([document.title, *(headings or [document.heading_at(place)])])
+    return ": ".join(part for part in title if part), rest
 
 
 def make_cutter(config: DocumentsConfig) -> Any:
