@@ -201,9 +201,8 @@ def _rst_blocks(text: str, source: str | None = None) -> Iterator[tuple[str, boo
     tree = core.publish_doctree(text, source_path=source, settings_overrides=settings)
     text_nodes = (nodes.title, nodes.subtitle, nodes.paragraph, nodes.literal_block, nodes.term, nodes.field_name)
     for node in tree.findall(lambda node: isinstance(node, text_nodes)):
-        message = _parent(node, nodes.system_message)
-        if message is not None:
-            if isinstance(node, nodes.literal_block) and "Unknown directive" in message.astext():
+        if _parent(node, nodes.system_message) is not None:
+            if isinstance(node, nodes.literal_block):  # the source of a directive, or of options, unknown to docutils
                 yield from _unknown_directive(node.astext())
         elif _parent(node, nodes.docinfo) is None and not _is_of_the_file(node, nodes):
             words = node.astext() if isinstance(node, nodes.literal_block) else _words(node, nodes)
