@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +44,8 @@ class FakeBuilder:
 
 class FakeReader:
     prompts = FakeBuilder()
+    config = SimpleNamespace(batch_size=2)
+    device = SimpleNamespace(type="cpu")
 
     def __init__(self, die_at: int = 99):
         self.left = die_at
@@ -124,6 +127,19 @@ def test_cleaning():
     assert clean_question("This was cut off before it") == ""
     assert clean_question("") == ""
     assert clean_answer("Answer: it\nis red.\n\nAnd so on") == "it is red."
+
+
+@pytest.mark.parametrize("before", ["1. ", "(2) ", "Q3: ", "**Question 4:** ", "- ", "  > ", "# ", "5) Q. ", ""])
+def test_numbers_labels_and_marks_before_a_text_are_no_part_of_it(before):
+    assert clean_question(f"{before}What is a 3.2 release?") == "What is a 3.2 release?"
+    for answer in ("a red one", "--flag", "1.5 seconds", "__init__", "2021", "a < b", "-v"):
+        assert clean_answer(f"{before}{answer}") == answer
+
+
+@pytest.mark.parametrize("written", ["`--flag`", '"--flag"', "**--flag**", "```--flag```", "A: `--flag`"])
+def test_marks_around_an_answer_are_no_part_of_it(written):
+    assert clean_answer(written) == "--flag"
+    assert clean_answer("**one** and **two**") == "**one** and **two**"
 
 
 @pytest.mark.parametrize("name", [LOG, "generate.json"])

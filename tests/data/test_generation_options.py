@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ class Reader:
     prompts: Builder = field(default_factory=Builder)
     asked: list[Any] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
+    config: Any = field(default_factory=lambda: SimpleNamespace(batch_size=3))
+    device: Any = field(default_factory=lambda: SimpleNamespace(type="cpu"))
 
     def generate(self, prompts, max_new_tokens):
         self.asked += [(*prompt, max_new_tokens) for prompt in prompts]
@@ -100,10 +103,35 @@ def test_short_passages_and_short_questions_are_left_out(store, tmp_path):
 def test_tokens_blocks_and_prompts(store, tmp_path):
     reader = Reader()
     outcomes(store, tmp_path / "a", reader=reader, question_tokens=7, answer_tokens=5, block=4)
-    assert reader.sizes == [4, 4, 2, 2]
-    ask, answer = reader.asked[0], reader.asked[4]
+    assert reader.sizes == [3, 3, 1, 1, 2, 2]
+    ask, answer = reader.asked[0], reader.asked[3]
     assert ask == (question_generation.ASK, 7, "Write the question.", "p0", 7)
     assert answer == (question_generation.ANSWER, 5, "What is number p0?", "p0", 5)
+
+
+@pytest.mark.parametrize(
+    ("device", "size", "wanted"), [("cpu", 3, [3, 2, 1]), ("cpu", 9, [4, 1, 1]), ("cuda", 9, [5, 1])]
+)
+def test_the_bar_moves_with_each_batch(device, size, wanted, store, tmp_path, monkeypatch):
+    moves = []
+    reader = Reader(config=SimpleNamespace(batch_size=size), device=SimpleNamespace(type=device))
+
+    class Bar:
+        def __init__(self, total, **_):
+            moves.append(total)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, count):
+            moves.append(count)
+
+    monkeypatch.setattr(question_generation, "tqdm", Bar)
+    outcomes(store, tmp_path / "a", reader=reader, block=5)
+    assert moves == [6, *wanted]
 
 
 def test_the_choice_is_of_its_seed_in_the_corpus_order(store, tmp_path):

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from rag_experiments.models.reader.reader import Reader
     from rag_experiments.retrieval.retriever import Retriever
 
+CPU_BATCH = 4
 LOG, SETTINGS = "generated.jsonl", "generate.json"
 ASK = (
     "Write one short question that is answered by the text below. The question must make sense to somebody who "
@@ -49,6 +50,11 @@ ANSWER = "Answer the question from the text below, in a few words. Write only th
 _POINTS_AT_TEXT = re.compile(
     r"\b(the|this|that|given|above|following) (text|passage|document|paragraph|context)\b", re.I
 )
+_LABEL = re.compile(
+    r"^(?:\s+|[-•>#]+\s+|\*\s+|(?:\*\*|__)?(?:\(?\d{1,3}[.):](?=\s)|(?:question|answer|q|a)\s*\d*\s*[:.)])(?:\*\*|__)?)+",
+    re.I,
+)
+"""What a small model writes before a question or an answer: `Q2:`, `1.`, `- `, `**`."""
 _NO_ANSWER = re.compile(
     r"^(i (do not|don't|cannot|can't)|there is no|not (mentioned|given|specified|stated)|unknown|n/?a\b)", re.I
 )
@@ -112,12 +118,20 @@ class Generator:
         with tqdm(total=len(pending), desc="writing questions", disable=not progress) as bar:
             for start in range(0, len(pending), self.options.block):
                 rows = pending[start : start + self.options.block]
-                fresh = self._pairs(rows, identities)
+                fresh = []
+                for first in range(0, len(rows), self._batch):
+                    fresh += self._pairs(rows[first : first + self._batch], identities)
+                    bar.update(len(fresh) - first)
                 append_log(self.folder / LOG, fresh)
                 done += fresh
-                bar.update(len(rows))
         pairs = [row for row in done if row["outcome"] == "kept"]
         return Generated(sorted(pairs, key=lambda row: row["row"]), Counter(row["outcome"] for row in done))
+
+    @property
+    def _batch(self) -> int:
+        """Passages that the reader reads at a time; the bar moves after each batch, on a CPU every few seconds."""
+        size = int(self.reader.config.batch_size)
+        return min(size, CPU_BATCH) if self.reader.device.type == "cpu" else size
 
     def passage_rows(self) -> list[int]:
         """Rows of the passages for which questions are written, in corpus order."""
@@ -224,10 +238,10 @@ def append_log(file: Path, entries: Sequence[dict[str, Any]]) -> None:
 
 
 def clean_question(text: str) -> str:
-    """The first line with a question, without a label before it, up to its question mark."""
+    """The first line with a question, without a label or number before it, up to its question mark."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     line = next((line for line in lines if "?" in line), lines[0] if lines else "")
-    line = re.sub(r"^(question|q)\s*\d*\s*[:.)]\s*", "", line, flags=re.I).strip("\"'*_ ")
+    line = _LABEL.sub("", line).strip("\"'*_ ")
     if "?" in line:
         return line[: line.index("?") + 1].strip()
     # Without a question mark the text was cut off or is not a question.
@@ -236,8 +250,9 @@ def clean_question(text: str) -> str:
 
 def clean_answer(text: str) -> str:
     """The first paragraph of the answer, without a label before it."""
-    first = text.strip().split("\n\n")[0]
-    return re.sub(r"^(answer|a)\s*[:.)]\s*", "", " ".join(first.split()), flags=re.I).strip()
+    first = " ".join(text.strip().split("\n\n")[0].split())
+    answer = _LABEL.sub("", first).replace("`", "").strip()
+    return re.sub(r"^(\*\*|[\"'])((?:(?!\1).)*)\1$", r"\2", answer).strip()
 
 
 def as_asked(pairs: Sequence[dict[str, Any]]) -> list[Asked]:
