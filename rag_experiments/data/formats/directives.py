@@ -6,17 +6,36 @@ import re
 from dataclasses import dataclass
 
 NO_PROSE = frozenset(
-    "toctree index currentmodule module automodule autoclass autofunction automethod autodata autoexception autosummary "
-    "include literalinclude highlight image raw tabularcolumns sectionauthor codeauthor moduleauthor graphviz plot "
-    "mermaid inheritance-diagram bibliography contents sectnum meta default-domain program cmake-module".split()
+    (
+        *("toctree", "index", "currentmodule", "module", "automodule", "autoclass", "autofunction", "automethod"),
+        *("autodata", "autoexception", "autosummary", "include", "literalinclude", "highlight", "image", "raw"),
+        *("tabularcolumns", "sectionauthor", "codeauthor", "moduleauthor", "graphviz", "plot", "mermaid"),
+        *(
+            "inheritance-diagram",
+            "bibliography",
+            "contents",
+            "sectnum",
+            "meta",
+            "default-domain",
+            "program",
+            "cmake-module",
+        ),
+    )
 )
 """Directives with settings, names of files or drawings, and no text to read."""
 CODE = frozenset(
-    "code code-block code-cell sourcecode parsed-literal prompt console ipython doctest testcode testsetup "
-    "testoutput math".split()
+    (
+        *("code", "code-block", "code-cell", "sourcecode", "parsed-literal", "prompt", "console", "ipython", "doctest"),
+        *("testcode", "testsetup", "testoutput", "math"),
+    )
 )
 """Directives whose body is kept as it is."""
-BODY_ONLY = frozenset("figure only container class rst-class tabs tab-set grid grid-item table list-table".split())
+BODY_ONLY = frozenset(
+    (
+        *("figure", "only", "container", "class", "rst-class", "tabs", "tab-set", "grid", "grid-item", "table"),
+        "list-table",
+    )
+)
 """Directives whose argument is a file, a condition, or layout."""
 VERSIONS = {
     "versionadded": "Added in version",

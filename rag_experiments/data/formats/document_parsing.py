@@ -1,7 +1,7 @@
 """Read documents of five kinds as plain text with its headings.
 
-Text, Markdown (markdown-it-py; MyST by mdit-py-plugins), HTML (Beautiful Soup), reStructuredText (docutils) and PDF (pypdf). Files and scripts
-that a document refers to are not fetched, included or run.
+Text, Markdown (markdown-it-py; MyST by mdit-py-plugins), HTML (Beautiful Soup), reStructuredText (docutils) and PDF
+(pypdf). Files and scripts that a document refers to are not fetched, included or run.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Passages are at most `data.chunk_tokens` tokens of `data.tokenizer`, cut at headings, paragraphs and sentences
 where that is possible; neighbours overlap by `data.overlap_tokens`. A passage's title is the document's title and the
-headings that the passage begins with, else the one above it; its id is the file's path in the folder, a `#` and its number.
+headings that the passage begins with, else the one above it; its id is the file's path in the folder, a `#` and its
+number.
 
 `data.questions` names a file (JSONL, CSV, …) with questions and answers. Gold passages are the row's `positive_ids`;
 else those passages of its `document` (a path in the folder) that hold an answer; else the one place in all documents
