@@ -158,10 +158,10 @@ def write_readmes(opened: Reopened, retriever: Retriever, folder: Path, place: s
 
     name, config = opened.run.path.name, opened.request.config
     example = model_usage.example_of(opened.run, opened.request.data)
-    places = [folder / place] if place == "encoder" and (folder / place).is_dir() else []
-    for model in [*model_usage.model_folders(folder / "model"), *places]:
+    frozen = [folder / place] if place == "encoder" and (folder / place).is_dir() else []
+    for model in [*model_usage.model_folders(folder / "model"), *frozen]:
         if not (model / model_usage.README).exists():
-            text = model_usage.model_readme(model, name, config, example)
+            text = model_usage.model_readme(model, name, config, example, trained=model not in frozen)
             if text:
                 (model / model_usage.README).write_text(text, encoding="utf-8")
     (folder / model_usage.README).write_text(readme(opened, retriever, folder, place), encoding="utf-8")

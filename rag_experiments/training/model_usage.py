@@ -64,12 +64,18 @@ def model_folders(model_dir: Path) -> list[Path]:
     return [folder for folder in [model_dir, *sorted(model_dir.glob("*/"))] if read_facts(folder)]
 
 
-def model_readme(folder: Path, name: str, config: RunConfig, example: Example) -> str:
-    """The text for a model's folder; empty for a kind from outside the package, of which nothing is known here."""
+def model_readme(folder: Path, name: str, config: RunConfig, example: Example, trained: bool = True) -> str:
+    """The text for a model's folder; empty for a kind from outside the package, of which nothing is known here.
+
+    Args:
+        trained: false for an encoder that the run only searched with.
+    """
     kind = (read_facts(folder) or {}).get("kind")
     shared = {"name": name, "algorithm": config.algorithm.name, "question": example.question, "answer": example.answer}
     if kind == "encoder":
-        return rendered("encoder.md", **shared, passages=example.passages[:2], **encoder_values(folder))
+        return rendered(
+            "encoder.md", **shared, trained=trained, passages=example.passages[:2], **encoder_values(folder)
+        )
     if kind == "cross_encoder":
         settings = (read_facts(folder) or {})["config"]
         values = {**settings, "base": base_for_others(folder)}

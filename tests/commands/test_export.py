@@ -74,6 +74,9 @@ def test_the_readmes_script_answers_as_the_run_did(
     for place in ("model", "encoder"):
         assert f"`{place}/README.md`" in (target / "README.md").read_text(encoding="utf-8")
         assert blocks(target / place)
+    said = {place: (target / place / "README.md").read_text(encoding="utf-8") for place in ("encoder", "model")}
+    assert "searched with and did not train" in said["encoder"]
+    assert "trained with `" in said["model"]
     names = executed(blocks(target)["Ask"], target, monkeypatch)
     rows = reader.read_predictions("test")
     assert [names["ask"](row["question"]) for row in rows] == [row["answer"] for row in rows]
