@@ -1,12 +1,12 @@
 """Write questions for documents: python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
 
 A reader (`model=smollm2_135m` unless you name another) writes one question and its answer for each passage of a
-sample. A pair is kept if the retriever finds the passage again. DIR becomes a native data set; its generated.jsonl
+sample. A pair is kept if the passage has the answer's words and the retriever finds the passage again. DIR becomes a native data set; its generated.jsonl
 lists every attempt and its result. If the command was interrupted, the same command continues it.
 
     generate.passages=500|null  generate.round_trip=true  generate.round_trip_k=10  generate.seed=0
     generate.shortest_passage=20  generate.shortest_question=4  generate.question_tokens=40
-    generate.answer_tokens=32  generate.block=32
+    generate.answer_tokens=32  generate.support=0.8  generate.block=32
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ def start(arguments: list[str]) -> int:
     from rag_experiments.data.tools.question_generation import as_asked
 
     if not generated.kept:
-        raise RequestError("not one question was kept: try another reader (model=…), or generate.round_trip=false")
+        raise RequestError(
+            "not one question was kept: try another reader (model=…), generate.support=0 or generate.round_trip=false"
+        )
     dataset = assemble(data.passages, {"train": as_asked(generated.kept)}, command.config.data, [])
     atomic_write_jsonl(folder / "passages.jsonl", map(passage_row, data.passages))
     for split, questions in dataset.splits.items():

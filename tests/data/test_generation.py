@@ -18,7 +18,9 @@ from rag_experiments.data.tools.question_generation import (
     as_asked,
     clean_answer,
     clean_question,
+    is_supported,
     read_log,
+    without_question,
 )
 from rag_experiments.retrieval.retriever import SearchResult
 
@@ -80,7 +82,7 @@ def store(tmp_path):
 
 
 def generator(store, folder, reader=None, **options) -> Generator:
-    options = GenerateOptions(block=2, **options)
+    options = GenerateOptions(block=2, support=0, **options)
     return Generator(store, reader or FakeReader(), FakeRetriever(), options, folder)
 
 
@@ -129,7 +131,9 @@ def test_cleaning():
     assert clean_answer("Answer: it\nis red.\n\nAnd so on") == "it is red."
 
 
-@pytest.mark.parametrize("before", ["1. ", "(2) ", "Q3: ", "**Question 4:** ", "- ", "  > ", "# ", "5) Q. ", ""])
+@pytest.mark.parametrize(
+    "before", ["1. ", "(2) ", "[2] ", "Q3: ", "**Question 4:** ", "- ", "  > ", "# ", "5) Q. ", ""]
+)
 def test_numbers_labels_and_marks_before_a_text_are_no_part_of_it(before):
     assert clean_question(f"{before}What is a 3.2 release?") == "What is a 3.2 release?"
     for answer in ("a red one", "--flag", "1.5 seconds", "__init__", "2021", "a < b", "-v"):
@@ -148,3 +152,38 @@ def test_a_log_that_somebody_edited_is_refused(name, store, tmp_path):
     (tmp_path / "made" / name).write_text("{}\nnot JSON\n")
     with pytest.raises(RequestError, match=rf"{name}.* is not as generate wrote it"):
         generator(store, tmp_path / "made", FakeReader()).run(progress=False)
+
+
+@pytest.mark.parametrize(
+    ("answer", "question", "wanted"),
+    [
+        ("The name of the key is brass.", "What is the name of the key?", "brass."),
+        ("The key is what is used to open the door.", "What is the key?", "used to open the door."),
+        ("The key that is lost is brass.", "Which key is lost?", "brass."),
+        ("The key was to open the door.", "What was the key?", "open the door."),
+        ("Brass is a metal.", "What is the key?", "Brass is a metal."),
+        ("The key is", "What is the key?", "The key is"),
+        ("brass", "What is the key?", "brass"),
+    ],
+)
+def test_an_answer_does_not_say_the_question_again(answer, question, wanted):
+    assert without_question(answer, question) == wanted
+
+
+PASSAGE = "Doors\nThe brass key opens every door of the old house; the iron key opens none."
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "share", "supported"),
+    [
+        ("Which key opens the doors?", "brass", 0.8, True),
+        ("Which key opens the doors?", "the brass one of the palace", 0.8, False),
+        ("Which key opens the doors?", "the brass one of the palace", 0.3, True),
+        ("Which key opens the doors?", "copper", 0.8, False),
+        ("Who sold the horses of the king?", "brass", 0.8, False),
+        ("Which key of the horses of the king?", "brass", 0.1, False),
+        ("Which old horses opens?", "the brass key", 1.0, True),
+    ],
+)
+def test_a_pair_is_supported_where_the_passage_has_its_words(question, answer, share, supported):
+    assert is_supported(question, answer, PASSAGE, share) is supported

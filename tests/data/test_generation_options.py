@@ -48,7 +48,7 @@ class Reader:
     def generate(self, prompts, max_new_tokens):
         self.asked += [(*prompt, max_new_tokens) for prompt in prompts]
         self.sizes.append(len(prompts))
-        return [f"What is number {p[3]}?" if p[0] == question_generation.ASK else f"it is {p[3]}" for p in prompts]
+        return [f"What is number {p[3]}?" if p[0] == question_generation.ASK else f"copper {p[3]}" for p in prompts]
 
     def fingerprint(self):
         return self.print
@@ -80,7 +80,7 @@ def store(tmp_path) -> PassageStore:
 
 
 def outcomes(store, folder, retriever=None, reader=None, **options) -> list[tuple[int, str]]:
-    values = {"shortest_passage": 0, "shortest_question": 1, **options}
+    values = {"shortest_passage": 0, "shortest_question": 1, "support": 0, **options}
     made = Generator(store, reader or Reader(), retriever, GenerateOptions(**values), folder).run(progress=False)
     entries = read_log(folder / question_generation.LOG)
     assert [entry for entry in entries if entry["outcome"] == "kept"] == made.kept
@@ -150,6 +150,7 @@ OTHERS: dict[str, Any] = {
     "passages": 3,
     "round_trip_k": 3,
     "round_trip": False,
+    "support": 0.5,
     "shortest_passage": 1,
     "shortest_question": 2,
     "question_tokens": 9,
@@ -198,14 +199,24 @@ def test_a_folder_is_continued_under_the_same_settings_only(store, tmp_path, mon
         ("What is it again here?", "N/A", "unanswered"),
         ("What is it again here?", "what is it again here", "unanswered"),
         ("What is it again here?", "Nothing", "kept"),
+        ("What is the key again here?", "The key is here again.", "unanswered"),
+        ("What is it again here?", "It opens every door of the old house and", "kept"),
+        ("What is it again here?", "It opens every door of the old house and of the new one, and", "unanswered"),
+        ("What is it again here?", "It opens every door of the old house and of the new one.", "kept"),
         ("WAS it asked before now?", "x", "repeated"),
     ],
 )
 def test_what_becomes_of_a_pair(question, answer, outcome, store, tmp_path):
-    made = Generator(store, Reader(), None, GenerateOptions(), tmp_path)
-    assert made._outcome(question, answer, True, {"was it asked before now?"}) == outcome
-    lost = made._outcome(question, answer, False, {"was it asked before now?"})
+    made = Generator(store, Reader(), None, GenerateOptions(support=0), tmp_path)
+    assert made._outcome(question, answer, "", True, {"was it asked before now?"}) == outcome
+    lost = made._outcome(question, answer, "", False, {"was it asked before now?"})
     assert lost == ("not found" if outcome == "kept" else outcome)
+
+
+def test_what_the_passage_does_not_support_is_dropped_where_that_is_asked(store, tmp_path):
+    for share, outcome in ((0.8, "unsupported"), (0.5, "kept"), (0.0, "kept")):
+        made = Generator(store, Reader(), None, GenerateOptions(support=share), tmp_path)
+        assert made._outcome("Which key opens it?", "brass and iron", "The brass key opens.", True, set()) == outcome
 
 
 def test_the_report_and_what_a_split_keeps_together():

@@ -5,7 +5,8 @@ A pair is dropped, and counted, when
 
     malformed       the question is empty, too short, or speaks of `the passage`
     repeated        the same question was written before
-    unanswered      the answer is empty, says that there is no answer, or repeats the question
+    unanswered      the answer is empty, cut off, says that there is no answer, or says nothing but the question
+    unsupported     the passage lacks half of the question's words, or too many of the answer's (`generate.support`)
     not found       the retriever does not have the passage among its first `generate.round_trip_k`
 
 The outcome of every passage is appended to `generated.jsonl` block by block, so that the same command continues an
@@ -31,7 +32,7 @@ from rag_experiments.config.schema import NonNegativeInt, PositiveInt
 from rag_experiments.core.digest import digest
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_write_json, json_text
-from rag_experiments.core.text import answer_key, identity, word_count
+from rag_experiments.core.text import identity, word_count
 from rag_experiments.data.builder import Asked
 from rag_experiments.data.passage_store import PassageStore
 from rag_experiments.data.records import Passage, Question, Where
@@ -51,10 +52,11 @@ _POINTS_AT_TEXT = re.compile(
     r"\b(the|this|that|given|above|following) (text|passage|document|paragraph|context)\b", re.I
 )
 _LABEL = re.compile(
-    r"^(?:\s+|[-•>#]+\s+|\*\s+|(?:\*\*|__)?(?:\(?\d{1,3}[.):](?=\s)|(?:question|answer|q|a)\s*\d*\s*[:.)])(?:\*\*|__)?)+",
+    r"^(?:\s+|[-•>#]+\s+|\*\s+|\[\d+\]\s*|(?:\*\*|__)?(?:\(?\d{1,3}[.):](?=\s)|(?:question|answer|q|a)\s*\d*\s*[:.)])(?:\*\*|__)?)+",
     re.I,
 )
 """What a small model writes before a question or an answer: `Q2:`, `1.`, `- `, `**`."""
+_VERB = re.compile(r"\s(?:is|are|was|were)\s+(?:(?:that|to)\s+)?", re.I)
 _NO_ANSWER = re.compile(
     r"^(i (do not|don't|cannot|can't)|there is no|not (mentioned|given|specified|stated)|unknown|n/?a\b)", re.I
 )
@@ -69,6 +71,8 @@ class GenerateOptions:
     round_trip_k: PositiveInt = 10
     """A pair is kept only if the retriever finds the passage among its first `round_trip_k`."""
     round_trip: bool = True
+    support: Annotated[float, Field(ge=0, le=1)] = 0.8
+    """Share of the answer's words, those of the question not counted, that the passage must have; 0: any pair."""
     shortest_passage: NonNegativeInt = 20
     """Passages with fewer words are skipped."""
     shortest_question: Annotated[int, Field(ge=1)] = 4
@@ -151,11 +155,13 @@ class Generator:
         texts = self._write(ASK, passages, ["Write the question."] * len(rows), self.options.question_tokens)
         questions = [clean_question(text) for text in texts]
         answers = self._write(ANSWER, passages, questions, self.options.answer_tokens)
-        answers = [clean_answer(text) for text in answers]
+        answers = [
+            without_question(clean_answer(text), question) for text, question in zip(answers, questions, strict=True)
+        ]
         round_trips = self._round_trips(questions, rows)
         entries = []
         for row, passage, question, answer, again in zip(rows, passages, questions, answers, round_trips, strict=True):
-            outcome = self._outcome(question, answer, again, identities)
+            outcome = self._outcome(question, answer, passage.full_text, again, identities)
             if outcome == "kept":
                 identities.add(identity(question))
             entries.append({"row": row, "id": passage.id, "question": question, "answer": answer, "outcome": outcome})
@@ -175,14 +181,20 @@ class Generator:
         result = self.retriever.search([question or "?" for question in questions], self.options.round_trip_k)
         return [row in top_rows for row, top_rows in zip(rows, result.rows_QK.tolist(), strict=True)]
 
-    def _outcome(self, question: str, answer: str, round_trip: bool, identities: set[str]) -> str:
+    def _outcome(self, question: str, answer: str, passage: str, round_trip: bool, identities: set[str]) -> str:
         if word_count(question) < self.options.shortest_question or _POINTS_AT_TEXT.search(question):
             return "malformed"
         if identity(question) in identities:
             return "repeated"
-        if not answer or _NO_ANSWER.match(answer) or answer_key(answer) == answer_key(question):
+        if not _terms(answer) - _terms(question) or _NO_ANSWER.match(answer) or self._is_cut(answer):
             return "unanswered"
+        if self.options.support and not is_supported(question, answer, passage, self.options.support):
+            return "unsupported"
         return "kept" if round_trip else "not found"
+
+    def _is_cut(self, answer: str) -> bool:
+        """Whether the answer is nearly as long as it may be and stops without an end."""
+        return word_count(answer) > self.options.answer_tokens / 3 and not answer.endswith((".", "!", "?", ")", '"'))
 
     def _open_log(self) -> None:
         """Make the folder, or check that its content was written with the same settings."""
@@ -253,6 +265,30 @@ def clean_answer(text: str) -> str:
     first = " ".join(text.strip().split("\n\n")[0].split())
     answer = _LABEL.sub("", first).replace("`", "").strip()
     return re.sub(r"^(\*\*|[\"'])((?:(?!\1).)*)\1$", r"\2", answer).strip()
+
+
+def without_question(answer: str, question: str) -> str:
+    """The answer without the question that a reader repeats before it: `The name of it is x` is `x`."""
+    asked = _terms(question)
+    for verb in reversed(list(_VERB.finditer(answer))):
+        rest = answer[verb.end() :].strip()
+        if rest and _terms(answer[: verb.start()]) <= asked:
+            return rest
+    return answer
+
+
+def is_supported(question: str, answer: str, passage: str, share: float) -> bool:
+    """Whether the passage has half of the question's words, and `share` of those that the answer adds to them."""
+    asked, held = _terms(question), _terms(passage)
+    added = _terms(answer) - asked
+    return len(asked & held) >= len(asked) / 2 and len(added & held) >= share * len(added)
+
+
+def _terms(text: str) -> set[str]:
+    """What BM25 compares: stems without stop words."""
+    from rag_experiments.retrieval.bm25 import terms_of
+
+    return set(terms_of(text))
 
 
 def as_asked(pairs: Sequence[dict[str, Any]]) -> list[Asked]:
