@@ -1,8 +1,9 @@
 """Write questions for documents: python -m rag_experiments.data.generate data=documents data.path=… DIR [generate.…=…]
 
 A reader (`model=smollm2_135m` unless you name another) writes one question and its answer for each passage of a
-sample. A pair is kept if the passage has the answer's words and the retriever finds the passage again. DIR becomes a native data set; its generated.jsonl
-lists every attempt and its result. If the command was interrupted, the same command continues it.
+sample. A pair is kept if the passage has the answer's words and the retriever finds the passage again. DIR becomes a
+native data set; its generated.jsonl lists every attempt and its result. If the command was interrupted, the same
+command continues it.
 
     generate.passages=500|null  generate.round_trip=true  generate.round_trip_k=10  generate.seed=0
     generate.shortest_passage=20  generate.shortest_question=4  generate.question_tokens=40
