@@ -124,7 +124,7 @@ def _optional_json(file: Path) -> dict[str, Any]:
     return read_json(file) if file.is_file() else {}
 
 
-def write_folder(folder: Path, config: Any, *, hidden_size: int, dense: list[str], tokenizer_limit: int) -> None:
+def write_folder(folder: Path, config: Any, *, hidden_size: int, dense: list[str]) -> None:
     """Write the sentence-transformers files of an encoder beside its backbone.
 
     `config` is a resolved `EncoderConfig`, `dense` the sub-folders already written. The types carry their old
@@ -146,7 +146,7 @@ def write_folder(folder: Path, config: Any, *, hidden_size: int, dense: list[str
     pooling |= {"pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False}
     _write(folder / "1_Pooling" / "config.json", pooling)
     # One length there: the longer, so that no passage is cut shorter than it was here.
-    length = min(max(config.max_query_length, config.max_passage_length), tokenizer_limit)
+    length = max(config.max_query_length, config.max_passage_length)
     _write(folder / "sentence_bert_config.json", {"max_seq_length": length, "do_lower_case": False})
     prompts = {"query": config.query_prefix, "document": config.passage_prefix}
     general = {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": config.similarity}

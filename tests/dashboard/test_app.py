@@ -206,6 +206,10 @@ def test_cost_lists_the_front(dashboard: Served) -> None:
     assert "in all" in text
     assert text.count(">front<") >= 1
     assert figures_of(text)["cost"]["layout"]["xaxis"]["title"]["text"] == "seconds/train"
+    rows = re.findall(r"<tr>(<th scope=\"row\">.*?)</tr>", text.partition('id="costs"')[2], re.DOTALL)
+    quality = [float(re.findall(r'<td class="num">([^<]*)</td>', row)[1]) for row in rows]
+    assert len(set(quality)) > 1
+    assert quality == sorted(quality, reverse=True), "the best first"
 
 
 def typed(shown: str) -> dict[str, str]:

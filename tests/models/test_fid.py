@@ -277,6 +277,14 @@ def test_sliding_windows_are_refused(tiny_llama):
         fid_states.check_decoder(fid.bare)
 
 
+def test_what_is_no_tensor_stays_as_it_is_on_the_way_to_a_device():
+    batch = {"ids": [torch.zeros(1), {"mask": torch.ones(2)}], "count": 3, "names": ["a"], "nothing": None}
+    moved = to_device(batch, torch.device("meta"))
+    assert (moved["count"], moved["names"], moved["nothing"]) == (3, ["a"], None)
+    assert moved["ids"][0].is_meta
+    assert moved["ids"][1]["mask"].is_meta
+
+
 def test_memory_of_states_grows_with_the_number_of_passages_not_its_square():
     """The inputs of a chunk never depend on how many passages a question has."""
     torch.manual_seed(0)

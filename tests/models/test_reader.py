@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -181,6 +182,11 @@ def test_the_fingerprint_changes_with_whatever_changes_answers(tiny_llama):
         {"precision": "bf16"},
     ):
         assert Reader.load(dataclasses.replace(made, **change), device="cpu").fingerprint() != base, change
+    other = Reader.load(made, device="cpu")
+    state = json.loads(other.tokenizer.backend_tokenizer.to_str())
+    state["normalizer"] = {"type": "Lowercase"}
+    other.tokenizer._tokenizer = type(other.tokenizer.backend_tokenizer).from_str(json.dumps(state))
+    assert other.fingerprint() != base, "a tokenizer of as many tokens that makes others of a text"
 
 
 def test_frozen_readers_hold_their_weights_in_the_precision_they_compute_in(tiny_llama):

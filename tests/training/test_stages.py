@@ -297,6 +297,14 @@ def test_what_training_cost(run, moved, tmp_path, tokens, rate):
     assert again.drawn == trainer.drawn, "what preparing draws does not change the training"
 
 
+def test_both_trainings_of_a_run_count(run, moved):
+    """As `refit=true` has two."""
+    clock = cost_clock.CostClock(run)
+    for expected in (3.0, 6.0):
+        cost = stages.fit(FakeTrainer(moved, 1), clock, None)
+        assert (cost["seconds/prepare"], cost["seconds/train"]) == (expected, expected)
+
+
 def test_every_segment_counts_also_one_that_was_killed(run, moved):
     with pytest.raises(KeyboardInterrupt):
         stages.fit(FakeTrainer(moved, 1, fails=True), cost_clock.CostClock(run), None)

@@ -186,9 +186,7 @@ class Encoder(WrappedTransformer):
                 self.backbone.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         dense = encoder_files.save_dense(self.dense, folder, width=self._width(), dimension=self.config.dimension)
-        limit = encoder_files.position_limit(self.backbone.config) or 10**9
-        hidden_size = self.backbone.config.hidden_size
-        write_folder(folder, self.config, hidden_size=hidden_size, dense=dense, tokenizer_limit=limit)
+        write_folder(folder, self.config, hidden_size=self.backbone.config.hidden_size, dense=dense)
         write_facts(folder, self.kind, {name: getattr(self.config, name) for name in _SAVED_SETTINGS} | adapters)
 
     def load_weights(self, folder: Path | str) -> None:

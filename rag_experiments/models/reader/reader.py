@@ -27,7 +27,7 @@ from rag_experiments.models.reader.decoding import decoding_values, padding_id
 from rag_experiments.models.reader.prompts import TEMPLATE_DATE, Prompt, PromptBuilder, TruncationCounts
 from rag_experiments.models.reader.written import Written, decoded
 from rag_experiments.models.shared.precision import autocast, precision_name, resolve_precision
-from rag_experiments.models.shared.weights_digest import architecture_of, weights_digest
+from rag_experiments.models.shared.weights_digest import architecture_of, tokenizer_hash, weights_digest
 
 if TYPE_CHECKING:
     from rag_experiments.data.records import Passage, Question
@@ -138,7 +138,7 @@ class Reader:
         settings: dict[str, Any] = {
             "instruction": self.prompts.instruction,
             "template": self.tokenizer.chat_template if self.prompts.chat else None,
-            "vocabulary": len(self.tokenizer),
+            "tokenizer": tokenizer_hash(self.tokenizer),
             # Heads, positions and norms decide what weights of the same shapes make of a text.
             "architecture": architecture_of(answer_tokens.base_module(self.module).config),
             "config": without(self.config, NOT_IN_A_SCORE),
