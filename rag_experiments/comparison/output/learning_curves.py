@@ -44,7 +44,6 @@ def curves(
     smoothing: float = 0.0,
     band: bool = True,
     logarithmic: bool = False,
-    most: int | None = None,
 ) -> go.Figure:
     """A metric over `step`, `epoch` or `seconds`, one line per configuration; several seeds: mean and a band of ± sd.
 
@@ -52,9 +51,8 @@ def curves(
         smoothing: weight of the past in an exponential average without bias at the start, 0 to below 1. The unsmoothed
             line of a single run stays, faintly.
         band: False gives each seed a line of its own.
-        most: lines drawn, the first ones.
     """
-    groups = list(groups_of(runs, band).items())[:most]
+    groups = list(groups_of(runs, band).items())
     figure = base(metric)
     for number, (label, members) in enumerate(groups):
         lines = [line for run in members if (line := series(run, metric, by))]
