@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import sqlite3
 from pathlib import Path
@@ -85,6 +86,9 @@ def test_sharing_computes_fewer_tokens(tiny_llama):  # noqa: F811
         for prompt, text in zip(prompts, texts, strict=True)
     )
     assert scorer.tokens_computed == head + sum(passages.values()) + tails
+    others = [dataclasses.replace(prompt, head=(*prompt.head, 5)) for prompt in prompts]
+    scorer.token_log_probs(others, texts)
+    assert scorer.tokens_computed == 2 * (head + sum(passages.values()) + tails) + 1, "every prompt's, summed"
 
 
 def test_a_model_that_looks_back_a_window_does_not_share(tiny_llama):  # noqa: F811
