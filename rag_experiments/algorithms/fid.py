@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms.base import Examples, RunComponents, check_add_gold
-from rag_experiments.algorithms.sft import SFTTrainer, answer_loss, check_four_bit_training
+from rag_experiments.algorithms.sft import SFTTrainer, check_four_bit_training
 from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
@@ -36,11 +36,6 @@ from rag_experiments.models.reader.prompts import TruncationCounts
 from rag_experiments.retrieval.search_cache import cached_search
 
 log = logging.getLogger(__name__)
-
-
-def fid_loss(logits_NV: Tensor, targets_N: Tensor, items: Tensor | int) -> Tensor:
-    """Cross-entropy of N answer tokens, summed and divided by `items`, the optimiser step's count of them."""
-    return answer_loss(logits_NV, targets_N, items)
 
 
 @dataclass(kw_only=True)

@@ -106,17 +106,3 @@ def under_key(key: str) -> Iterator[None]:
         if key == MODEL_KEY:
             raise
         raise RequestError(re.sub(r"\bmodel\.(?=[a-z])", f"{key}.", str(error))) from error
-
-
-def role_key(trainer_class: Any, role: str) -> str:
-    """The key of a role's model.
-
-    Raises:
-        RequestError: the algorithm has no such role.
-    """
-    if role == primary_role(trainer_class):
-        return MODEL_KEY
-    roles = config_roles(trainer_class.Config)
-    if role not in roles:
-        raise RequestError(f"{role!r} is no role of this algorithm: {', '.join([primary_role(trainer_class), *roles])}")
-    return f"algorithm.{role}"

@@ -93,14 +93,6 @@ def test_another_page_keeps_neither_choices_nor_defaults_of_this_one() -> None:
     assert view("").link("cost") == "/cost"
 
 
-def test_an_item_is_ticked_and_unticked_and_the_rows_begin_anew() -> None:
-    one = view("page=3&sel=aa&sel=bb")
-    assert one.toggled("sel", "cc") == "/runs?sel=aa&sel=bb&sel=cc"
-    assert one.toggled("sel", "aa") == "/runs?sel=bb"
-    without_pages = View.read("cost", {}, [("sel", "aa")])
-    assert without_pages.toggled("sel", "bb") == "/cost?sel=aa&sel=bb"
-
-
 def test_a_form_carries_no_defaults() -> None:
     assert view("page=1&sort=").hidden() == []
     assert view("page=2&sort=x").hidden("sort", "q") == [("page", "2")]

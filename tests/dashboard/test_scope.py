@@ -10,7 +10,6 @@ import pytest
 from rag_experiments.dashboard.shared import scope
 from rag_experiments.dashboard.shared.address import View
 from rag_experiments.dashboard.shared.scope import (
-    chosen_metric,
     comparable,
     differing,
     metric_names,
@@ -132,12 +131,6 @@ def test_the_usual_figures_come_first_then_what_most_runs_have_then_by_name() ->
     ]
     assert metric_names(runs) == ["test/recall@1", "test/f1", "train/loss", "z", "a", "b"]
     assert metric_names([]) == []
-
-
-def test_the_metric_asked_for_or_the_first() -> None:
-    assert chosen_metric("b", ["a", "b"]) == "b"
-    assert chosen_metric("gone", ["a", "b"]) == "a"
-    assert chosen_metric("gone", []) == ""
 
 
 @pytest.mark.parametrize(

@@ -154,14 +154,6 @@ class RunTable:
     def groups(self) -> list[Group]:
         return [group for section in self.sections for group in section.groups]
 
-    def group_of(self, run: RunRecord) -> tuple[Section, Group]:
-        """The section and the group of a run in this table."""
-        for section in self.sections:
-            for group in section.groups:
-                if any(member.path == run.path for member in group.runs):
-                    return section, group
-        raise KeyError(run.path)
-
     def shown(self, group: Group, key: str) -> str:
         """A config value as the table shows it; an option of a group is shown by its name."""
         return setting(group.runs[0], key, self._options)

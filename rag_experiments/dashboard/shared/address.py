@@ -83,12 +83,6 @@ class View:
         query = urlencode(pairs, safe="/@,:", quote_via=quote)
         return f"/{target}?{query}" if query else f"/{target}"
 
-    def toggled(self, name: str, item: str) -> str:
-        """The address with `item` added to a name with several values, or removed from it; back to page 1."""
-        held = self.many(name)
-        changed = tuple(value for value in held if value != item) if item in held else (*held, item)
-        return self.link(**{name: changed}, **({"page": "1"} if "page" in self.defaults else {}))
-
     def hidden(self, *shown: str) -> list[tuple[str, str]]:
         """Names and values of the hidden fields that a form needs besides its visible controls."""
         pairs: list[tuple[str, str]] = []

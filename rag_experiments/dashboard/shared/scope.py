@@ -137,11 +137,6 @@ def choosing_metric(name: str, runs: Sequence[Run]) -> str:
     return dev_metric if stage == "test" and having and all(dev_metric in run.figures for run in having) else name
 
 
-def chosen_metric(preferred_metric: str, names: Sequence[str]) -> str:
-    """The preferred metric if the runs have it, else their first metric; empty if they have none."""
-    return preferred_metric if preferred_metric in names else next(iter(names), "")
-
-
 def comparable(runs: Sequence[Run]) -> str | None:
     """One sentence if the runs' figures cannot be compared because data or corpus differ; else None."""
     for field, words in (("data_hash", "different data"), ("corpus_hash", "different corpora")):
