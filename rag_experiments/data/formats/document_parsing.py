@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data.formats.lines import open_bytes
+from rag_experiments.data.formats.lines import decoded, not_in, open_bytes
 
 INSTALL = "pip install 'rag_experiments[documents]'"
 
@@ -47,25 +47,25 @@ class Document:
         return heading
 
 
-def parse(path: Path) -> Document:
+def parse(path: Path, encoding: str = "utf-8") -> Document:
     """Read one document; its title is its own, or the file's name.
 
     Raises:
-        Unreadable: damaged, encrypted, or not in UTF-8.
+        Unreadable: damaged, encrypted, or in another encoding.
         RequestError: the library that reads this kind is not installed.
     """
-    document = PARSERS[path.suffix.lower()](path)
+    document = PARSERS[path.suffix.lower()](path, encoding)
     document.title = " ".join((document.title or path.stem.replace("_", " ").replace("-", " ")).split())
     return document
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, encoding: str) -> str:
     try:
         with open_bytes(path) as file:
             content = file.read()
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(content, encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8 (byte {error.start})") from None
+        raise Unreadable(not_in(encoding, f"byte {error.start}")) from None
     except (OSError, EOFError, zlib.error) as error:
         raise Unreadable(f"it begins like a gzipped file, and is cut short or damaged ({error})") from None
 
@@ -86,15 +86,15 @@ def _from_blocks(title: str, blocks: Iterable[tuple[str, bool]]) -> Document:
     return Document(title, "\n\n".join(parts), headings)
 
 
-def parse_text(path: Path) -> Document:
+def parse_text(path: Path, encoding: str = "utf-8") -> Document:
     """A plain text file."""
-    return Document("", _text(path).strip())
+    return Document("", _text(path, encoding).strip())
 
 
-def parse_markdown(path: Path) -> Document:
+def parse_markdown(path: Path, encoding: str = "utf-8") -> Document:
     """Markdown: front matter removed (its `title:` becomes the title), markup removed, code kept."""
     markdown_it = _library("markdown_it", "markdown-it-py")
-    text = _text(path)
+    text = _text(path, encoding)
     title = ""
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if front:
@@ -119,10 +119,10 @@ def _inline(token: Any) -> str:
     return "".join(kinds.get(child.type, child.content) for child in token.children or [])
 
 
-def parse_html(path: Path) -> Document:
+def parse_html(path: Path, encoding: str = "utf-8") -> Document:
     """HTML, without scripts, styles, navigation and forms."""
     bs4 = _library("bs4", "beautifulsoup4")
-    soup = bs4.BeautifulSoup(_text(path), "html.parser")
+    soup = bs4.BeautifulSoup(_text(path, encoding), "html.parser")
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
     for element in soup(["script", "style", "nav", "form", "header", "footer", "noscript", "template", "svg", "head"]):
         element.decompose()
@@ -140,7 +140,7 @@ def parse_html(path: Path) -> Document:
     return _from_blocks(title or first, blocks)
 
 
-def parse_rst(path: Path) -> Document:
+def parse_rst(path: Path, encoding: str = "utf-8") -> Document:
     """reStructuredText. Includes and raw parts are ignored; the text of directives unknown to docutils is kept."""
     core, nodes = _library("docutils.core", "docutils"), _library("docutils.nodes", "docutils")
     settings = {
@@ -151,7 +151,7 @@ def parse_rst(path: Path) -> Document:
         "warning_stream": io.StringIO(),
         "_disable_config": True,
     }
-    tree = core.publish_doctree(_text(path), source_path=str(path), settings_overrides=settings)
+    tree = core.publish_doctree(_text(path, encoding), source_path=str(path), settings_overrides=settings)
     text_nodes = (nodes.title, nodes.subtitle, nodes.paragraph, nodes.literal_block, nodes.term, nodes.field_name)
     blocks: list[tuple[str, bool]] = []
     for node in tree.findall(lambda node: isinstance(node, text_nodes)):
@@ -177,7 +177,7 @@ def _no_roles(node: Any) -> str:
     return re.sub(r"``([^`]*)``|`([^`<]+?)(?:\s*<[^`>]*>)?`_{0,2}", lambda m: m.group(1) or m.group(2), text)
 
 
-def parse_pdf(path: Path) -> Document:
+def parse_pdf(path: Path, encoding: str = "utf-8") -> Document:
     """The text of a PDF's pages; a scanned one has none."""
     pypdf = _library("pypdf", "pypdf")
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
@@ -205,7 +205,7 @@ def _library(module: str, distribution: str) -> Any:
         raise RequestError(f"reading this kind of document needs {distribution}: {INSTALL}") from error
 
 
-PARSERS: dict[str, Callable[[Path], Document]] = {
+PARSERS: dict[str, Callable[[Path, str], Document]] = {
     ".txt": parse_text,
     ".text": parse_text,
     ".md": parse_markdown,
