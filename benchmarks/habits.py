@@ -24,6 +24,8 @@ from pathlib import Path
 from benchmarks.odd_requests import outcome
 from benchmarks.typed_habits import HABITS
 
+OWN_DATA = "questions.csv|dataset_name|dataset_dir|data=csv$"
+"""Habits that name data themselves."""
 ANSWER = "that is written otherwise here: "
 _HELP = re.compile(r"did you mean|`|=|use |leave |there is no|--help \w|must be|is not a folder|no such file")
 
@@ -47,17 +49,18 @@ def answer(base: str, typed: str, more: list[str]) -> Answer:
     if result == "traceback":
         return Answer(typed, "no help", f"TRACEBACK {text.strip().splitlines()[-1]}")
     sentence = text.removeprefix("error: ")
-    command = sentence.partition(ANSWER)[2]
+    reasons, _, command = sentence.partition(ANSWER)
     if not command:
         return Answer(typed, "refused" if helps(sentence) else "no help", sentence)
     pasted = shlex.split(command.partition("rag_experiments.train")[2])
     shown = shlex.join(word for word in pasted if word not in (base, *more))
     result, text = outcome(pasted)
+    shown = f"`{shown}`" if shown else ""
     if result == "taken":
-        return Answer(typed, "runs", f"`{shown}`")
+        return Answer(typed, "runs", "; ".join(filter(None, [shown, reasons.strip("; ")])))
     then = text.removeprefix("error: ").strip().splitlines()[-1]
     kind = "asks" if result == "refused" and helps(then) and ANSWER not in then else "no help"
-    return Answer(typed, kind, f"`{shown}`; then: {then}")
+    return Answer(typed, kind, f"{shown}; then: {then}")
 
 
 def _write_questions(file: Path) -> None:
@@ -82,13 +85,16 @@ def main() -> None:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        _write_questions(Path("questions.csv"))
+        for name in ("questions.csv", "dev.csv"):
+            _write_questions(Path(name))
         more = ["plan=true", f"paths.cache={folder}/cache", f"paths.outputs={folder}/outputs"]
         print("| tool | typed | answered | |\n|---|---|---|---|")
         for (tool, base), habits in HABITS.items():
             for typed in (one.strip() for one in habits.split(";")):
                 if options.only in typed:
-                    one = answer(base, typed, more if "questions.csv" in typed else ["data=keyvalue", *more])
+                    one = answer(
+                        base, typed, more if re.search(OWN_DATA, typed) else ["data.path=questions.csv", *more]
+                    )
                     counts[tool][one.kind] += 1
                     text = one.text.replace(folder, "DIR").replace("|", "\\|")
                     print(f"| {tool} | `{typed}` | {text} | {one.kind} |", flush=True)
