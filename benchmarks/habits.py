@@ -82,19 +82,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="habits with this word")
     options = parser.parse_args()
+    from tests.tiny_readers import write_tiny_llama
+
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         for name in ("questions.csv", "dev.csv"):
             _write_questions(Path(name))
+        small = ["model=run", f"model.path={write_tiny_llama(Path(folder, 'llama'))}"]
         more = ["plan=true", f"paths.cache={folder}/cache", f"paths.outputs={folder}/outputs"]
         print("| tool | typed | answered | |\n|---|---|---|---|")
         for (tool, base), habits in HABITS.items():
             for typed in (one.strip() for one in habits.split(";")):
                 if options.only in typed:
-                    one = answer(
-                        base, typed, more if re.search(OWN_DATA, typed) else ["data.path=questions.csv", *more]
-                    )
+                    own = [] if re.search(OWN_DATA, typed) else ["data.path=questions.csv"]
+                    own += [] if base != "algorithm=sft" or "model" in typed or "adapter_name" in typed else small
+                    one = answer(base, typed, [*own, *more])
                     counts[tool][one.kind] += 1
                     text = one.text.replace(folder, "DIR").replace("|", "\\|")
                     print(f"| {tool} | `{typed}` | {text} | {one.kind} |", flush=True)

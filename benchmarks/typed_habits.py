@@ -11,7 +11,8 @@ HABITS: dict[tuple[str, str], str] = {
         --logging_steps 10 ; --save_steps 500 ; --eval_steps 100 ; --evaluation_strategy steps ;
         --save_total_limit 2 ; --load_best_model_at_end ; --overwrite_output_dir ; --run_name first ;
         --resume_from_checkpoint outputs/x/checkpoint-10 ; --train_file questions.csv ;
-        --train_file questions.csv --validation_file dev.csv ; --dataset_name squad ; --max_seq_length 128 ; --max_train_samples 64 ;
+        --train_file questions.csv --validation_file dev.csv ; --dataset_name squad ; --max_seq_length 128 ;
+        --max_train_samples 64 ;
         --max_eval_samples 8 ; --cache_dir /tmp/c ; --dataloader_num_workers 2 ; --optim adamw_torch ;
         --deepspeed ds.json ; --push_to_hub ; --no_cuda ; --preprocessing_num_workers 4 ;
         --torch_dtype bfloat16 ; --tokenizer_name bert-base-uncased ; --trust_remote_code ; --logging_dir logs ;
