@@ -219,6 +219,10 @@ _PLACE = re.compile(r"(/|\.{1,2}/|~|run://|package://).*|[\w.-]+/[\w.-]+", re.DO
 """What a model's place looks like, and no option of ours: a path, or the id of a repository; a data set's too."""
 
 
+_FILE = re.compile(r".+\.(csv|tsv|jsonl?|ndjson|parquet|arrow|feather|xlsx)(\.gz)?", re.DOTALL | re.IGNORECASE)
+"""The name of a file of rows, in the working directory."""
+
+
 def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """The overrides, `model=<place>` and `model@<key>=<place>` as what they stand for: the preset of that hub id, or
     the two words that open the place. `data=<place>` is that place, looked at.
@@ -232,7 +236,7 @@ def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list
         own = config_dir is not None and Path(config_dir, group, f"{value}.yaml").is_file()
         if name == "data" and not own and value in _DATA_KINDS:
             words.append("data=auto")
-        elif name == "data" and not own and _PLACE.fullmatch(value) and value not in choices("data"):
+        elif name == "data" and not own and _is_data_place(value):
             words += ["data=auto", f"data.path={value}"]
         elif group != "model" or own or not _PLACE.fullmatch(value):
             words.append(override)
@@ -241,6 +245,11 @@ def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list
         else:
             words += [f"{name}=run", f"{key or 'model'}.path={value}"]
     return words
+
+
+def _is_data_place(value: str) -> bool:
+    """Whether a value of `data` is a place and no option: a path, the id of a repository, or the name of a file."""
+    return value not in choices("data") and bool(_PLACE.fullmatch(value) or _FILE.fullmatch(value))
 
 
 @cache

@@ -186,6 +186,9 @@ def test_what_is_no_habit_is_left_alone(typed):
         ("model=minilm", ["model=minilm"]),
         ("model.path=/x", ["model.path=/x"]),
         ("data.path=org/name", ["data.path=org/name"]),
+        ("data=questions.csv", ["data=auto", "data.path=questions.csv"]),
+        ("data=train.jsonl.gz", ["data=auto", "data.path=train.jsonl.gz"]),
+        ("data=jsonl", ["data=jsonl"]),
     ],
 )
 def test_the_place_of_a_model_is_taken_where_an_option_stands(typed, right):
