@@ -10,210 +10,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import yaml
 
 from rag_experiments.config.groups import OPTION_GROUPS, TOP, choices, conf_dir
-from rag_experiments.config.trainer_keys import ELSEWHERE, FORMER, fields
-
-KEY_HABITS = {
-    # Length and batches.
-    "lr": "trainer.learning_rate",
-    "epochs": "trainer.num_train_epochs",
-    "num_epochs": "trainer.num_train_epochs",
-    "n_epochs": "trainer.num_train_epochs",
-    "max_epochs": "trainer.num_train_epochs",
-    "train_epochs": "trainer.num_train_epochs",
-    "steps": "trainer.max_steps",
-    "num_steps": "trainer.max_steps",
-    "max_train_steps": "trainer.max_steps",
-    "num_train_steps": "trainer.max_steps",
-    "batch_size": "trainer.per_device_train_batch_size",
-    "bs": "trainer.per_device_train_batch_size",
-    "train_batch_size": "trainer.per_device_train_batch_size",
-    "micro_batch_size": "trainer.per_device_train_batch_size",
-    "per_device_batch_size": "trainer.per_device_train_batch_size",
-    "eval_batch_size": "trainer.per_device_eval_batch_size",
-    "accumulate_grad_batches": "trainer.gradient_accumulation_steps",
-    "grad_accum": "trainer.gradient_accumulation_steps",
-    "grad_accumulation_steps": "trainer.gradient_accumulation_steps",
-    "gradient_accumulation": "trainer.gradient_accumulation_steps",
-    # Optimiser.
-    "optimizer": "trainer.optim",
-    "wd": "trainer.weight_decay",
-    "warmup": "trainer.warmup_steps",
-    "num_warmup_steps": "trainer.warmup_steps",
-    "warmup_ratio": "trainer.warmup_steps",
-    "scheduler": "trainer.lr_scheduler_type",
-    "lr_scheduler": "trainer.lr_scheduler_type",
-    "gradient_clip_val": "trainer.max_grad_norm",
-    "grad_clip": "trainer.max_grad_norm",
-    "clip_grad_norm": "trainer.max_grad_norm",
-    "gradient_checkpointing": "trainer.activation_checkpointing",
-    "num_workers": "trainer.dataloader_num_workers",
-    # Rhythm.
-    "evaluation_strategy": "trainer.eval_strategy",
-    "evaluation_steps": "trainer.eval_steps",
-    "eval_every": "trainer.eval_steps",
-    "val_check_interval": "trainer.eval_steps",
-    "log_every": "trainer.logging_steps",
-    "log_every_n_steps": "trainer.logging_steps",
-    "log_steps": "trainer.logging_steps",
-    "save_every": "trainer.save_steps",
-    "checkpoint_every": "trainer.save_steps",
-    "patience": "early_stopping",
-    "early_stopping_patience": "early_stopping",
-    # Names and places.
-    "output_dir": "hydra.run.dir",
-    "out_dir": "hydra.run.dir",
-    "save_dir": "hydra.run.dir",
-    "default_root_dir": "hydra.run.dir",
-    "model_save_path": "hydra.run.dir",
-    "logging_dir": "hydra.run.dir",
-    "run_name": "name",
-    "exp_name": "name",
-    "experiment_name": "name",
-    "random_seed": "seed",
-    "cache_dir": "paths.cache",
-    "project": "tracking.project",
-    "project_name": "tracking.project",
-    "wandb_project": "tracking.project",
-    "wandb.project": "tracking.project",
-    "wandb_entity": "tracking.entity",
-    "wandb.entity": "tracking.entity",
-    "wandb.mode": "tracking.mode",
-    "wandb.tags": "tracking.tags",
-    # Going on with a run.
-    "resume_from_checkpoint": "resume",
-    "resume_from": "resume",
-    "ckpt_path": "resume",
-    "checkpoint": "resume",
-    # Models.
-    "model_name": "model.path",
-    "model_id": "model.path",
-    "model_path": "model.path",
-    "model_name_or_path": "model.path",
-    "pretrained_model_name_or_path": "model.path",
-    "base_model": "model.path",
-    "model.name": "model.path",
-    "model.name_or_path": "model.path",
-    "model.model_name_or_path": "model.path",
-    "pooling": "model.pooling",
-    "pooling_method": "model.pooling",
-    "pooling_mode": "model.pooling",
-    "query_instruction": "model.query_prefix",
-    "query_instruction_for_retrieval": "model.query_prefix",
-    "query_prefix": "model.query_prefix",
-    "passage_prefix": "model.passage_prefix",
-    "query_max_len": "model.max_query_length",
-    "query_max_length": "model.max_query_length",
-    "passage_max_len": "model.max_passage_length",
-    "passage_max_length": "model.max_passage_length",
-    "max_new_tokens": "model.max_new_tokens",
-    "cutoff_len": "model.max_input_length",
-    "max_seq_length": "model.max_input_length",
-    "lora_r": "model.lora.r",
-    "lora_rank": "model.lora.r",
-    "lora_alpha": "model.lora.alpha",
-    "lora_dropout": "model.lora.dropout",
-    "lora_target": "model.lora.target_modules",
-    "load_in_4bit": "model.load_in_4bit",
-    "attn_implementation": "model.attn_implementation",
-    # Data.
-    "dataset": "data.path",
-    "dataset_name": "data.path",
-    "data_path": "data.path",
-    "data_dir": "data.path",
-    "train_file": "data.path",
-    "train_data": "data.path",
-    "train_dataset": "data.path",
-    "max_train_samples": "data.max_train",
-    "max_samples": "data.max_train",
-    "max_eval_samples": "data.max_dev",
-    # Retrieval and losses.
-    "top_k": "retriever.k",
-    "topk": "retriever.k",
-    "k": "retriever.k",
-    "retriever.top_k": "retriever.k",
-    "retriever.topk": "retriever.k",
-    "n_docs": "retriever.k",
-    "temperature": "algorithm.temperature",
-    "tau": "algorithm.temperature",
-    "hard_negatives": "algorithm.hard_negatives",
-    "num_hard_negatives": "algorithm.hard_negatives",
-    "num_negatives": "algorithm.hard_negatives",
-}
-"""What others call a key, and the key. Fields of `TrainingArguments` without `trainer.` are known beside them."""
-
-
-def _switch(on: str, off: str = "") -> Callable[[str], list[str] | None]:
-    """Words for true and false; nothing is typed for an empty one. Another value is no switch."""
-
-    def words(value: str) -> list[str] | None:
-        if value.lower() not in ("", "true", "1", "yes", "false", "0", "no"):
-            return None
-        word = on if value.lower() in ("", "true", "1", "yes") else off
-        return [word] if word else []
-
-    return words
-
-
-def _tracker(value: str) -> list[str]:
-    offline = {"offline": "tracking=wandb_offline", "dryrun": "tracking=wandb_offline"}
-    none = value.lower() in ("disabled", "none", "false", "null", "no", "[]")
-    return ["tracking=none" if none else offline.get(value.lower(), "tracking=wandb")]
-
-
-def _device(value: str) -> list[str]:
-    return ["trainer.use_cpu=true"] if value.lower() == "cpu" else []
-
-
-def _precision(value: str) -> list[str]:
-    name = {"16": "fp16", "bf16": "bf16", "fp16": "fp16", "32": "fp32", "fp32": "fp32"}.get(value.partition("-")[0])
-    return [f"model.precision={name}"] if name else []
-
-
-def _finetuning(value: str) -> list[str]:
-    return ["model.lora.r=16"] if value in ("lora", "qlora") else []
-
-
-def _config(value: str) -> list[str]:
-    file = Path(value)
-    folder = file.parent.parent if file.parent.name == "experiment" else file.parent
-    where = ["--config-dir", str(folder)] if len(file.parts) > 1 else []
-    return [*where, f"experiment={file.stem}"]
-
-
-VALUE_HABITS: dict[str, Callable[[str], list[str] | None]] = {
-    "wandb": _tracker,
-    "report_to": _tracker,
-    "use_wandb": _switch("tracking=wandb", "tracking=none"),
-    "logger": _tracker,
-    "device": _device,
-    "accelerator": _device,
-    "precision": _precision,
-    "dtype": _precision,
-    "dry_run": _switch("plan=true"),
-    "dryrun": _switch("plan=true"),
-    "fast_dev_run": _switch("plan=true"),
-    "do_train": _switch(""),
-    "do_eval": _switch(""),
-    "no_cuda": _switch("trainer.use_cpu=true"),
-    "cpu": _switch("trainer.use_cpu=true"),
-    "lora": _switch("model.lora.r=16"),
-    "use_lora": _switch("model.lora.r=16"),
-    "use_peft": _switch("model.lora.r=16"),
-    "model.lora": _switch("model.lora.r=16"),
-    "finetuning_type": _finetuning,
-    "config": _config,
-    "config_name": _config,
-    "config_file": _config,
-}
-"""Names whose value must change too: name → the words that say the same here."""
-
+from rag_experiments.config.habit_names import (
+    ENCODERS,
+    KEY_HABITS,
+    LEFT_OUT,
+    LENGTH_KEYS,
+    LENGTHS,
+    OPTIONS,
+    READERS,
+    VALUES,
+)
+from rag_experiments.config.habit_values import VALUE_HABITS
+from rag_experiments.config.trainer_keys import ELSEWHERE, FORMER, REFUSED, fields
 
 HYDRAS = (
     "help", "hydra_help", "version", "cfg", "resolve", "package", "run", "multirun", "shell_completion", "config_path",
@@ -227,6 +42,8 @@ _WITH_VALUE = ("--config-dir", "-cd", "--cfg", "-c", "--package", "-p", "--info"
 def rewritten(arguments: Sequence[str]) -> list[str] | None:
     """The arguments with each habit put into words of this program; None where there is no habit among them."""
     result: list[str] = []
+    made: dict[str, str] = {}
+    """Key → the word that a habit was made into; the last one counts, as `--peft --lora_r 8` says one thing twice."""
     changed = False
     waiting = list(arguments)
     while waiting:
@@ -237,7 +54,12 @@ def rewritten(arguments: Sequence[str]) -> list[str] | None:
             continue
         words = _rewrite_word(word, waiting, arguments)
         changed = changed or words is not None
-        result += [word] if words is None else words
+        for one in words or ():
+            if (key := one.partition("=")[0]) in made:
+                result.remove(made[key])
+            made[key] = one
+            result.append(one)
+        result += [word] if words is None else []
     return result if changed else None
 
 
@@ -246,7 +68,22 @@ def habit_message(program: str, arguments: Sequence[str]) -> str | None:
     words = rewritten(arguments)
     if words is None:
         return None
-    return f"that is written otherwise here: {program} {shlex.join(words)}"
+    command = f"that is written otherwise here: {shlex.join([*shlex.split(program), *words])}"
+    return "; ".join([*_reasons(arguments), command])
+
+
+def _reasons(arguments: Sequence[str]) -> list[str]:
+    """Why names are left out of the command."""
+    names = (re.match(r"(?:--?|trainer\.)?([A-Za-z][\w.-]*)", word) for word in arguments)
+    names_left_out = dict.fromkeys(match[1].replace("-", "_") for match in names if match)
+    return [f"{name} is left out, since {reason}" for name in names_left_out if (reason := _left_out(name))]
+
+
+def _left_out(name: str) -> str | None:
+    """Why there is nothing to type for a name; None where there is something."""
+    if name in KEY_HABITS or name in VALUE_HABITS or name in TOP or name in OPTION_GROUPS:
+        return None
+    return LEFT_OUT.get(name) or REFUSED.get(name) or (ELSEWHERE.get(name) if name in fields() else None)
 
 
 def _rewrite_word(word: str, waiting: list[str], arguments: Sequence[str]) -> list[str] | None:
@@ -254,27 +91,58 @@ def _rewrite_word(word: str, waiting: list[str], arguments: Sequence[str]) -> li
     option = re.fullmatch(r"--?([A-Za-z][\w.-]*)(=(.*))?", word, re.DOTALL)
     if option:
         name, value = option[1].replace("-", "_"), option[3]
-        key = None if _is_habit(name) else _whole_key(name, arguments)
-        if not _is_habit(name) and key is None:
+        ours = name.partition(".")[0] in (*TOP, *OPTION_GROUPS) and name not in HYDRAS
+        if not ours and not _is_habit(name) and _whole_key(name, arguments) is None:
             return None
         if value is None:
             separate = waiting and not waiting[0].startswith("-") and "=" not in waiting[0]
             value = waiting.pop(0) if separate else "true"
-        return _translate(name, value) if key is None else [f"{key}={value}"]
+        return _rewrite_pair(name, value, arguments) or ([f"{name}={value}"] if ours else [])
     name, equals, value = word.partition("=")
-    if not equals:
-        return _bare_word(word)
+    return _rewrite_pair(name, value, arguments) if equals else _bare_word(word)
+
+
+def _rewrite_pair(name: str, value: str, arguments: Sequence[str]) -> list[str] | None:
+    """The words in place of `name=value`; None for what is no habit."""
     if name.partition("@")[0] == "model" and value not in choices("model") and value in presets_by_name():
         return [f"{name}={presets_by_name()[value]}"]
+    if name in OPTIONS and value not in choices(name) and value.lower() in OPTIONS[name]:
+        return [f"{name}={OPTIONS[name][value.lower()]}"]
     if (name, value.lower()) == ("resume", "true"):
         return ["resume=auto"]
-    bare = name.removeprefix("trainer.")
-    if bare != name and bare not in fields() and bare not in FORMER and _is_habit(bare):
-        return _translate(bare, value)
-    if _is_habit(name):
-        return _translate(name, value)
+    if _is_habit(name) and not (name.startswith(("data.", "model.")) and {"--config-dir", "-cd"} & {*arguments}):
+        return _translate(name, value, arguments)
+    group, _, bare = name.partition(".")
+    if group in _OTHERS_GROUPS and bare and _is_habit(bare) and not _is_key(group, bare, arguments):
+        return _translate(bare, value, arguments)
     key = _whole_key(name, arguments)
     return None if key is None else [f"{key}={value}"]
+
+
+_OTHERS_GROUPS = (
+    "trainer",
+    "data",
+    "model",
+    "train",
+    "training",
+    "training_args",
+    "args",
+    "optimizer",
+    "optim",
+    "hparams",
+)
+"""Groups of other tools, and those of ours in which they have other keys."""
+
+
+def _is_key(group: str, name: str, arguments: Sequence[str]) -> bool:
+    """Whether `group.name` is a key of ours, or may be one of the user's own formats and models."""
+    if group == "trainer":
+        return name in fields() or name in FORMER
+    if group not in OPTION_GROUPS:
+        return False
+    from rag_experiments.config.missing_groups import keys_of  # as in `_whole_key`
+
+    return bool({"--config-dir", "-cd"} & {*arguments}) or f"{group}.{name.partition('.')[0]}" in keys_of(group)
 
 
 def _whole_key(name: str, arguments: Sequence[str]) -> str | None:
@@ -288,13 +156,21 @@ def _whole_key(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def _is_habit(name: str) -> bool:
-    if name in VALUE_HABITS or name in KEY_HABITS:
+    if name in VALUE_HABITS or name in KEY_HABITS or name in (*LENGTHS, *ENCODERS, *READERS) or _left_out(name):
         return True
     ours = name in TOP or name in OPTION_GROUPS
-    return not ours and name in fields() and name not in ELSEWHERE
+    return not ours and name in fields()
 
 
-def _translate(name: str, value: str) -> list[str] | None:
+def _translate(name: str, value: str, arguments: Sequence[str]) -> list[str] | None:
+    if _left_out(name):
+        return []
+    if name in LENGTHS:
+        return [f"{LENGTH_KEYS[_role(arguments)]}={value}"]
+    if name in READERS and _role(arguments) != "reader":
+        return None if (key := _whole_key(name, arguments)) is None else [f"{key}={value}"]
+    if name in ENCODERS or name in READERS:
+        return _model_of("reader" if name in READERS else "encoder", value, _role(arguments))
     if name in VALUE_HABITS:
         return VALUE_HABITS[name](value)
     key = KEY_HABITS.get(name, f"trainer.{name}")
@@ -302,7 +178,27 @@ def _translate(name: str, value: str) -> list[str] | None:
         return ["resume=auto"]
     if key == "model.path":
         return _model(value)
-    return [f"{key}={value}"]
+    return [f"{key}={VALUES.get(key, {}).get(value.lower(), value)}"]
+
+
+def _role(arguments: Sequence[str]) -> str:
+    """What the chosen algorithm trains under `model`."""
+    from rag_experiments.config.missing_groups import algorithms  # as in `_whole_key`
+
+    return _TRAINED.get(next(iter(algorithms(arguments)), ""), "encoder")
+
+
+_TRAINED = {"sft": "reader", "swr": "reader", "fid": "reader", "rerank": "cross_encoder"}
+"""Algorithm → the role of `model`, where that is no encoder."""
+
+
+def _model_of(role: str, value: str, trained: str) -> list[str]:
+    """The words for a model of a role: the one that is trained, or the encoder before it."""
+    if role == trained:
+        return _model(value)
+    preset = presets_by_name().get(value.rpartition("/")[2])
+    place = "model@retriever.encoder"
+    return [f"{place}={preset}"] if preset else [f"{place}=run", f"retriever.encoder.path={value}"]
 
 
 def _bare_word(word: str) -> list[str] | None:
@@ -323,6 +219,10 @@ _PLACE = re.compile(r"(/|\.{1,2}/|~|run://|package://).*|[\w.-]+/[\w.-]+", re.DO
 """What a model's place looks like, and no option of ours: a path, or the id of a repository; a data set's too."""
 
 
+_FILE = re.compile(r".+\.(csv|tsv|jsonl?|ndjson|parquet|arrow|feather|xlsx)(\.gz)?", re.DOTALL | re.IGNORECASE)
+"""The name of a file of rows, in the working directory."""
+
+
 def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list[str]:
     """The overrides, `model=<place>` and `model@<key>=<place>` as what they stand for: the preset of that hub id, or
     the two words that open the place. `data=<place>` is that place, looked at.
@@ -336,7 +236,7 @@ def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list
         own = config_dir is not None and Path(config_dir, group, f"{value}.yaml").is_file()
         if name == "data" and not own and value in _DATA_KINDS:
             words.append("data=auto")
-        elif name == "data" and not own and _PLACE.fullmatch(value) and value not in choices("data"):
+        elif name == "data" and not own and _is_data_place(value):
             words += ["data=auto", f"data.path={value}"]
         elif group != "model" or own or not _PLACE.fullmatch(value):
             words.append(override)
@@ -345,6 +245,11 @@ def with_places(overrides: Sequence[str], config_dir: str | None = None) -> list
         else:
             words += [f"{name}=run", f"{key or 'model'}.path={value}"]
     return words
+
+
+def _is_data_place(value: str) -> bool:
+    """Whether a value of `data` is a place and no option: a path, the id of a repository, or the name of a file."""
+    return value not in choices("data") and bool(_PLACE.fullmatch(value) or _FILE.fullmatch(value))
 
 
 @cache

@@ -24,15 +24,21 @@ def whole_key(name: str, arguments: Sequence[str]) -> str | None:
         arguments: the whole command line, which chooses the algorithm.
     """
     config_dir = _value_of("--config-dir", arguments) or _value_of("-cd", arguments)
-    of_algorithm = {key for option in _algorithms(arguments, config_dir) for key in _keys(option, config_dir)}
+    of_algorithm = {key for option in algorithms(arguments) for key in _keys(option, config_dir)}
     if f"algorithm.{name}" in of_algorithm:
         return f"algorithm.{name}"
     found = {key for key in _other_keys() if key.partition(".")[2] == name}
     return found.pop() if len(found) == 1 else None
 
 
-def _algorithms(arguments: Sequence[str], config_dir: str | None) -> list[str]:
+def keys_of(group: str) -> set[str]:
+    """Every key of a group, in any of its kinds."""
+    return {key.name for section in sections(group) for key in section.keys}
+
+
+def algorithms(arguments: Sequence[str]) -> list[str]:
     """The options of `algorithm` that the command line chooses, by itself, by its experiment, or by default."""
+    config_dir = _value_of("--config-dir", arguments) or _value_of("-cd", arguments)
     typed = [word.partition("=")[2] for word in arguments if word.startswith("algorithm=")]
     if typed:
         return typed[-1].split(",")

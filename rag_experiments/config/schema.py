@@ -7,6 +7,7 @@ own hyper-parameters are a dataclass in its own file, a data format's in its own
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -37,6 +38,23 @@ class Matching:
         if re.fullmatch(self.pattern, text) is None:
             raise ValueError(f"must be {self.what}")
         return text
+
+
+@dataclass(frozen=True)
+class TextEncoding:
+    """For `Annotated`: the name of an encoding in which a line ends with the byte that ends it in ASCII."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, name: str) -> str:
+        try:
+            ends = "\n".encode(name)
+        except (LookupError, UnicodeError):
+            ends = b""
+        if ends != b"\n":
+            raise ValueError("must be an encoding of text such as utf-8, cp1252 or latin-1 (UTF-16 is seen by itself)")
+        return codecs.lookup(name).name
 
 
 @dataclass(kw_only=True)
@@ -220,6 +238,9 @@ class DataConfig:
     """The name of the format, which decides how `path` is read."""
     path: str | None = None
     """The folder or file that holds the data; data that is made here has none."""
+    encoding: Annotated[str, TextEncoding()] = "utf-8"
+    """How the letters of text files are written: cp1252 is what Windows wrote in Western Europe. UTF-16 is seen by
+    itself."""
     titles: bool = True
     """Passages have their titles; false leaves them out, where the answer would stand in one."""
     dev_fraction: Annotated[float, Field(gt=0, lt=0.5)] = 0.1

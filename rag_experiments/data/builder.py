@@ -77,11 +77,13 @@ class Intake:
     Attributes:
         collect: keep a problem in `problems` and go on, instead of raising it.
         titles: False leaves every title out.
+        encoding: how text files are written.
     """
 
     folder: Path
     collect: bool = False
     titles: bool = True
+    encoding: str = "utf-8"
     problems: list[Problem] = field(default_factory=list)
     splits: dict[str, list[Asked]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -12,19 +12,23 @@ from collections.abc import Iterable
 NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "question": (
         ("question", "questions", "query", "user_input", "user_query", "question_text", "query_text"),
-        ("anchor", "instruction", "prompt", "input", "sentence1", "sentence_1", "text_a", "utterance"),
+        ("anchor", "instruction", "prompt", "input", "sentence1", "sentence_1", "text_a", "utterance",
+         "frage", "pregunta", "pergunta", "domanda", "vraag", "pytanie", "问题", "質問", "질문", "вопрос"),
     ),
     "answers": (
         ("answers", "ground_truth", "ground_truths", "reference", "reference_answer", "gold_answer", "gold_answers",
          "correct_answer", "expected_answer", "ideal_answer", "short_answer"),
-        ("answer", "output", "response", "target", "completion", "final_answer", "answer_text", "reply"),
+        ("answer", "output", "response", "target", "completion", "final_answer", "answer_text", "reply",
+         "antwort", "respuesta", "réponse", "reponse", "resposta", "risposta", "antwoord", "odpowiedź", "答案", "回答",
+         "답변", "ответ"),
     ),
     "context": (
         ("context", "contexts", "passage", "passages", "document", "documents", "paragraph", "evidence", "positive",
          "positives", "pos", "positive_passage", "positive_passages", "gold_context", "gold_passage",
          "reference_contexts", "positive_text", "context_text", "passage_text", "document_text"),
         ("text", "chunk", "content", "page_content", "body", "article", "story", "source_text", "sentence2",
-         "sentence_2", "text_b", "retrieved_contexts", "abstract", "supporting_text"),
+         "sentence_2", "text_b", "retrieved_contexts", "abstract", "supporting_text",
+         "kontext", "textstelle", "contexto", "contexte", "contesto", "kontekst", "上下文", "文脈", "контекст"),
     ),
     "negatives": (
         ("negatives", "negative", "neg", "hard_negatives", "hard_negative", "negative_passages", "negative_passage",
@@ -53,6 +57,18 @@ _RANKS = {
     for rank, names in enumerate(lists)
     for name in names
 }
+
+
+def words_of(column: str) -> list[str]:
+    """The words of a column's name: `User Question (EN)` is `user`, `question`, `en`."""
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", column)
+    return [word.casefold() for word in re.split(r"[\W_]+", spaced) if word]
+
+
+def suggested(role: str, columns: Iterable[str]) -> str | None:
+    """The one column whose name has a word of this role, to be offered and not to be taken; None without one."""
+    named = [column for column in columns if any(_RANKS.get(word, ("", 0))[0] == role for word in words_of(column))]
+    return named[0] if len(named) == 1 else None
 
 
 def role_of(column: str) -> str | None:

@@ -127,7 +127,7 @@ def import_data(config: DataConfig, cache: Path) -> Path:
     key = _import_key(config, fingerprint(config))
 
     def fill(making: Path) -> None:
-        intake = Intake(making, titles=config.titles)
+        intake = Intake(making, titles=config.titles, encoding=config.encoding)
         module.read(config, intake)
         intake.finish()
         _write_questions(making, intake, config)

@@ -35,9 +35,11 @@ ADDED_KEYS: dict[str, dict[str, Any]] = {
     },
     "encoder": {"lora": None},
     "cross_encoder": {"lora": None},
+    "data": {"encoding": "utf-8"},
 }
 """Keys that came after runs had been hashed, with their defaults, which change no figure: a run with those has the hash
-that it had before. They are listed by the `_target_` of what has them, or by a model's `kind`, wherever it stands."""
+that it had before. They are listed by the `_target_` of what has them, or by a model's `kind`, wherever it
+stands; those of every data format by their group."""
 
 
 def config_hash(resolved: dict[str, Any]) -> str:
@@ -47,6 +49,8 @@ def config_hash(resolved: dict[str, Any]) -> str:
     matter.
     """
     settings = _without_added({key: value for key, value in resolved.items() if key not in NOT_IN_HASH})
+    if isinstance(settings.get("data"), dict):
+        settings["data"] = _without(settings["data"], ADDED_KEYS["data"])
     text = json.dumps(_same_numbers(settings), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return settled_digest(text)[:16]
 
@@ -55,7 +59,11 @@ def _without_added(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     added = ADDED_KEYS.get(str(value.get("_target_") or value.get("kind")), {})
-    return {key: _without_added(inner) for key, inner in value.items() if key not in added or inner != added[key]}
+    return _without({key: _without_added(inner) for key, inner in value.items()}, added)
+
+
+def _without(settings: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in added or value != added[key]}
 
 
 def _same_numbers(value: Any) -> Any:

@@ -9,7 +9,9 @@ import pytest
 from rag_experiments import train
 from rag_experiments.config import command_line
 from rag_experiments.config.groups import OPTION_GROUPS, TOP, choices
-from rag_experiments.config.habits import HYDRAS, KEY_HABITS, VALUE_HABITS, presets_by_id, rewritten, with_places
+from rag_experiments.config.habit_names import ENCODERS, KEY_HABITS, LEFT_OUT, LENGTHS, READERS
+from rag_experiments.config.habit_values import VALUE_HABITS
+from rag_experiments.config.habits import HYDRAS, presets_by_id, rewritten, with_places
 from rag_experiments.config.key_sections import option_section, sections
 from rag_experiments.config.trainer_keys import fields
 from rag_experiments.core.errors import RequestError
@@ -33,9 +35,8 @@ def test_every_habit_names_a_key_that_there_is():
 
 
 def test_no_habit_is_a_key_or_a_group():
-    assert {*KEY_HABITS, *VALUE_HABITS} & (all_keys() | set(OPTION_GROUPS)) == {"model.lora"}, (
-        "a truth value where keys stand"
-    )
+    habits = {*KEY_HABITS, *VALUE_HABITS, *LEFT_OUT, *LENGTHS, *ENCODERS, *READERS}
+    assert habits & (all_keys() | set(OPTION_GROUPS)) == {"model.lora"}, "a truth value where keys stand"
 
 
 @pytest.mark.parametrize("habit", sorted(KEY_HABITS))
@@ -82,6 +83,23 @@ def test_a_habit_is_answered_as_a_key_and_as_an_option(habit):
         ("--model_name_or_path intfloat/e5-base-v2", "model=e5_base"),
         ("--model_name_or_path /my/model", "model=run model.path=/my/model"),
         ("--do_train --lr 2", "trainer.learning_rate=2"),
+        ("max_length=128", "model.max_passage_length=128"),
+        ("--max_seq_length 128 algorithm=sft", "model.max_input_length=128 algorithm=sft"),
+        ("algorithm=rerank cutoff_len=128", "algorithm=rerank model.max_length=128"),
+        ("encoder=all-MiniLM-L6-v2", "model=minilm"),
+        ("encoder=all-MiniLM-L6-v2 algorithm=sft", "model@retriever.encoder=minilm algorithm=sft"),
+        ("algorithm=fid llm=/my/t5", "algorithm=fid model=run model.path=/my/t5"),
+        ("--seed 1 --retriever.k 3", "seed=1 retriever.k=3"),
+        ("--use_peft --lora_r 8", "model.lora.r=8"),
+        ("lora_target=all pooling=eos", "model.lora.target_modules=all-linear model.pooling=last"),
+        ("optimizer.lr=1e-5 data.batch_size=8", "trainer.learning_rate=1e-5 trainer.per_device_train_batch_size=8"),
+        ("retriever=dense", "retriever=faiss_flat"),
+        ("--torch_dtype bfloat16", "model.precision=bf16"),
+        ("scale=20", "algorithm.temperature=0.05"),
+        ("--train_group_size 8", "algorithm.hard_negatives=7"),
+        ("val_size=0.1 validation_file=dev.csv", "data.dev_fraction=0.1 data.files.dev=dev.csv"),
+        ("val_size=200", "data.max_dev=200"),
+        ("--trust_remote_code name=a --gpus=2", "name=a"),
     ],
 )
 def test_what_a_habit_means(typed, right):
@@ -97,7 +115,6 @@ def test_what_a_habit_means(typed, right):
         ("--mini-batch-size=16", "algorithm.mini_batch_size=16"),  # of the default algorithm
         ("algorithm=ctl rerank_depth=9", "algorithm=ctl retriever.rerank_depth=9"),
         ("zero_shot=false cutoffs=[1,2]", "evaluation.zero_shot=false evaluation.cutoffs=[1,2]"),
-        ("max_length=128", "model.max_length=128"),
         ("lora.r=4", "model.lora.r=4"),
         ("max_train=10", "data.max_train=10"),
         ("columns.question=q", "data.columns.question=q"),
@@ -114,9 +131,25 @@ def test_every_key_of_every_algorithm_is_known_without_its_group():
     for option in choices("algorithm"):
         for key in option_section("algorithm", option).keys:
             name = key.name.removeprefix("algorithm.")
-            taken = name in (*TOP, *OPTION_GROUPS, *KEY_HABITS, *VALUE_HABITS) or name in fields()
+            taken = name in (*TOP, *OPTION_GROUPS, *KEY_HABITS, *VALUE_HABITS, *LEFT_OUT) or name in fields()
             if not taken and name.partition(".")[0] not in OPTION_GROUPS:
                 assert rewritten([f"{name}=1", f"algorithm={option}"])[0] == f"{key.name}=1"
+
+
+def test_what_is_left_out_is_said_with_its_reason():
+    with pytest.raises(RequestError) as refused:
+        train.start(["--trust_remote_code", "deepspeed=ds.json", "lr=1e-5"])
+    trust, deepspeed, reason = str(refused.value).partition("; deepspeed")
+    assert trust == "trust_remote_code is left out, since no code of a model's repository is run here"
+    assert deepspeed
+    assert reason.startswith(" is left out, since each process holds the whole model here")
+    assert reason.endswith("that is written otherwise here: python -m rag_experiments.train trainer.learning_rate=1e-5")
+
+
+def test_a_key_of_ones_own_format_is_no_habit(tmp_path):
+    """A format from outside the package may call its keys as others call theirs."""
+    assert rewritten(["data.file=a.csv"]) == ["data.path=a.csv"]
+    assert rewritten(["--config-dir", str(tmp_path), "data=mine", "data.file=a.csv", "model.lr=1"]) is None
 
 
 def test_no_option_of_hydras_is_a_key():
@@ -153,6 +186,9 @@ def test_what_is_no_habit_is_left_alone(typed):
         ("model=minilm", ["model=minilm"]),
         ("model.path=/x", ["model.path=/x"]),
         ("data.path=org/name", ["data.path=org/name"]),
+        ("data=questions.csv", ["data=auto", "data.path=questions.csv"]),
+        ("data=train.jsonl.gz", ["data=auto", "data.path=train.jsonl.gz"]),
+        ("data=jsonl", ["data=jsonl"]),
     ],
 )
 def test_the_place_of_a_model_is_taken_where_an_option_stands(typed, right):

@@ -168,6 +168,38 @@ def _one_in_a_folder(folder: Path) -> Path:
     return folder
 
 
+def _excel(folder: Path) -> Path:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.append(["Questions of May"])
+    sheet = book.create_sheet("Questions")
+    sheet.append(["as of", "2024-05-02"])
+    sheet.append(["Question", "Answer", "Source text"])
+    for n in range(COUNT):
+        sheet.append([question(n), answer(n), text(n)])
+    book.save(folder / "a.xlsx")
+    return folder / "a.xlsx"
+
+
+def _windows(folder: Path) -> Path:
+    path = table("a.csv", ("question", "answer", "context"), lambda n: (f"“{question(n)}”", answer(n), text(n)))(folder)
+    path.write_bytes(path.read_text(encoding="utf-8").encode("cp1252"))
+    return path
+
+
+def _bytes(name: str, content: bytes) -> Any:
+    def write(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return write
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
 def _columns(**names: Any) -> dict[str, Any]:
     return {"format": "hub", "columns": names}
 
@@ -195,7 +227,9 @@ SHAPES: dict[str, Shape] = {
         {"format": "hub", "preset": "squad"},
     ),
     "SQuAD": Shape(whole("dev.json", _squad), {"format": "hub", "preset": "squad"}),
-    "messages": Shape(lines("a.jsonl", lambda n: _MESSAGES), asks="'messages' holds conversations"),
+    "messages": Shape(
+        lines("a.jsonl", lambda n: _MESSAGES), asks="'messages' holds conversations, and no column the texts"
+    ),
     "FlagEmbedding": Shape(
         lines("a.jsonl", lambda n: {"query": question(n), "pos": [text(n)], "neg": [text((n + 1) % COUNT)]}),
         {"format": "tevatron", "columns": {"question": "query", "positives": "pos", "negatives": "neg"}},
@@ -271,8 +305,22 @@ SHAPES: dict[str, Shape] = {
         asks="could both be the question: type data.columns.question=question or data.columns.question=query",
     ),
     "no usual name": Shape(
-        table("a.csv", ("frage", "antwort"), lambda n: (question(n), answer(n))),
-        asks="no column has a usual name for the question (the columns are 'frage', 'antwort')",
+        table("a.csv", ("kysymys", "vastaus"), lambda n: (question(n), answer(n))),
+        asks="no column has a usual name for the question (the columns are 'kysymys', 'vastaus'): type "
+        "data.columns.question=<column>, and so data.columns.context=<column> and data.columns.answers=<column>",
+    ),
+    "names with a usual word": Shape(
+        table("a.csv", ("User question (EN)", "Text (manual)", "Answer"), lambda n: (question(n), text(n), answer(n))),
+        asks="type 'data.columns.question=User question (EN)', and so 'data.columns.context=Text (manual)'",
+    ),
+    "no header": Shape(
+        table("a.csv", (question(0), f"It is in {answer(0)}, as a rule, unless somebody took it out", text(0)),
+              lambda n: (question(n), answer(n), text(n))),
+        asks="which look like a row: a table needs a first line of names",
+    ),
+    "German columns": Shape(
+        table("a.csv", ("Frage", "Antwort", "Kontext"), lambda n: (question(n), answer(n), text(n))),
+        _columns(question="Frage", answers="Antwort", context="Kontext"),
     ),
     "names of files beside texts": Shape(
         table("a.csv", ("question", "document", "context"), lambda n: (question(n), f"manual_{n}.pdf", text(n))),
@@ -284,8 +332,65 @@ SHAPES: dict[str, Shape] = {
         asks="type data=localrqa and the folder",
     ),
     "pandas' object of columns": Shape(
-        whole("a.json", lambda: {"question": {"0": question(0)}, "context": {"0": text(0)}}), asks='orient="records"'
+        whole("a.json", lambda: {"question": {str(n): question(n) for n in range(COUNT)},
+                                 "answer": {str(n): answer(n) for n in range(COUNT)},
+                                 "context": {str(n): text(n) for n in range(COUNT)}}),
+        _columns(question="question", answers="answer", context="context"),
     ),
+    "columns as lists": Shape(
+        whole("a.json", lambda: {"query": [question(n) for n in range(COUNT)],
+                                 "answers": [[answer(n)] for n in range(COUNT)],
+                                 "passage": [text(n) for n in range(COUNT)]}),
+        _columns(question="query", answers="answers", context="passage"),
+    ),
+    "pandas' split": Shape(
+        whole("a.json", lambda: {"columns": ["query", "answer", "passage"], "index": [*range(COUNT)],
+                                 "data": [[question(n), answer(n), text(n)] for n in range(COUNT)]}),
+        _columns(question="query", answers="answer", context="passage"),
+    ),
+    "rows under a name": Shape(
+        whole("a.json", lambda: {"version": 2, "data": [
+            {"query": question(n), "answer": answer(n), "passage": text(n)} for n in range(COUNT)
+        ]}),
+        _columns(question="query", answers="answer", context="passage"),
+    ),
+    "rows of SQuAD under a name": Shape(
+        whole("a.json", lambda: {"data": [
+            {"question": question(n), "context": text(n), "answers": _squad_answers(n)} for n in range(COUNT)
+        ]}),
+        {"format": "hub", "preset": "squad"},
+    ),
+    "the hub's viewer": Shape(
+        whole("a.json", lambda: {"features": [], "rows": [
+            {"row_idx": n, "row": {"query": question(n), "answer": answer(n), "passage": text(n)}} for n in range(COUNT)
+        ]}),
+        _columns(question="query", answers="answer", context="passage"),
+    ),
+    "rows by their ids": Shape(
+        whole("a.json", lambda: {f"q{n}": {"question": question(n), "answer": answer(n), "passage": text(n)}
+                                 for n in range(COUNT)}),
+        _columns(id="id", question="question", answers="answer", context="passage"),
+    ),
+    "messages with their context": Shape(
+        lines("a.jsonl", lambda n: {"messages": [_turn("system", "Be short."), _turn("user", "Hello?"),
+                                                 _turn("assistant", "Yes."), _turn("user", question(n)),
+                                                 _turn("assistant", answer(n))], "context": text(n)}),
+        {**_columns(question="messages", context="context"), "passage_words": None},
+    ),
+    "prompt and completion of turns": Shape(
+        lines("a.jsonl", lambda n: {"prompt": [_turn("user", question(n))], "document": text(n),
+                                    "completion": [_turn("assistant", answer(n))]}),
+        _columns(question="prompt", answers="completion", context="document"),
+    ),
+    "Excel with a cover": Shape(_excel, _columns(question="Question", answers="Answer", context="Source text")),
+    "a Windows encoding": Shape(
+        _windows,
+        asks="not UTF-8 (byte 0x93 in line 2); data.encoding=cp1252 reads what Windows wrote",
+    ),
+    "a zip": Shape(_bytes("a.zip", b"PK\x03\x04"), asks="python -m zipfile -e"),
+    "a picture under another name": Shape(_bytes("a.csv", b"\x89PNG\r\n"), asks="it begins like a picture"),
+    "an Excel file under another name": Shape(_bytes("a.csv", b"PK\x03\x04"), asks="name must end in .xlsx"),
+    "nothing in a file": Shape(_bytes("a.csv", b""), asks="a.csv is empty"),
     "a single document": Shape(lambda folder: _documents(folder) / "guides" / "thing0.md", asks="a single document"),
     "part of a set": Shape(lambda folder: _native(folder) / "passages.jsonl", asks="is one file of a data set"),
     "nothing in it": Shape(whole("a.json", lambda: []), asks="there is not one row that can be read"),

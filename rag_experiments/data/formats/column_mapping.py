@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from rag_experiments.config.overrides import typed as typed_word
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.cells import listed
-from rag_experiments.data.column_names import LABELS, candidates, normalized, preferred
+from rag_experiments.data.column_names import LABELS, candidates, normalized, preferred, suggested, words_of
 from rag_experiments.data.formats.cut import find_answer
 from rag_experiments.data.formats.peek import Peek, texts
-from rag_experiments.data.row_fields import BadRow, reach
+from rag_experiments.data.row_fields import BadRow, reach, shown
 
 _INNER = ("text", "content", "page_content", "passage", "contents", "body")
 """Keys of an object that is a passage, under which its text stands."""
@@ -117,14 +119,31 @@ def _only(key: str, named: list[str], peek: Peek, question: str | None) -> str:
         )
     if key == "question":
         raise RequestError(
-            f"{peek.place}: no column has a usual name for the question ({_listing(peek)}): type "
-            "data.columns.question=<column>"
+            f"{peek.place}: no column has a usual name for the question ({_listing(peek)}){_without_header(peek)}: "
+            f"type {_keys_to_type(peek)}"
         )
     raise RequestError(
         f"{peek.place}: the question is in {question!r}, and no column has a usual name for the text that answers it "
         f"({_listing(peek)}), and these texts are what is searched: type data.columns.context=<column>, or if they are "
         f"documents in a folder, data=documents data.path=FOLDER data.questions={peek.place}"
     )
+
+
+def _keys_to_type(peek: Peek) -> str:
+    """The keys to type where the question has no usual name: that, and those of the other columns without one."""
+    words = []
+    for key in ("question", "context", "answers"):
+        if key == "question" or not candidates(key, peek.columns):
+            column = suggested(key, peek.columns)
+            words.append(typed_word(f"data.columns.{key}", column) if column else f"data.columns.{key}=<column>")
+    return ", and so ".join([words[0], " and ".join(words[1:])]) if words[1:] else words[0]
+
+
+def _without_header(peek: Peek) -> str:
+    """What to say where the first line of a table seems to be a row."""
+    if Path(peek.place).suffix not in (".csv", ".tsv") or not any(len(words_of(name)) > 8 for name in peek.columns):
+        return ""
+    return ", which look like a row: a table needs a first line of names, such as question,answer,context. If they are"
 
 
 def _refuse_judged_pairs(peek: Peek, mapping: Mapping[str, Any]) -> None:
@@ -157,4 +176,4 @@ def _has(row: Mapping[str, Any], name: str) -> bool:
 
 
 def _listing(peek: Peek) -> str:
-    return f"the columns are {', '.join(map(repr, peek.columns[:20]))}"
+    return f"the columns are {', '.join(shown(name) for name in peek.columns[:20])}"

@@ -12,6 +12,7 @@ with the key to type; keys that are typed stay as they are.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,8 +26,9 @@ from rag_experiments.data.formats import dialogues, hub, question_sets
 from rag_experiments.data.formats.column_mapping import cuts_lose_questions, has_offsets, mapped_columns
 from rag_experiments.data.formats.document_parsing import PARSERS
 from rag_experiments.data.formats.folder_kinds import document_files, folder_format, row_files
+from rag_experiments.data.formats.json_objects import rows_inside
 from rag_experiments.data.formats.lines import refuse_pickle
-from rag_experiments.data.formats.peek import Peek, peek, peek_table
+from rag_experiments.data.formats.peek import MOST_ROWS, Peek, peek, peek_table
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, kind_of
 from rag_experiments.data.row_fields import reach
 
@@ -34,6 +36,12 @@ _SHARED = {one.name for one in fields(DataConfig)}
 """Keys of every format, of which none says which format is meant."""
 _COMPANIONS = ("readme", "license", "citation", "changelog")
 """Files that lie beside data and are no documents to search."""
+_ARCHIVES = {
+    ".zip": "zipfile",
+    **dict.fromkeys((".tar", ".tgz"), "tarfile"),
+    **dict.fromkeys((".7z", ".rar", ".zst", ".xz", ".bz2"), ""),
+}
+"""Kinds of packed files, and the module of Python that unpacks them into a folder."""
 _PASSAGES = ("positive_ctxs", "hard_negative_ctxs", "ctxs")
 
 
@@ -118,7 +126,7 @@ def _folder(folder: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
             kinds = ", ".join([*SUFFIXES, *PARSERS])
             raise RequestError(f"data.path={folder}: there is nothing in that folder that is read ({kinds})") from None
         if alone is not None and any(path.stem.casefold() not in _COMPANIONS for path in documents):
-            questions = peek(alone)
+            questions = _peek(alone, typed)
             if {"document", "positive_ids"} & set(questions.columns):
                 return {"format": "documents", "questions": alone.name}
             raise RequestError(
@@ -127,9 +135,9 @@ def _folder(folder: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
             ) from None
         if alone is None:
             return {"format": "documents"}
-        return {"files": {"train": alone.name}, **_rows_of(peek(alone), typed)}
+        return {"files": {"train": alone.name}, **_rows_of(_peek(alone, typed), typed)}
     first = local.get("train") or next(iter(local.values()))
-    keys = _rows_of(peek(first[0]), typed)
+    keys = _rows_of(_peek(first[0], typed), typed)
     if keys["format"] != "hub":
         find_files(folder, files)  # only `hub` looks into a folder `data/`
     return keys
@@ -143,12 +151,21 @@ def _file(path: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
             "corpus", "queries", "passages", "collection",
         ):  # fmt: skip
             raise RequestError(f"data.path={path} is one file of a data set: type data.path={path.parent}")
-        return _rows_of(peek(path), typed)
+        return _rows_of(_peek(path, typed), typed)
     if kind in PARSERS:
         raise RequestError(f"data.path={path} is a single document: type the folder of the documents, {path.parent}")
     if kind in (".xls", ".xlsb", ".xlsm", ".ods"):
         raise RequestError(f"data.path={path}: {kind} is not read; save it as .xlsx or .csv")
+    if kind in _ARCHIVES:
+        module, folder = _ARCHIVES[kind], path.parent / path.name.split(".")[0]
+        how = f": python -m {module} -e {shlex.join([str(path), str(folder)])}" if module else ""
+        raise RequestError(f"data.path={path}: {kind} is not opened; unpack it and type what was in it{how}")
     raise RequestError(f"data.path={path}: {kind or 'a file without a suffix'} is not read; {', '.join(SUFFIXES)} are")
+
+
+def _peek(path: Path, typed: Mapping[str, Any]) -> Peek:
+    columns = {key: name for key, name in dict(typed.get("columns") or {}).items() if isinstance(name, str)}
+    return peek(path, str(typed.get("encoding") or "utf-8"), columns)
 
 
 def _hub(typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,6 +185,8 @@ def _library_peek(typed: Mapping[str, Any]) -> Peek:
 
 def _rows_of(head: Peek, typed: Mapping[str, Any]) -> dict[str, Any]:
     """The format of rows, with its keys."""
+    if not head.rows and not Path(head.place).stat().st_size:
+        raise RequestError(f"{head.place} is empty")
     if not head.rows:
         raise RequestError(f"{head.place}: there is not one row that can be read, so what it holds is not known")
     own = {name for name in typed if name not in _SHARED}
@@ -191,15 +210,12 @@ def _whole_object(head: Peek) -> dict[str, Any] | None:
         quac = any(isinstance(one, dict) and dialogues.is_quac(one) for one in first["paragraphs"])
         return {"format": "hub", "preset": "quac" if quac else "squad"}
     inner = [one for one in value.values() if isinstance(one, dict)]
-    if inner and len(inner) == len(value):
-        if all("question" in one for one in inner):
-            return {"format": "dpr"}
-        raise RequestError(
-            f"{head.place} is one object of columns ({', '.join(map(repr, list(value)[:8]))}): write a list of rows, "
-            'which pandas does with to_json(…, orient="records")'
-        )
-    if first:
-        raise RequestError(f"{head.place} is an object whose rows are under 'data': write that list alone into a file")
+    by_id = inner and len(inner) == len(value) and all("question" in one for one in inner)
+    if by_id and any({*_PASSAGES, "contexts"} & one.keys() for one in inner):
+        return {"format": "dpr"}
+    rows = rows_inside(value)
+    if rows is not None:
+        head.rows = [row for row in rows[:MOST_ROWS] if isinstance(row, dict)]
     return None
 
 
@@ -231,14 +247,14 @@ def _table(head: Peek, typed: Mapping[str, Any]) -> dict[str, Any]:
     named = dict(typed.get("columns") or {})
     if "positives" in named:
         return {"format": "tevatron"}
-    _refuse_conversations(head, named)
-    columns = mapped_columns(head, named)
+    chat = _conversations(head, named)
+    columns = mapped_columns(head, {"question": chat, **named} if chat else named)
     context = columns["context"]
     first = next(iter(head.values(context)), None) if context else None
     entry = first[0] if isinstance(first, list) and first else None
     if isinstance(entry, dict):
         return _listed_passages(head, columns, entry)
-    if isinstance(first, list) and not columns.get("answers"):  # FlagEmbedding's rows
+    if isinstance(first, list) and not columns.get("answers") and not chat:  # FlagEmbedding's rows
         return _listed_passages(head, columns, {})
     keys: dict[str, Any] = {"format": "hub", "columns": columns}
     if has_offsets(head, columns.get("answers")):
@@ -266,12 +282,18 @@ def _listed_passages(head: Peek, columns: Mapping[str, Any], entry: Mapping[str,
     return {"format": "tevatron", "columns": names}
 
 
-def _refuse_conversations(head: Peek, typed: Mapping[str, Any]) -> None:
-    """Raise `RequestError` for chats alone: they hold no text in which an answer could be looked up."""
+def _conversations(head: Peek, typed: Mapping[str, Any]) -> str | None:
+    """The column of conversations whose last turns are the question and its answer; None where there is none.
+
+    Raises:
+        RequestError: chats alone: they hold no text in which an answer could be looked up.
+    """
     chat = preferred("history", head.columns)
-    if chat is not None and "question" not in typed and not candidates("question", head.columns):
-        raise RequestError(
-            f"{head.place}: {chat!r} holds conversations, and no column a single question: a row needs a question and "
-            f"the text that answers it, and may have its answers and the turns before it; type data.columns.question "
-            f"and data.columns.context, with data.columns.history={chat}"
-        )
+    if chat is None or "question" in typed or candidates("question", head.columns):
+        return None
+    if typed.get("context") or candidates("context", head.columns):
+        return chat
+    raise RequestError(
+        f"{head.place}: {chat!r} holds conversations, and no column the texts that answer them, which are what is "
+        f"searched: type data.columns.context=<column>; the last turns of {chat!r} are then the question and its answer"
+    )

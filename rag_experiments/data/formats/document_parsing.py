@@ -17,7 +17,7 @@ from typing import Any
 
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.formats import directives
-from rag_experiments.data.formats.lines import open_bytes
+from rag_experiments.data.formats.lines import decoded, not_in, open_bytes
 
 INSTALL = "pip install 'rag_experiments[documents]'"
 
@@ -48,25 +48,25 @@ class Document:
         return heading
 
 
-def parse(path: Path) -> Document:
+def parse(path: Path, encoding: str = "utf-8") -> Document:
     """Read one document; its title is its own, or the file's name.
 
     Raises:
-        Unreadable: damaged, encrypted, or not in UTF-8.
+        Unreadable: damaged, encrypted, or in another encoding.
         RequestError: the library that reads this kind is not installed.
     """
-    document = PARSERS[path.suffix.lower()](path)
+    document = PARSERS[path.suffix.lower()](path, encoding)
     document.title = " ".join((document.title or path.stem.replace("_", " ").replace("-", " ")).split())
     return document
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, encoding: str) -> str:
     try:
         with open_bytes(path) as file:
             content = file.read()
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return decoded(content, encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise Unreadable(f"not UTF-8 (byte {error.start})") from None
+        raise Unreadable(not_in(encoding, f"byte {error.start}")) from None
     except (OSError, EOFError, zlib.error) as error:
         raise Unreadable(f"it begins like a gzipped file, and is cut short or damaged ({error})") from None
 
@@ -87,14 +87,14 @@ def _from_blocks(title: str, blocks: Iterable[tuple[str, bool]]) -> Document:
     return Document(title, "\n\n".join(parts), headings)
 
 
-def parse_text(path: Path) -> Document:
+def parse_text(path: Path, encoding: str = "utf-8") -> Document:
     """A plain text file."""
-    return Document("", _text(path).strip())
+    return Document("", _text(path, encoding).strip())
 
 
-def parse_markdown(path: Path) -> Document:
+def parse_markdown(path: Path, encoding: str = "utf-8") -> Document:
     """Markdown and MyST: front matter removed (its `title:` becomes the title), markup removed, code kept."""
-    text = _text(path)
+    text = _text(path, encoding)
     title = ""
     front = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     if front:
@@ -158,10 +158,10 @@ def _without_templates(text: str) -> str:
     return re.sub(r"\{\{[<%]?\s*(.*?)\s*[%>]?\}\}", r"\1", text)
 
 
-def parse_html(path: Path) -> Document:
+def parse_html(path: Path, encoding: str = "utf-8") -> Document:
     """HTML, without scripts, styles, navigation and forms."""
     bs4 = _library("bs4", "beautifulsoup4")
-    soup = bs4.BeautifulSoup(_text(path), "html.parser")
+    soup = bs4.BeautifulSoup(_text(path, encoding), "html.parser")
     title = soup.title.get_text(" ", strip=True) if soup.title else ""
     for element in soup(["script", "style", "nav", "form", "header", "footer", "noscript", "template", "svg", "head"]):
         element.decompose()
@@ -182,9 +182,9 @@ def parse_html(path: Path) -> Document:
     return _from_blocks(title or first, blocks)
 
 
-def parse_rst(path: Path) -> Document:
+def parse_rst(path: Path, encoding: str = "utf-8") -> Document:
     """reStructuredText. Nothing is included; of directives unknown to docutils the text is read, not the options."""
-    blocks = list(_rst_blocks(_text(path), str(path)))
+    blocks = list(_rst_blocks(_text(path, encoding), str(path)))
     return _from_blocks(next((text for text, heading in blocks if heading), ""), blocks)
 
 
@@ -243,7 +243,7 @@ def _words(node: Any, nodes: Any) -> str:
     return "".join(_words(child, nodes) for child in node.children)
 
 
-def parse_pdf(path: Path) -> Document:
+def parse_pdf(path: Path, encoding: str = "utf-8") -> Document:
     """The text of a PDF's pages; a scanned one has none."""
     pypdf = _library("pypdf", "pypdf")
     logging.getLogger("pypdf").setLevel(logging.CRITICAL)
@@ -271,7 +271,7 @@ def _library(module: str, distribution: str) -> Any:
         raise RequestError(f"reading this kind of document needs {distribution}: {INSTALL}") from error
 
 
-PARSERS: dict[str, Callable[[Path], Document]] = {
+PARSERS: dict[str, Callable[[Path, str], Document]] = {
     ".txt": parse_text,
     ".text": parse_text,
     ".md": parse_markdown,

@@ -76,7 +76,7 @@ def read(config: DocumentsConfig, intake: Intake) -> None:
         where = Where(str(path))
         with intake.row(where):
             try:
-                document = parse(path)
+                document = parse(path, intake.encoding)
             except Unreadable as error:
                 raise BadRow(str(error)) from error
             check_text("text", document.text)

@@ -32,7 +32,9 @@ from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.cells import listed
 from rag_experiments.data.column_names import preferred
 from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
+from rag_experiments.data.formats.conversations import is_conversation, last_exchange, reply
 from rag_experiments.data.formats.format_files import files_fingerprint
+from rag_experiments.data.formats.json_objects import rows_inside
 from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.data.records import Where
 from rag_experiments.data.row_fields import BadRow, content_id, id_of, reach, shown, text_of, turns_of
@@ -124,7 +126,7 @@ def _file_rows(
             yield from rows(path, cutter.intake)
             continue
         value = read_json(path, cutter.intake)
-        if not isinstance(value, dict):
+        if not isinstance(value, dict) or _holds_rows(config, value):
             yield from json_rows(value, path, cutter.intake)
         elif config.preset in ("squad", "quac") and "data" in value:
             squad.read_nested(
@@ -139,6 +141,12 @@ def _file_rows(
             cutter.intake.problem(Where(str(path)), "a SQuAD file is an object with a list 'data', and there is none")
         else:
             yield from json_rows(value, path, cutter.intake)
+
+
+def _holds_rows(config: HubConfig, value: Mapping[str, Any]) -> bool:
+    """Whether a JSON object holds rows, and is not one of those that a preset or `question_sets` reads."""
+    inside = None if question_sets.is_one(value) else rows_inside(value)
+    return inside is not None and (config.preset == "columns" or _has(inside[0], config.columns.question))
 
 
 def _read_rows(
@@ -184,21 +192,29 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
             other = preferred(key, (column for column in row if column not in mapped))
             hint = f"; data.columns.{key}={other} names it" if other is not None else hint
             raise MissingColumn(f"there is no {name!r} (the columns here are {', '.join(map(repr, row))}){hint}")
-    if isinstance(reach(row, names.question), list):
+    asked, answered = reach(row, names.question), reach(row, names.answers)
+    history = turns_of({"history": listed(reach(row, names.history), names.history)}) if names.history else ()
+    if is_conversation(asked):
+        exchange = last_exchange(asked, names.question)
+        asked, history = exchange.question, history or exchange.history
+        answered = answered if answered is not None else exchange.answer
+    if is_conversation(answered) and "role" in answered[0]:
+        answered = reply(answered, names.answers or "answers")
+    if isinstance(asked, list):
         raise BadRow(f"{names.question!r} is a list of questions, and a row needs a single one{_DIALOGUE}")
-    answers = squad.answers_of(reach(row, names.answers), names.answers or "answers")
+    answers = squad.answers_of(answered, names.answers or "answers")
     if config.preset == "squad" and not answers:
         cutter.unanswered()
         return
     cutter.question(
         split,
-        question=text_of({names.question: reach(row, names.question)}, names.question),
+        question=text_of({names.question: asked}, names.question),
         id=(id_of({"id": reach(row, names.id)}, "id") if names.id else "") or default,
         answers=answers,
         contexts=contexts,
         title=title,
         negatives=negatives,
-        history=turns_of({"history": listed(reach(row, names.history), names.history)}) if names.history else (),
+        history=history,
         group=group if config.split_by == "article" else None,
         about=group if config.preset == "squad" else None,
     )

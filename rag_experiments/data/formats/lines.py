@@ -5,12 +5,14 @@ Every problem of a line is reported to the intake with file and line number. Pic
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
 import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,18 +112,14 @@ def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Itera
     number = 0
     try:
         with open_bytes(path) as file:
-            for number, raw in enumerate(_raw_lines(file), 1):
+            encoding, lines = _raw_lines(file, intake.encoding)
+            for number, raw in enumerate(lines, 1):
                 where = Where(str(path), number)
-                if number == 1:
-                    raw = raw.removeprefix(b"\xef\xbb\xbf")
                 try:
-                    line = raw.decode("utf-8").rstrip("\r\n")
+                    line = raw.decode(encoding).rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    intake.problem(
-                        where,
-                        f"not UTF-8 (byte {raw[error.start]:#04x} at column {error.start + 1}); a file that Windows "
-                        "wrote in its own encoding must be saved as UTF-8",
-                    )
+                    byte = f"byte {raw[error.start]:#04x} at column {error.start + 1}"
+                    intake.problem(where, not_in(encoding, byte))
                     continue
                 if keep_blank or line.strip():
                     yield where, line
@@ -131,18 +129,41 @@ def text_lines(path: Path, intake: Intake, *, keep_blank: bool = False) -> Itera
         intake.problem(Where(str(path), number + 1), f"the file is cut short or damaged ({error})")
 
 
-def _raw_lines(file: BufferedIOBase) -> Iterator[bytes]:
-    """The lines of `file` as UTF-8; a UTF-16 file (from Excel or PowerShell) is converted."""
+def decoded(raw: bytes, encoding: str, errors: str = "strict") -> str:
+    """The text of a file, whose own mark of UTF-16 or UTF-8 counts more than `encoding`."""
+    if raw[:2] in UTF_16:
+        return raw.decode("utf-16", errors)
+    return raw.decode("utf-8-sig" if raw.startswith(codecs.BOM_UTF8) else encoding, errors)
+
+
+def not_in(encoding: str, byte: str) -> str:
+    """The sentence about a `byte` that is no letter in `encoding`."""
+    if encoding != "utf-8":
+        return f"not {encoding} ({byte}): data.encoding is wrong for this file"
+    return (
+        f"not UTF-8 ({byte}); data.encoding=cp1252 reads what Windows wrote in its own encoding in Western Europe "
+        "(cp1250: Central Europe, cp1251: Cyrillic, gb18030: Chinese)"
+    )
+
+
+def _raw_lines(file: BufferedIOBase, encoding: str) -> tuple[str, Iterator[bytes]]:
+    """The encoding that a file's mark tells, else `encoding`, and its lines without the mark.
+
+    The lines of a UTF-16 file (from Excel or PowerShell) are given as UTF-8.
+    """
     first = file.readline()
     if first[:2] in UTF_16:
         file.seek(0)
-        with io.TextIOWrapper(cast(Any, file), encoding="utf-16", newline="\n") as text:
-            for line in text:
-                yield line.encode("utf-8", "surrogatepass")
-        return
-    if first:
-        yield first
-    yield from file
+        return "utf-8", _utf_16_lines(file)
+    marked = first.startswith(codecs.BOM_UTF8)
+    first = first.removeprefix(codecs.BOM_UTF8)
+    return "utf-8" if marked else encoding, chain([first] if first or marked else [], file)
+
+
+def _utf_16_lines(file: BufferedIOBase) -> Iterator[bytes]:
+    with io.TextIOWrapper(cast(Any, file), encoding="utf-16", newline="\n") as text:
+        for line in text:
+            yield line.encode("utf-8", "surrogatepass")
 
 
 def json_lines(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:

@@ -14,7 +14,9 @@ from typing import Any
 
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.cells import listed
-from rag_experiments.data.formats.lines import UTF_16, open_bytes
+from rag_experiments.data.column_report import ColumnReport
+from rag_experiments.data.formats.json_objects import is_columns
+from rag_experiments.data.formats.lines import UTF_16, decoded, not_in, open_bytes
 from rag_experiments.data.formats.tables import BINARY, kind_of, rows
 from rag_experiments.data.records import Where
 from rag_experiments.data.row_fields import BadRow, reach
@@ -49,6 +51,11 @@ class Peek:
 class HeadIntake:
     """Stands in for an intake: what is wrong with a row is said when the whole file is read."""
 
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.column_report = ColumnReport()
+
     def problem(self, where: Where, reason: str, kind: str = "bad row") -> None:
         """Ignore it."""
 
@@ -56,18 +63,25 @@ class HeadIntake:
         """Ignore it."""
 
 
-def peek(path: Path) -> Peek:
+def peek(path: Path, encoding: str = "utf-8", columns: Mapping[str, Any] | None = None) -> Peek:
     """The beginning of one file.
 
+    Args:
+        encoding: of a text file without a mark of its own.
+        columns: those that were typed, which tell the sheet of an Excel file.
+
     Raises:
-        RequestError: a pickle, a file that cannot be read, or a kind of file that is never read.
+        RequestError: a pickle, a file that cannot be read, or a kind of file that is never read; or no text at all.
     """
     intake: Any = HeadIntake()
+    intake.column_report.expect(columns or {}, {})
     if kind_of(path) in BINARY:
         return Peek(str(path), [row for _, row in islice(rows(path, intake), MOST_ROWS)])
-    text, cut = _head(path)
+    text, cut = _head(path, encoding)
     if kind_of(path) == ".json" and text.lstrip().startswith(("{", "[")):
         value = _json_value(text, cut)
+        if cut and isinstance(value, dict) and is_columns(value):
+            value = _json_value(_all_text(path, encoding), False)
         if isinstance(value, dict):
             return Peek(str(path), [value], whole=value)
         if isinstance(value, list):
@@ -89,7 +103,46 @@ def peek_table(place: str, table: Iterable[Mapping[str, Any]]) -> Peek:
     return Peek(place, [dict(row) for row in islice(table, MOST_ROWS)])
 
 
-def _head(path: Path) -> tuple[str, bool]:
+_NO_TEXT = {
+    b"%PDF": "a PDF: as a document, it belongs into a folder of documents, under a name that ends in .pdf",
+    b"PK\x03\x04": "an Excel file or a zip: an Excel file's name must end in .xlsx, and a zip must be unpacked",
+    b"\xd0\xcf\x11\xe0": "an old Excel or Word file: save it as .xlsx or .csv",
+    b"PAR1": "a Parquet file: its name must end in .parquet",
+    b"ARROW1": "an Arrow file: its name must end in .arrow",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"GIF8": "a picture",
+}
+"""The first bytes of files that are no text, whatever their name says, and what they are."""
+
+
+def _refuse_binary(path: Path, raw: bytes, encoding: str) -> None:
+    """Raise `RequestError` for what is no text, or is written in another encoding throughout."""
+    kind = next((words for start, words in _NO_TEXT.items() if raw.startswith(start)), None)
+    if kind is not None or (b"\0" in raw[:4096] and raw[:2] not in UTF_16):
+        raise RequestError(f"{path} is no text file{f', it begins like {kind}' if kind else ''}")
+    if raw[:2] in UTF_16:
+        return
+    wrong, first = 0, ""
+    for number, line in enumerate(raw.splitlines(keepends=True)[:-1] or [raw], 1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError as error:
+            wrong += 1
+            first = first or not_in(encoding, f"byte {line[error.start]:#04x} in line {number}")
+        else:
+            if not line.isascii():
+                return  # some lines are right: the wrong ones are reported one by one
+    if wrong > 1:
+        raise RequestError(f"{path} is {first}")
+
+
+def _all_text(path: Path, encoding: str) -> str:
+    with open_bytes(path) as file:
+        return decoded(file.read(), encoding, "replace")
+
+
+def _head(path: Path, encoding: str) -> tuple[str, bool]:
     """The first `MOST_BYTES` of a text file, and whether there are more."""
     try:
         with open_bytes(path) as file:
@@ -98,7 +151,8 @@ def _head(path: Path) -> tuple[str, bool]:
         raise RequestError(f"{path} is cut short or damaged ({error})") from error
     cut = len(raw) > MOST_BYTES
     raw = raw[:MOST_BYTES]
-    return raw.decode("utf-16" if raw[:2] in UTF_16 else "utf-8-sig", "ignore" if cut else "replace"), cut
+    _refuse_binary(path, raw, encoding)
+    return decoded(raw, encoding, "ignore" if cut else "replace"), cut
 
 
 def _json_value(text: str, cut: bool) -> Any:

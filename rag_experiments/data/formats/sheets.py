@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.column_names import role_of
 from rag_experiments.data.records import Where
 
 if TYPE_CHECKING:
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install 'rag_experiments[excel]'"
 _FILE_START = b"ARROW1"
+_MOST_ROWS_BEFORE = 30
+"""A table may have so many rows of remarks above its header."""
 
 
 def parquet_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
@@ -66,7 +70,9 @@ def _batch_rows(
 
 
 def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of the first sheet that has any; its first row that is not empty is the header. Values, not formulas.
+    """The rows of one sheet: the first one with a header that names a column of ours, else the first one with rows.
+
+    The header is the first row that names such a column, else the first one that is not empty. Values, not formulas.
 
     Raises:
         RequestError: openpyxl is not installed.
@@ -82,16 +88,18 @@ def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, An
         intake.problem(Where(str(path)), f"not readable as Excel: {reason}")
         return
     try:
-        header: list[str] | None = None
+        places = {sheet.title: _header(sheet, set(intake.column_report.mapping.values())) for sheet in book.worksheets}
+        title = max(places, key=lambda title: (places[title][1], places[title][0] > 0), default=None)
         for sheet in book.worksheets:
-            if header is not None:
-                intake.remark(
-                    f"the sheet {sheet.title!r} is not read: only the first one with rows is", Where(str(path))
-                )
+            start, _ = places[sheet.title]
+            if sheet.title != title:
+                if start:
+                    intake.remark(f"the sheet {sheet.title!r} is not read, but {title!r} is", Where(str(path)))
                 continue
+            header: list[str] | None = None
             for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
                 texts = [_cell_text(cell) for cell in cells]
-                if not any(texts):
+                if number < start or not any(texts):
                     continue
                 if header is None:
                     header = [text or "" for text in texts]
@@ -100,6 +108,17 @@ def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, An
                 yield Where(str(path), number), row
     finally:
         book.close()
+
+
+def _header(sheet: Any, columns: set[str]) -> tuple[int, bool]:
+    """The number of a sheet's header row (0: it has no rows), and whether it names a question or one of `columns`."""
+    first = 0
+    for number, cells in enumerate(islice(sheet.iter_rows(values_only=True), _MOST_ROWS_BEFORE), 1):
+        texts = [text for text in map(_cell_text, cells) if text]
+        first = first or (number if texts else 0)
+        if len(texts) > 1 and any(text in columns or role_of(text) == "question" for text in texts):
+            return number, True
+    return first, False
 
 
 def _cell_text(value: Any) -> str | None:

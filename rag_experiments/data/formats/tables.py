@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data.formats.lines import UTF_16, json_lines, open_bytes, pickle_note, refuse_pickle, text_lines
+from rag_experiments.data.formats.json_objects import rows_inside
+from rag_experiments.data.formats.lines import (
+    UTF_16,
+    decoded,
+    json_lines,
+    not_in,
+    open_bytes,
+    pickle_note,
+    refuse_pickle,
+    text_lines,
+)
 from rag_experiments.data.formats.sheets import arrow_rows, excel_rows, parquet_rows
 from rag_experiments.data.records import Where
 
@@ -175,13 +185,15 @@ def _is_list(path: Path) -> bool:
 
 
 def json_rows(value: Any, path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:
-    """The rows of a value that `read_json` returned: a list of objects, one object, or `Lines`."""
+    """The rows of a value that `read_json` returned: a list of objects, an object with rows inside, one object, or
+    `Lines`."""
     if isinstance(value, Lines):
         yield from value
         return
     if value is None:
         return
-    for number, row in enumerate(value if isinstance(value, list) else [value], 1):
+    inside = rows_inside(value) if isinstance(value, dict) else None
+    for number, row in enumerate(inside if inside is not None else value if isinstance(value, list) else [value], 1):
         where = Where(f"{path}[{number}]")
         if isinstance(row, dict):
             yield where, row
@@ -199,14 +211,14 @@ def read_json(path: Path, intake: Intake) -> Any:
     try:
         with open_bytes(path) as file:
             raw = file.read()
-        text = raw.decode("utf-16" if raw[:2] in UTF_16 else "utf-8-sig")
+        text = decoded(raw, intake.encoding)
         value = json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data" and error.lineno > 1:
             return Lines(json_lines(path, intake))
         intake.problem(Where(str(path), error.lineno), f"not valid JSON: {error.msg} (column {error.colno})")
     except UnicodeDecodeError as error:
-        intake.problem(where, f"not UTF-8 (byte {error.start})")
+        intake.problem(where, not_in(intake.encoding, f"byte {error.start}"))
     except (OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         intake.problem(where, f"cannot be read: {str(error).splitlines()[0]}")
     else:

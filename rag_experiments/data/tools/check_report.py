@@ -238,7 +238,7 @@ def examine(config: RunConfig, cache: Path, needs: Sequence[str] = ()) -> Iterat
     except OSError as error:
         raise RequestError(f"paths.cache={cache} cannot be written: {error.strerror}") from error
     try:
-        intake = Intake(folder, collect=True, titles=config.data.titles)
+        intake = Intake(folder, collect=True, titles=config.data.titles, encoding=config.data.encoding)
         module.read(config.data, intake)
         yield _findings(config, intake, needs)
     finally:
