@@ -45,9 +45,18 @@ HEAVY = (
 SOURCES = {"heavy": HEAVY, "another heavy": HEAVY, "light": LIGHT}
 """Processes to start from: two of the same libraries, whose seeds of hashes differ."""
 
-# Variables that are read where they are used, so that a forked process sees its own.
-LATE = {"PYTHONPATH", "TZ", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "COLUMNS"}
-LATE |= {"TORCHINDUCTOR_CACHE_DIR"}
+LATE = {"PYTHONPATH", "TZ", "COLUMNS", "TOKENIZERS_PARALLELISM"}
+LATE |= {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+# Those that libraries set in this process, for themselves: torch, scikit-learn, sentence-transformers, transformers.
+LATE |= {"TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CODECARBON_LOG_LEVEL"}
+LATE |= {
+    "NCCL_GRAPH_MIXING_SUPPORT",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_LAUNCH_BLOCKING",
+    "FLASH_ATTENTION_DETERMINISTIC",
+}
+LATE |= {"ASCEND_LAUNCH_BLOCKING", "HCCL_DETERMINISTIC", "FSDP_CPU_RAM_EFFICIENT_LOADING", "VLLM_LOGGING_LEVEL"}
+"""Variables that are read where they are used, so that a forked process sees its own."""
 LATE_FAMILIES = ("RAG_", "PYTEST_", "COVERAGE_", "COV_CORE_", "ACCELERATE_", "HYDRA_")
 SURROUNDINGS = dict(os.environ)
 """As the tests were started; what a test changes is not in it."""
