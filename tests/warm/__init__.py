@@ -47,7 +47,7 @@ SOURCES = {"heavy": HEAVY, "another heavy": HEAVY, "light": LIGHT}
 
 LATE = {"PYTHONPATH", "TZ", "COLUMNS", "TOKENIZERS_PARALLELISM"}
 LATE |= {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
-# Those that libraries set in this process, for themselves: torch, scikit-learn, sentence-transformers, transformers.
+# Those that libraries set in this process, for themselves: torch, scikit-learn, transformers, wandb and others.
 LATE |= {"TORCHINDUCTOR_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "CODECARBON_LOG_LEVEL"}
 LATE |= {
     "NCCL_GRAPH_MIXING_SUPPORT",
