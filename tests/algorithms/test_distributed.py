@@ -58,7 +58,9 @@ def run_by_two(function: str, folder: Path) -> None:
     for rank in range(2):
         code = f"from {__name__} import {function}; {function}({rank}, {port}, {str(folder)!r})"
         command = [sys.executable, "-c", code]
-        started.append(warm.start(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        source_name = ("heavy", "another heavy")[rank]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(warm.start(command, source_name=source_name, env=environment, **output))
     try:
         printed = [process.communicate(timeout=300)[0] for process in started]
     finally:

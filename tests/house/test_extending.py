@@ -49,7 +49,10 @@ def run_from(
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
         )
-    return warm.run(command, cwd=folder, env=environment, timeout=300)
+    source_name = (
+        "heavy" if module == "train" else "another heavy"
+    )  # what a run left is read by whatever seed of hashes
+    return warm.run(command, source_name=source_name, cwd=folder, env=environment, timeout=300)
 
 
 def trained(folder: Path, site: Path, *arguments: str, data: str = "data=jsonl") -> RunDirectory:
