@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -48,6 +49,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = (getattr(item, "originalname", item.name), *getattr(item, "fixturenames", ()))
         for name in tiers(item.path, names):
             item.add_marker(name)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported_modules_stay() -> None:
+    """Collections need not look through what was imported: each run makes full ones, half a second each."""
+    if len(sys.modules) > imported["modules"] + 100:
+        imported["modules"] = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
+imported = {"modules": 0}
+"""How many modules there were when what was there was last left out of collections."""
 
 
 WORDS = (  # noqa: SIM905

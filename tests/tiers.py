@@ -29,7 +29,7 @@ COMMANDS = {
     *("sweeps/test_grid.py", "sweeps/test_real.py", "data/test_pydocs.py"),
 }
 """Files whose tests run whole commands, or import what is heavy inside functions."""
-STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes"}
+STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes", "warm"}
 
 # Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
 NUMERIC = ("algorithms/", "comparison/test_statistics.py", "evaluation/", "models/", "retrieval/", "api/test_api.py",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from rag_experiments.algorithms import ctl
 from rag_experiments.algorithms.ctl import CTLConfig, CTLTrainer, ctl_loss, known_positives
 from rag_experiments.algorithms.shared.gathering import gather_rows, gather_with_gradient
+from tests import warm
 
 DIM = 5
 QUESTIONS = 6
@@ -45,12 +48,30 @@ def worker(rank: int, port: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.timeout(400)
-def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+def run_by_two(function: str, folder: Path) -> None:
+    """Call a function of this file in two processes, with a rank, the port where they meet, and the folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.spawn(worker, args=(port, str(tmp_path)), nprocs=2)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    started = []
+    for rank in range(2):
+        code = f"from {__name__} import {function}; {function}({rank}, {port}, {str(folder)!r})"
+        command = [sys.executable, "-c", code]
+        source_name = ("heavy", "another heavy")[rank]
+        output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        started.append(warm.start(command, source_name=source_name, env=environment, **output))
+    try:
+        printed = [process.communicate(timeout=300)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], printed
+
+
+@pytest.mark.timeout(400)
+def test_two_processes_give_the_gradient_of_the_whole_batch(tmp_path):
+    run_by_two("worker", tmp_path)
     apart = torch.load(tmp_path / "gradient.pt", weights_only=True)
     together = gradient(slice(0, QUESTIONS), slice(0, QUESTIONS + 1))
     torch.testing.assert_close(apart, together, atol=1e-12, rtol=0)
@@ -98,10 +119,7 @@ def symmetric_worker(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.timeout(400)
 def test_two_processes_contrast_a_passage_with_the_questions_of_both(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(symmetric_worker, args=(port, str(tmp_path)), nprocs=2)
+    run_by_two("symmetric_worker", tmp_path)
     loss, gradient = torch.load(tmp_path / "symmetric.pt", weights_only=True)
     expected, _ = symmetric_loss(slice(0, QUESTIONS), slice(0, QUESTIONS + 1))
     torch.testing.assert_close(loss, expected, atol=0, rtol=1e-5)

@@ -6,7 +6,6 @@ import dataclasses
 import multiprocessing
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.models.reader import answer_tokens
 from rag_experiments.models.reader.prefix_scorer import PrefixScorer, can_share
 from rag_experiments.models.reader.reader import Reader
+from tests.algorithms.score_writers import open_new, write_many
 from tests.examples import PASSAGES
 from tests.numeric import assert_near
 from tests.tiny_readers import tiny_llama, tiny_plain_llama, tiny_t5  # noqa: F401 - fixtures
@@ -206,14 +206,6 @@ def test_the_first_value_of_a_key_stays(tmp_path):
     assert cache.get([b"k"])[b"k"].tolist() == [-1.0]
 
 
-def write_many(file: Path, worker: int) -> None:
-    cache = ScoreCache(file)
-    for i in range(60):
-        cache.put({f"{worker}/{i}/{j}".encode(): np.full(3, -float(worker), dtype=np.float32) for j in range(5)})
-        cache.put({f"shared/{i}".encode(): np.full(3, -1.0, dtype=np.float32)})
-        assert cache.get([f"{worker}/{i}/4".encode()])
-
-
 def test_processes_write_at_once(tmp_path):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=write_many, args=(tmp_path / "scores.sqlite", worker)) for worker in range(3)]
@@ -225,15 +217,6 @@ def test_processes_write_at_once(tmp_path):
     cache = ScoreCache(tmp_path / "scores.sqlite")
     assert len(cache) == 3 * 60 * 5 + 60
     assert cache.connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-
-
-def open_new(folder: Path, together: Any, failures: Any) -> None:
-    for number in range(12):
-        together.wait(60)
-        try:
-            ScoreCache(folder / f"{number}.sqlite").put({b"k": np.zeros(1, dtype=np.float32)})
-        except RequestError as error:
-            failures.put(str(error))
 
 
 def test_processes_make_a_file_at_once(tmp_path):

@@ -8,7 +8,6 @@ import logging
 import os
 import random
 import shutil
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -24,6 +23,7 @@ import rag_experiments as rag
 from rag_experiments import ask, compare, evaluate, train
 from rag_experiments.config import command_line
 from rag_experiments.runs.directory import RunDirectory
+from tests import warm
 from tests.conftest import write_small_data
 from tests.training.test_run import request, run_at
 
@@ -46,7 +46,7 @@ def by_command(place: Path, tiny_bert: Path) -> rag.Run:
     """A run by the command, in a process of its own."""
     arguments = [*typed(tiny_bert, place / "data", place), f"hydra.run.dir={place / 'command'}"]
     command = [sys.executable, "-m", "rag_experiments.train", *arguments]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    warm.run(command, check=True, timeout=300)
     return rag.open_run(place / "command")
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.conftest import write_jsonl, write_small_data
 
 PROBE = """
@@ -125,14 +125,12 @@ def test_a_wrong_request_is_refused_in_one_sentence(case, place):
         *[override.format(root=place) for override in overrides],
     ]
     before = listing(place)
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-c", PROBE, *request],
-        capture_output=True,
-        text=True,
+        source_name="heavy" if may_import_torch else "light",
         cwd=place,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         timeout=120,
-        check=False,
     )
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr

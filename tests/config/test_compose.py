@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -39,10 +40,17 @@ FITTING = {"encoder": "ctl", "cross_encoder": "rerank", "decoder": "sft", "encod
 
 
 def checked(overrides: list[str]):
-    """The checked configuration, the resolved values, and what Hydra composed."""
-    composed = command_line.compose(overrides)
-    if composed.data.format not in MADE_HERE:
-        composed = command_line.compose([*overrides, "data.path=somewhere"])
+    """The checked configuration, the resolved values, and what Hydra composed; to look at, not to change."""
+    return _checked(tuple(overrides))
+
+
+@functools.cache  # options are composed alone by several tests
+def _checked(overrides: tuple[str, ...]):
+    words = list(overrides)
+    read = any(word.startswith("data=") and word[5:] not in MADE_HERE for word in words)
+    composed = command_line.compose([*words, "data.path=somewhere"] if read else words)
+    if not read and composed.data.format not in MADE_HERE:
+        composed = command_line.compose([*words, "data.path=somewhere"])
     config, resolved = check_common(composed)
     check_algorithm(config)
     return config, resolved, composed

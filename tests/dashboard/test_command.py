@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.dashboard import synthetic
 
 
 def run(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "rag_experiments.dashboard", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    return warm.run(command, source_name="light", timeout=timeout)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_the_plugin_blames_the_caller(case, tmp_path):
     (tmp_path / "deprecations.py").write_text((Path(__file__).parents[1] / "deprecations.py").read_text())
     (tmp_path / "test_it.py").write_text("def test_it():\n    import rag_experiments.own\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "deprecations", "-p", "no:cacheprovider", "test_it.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # the other plugins take most of the time
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=alone)
     assert (done.returncode == 0) is passes, done.stdout + done.stderr
     assert ("library will not take for ever" in done.stdout) is not passes

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rag_experiments.runs.directory import RunDirectory
+from tests import warm
 from tests.conftest import write_small_data
 from tests.tiny_readers import tiny_llama  # noqa: F401 - a fixture
 
@@ -39,16 +40,19 @@ def outside(tmp_path) -> Path:
     return folder
 
 
-def run_from(folder: Path, site: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"rag_experiments.{module}", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def run_from(
+    folder: Path, site: Path, module: str, *arguments: str, cold: bool = False
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"rag_experiments.{module}", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
+    if cold:
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
+    source_name = (
+        "heavy" if module == "train" else "another heavy"
+    )  # what a run left is read by whatever seed of hashes
+    return warm.run(command, source_name=source_name, cwd=folder, env=environment, timeout=300)
 
 
 def trained(folder: Path, site: Path, *arguments: str, data: str = "data=jsonl") -> RunDirectory:
@@ -77,12 +81,14 @@ def test_a_kind_of_model_and_a_retriever_come_from_outside(installed, outside, t
     run = trained(outside, installed, "algorithm=late", f"model.path={tiny_bert}")
     metrics = run.read_final_metrics()
     assert {"zero_shot/test/recall@1", "test/recall@1", "seconds/prepare", "seconds/train"} <= metrics.keys()
-    again = run_from(outside, installed, "evaluate", "run=run", "--config-dir", "conf")
+    again = run_from(outside, installed, "evaluate", "run=run", "--config-dir", "conf", cold=True)
     assert again.returncode == 0, again.stderr
-    asked = run_from(outside, installed, "ask", "run=run", "--config-dir", "conf", "where", "is", "the", "cat")
+    asked = run_from(
+        outside, installed, "ask", "run=run", "--config-dir", "conf", "where", "is", "the", "cat", cold=True
+    )
     assert asked.returncode == 0, asked.stderr
     assert "[1]" in asked.stdout
-    exported = run_from(outside, installed, "export", "run=run", "out", "--config-dir", "conf")
+    exported = run_from(outside, installed, "export", "run=run", "out", "--config-dir", "conf", cold=True)
     assert exported.returncode == 0, exported.stderr
     assert "LateRetriever.save` wrote" in (outside / "out" / "README.md").read_text(encoding="utf-8")
 
@@ -182,13 +188,10 @@ def test_the_wheel_has_types_for_whoever_imports_the_package(installed, tmp_path
 
 
 def test_the_example_of_a_loss_has_tests_that_pass(installed, outside):
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_pull.py"],
         cwd=outside,
         env={**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=300,
     )
     assert done.returncode == 0, done.stdout

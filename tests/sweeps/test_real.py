@@ -22,6 +22,7 @@ from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.sweeps import execute, launchers
 from rag_experiments.sweeps.cluster import RayLauncher, RemoteLauncher
 from rag_experiments.sweeps.jobs import Job, record_exception
+from tests import warm
 from tests.stand_in import stand_in
 from tests.wandb_reader import read_back
 
@@ -90,13 +91,14 @@ def weights(sweep, name: str) -> dict[str, str]:
 
 
 def test_a_killed_sweep_takes_its_jobs_along_and_continues(real_sweep):
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     arguments = (
         "seed=0,1",
         "trainer.num_train_epochs=400",
         "trainer.save_strategy=epoch",
         "trainer.eval_strategy=epoch",
     )
-    process = subprocess.Popen(command(real_sweep, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.start(command(real_sweep, *arguments), source_name="heavy", **silent)
     job = RunDirectory(real_sweep.folder() / "seed-0")
     wait_until(lambda: job.last_checkpoint() is not None)
     process.send_signal(signal.SIGKILL)
@@ -104,7 +106,7 @@ def test_a_killed_sweep_takes_its_jobs_along_and_continues(real_sweep):
     wait_until(lambda: job.state == "interrupted", 30)
     assert not (real_sweep.folder() / "seed-1").exists()
     step = int(job.last_checkpoint().name.split("-")[1])
-    process = subprocess.Popen(command(real_sweep, *arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.start(command(real_sweep, *arguments), source_name="another heavy", **silent)
     wait_until(lambda: job.read_status().get("resumed") == 1 and job.read_metrics()[-1]["step"] > step)
     steps = [line["step"] for line in job.read_metrics() if "train/loss" in line]
     assert steps == sorted(set(steps))  # continued, neither begun anew nor logged twice

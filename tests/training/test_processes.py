@@ -20,20 +20,21 @@ from rag_experiments.core.errors import RequestError
 from rag_experiments.models.cross_encoder.cross_encoder import CrossEncoder
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
+from tests import warm
 from tests.numeric import assert_all_near
 from tests.shared_work import shares
 from tests.training.test_run import no_dropout, request
 
 
-def launch(rank: int, port: int, arguments: list[str], module: str) -> subprocess.Popen:
-    """What torchrun sets, and `accelerate launch`."""
+def launch(rank: int, port: int, arguments: list[str], module: str) -> warm.Started | subprocess.Popen[str]:
+    """What torchrun sets, and `accelerate launch`; each rank has a seed of hashes of its own, as there."""
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    return subprocess.Popen(
+    return warm.start(
         [sys.executable, "-m", module, *arguments],
+        source_name=("heavy", "another heavy")[rank],
         env={**os.environ, **{name: str(value) for name, value in variables.items()}, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
 
 

@@ -18,6 +18,7 @@ from rag_experiments import train
 from rag_experiments.config import command_line
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
+from tests import warm
 from tests.numeric import assert_all_near
 
 
@@ -169,7 +170,7 @@ def test_killed_in_the_middle_and_resumed_equals_uninterrupted(tiny_bert, small_
 
 def start_and_kill(arguments: list[str], outputs: Path) -> RunDirectory:
     """Start a run in its own process and `kill -9` it once its second checkpoint stands."""
-    child = subprocess.Popen(
+    child = warm.start(
         [sys.executable, "-m", "rag_experiments.train", *arguments],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.DEVNULL,
