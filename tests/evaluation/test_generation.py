@@ -293,3 +293,14 @@ def test_with_a_real_reader(tiny_llama):
     assert result.metrics["truncation/prompts"] == 3
     assert result.metrics["truncation/passages_dropped"] > 0, "250 bytes do not hold three passages"
     assert result.rows == made.evaluate(QUESTIONS).rows, "greedy: the same again"
+
+
+def test_a_question_that_cannot_be_read_with_its_gold_passages_has_no_oracle_figures():
+    evaluator = SimpleNamespace(
+        _passages=lambda ids: [[] for _ in ids], _answer=lambda questions, passages: ([None, "red"], None)
+    )
+    questions = [Question(id=name, question="?", positive_ids=("p",), answers=("red",)) for name in "ab"]
+    rows = [{"references": ["red"], "metrics": {}} for _ in questions]
+    GenerationEvaluator._add_oracle(evaluator, questions, rows)
+    assert rows[0] == {"references": ["red"], "metrics": {}, "oracle_answer": None}
+    assert rows[1]["metrics"]["oracle_exact_match"] == 1

@@ -111,3 +111,24 @@ def test_an_index_on_a_gpu_is_brought_back_to_be_saved(tmp_path: Path, monkeypat
     monkeypatch.setattr(faiss, "index_gpu_to_cpu", lambda index: on_cpu, raising=False)
     FaissIndex(GpuIndexFlat(), "flat").save(tmp_path)
     assert faiss.read_index(str(tmp_path / "index.faiss")).d == 4
+
+
+def test_a_gpu_is_asked_for_no_more_than_it_gives_where_scores_tie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAISS on a GPU returns `GPU_DEPTH` results at most."""
+    index = FaissIndex.build(np.ones((50, 4), np.float32), RetrieverConfig())
+    asked: list[int] = []
+    search = index._index.search
+    monkeypatch.setattr("rag_experiments.retrieval.index._is_on_gpu", lambda _: True)
+    monkeypatch.setattr("rag_experiments.retrieval.index.GPU_DEPTH", 9)
+
+    class Counting:
+        ntotal = 50
+
+        def search(self, queries_QD: np.ndarray, k: int):
+            asked.append(k)
+            return search(queries_QD, k)
+
+    index._index = Counting()
+    scores_QK, _ = index.search(np.ones((1, 4), np.float32), 3)
+    assert scores_QK.tolist() == [[4.0] * 3]
+    assert asked == [4, 9]
