@@ -157,7 +157,7 @@ OTHER_RETRIEVER = {
 }  # fmt: skip
 OTHER_DATA = {
     "format": "beir", "path": "other", "titles": False, "dev_fraction": 0.2, "test_fraction": 0.2, "split_seed": 9,
-    "query_history": "all", "max_train": 9, "max_dev": 9, "max_test": 9,
+    "query_history": "all", "max_train": 9, "max_dev": 9, "max_test": 9, "encoding": "cp1252",
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from rag_experiments.config import command_line
 from rag_experiments.config.kinds import MODEL_KINDS
+from rag_experiments.config.schema import DataConfig
 from rag_experiments.core import provenance
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import ADDED_KEYS, config_hash, find_runs, newest_unfinished
@@ -69,7 +70,7 @@ def test_keys_that_models_got_later_change_a_hash_where_they_are_not_at_their_de
     assert config_hash(config(**added, other=None)) != config_hash(config())
 
 
-@pytest.mark.parametrize("target", [target for target in ADDED_KEYS if target not in MODEL_KINDS])
+@pytest.mark.parametrize("target", [target for target in ADDED_KEYS if "." in target])
 def test_keys_that_came_later_change_a_hash_where_they_are_not_at_their_default(target):
     added = ADDED_KEYS[target]
     config_class = import_algorithm(target).Config
@@ -81,6 +82,14 @@ def test_keys_that_came_later_change_a_hash_where_they_are_not_at_their_default(
         assert config_hash(changed(now, ("algorithm", name))) != config_hash(before), name
     other = {**now, "algorithm": {**now["algorithm"], "_target_": "my.Other"}}
     assert config_hash(other) != config_hash({**before, "algorithm": {**before["algorithm"], "_target_": "my.Other"}})
+
+
+def test_keys_of_every_data_format_that_came_later_do_the_same():
+    before = {"seed": 0, "data": {"format": "hub", "path": "a"}}
+    assert {name: getattr(DataConfig, name) for name in ADDED_KEYS["data"]} == ADDED_KEYS["data"]
+    assert config_hash({**before, "data": {**before["data"], **ADDED_KEYS["data"]}}) == config_hash(before)
+    for name in ADDED_KEYS["data"]:
+        assert config_hash({**before, "data": {**before["data"], name: "cp1252"}}) != config_hash(before), name
 
 
 def test_every_group_without_effect_may_be_missing(resolved):
