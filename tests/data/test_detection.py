@@ -217,3 +217,10 @@ def test_the_manual_has_the_table_of_names():
     for role, lists in NAMES.items():
         cells = " | ".join(", ".join(f"`{name}`" for name in names) for names in lists)
         assert f"| `{role}` | {cells} |" in manual
+
+
+def test_an_encoding_that_there_is_not_is_refused_before_the_file_is_looked_at(tmp_path):
+    file = tmp_path / "qa.csv"
+    file.write_bytes(b"question;answer;context\nWhat?;yes;\xe4 text\n")
+    with pytest.raises(RequestError, match=r"data\.encoding.*must be an encoding of text such as utf-8"):
+        format_keys({"format": "auto", "path": str(file), "encoding": "klingon"})

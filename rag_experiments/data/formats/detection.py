@@ -164,8 +164,12 @@ def _file(path: Path, typed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _peek(path: Path, typed: Mapping[str, Any]) -> Peek:
+    from rag_experiments.config.validation import check_values
+
+    said = {"encoding": typed["encoding"]} if "encoding" in typed else {}
+    encoding = check_values(DataConfig, {"format": "auto", **said}, "data").encoding
     columns = {key: name for key, name in dict(typed.get("columns") or {}).items() if isinstance(name, str)}
-    return peek(path, str(typed.get("encoding") or "utf-8"), columns)
+    return peek(path, encoding, columns)
 
 
 def _hub(typed: Mapping[str, Any]) -> dict[str, Any]:
