@@ -65,13 +65,21 @@ def _next_half(run: RunDirectory, config: RunConfig, data: RagData, at: str) -> 
         return None
     if config.model.kind != "encoder" or not any(question.answers and question.positive_ids for question in train):
         return None
-    stored = resume.stored_overrides(run.path)
+    stored = resume.stored_overrides(run.path, settled=False)
     config_dir = resume.stored_config_dir(run.path)
-    try:
-        chosen = resume.data_overrides(dataclasses.asdict(config.data))
-    except LookupError:  # a format from outside the package, under the name that was typed
-        chosen = [value for value in stored if split_override(value)[0].split(".")[0] == "data"]
-    chosen += [value for value in stored if value.startswith("paths.")]
+    chosen = [*data_words(stored, config), *(value for value in stored if value.startswith("paths."))]
     words = ["rag-train", *(["--config-dir", config_dir] if config_dir else []), "algorithm=swr"]
     words += ["model@retriever.encoder=run", *chosen]
     return f"{shlex.join(words)} {typed('retriever.encoder.path', f'run://{at}')}"
+
+
+def data_words(stored: list[str], config: RunConfig) -> list[str]:
+    """The run's data as they were typed, and with all their keys where an experiment chose some of them."""
+    words = {value: split_override(value)[0] for value in stored}
+    if "experiment" not in words.values():
+        typed_words = [value for value, key in words.items() if key.split(".")[0] == "data"]
+        return [value for value in typed_words if value != "data=auto" or "data.path" not in words.values()]
+    try:
+        return resume.data_overrides(dataclasses.asdict(config.data))
+    except LookupError:  # a format from outside the package, under the name that was typed
+        return [value for value, key in words.items() if key.split(".")[0] == "data"]

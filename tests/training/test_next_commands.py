@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from rag_experiments import ask, compare, export, train
+from rag_experiments.config.command_line import compose
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.training import next_commands
+from rag_experiments.training.request import check_request
 from tests.conftest import write_small_data
 from tests.training.test_run import request
 
@@ -88,3 +90,17 @@ def test_a_question_that_is_no_word_of_a_command_is_not_printed(question: str, t
     assert next_commands.a_question(run) == "your question"
     run.write_predictions("dev", [{"question": "what's `it`?"}])
     assert next_commands.a_question(run) == "what's `it`?"
+
+
+def test_data_are_named_as_they_were_typed_unless_an_experiment_chose_them(tmp_path: Path) -> None:
+    csv = tmp_path / "mine.csv"
+    rows = [f"Who is number {row}?,Ann {row},Ann {row} was here." for row in range(5)]
+    csv.write_text("\n".join(["question,answer,context", *rows]), encoding="utf-8")
+    typed = [f"data.path={csv}", "data.max_train=3"]
+    config = check_request(compose(["algorithm=ctl", *typed], None), training=False).config
+    assert next_commands.data_words(["algorithm=ctl", *typed, "data=auto"], config) == typed
+    assert next_commands.data_words([], config) == []
+    chosen = next_commands.data_words(["experiment=e", "data.max_train=3"], config)
+    assert chosen[0] == "data=hub"
+    assert {*typed} < {*chosen}
+    assert compose(chosen, None).data == compose(typed, None).data
