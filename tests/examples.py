@@ -41,6 +41,9 @@ class ListStore:
     def ids(self, rows) -> list[str]:
         return [self.passages[int(row)].id for row in rows]
 
+    def full_texts(self, rows) -> list[str]:
+        return [self.passages[int(row)].full_text for row in rows]
+
 
 class WordRetriever:
     """Ranks passages by words shared with the query; counts how often it was asked."""

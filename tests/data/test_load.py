@@ -51,6 +51,8 @@ def test_many_processes_import_at_once(native, tmp_path):
     folder, cache = native(), tmp_path / "cache"
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         hashes = pool.map(_load, [(folder, cache)] * 6)
+        pool.close()
+        pool.join()  # ended by themselves: one that handles SIGTERM, as under coverage, can miss that of `terminate`
     assert len(set(hashes)) == 1
     assert len(list((cache / "data").glob("*/manifest.json"))) == 1
 

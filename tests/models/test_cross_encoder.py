@@ -111,6 +111,21 @@ def test_a_score_has_no_dropout_and_training_goes_on_as_it_was(tiny_bert):
         assert model.training is training
 
 
+def test_a_score_in_the_middle_of_a_training_leaves_its_gradients(reranker):
+    """Within one autocast, as a trainer's, torch may use a cast again that was made without gradients."""
+    reranker.config.precision = "bf16"
+    with_gradient = []
+    for scored in (False, True):
+        reranker.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            if scored:
+                reranker.score(QUERIES, PASSAGES)
+            reranker(**reranker.pad(reranker.tokenize_pairs(QUERIES, PASSAGES))).sum().backward()
+        with_gradient.append({name for name, value in reranker.named_parameters() if value.grad is not None})
+    assert len(with_gradient[0]) > 10
+    assert with_gradient[0] == with_gradient[1]
+
+
 def test_a_pair_is_never_longer_than_it_may_be_and_keeps_its_question(reranker):
     limit = reranker.config.max_length
     pairs = reranker.tokenize_pairs(["who " * 300, QUERIES[0]], ["the fish " * 300, "the fish " * 300])
@@ -209,6 +224,25 @@ def test_what_no_reranker_can_be_made_of_is_refused(judge, tiny_bert, tiny_t5, t
 def test_a_tokenizer_without_the_answers_is_refused(tiny_llama):
     with pytest.raises(RequestError, match="no token 'yes' or 'no'"):
         opened(tiny_llama, max_length=700)
+
+
+def test_a_prompt_that_leaves_no_room_for_a_question_is_refused(judge):
+    made = opened(judge, max_length=700)
+    own = 700 - 2 * made.pairs.query_room  # the prompt and what stands behind the passage, one token more or less
+    longest = next(length for length in range(own - 3, own + 4) if _opens(judge, length))
+    shortest = opened(judge, max_length=longest)
+    assert shortest.pairs.query_room == 1
+    assert len(shortest.tokenize_pairs(["who"], ["x"])[0].ids) == longest
+    with pytest.raises(RequestError, match=f"max_length={longest - 1}: the prompt with its instruction has"):
+        opened(judge, max_length=longest - 1)
+
+
+def _opens(path: Path, length: int) -> bool:
+    try:
+        opened(path, max_length=length)
+    except RequestError:
+        return False
+    return True
 
 
 def test_every_setting_that_changes_a_score_changes_the_fingerprint(judge):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import random
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from rag_experiments.models.fid import fid_states
 from rag_experiments.models.fid.fid_batch import state_batch, to_device
 from rag_experiments.models.fid.fid_reader import FidReader, KeptStates, saved_settings
 from rag_experiments.models.reader.answer_tokens import answer_logits, decoder_batch, encoder_decoder_batch
+from rag_experiments.models.reader.key_value_cache import CACHE, keys_and_values
 from rag_experiments.models.reader.prompts import Prompt
 from rag_experiments.models.reader.reader import Reader
 from tests.examples import PASSAGES, QUESTION
@@ -272,9 +274,27 @@ def test_adapters_train_the_same_way(tiny_llama):
 
 def test_sliding_windows_are_refused(tiny_llama):
     fid = FidReader.load(fid_config(tiny_llama, "llama"), device="cpu")
-    fid.bare.config.layer_types = ["full_attention", "sliding_attention"]
-    with pytest.raises(RequestError, match="sliding_attention"):
+    fid.bare.config.layer_types = ["sliding_attention", "full_attention", "chunked_attention", "linear_attention"]
+    with pytest.raises(RequestError, match="chunked_attention, linear_attention, sliding_attention;"):
         fid_states.check_decoder(fid.bare)
+
+
+def test_passages_behind_nothing_are_read_as_they_stand(tiny_llama):
+    model = FidReader.load(fid_config(tiny_llama, "llama-plain"), device="cpu").bare
+    batch = state_batch([Prompt(head=(), passages=((5, 6), (7,)), tail=(8,))], pad_id=0, sub_batch_size=2)
+    assert fid_states.encode_prefixes(model, batch) is None
+    with torch.no_grad():
+        states = fid_states.encode_passages(model, batch)[0]
+        alone = [keys_and_values(model(torch.tensor([ids]), use_cache=True)[CACHE]) for ids in ([5, 6], [7])]
+    for layer in range(len(alone[0])):
+        for part in (0, 1):
+            expected = torch.cat([passage[layer][part][0].transpose(0, 1) for passage in alone])
+            assert_near(states[:, 2 * layer + part], expected)
+
+
+def test_the_cache_is_named_as_models_of_this_version_name_it(tiny_llama):
+    model = FidReader.load(fid_config(tiny_llama, "llama"), device="cpu").bare
+    assert CACHE in inspect.signature(model.forward).parameters
 
 
 def test_what_is_no_tensor_stays_as_it_is_on_the_way_to_a_device():

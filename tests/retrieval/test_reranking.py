@@ -12,13 +12,16 @@ from benchmarks.storm import differences
 from rag_experiments import ask, compare, evaluate, train
 from rag_experiments.config.schema import EvaluationConfig, RetrieverConfig
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data.records import Question
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.evaluation.generation_evaluator import GenerationEvaluator
 from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
 from rag_experiments.export import encoder_of
 from rag_experiments.retrieval.reranking import RerankingRetriever
 from rag_experiments.retrieval.retriever import Retriever, SearchResult
 from rag_experiments.runs.directory import RunDirectory
 from tests.conftest import write_small_data
+from tests.evaluation.test_generation import Parrot, run_config
+from tests.examples import ListStore
 from tests.retrieval.fakes import ListPassages
 from tests.training.test_resume_anywhere import killed_after
 
@@ -137,6 +140,16 @@ def test_an_evaluation_measures_both_lists_of_one_search():
     timed = evaluator.evaluate(questions).metrics
     assert 0 < timed["seconds/rerank_p50"] <= timed["seconds/rerank_p95"]
     assert evaluator.evaluate([]).rows == []
+
+
+def test_behind_a_reader_the_reranker_is_timed_where_the_reader_is():
+    questions = [Question("a", "0", positive_ids=("p7",)), Question("b", "1", positive_ids=("p2",))]
+    retriever = reranking([[1, 7], [2, 0]], rerank_depth=2)
+    retriever.passages = ListStore([Passage(f"p{number}", text) for number, text in enumerate(TEXTS)])  # type: ignore
+    evaluator = GenerationEvaluator(Parrot(), retriever, run_config(latency=2))
+    assert "seconds/rerank_p50" not in evaluator.evaluate(questions).metrics
+    evaluator.timed = True
+    assert evaluator.evaluate(questions).metrics["seconds/rerank_p50"] > 0
 
 
 # -- whole runs ------------------------------------------------------------------------------------------
