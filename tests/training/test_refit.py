@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -67,12 +68,56 @@ def test_dev_is_measured_with_the_first_and_test_with_the_second(whole, data, ti
         assert figures[name] == expected[name]
     state = json.loads((first.last_checkpoint() / "trainer_state.json").read_text())
     told = whole.read_status()["refit"]
-    assert (told["steps"], told["of"]) == (state["best_global_step"], 6)
+    choice = refit.read_choice(whole.path)
+    assert (choice.best, told["of"]) == (state["best_global_step"], 6)
+    assert told["steps"] == choice.steps
     assert told["metric"] == "dev/ndcg@10"
-    assert told["value"] == pytest.approx(state["best_metric"])
+    assert told["value"] == pytest.approx(figures["dev/ndcg@10"])
     assert any("refit: dev is measured after the first training" in note for note in before_after(whole).notes)
     assert not any("refit" in note for note in before_after(first).notes)
     assert max(line["step"] for line in whole.read_metrics()) == told["steps"]
+
+
+CURVES = {
+    "the last is the best": ([0.3, 0.4, 0.6], 6),
+    "nearly as good at the end": ([0.5, 0.62, 0.6], 6),
+    "worse at the end": ([0.5, 0.9, 0.2], 4),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_the_whole_training_is_made_unless_dev_is_worse_at_its_end(name, data, tiny_bert, tmp_path, monkeypatch):
+    curve, expected = CURVES[name]
+    unchanged = CTLTrainer.evaluate
+
+    def evaluated(self, *given, **more):
+        """Figures as the curve has them in the mean, other questions above it at each step."""
+        step, original = self.state.global_step, self.components.evaluate
+
+        def measured(questions, **told):
+            result = original(questions, **told)
+            for number, row in enumerate(result.rows):
+                row["metrics"]["ndcg@10"] = curve[step // 2 - 1] + 0.1 * (number * step % 5 - 2)
+            mean = sum(row["metrics"]["ndcg@10"] for row in result.rows) / len(result.rows)
+            return dataclasses.replace(result, metrics={**result.metrics, "ndcg@10": mean})
+
+        monkeypatch.setattr(self.components, "evaluate", measured, raising=False)
+        try:
+            return unchanged(self, *given, **more)
+        finally:
+            monkeypatch.setattr(self.components, "evaluate", original)
+
+    monkeypatch.setattr(CTLTrainer, "evaluate", evaluated)
+    run = run_at(tmp_path / "run", arguments(tiny_bert, data, tmp_path, "refit=true", "evaluation.splits=[dev]"))
+    choice = refit.read_choice(run.path)
+    assert choice.best == 2 * (curve.index(max(curve)) + 1)
+    assert choice.steps == expected
+    monkeypatch.undo()
+    fixed = ("trainer.load_best_model_at_end=false", "trainer.eval_strategy=no", "trainer.warmup_steps=0")
+    plain = run_at(tmp_path / "plain", arguments(tiny_bert, data, tmp_path, *fixed, "evaluation.splits=[dev]"))
+    if expected == 6:  # dev's figures are those of the weights that were chosen
+        for figure in ("dev/ndcg@10", "dev/mrr@10"):
+            assert run.read_final_metrics()[figure] == plain.read_final_metrics()[figure]
 
 
 def test_the_learning_rate_falls_over_the_steps_of_the_first(whole):
