@@ -173,9 +173,6 @@ class PassageWriter:
 
 def _new_array(path: Path, kind: type, size: int) -> np.ndarray:
     """A new memory-mapped array, to be filled by the caller."""
-    if not size:
-        np.save(path, np.empty(0, dtype=kind))
-        return np.empty(0, dtype=kind)
     return np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(size,))
 
 

@@ -177,6 +177,8 @@ def test_needs(native, tmp_path):
     data = load(native(train=[{"question": "a", "answers": ["b"]}, {"question": "c"}]), tmp_path)
     with pytest.raises(RequestError, match=r"train\.jsonl:2: no answers, and algorithm=fid needs answers"):
         check_required_fields(data, {"answers"}, "fid")
+    with pytest.raises(RequestError, match=r"check\.needs=\[answers\] --fix DIR leaves them out"):
+        check_required_fields(data, {"answers"}, "fid")
     with pytest.raises(RequestError, match=r"train\.jsonl:1: no positive_ids, and algorithm=ctl needs positives"):
         check_required_fields(data, {"positive_ids"}, "ctl")
     check_required_fields(data, (), "dca")
