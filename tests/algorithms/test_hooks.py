@@ -33,6 +33,16 @@ def test_labels_of_a_reranker_need_their_own_field(labels, field, tmp_path):
         RerankTrainer.check_data(config, dataclasses.replace(data, splits=bare))
 
 
+def test_listed_scores_need_positives_only_where_is_measured(tmp_path):
+    data = load_data(JsonlConfig(path=str(write_small_data(tmp_path / "data"))), tmp_path / "cache")
+    config = SimpleNamespace(algorithm=SimpleNamespace(labels="scores", name="rerank"))
+    scored = [dataclasses.replace(q, positive_ids=(), scores={"p1": 1.0, "p2": 0.0}) for q in data.splits["train"]]
+    RerankTrainer.check_data(config, dataclasses.replace(data, splits={**data.splits, "train": scored}))
+    bare = [dataclasses.replace(question, positive_ids=()) for question in data.splits["dev"]]
+    with pytest.raises(RequestError, match="no positive_ids, and algorithm=rerank needs"):
+        RerankTrainer.check_data(config, dataclasses.replace(data, splits={"train": scored, "dev": bare}))
+
+
 def test_a_frozen_encoder_is_opened_where_none_trains(monkeypatch, tmp_path):
     opened = []
 
