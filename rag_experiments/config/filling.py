@@ -159,19 +159,21 @@ def in_directory(composed: DictConfig, overrides: list[str], directory: str) -> 
     """
     from hydra.types import RunMode
 
-    if composed.hydra.mode not in (None, RunMode.RUN):
+    mode = composed.hydra.mode
+    if mode not in (None, RunMode.RUN):
         return None
     config = copy.deepcopy(composed)
     OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.run.dir = directory
     own = [words for words in config.hydra.overrides.hydra if not words.startswith("hydra.run.dir=")]
-    config.hydra.overrides.hydra = [*own, overrides[-1]]
+    # Hydra composes once to look for a mode, and adds one where there is none.
+    config.hydra.overrides.hydra = [*own, overrides[-1], *(["hydra.mode=RUN"] if mode is None else [])]
+    config.hydra.run.dir, config.hydra.mode = directory, RunMode.RUN
     return Composed(overrides, config)
 
 
 @contextmanager
 def at_hand(composed: Composed | None) -> Iterator[None]:
-    """Inside, Hydra gets a copy of `composed` where it would compose the same overrides again: twice for a run."""
+    """Inside, Hydra gets a copy of `composed` where it would compose the same overrides: twice for a run."""
     token = _AT_HAND.set(composed)
     try:
         yield
