@@ -19,8 +19,9 @@ EXTRA ?= cpu
 
 
 # Tests at a time. Files are dealt out whole: their fixtures are made once. Models of tests are too small for threads.
+# What is compiled is kept, whatever PYTHONDONTWRITEBYTECODE says: each of some hundred processes imports the package.
 WORKERS ?= auto
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 PARALLEL := -n $(WORKERS) --maxprocesses 8 --dist loadfile
 # The order of the long tier's tests: another each time, and pytest prints which.
 ORDER ?= $(shell date +%s)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from rag_experiments.config import command_line, habits, keys
+from rag_experiments.config import command_line, filling, habits, keys
 from rag_experiments.config.overrides import quote, typed
 from rag_experiments.core import distributed, files
 from rag_experiments.core.callable_module import let_call
@@ -69,7 +69,7 @@ def start(arguments: list[str]) -> int:
         if is_main_process():
             say(make_plan(request, directory))
         return command_line.DONE
-    status = carry_out(command, directory, request).status
+    status = carry_out(command, directory, composed, request).status
     if status == command_line.DONE and is_main_process() and not request.config.sweep.name:
         from rag_experiments.training.next_commands import farewell
 
@@ -93,8 +93,11 @@ def settle(line: command_line.CommandLine) -> tuple[resume.CommandPlan, Path, Di
     return decide(line)
 
 
-def carry_out(command: resume.CommandPlan, directory: Path, request: Request) -> TaskFunction:
+def carry_out(command: resume.CommandPlan, directory: Path, composed: DictConfig, request: Request) -> TaskFunction:
     """Train a checked request in its directory; how that ended is in the `TaskFunction`.
+
+    Args:
+        command, directory, composed: what `settle` returned.
 
     Raises:
         RequestError: the request proved wrong before any work was done; nothing is left of it.
@@ -106,9 +109,12 @@ def carry_out(command: resume.CommandPlan, directory: Path, request: Request) ->
         overrides += [value for value in distributed.QUIET if value not in overrides]
     task = TaskFunction(request, resuming=command.directory is not None)
     arguments = resume.CommandPlan(overrides, command.config_dir, None).arguments
+    known = None  # rank 0's overrides alone are those that were composed; Hydra notes where a `--config-dir` is
+    if is_main_process() and command.config_dir is None:
+        known = filling.in_directory(composed, arguments, str(directory))
     existing = files.nearest_existing(directory)
     try:
-        command_line.run_hydra(arguments, task)
+        command_line.run_hydra(arguments, task, known)
     except RequestError:
         if not task.started:
             files.remove_empty_folders(directory, existing)
@@ -174,6 +180,8 @@ class TaskFunction:
     __name__ = "train"
 
     def __init__(self, request: Request | None = None, resuming: bool = False):
+        # Of a task from `__main__`, Hydra reads the source of every caller to see where its configuration lies.
+        self.__module__ = "rag_experiments.train"
         self.request = request
         self.resuming = resuming
         self.status = command_line.DONE

@@ -29,6 +29,7 @@ COMMANDS = {
     *("sweeps/test_grid.py", "sweeps/test_real.py", "data/test_pydocs.py"),
 }
 """Files whose tests run whole commands, or import what is heavy inside functions."""
+_COMMAND_FILES = {ROOT / "tests" / name for name in COMMANDS}
 STARTS = {"subprocess", "Popen", "multiprocessing", "fork", "spawn", "pretend_processes", "warm"}
 
 # Files and folders below tests/ that `-m numeric` selects; those marked `real` stay out of `make test-numeric`.
@@ -47,9 +48,9 @@ def tiers(path: Path, names: tuple[str, ...] = ()) -> set[str]:
     `path`: its file; `names`: of the test function and of its fixtures.
     """
     found = set()
-    if any(path == ROOT / "tests" / name for name in COMMANDS) or reached(path) & HEAVY:
+    if path in _COMMAND_FILES or reached(path) & HEAVY:
         found.add("torch")
-    if _starting(path) & set(names):
+    if not _starting(path).isdisjoint(names):
         found.add("process")
     if any(name in ("browser", "page", "chromium") for name in names) or path.name == "test_browser.py":
         found.add("browser")

@@ -59,7 +59,7 @@ def train(*overrides: Overrides, name: str | None = None, config_dir: Place | No
         request = training.check(composed, directory)
         if request.config.plan:
             raise RequestError("plan=true trains nothing: rag.plan(…) returns the plan")
-        task = training.carry_out(command, directory, request)
+        task = training.carry_out(command, directory, composed, request)
     free_memory()
     run = Run(directory)
     if task.status != DONE:

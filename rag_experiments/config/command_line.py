@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
+from rag_experiments.config import filling
 from rag_experiments.config.habits import with_places
 from rag_experiments.config.hydra_errors import translated_errors
 from rag_experiments.config.overrides import prepare
@@ -185,7 +186,6 @@ def register() -> None:
 
     from hydra.core.config_store import ConfigStore
 
-    from rag_experiments.config import filling
     from rag_experiments.config.groups import GROUPS
 
     node: dict[str, Any] = {group: DictConfig({}, flags={"struct": False}) for group in GROUPS}
@@ -222,8 +222,11 @@ _HYDRAS_OWN = (AssertionError, AttributeError, ImportError, LookupError, Runtime
 """What Hydra's own code was seen to raise for wrong values of its keys, which it does not check itself."""
 
 
-def run_hydra(arguments: list[str], task: Any) -> int:
+def run_hydra(arguments: list[str], task: Any, composed: filling.Composed | None = None) -> int:
     """Hand `arguments` to Hydra, which makes the directory and calls `task`; returns the task's `status`.
+
+    Args:
+        composed: what they compose to, if that is known.
 
     Raises:
         RequestError: what Hydra refuses or, before the task, fails at for a key of its own; or what the task does.
@@ -237,7 +240,7 @@ def run_hydra(arguments: list[str], task: Any) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # without it Hydra prints the error itself and leaves with status 1
     typed, sys.argv = sys.argv, [sys.argv[0], *arguments]
     try:
-        with translated_errors():
+        with translated_errors(), filling.at_hand(composed):
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
     except _HYDRAS_OWN as error:
         own = [word for word in arguments if word.lstrip("+~").startswith("hydra") and "hydra.run.dir=" not in word]

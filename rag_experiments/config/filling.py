@@ -8,8 +8,10 @@ search, and in a run's hash, whichever way the configuration was composed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, flag_override
@@ -137,6 +139,48 @@ def _has_path_alone(composed: DictConfig, overrides: list[str]) -> bool:
     return _text(composed, "data.format") == "pydocs" and bool(_text(composed, "data.path"))
 
 
+@dataclass(frozen=True)
+class Composed:
+    """A configuration that was composed already, and the overrides that compose to it."""
+
+    overrides: list[str]
+    config: DictConfig
+
+
+_AT_HAND: ContextVar[Composed | None] = ContextVar("composed already", default=None)
+
+
+def in_directory(composed: DictConfig, overrides: list[str], directory: str) -> Composed | None:
+    """What `overrides` compose to: `composed` with the directory of the run; None where only Hydra can say.
+
+    Args:
+        composed: what `command_line.compose` returned, without a `config_dir`.
+        overrides: as it was composed of, and last `hydra.run.dir=<directory>`.
+    """
+    from hydra.types import RunMode
+
+    mode = composed.hydra.mode
+    if mode not in (None, RunMode.RUN):
+        return None
+    config = copy.deepcopy(composed)
+    OmegaConf.set_readonly(config.hydra, False)
+    own = [words for words in config.hydra.overrides.hydra if not words.startswith("hydra.run.dir=")]
+    # Hydra composes once to look for a mode, and adds one where there is none.
+    config.hydra.overrides.hydra = [*own, overrides[-1], *(["hydra.mode=RUN"] if mode is None else [])]
+    config.hydra.run.dir, config.hydra.mode = directory, RunMode.RUN
+    return Composed(overrides, config)
+
+
+@contextmanager
+def at_hand(composed: Composed | None) -> Iterator[None]:
+    """Inside, Hydra gets a copy of `composed` where it would compose the same overrides: twice for a run."""
+    token = _AT_HAND.set(composed)
+    try:
+        yield
+    finally:
+        _AT_HAND.reset(token)
+
+
 def install() -> None:
     """Let Hydra fill in the defaults wherever it composes: for a run, each job of a sweep, and `--cfg`.
 
@@ -146,11 +190,14 @@ def install() -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     class FillingLoader(ConfigLoaderImpl):
-        """Hydra's loader, then `settle`, `detect` and `fill`."""
+        """Hydra's loader, then `settle`, `detect` and `fill`; or what is `at_hand`."""
 
         def load_configuration(
             self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
         ) -> DictConfig:
+            known = _AT_HAND.get()
+            if known is not None and list(overrides) == known.overrides:
+                return copy.deepcopy(known.config)
             composed = super().load_configuration(config_name, overrides, *args, **kwargs)
             if _has_path_alone(composed, overrides):
                 composed = super().load_configuration(config_name, [*overrides, "data=auto"], *args, **kwargs)

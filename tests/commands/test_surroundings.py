@@ -13,10 +13,10 @@ import pytest
 
 from rag_experiments.config import command_line
 from rag_experiments.runs.directory import RunDirectory
+from tests import warm
 from tests.conftest import write_small_data
 
 ROOT = Path(__file__).parents[2]
-PLAIN = {"LC_ALL": "C.UTF-8", "TZ": "UTC"}
 # Neither ASCII nor UTF-8 mode, half an hour off the full hour, nobody's home.
 ODD = {"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "America/St_Johns"}
 COMMANDS = {
@@ -32,28 +32,33 @@ REQUEST = [
 ]  # fmt: skip
 
 
-def run_all(folder: Path, model: Path, surroundings: dict[str, str]) -> tuple[dict[str, str], dict, Path]:
-    """Every command in `folder`: what each printed, the run's figures, and the run."""
+def run_all(folder: Path, model: Path, surroundings: dict[str, str] | None) -> tuple[dict[str, str], dict, Path]:
+    """Every command in `folder`: what each printed, the run's figures, and the run.
+
+    `surroundings`: variables of a start without a home; None: those of the tests, where no start need be cold.
+    """
     folder.mkdir(parents=True)
     shutil.copytree(model, folder / "model")
     data = write_small_data(folder / "dätå")
     passages = (data / "passages.jsonl").read_text(encoding="utf-8").replace("the red", "the çok büyük İ red")
     (data / "passages.jsonl").write_text(passages, encoding="utf-8")
-    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "LANG", "LC_CTYPE", "PYTHONUTF8")}
-    home = {} if "PYTHONUTF8" in surroundings else {"HOME": str(folder)}
+    variables = {**os.environ, "TZ": "UTC"}
+    if surroundings is not None:
+        own = ("HOME", "LANG", "LC_CTYPE", "PYTHONUTF8", "WANDB_MODE")  # wandb says its mode when it is imported
+        variables = {name: value for name, value in os.environ.items() if name not in own} | surroundings
+    variables |= {"PYTHONPATH": str(ROOT), "RAG_EXPERIMENTS_CACHE": "cache"}
     printed = {}
     for name, (module, *arguments) in COMMANDS.items():
         more = REQUEST if module == "rag_experiments.train" else []
-        done = subprocess.run(
-            [sys.executable, "-m", module, *more, *arguments],
-            cwd=folder,
-            env={**kept, **home, **surroundings, "PYTHONPATH": str(ROOT), "RAG_EXPERIMENTS_CACHE": "cache"},
-            capture_output=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode(errors="replace")
-        printed[name] = done.stdout.decode("utf-8").replace(str(folder), "FOLDER")
+        command = [sys.executable, "-m", module, *more, *arguments]
+        if surroundings is None:
+            done = warm.run(command, cwd=folder, env=variables, timeout=300)
+        else:
+            done = subprocess.run(
+                command, cwd=folder, env=variables, capture_output=True, encoding="utf-8", timeout=300, check=False
+            )
+        assert done.returncode == 0, done.stderr
+        printed[name] = done.stdout.replace(str(folder), "FOLDER")
     run = RunDirectory.open(folder / "läufe" / "é")
     figures = {name: value for name, value in run.read_final_metrics().items() if "/" in name and "second" not in name}
     return printed, figures, run.path
@@ -61,7 +66,7 @@ def run_all(folder: Path, model: Path, surroundings: dict[str, str]) -> tuple[di
 
 @pytest.mark.timeout(900)
 def test_commands_print_and_compute_the_same_in_odd_surroundings(tiny_bert: Path, tmp_path: Path) -> None:
-    printed, figures, _ = run_all(tmp_path / "plain", tiny_bert, PLAIN)
+    printed, figures, _ = run_all(tmp_path / "plain", tiny_bert, None)
     odd_printed, odd_figures, run = run_all(tmp_path / "a b" / "Müller rag", tiny_bert, ODD)
     assert odd_printed["check"] == printed["check"]
     assert odd_printed["plan"] == printed["plan"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from rag_experiments import train
-from rag_experiments.config import command_line
+from rag_experiments.config import command_line, filling, surroundings
 from rag_experiments.config.filling import fill
 from rag_experiments.core.errors import RequestError
 from rag_experiments.training.checks import check_common
@@ -101,3 +102,37 @@ def test_an_algorithm_from_outside_is_filled_in_as_far_as_its_source_says(tmp_pa
     monkeypatch.syspath_prepend(tmp_path)
     composed = OmegaConf.create({"algorithm": {"_target_": "outside_filled.Trainer", "a": 4}})
     assert fill(composed).algorithm == {"_target_": "outside_filled.Trainer", "name": "mine", "a": 4}
+
+
+def test_a_run_is_composed_once_and_as_hydra_would_compose_it(tmp_path, monkeypatch):
+    composings = []
+    settle = filling.settle
+    monkeypatch.setattr(filling, "settle", lambda composed: composings.append(1) or settle(composed))
+    overrides = ["algorithm=sft", "seed=3", "hydra.output_subdir=null", "hydra.job_logging.root.level=WARNING"]
+    more = [*overrides, f"hydra.run.dir='{tmp_path / 'a, run'}'"]
+    known = filling.in_directory(command_line.compose(overrides), more, str(tmp_path / "a, run"))
+    del composings[:]
+    with surroundings.as_before():
+        task = Seen()
+        command_line.run_hydra(more, task, known)
+        assert composings == []
+        again = Seen()
+        command_line.run_hydra(more, again)
+    assert composings
+    assert task.hydra == again.hydra
+    assert task.composed == again.composed
+    assert task.hydra.runtime.output_dir == str(tmp_path / "a, run")
+
+
+class Seen:
+    """A task that keeps what Hydra gives it."""
+
+    __name__, status, started = "train", 0, False
+
+    def __call__(self, composed):
+        self.composed, self.hydra = composed, HydraConfig.get()
+
+
+def test_what_asks_hydra_for_more_than_one_run_is_composed_by_hydra():
+    composed = command_line.compose(["hydra.mode=MULTIRUN"])
+    assert filling.in_directory(composed, ["hydra.mode=MULTIRUN", "hydra.run.dir=x"], "x") is None

@@ -31,6 +31,7 @@ SERVER = Path(__file__).with_name("server.py")
 LIGHT = (
     *("hydra.main", "hydra.compose", "numpy", "omegaconf", "pydantic", "regex", "rich.console", "yaml", "xxhash"),
     *("filelock", "pyarrow", "pyarrow.parquet", "jinja2", "starlette.applications", "uvicorn"),
+    *("pydantic.dataclasses", "pydantic.type_adapter", "rich.table", "sqlite3", "hydra.core.plugins"),
 )
 """What a command imports before it needs a model."""
 HEAVY = (
@@ -39,7 +40,14 @@ HEAVY = (
     *("transformers.trainer", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto"),
     *("transformers.models.bert.modeling_bert", "transformers.models.llama.modeling_llama"),
     *("transformers.models.t5.modeling_t5", "peft", "datasets", "bm25s", "faiss", "Stemmer", "ir_measures"),
-    *("pytrec_eval", "matplotlib.figure", "matplotlib.backends.backend_svg", "tabulate", "safetensors.torch"),
+    *(
+        "pytrec_eval",
+        "matplotlib.figure",
+        "matplotlib.style",
+        "matplotlib.backends.backend_svg",
+        "tabulate",
+        "safetensors.torch",
+    ),
 )
 """What a training command imports."""
 SOURCES = {"heavy": HEAVY, "another heavy": HEAVY, "light": LIGHT}
