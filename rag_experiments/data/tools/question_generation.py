@@ -170,7 +170,7 @@ class Generator:
     def _write(self, instruction: str, passages: list[Passage], questions: list[str], tokens: int) -> list[str]:
         builder = replace(self.reader.prompts, instruction=instruction, reserve=tokens)
         prompts = [
-            builder.build(question or "?", [passage], name=passage.id)
+            builder.build(question or "?", [passage], name=passage.shown_id)
             for passage, question in zip(passages, questions, strict=True)
         ]
         return [str(answer) for answer in self.reader.generate(prompts, max_new_tokens=tokens)]
