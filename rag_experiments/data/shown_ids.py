@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_experiments.core.digest import content_number
-from rag_experiments.data.records import Passage, Where
+from rag_experiments.data.records import Where
 
 if TYPE_CHECKING:
     from rag_experiments.data.passage_store import PassageStore

@@ -134,10 +134,8 @@ def _file_rows(
             )
         elif config.preset == "coqa" and isinstance(value.get("data"), list):
             for number, story in enumerate(value["data"]):
-                yield (
-                    Where(str(path), inside=f": data[{number}]"),
-                    story if isinstance(story, dict) else {"story": story},
-                )
+                where = Where(str(path), inside=f": data[{number}]")
+                yield where, story if isinstance(story, dict) else {"story": story}
         elif question_sets.is_one(value):
             question_sets.read(value, str(path), split, cutter.intake)
         elif config.preset == "squad":
