@@ -210,15 +210,13 @@ class Intake:
         both = [value for value in question.negative_ids if own(value, value) in positives]
         if both:
             raise BadRow(f"{min(both)!r} is in positive_ids and in negative_ids")
-        question = dataclasses.replace(
-            question,
-            **{name: _once(own(value, value) for value in getattr(question, name)) for name in REFERENCES},
-            **{
-                name: {own(value, value): number for value, number in getattr(question, name).items()}
-                for name in ("relevance", "scores")
-                if self._aliases and getattr(question, name)
-            },
-        )
+        changed: dict[str, Any] = {
+            name: _once(own(value, value) for value in getattr(question, name)) for name in REFERENCES
+        }
+        for name in ("relevance", "scores") if self._aliases else ():
+            numbers = getattr(question, name)
+            changed[name] = numbers and {own(value, value): number for value, number in numbers.items()}
+        question = dataclasses.replace(question, **changed)
         self.splits.setdefault(split, []).append(Asked(question, self._where, group, about=about))
 
     # -- the whole --
