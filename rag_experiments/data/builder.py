@@ -97,6 +97,7 @@ class Intake:
         self._files: dict[tuple[str, str], int] = {}
         self._labels = FileLabels()
         self._aliases: dict[str, str] = {}
+        self._mentioned: dict[str, str] = {}
         self._split_files: dict[str, str] = {}
         self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
         self._repeatable: dict[bytes, bytes] = {}
@@ -140,6 +141,10 @@ class Intake:
     def place(self, part: str = "") -> str:
         """The place of the present row, and `part` of it (`.ctxs[0]`): what a passage without an id is shown as."""
         return self._labels.place(self._where) + part
+
+    def mention(self, id: str, place: str) -> None:
+        """Record the `place` where a row holds a passage of the corpus: the message that it is missing names that."""
+        self._mentioned.setdefault(id, place)
 
     def passage(
         self, id: str, text: str, title: str = "", *, repeatable: bool = False, place: str = "", alias: bool = False
@@ -337,7 +342,8 @@ class Intake:
             missing = store.missing(ids)
             if missing:
                 kind = "gold passage missing" if name == "positive_ids" else "listed passage missing"
-                self.problem(one.where, f"{name} has {missing[0]!r}, and no passage has that id", kind)
+                shown = self._mentioned.get(missing[0], missing[0])
+                self.problem(one.where, f"{name} has {shown!r}, and no passage has that id", kind)
                 changed[name] = tuple(value for value in ids if value not in set(missing))
         scores = one.question.scores or {}
         missing = store.missing(list(scores))

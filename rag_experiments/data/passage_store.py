@@ -115,7 +115,7 @@ class PassageStore:
         """The texts of `rows` that an encoder reads (`Passage.full_text`), in their order."""
         if isinstance(rows, slice):
             rows = range(*rows.indices(len(self)))
-        return [self[row].full_text for row in rows]
+        return [Passage("", *self._values(row, ("text", "title"))).full_text for row in rows]
 
     def _find(self, ids: Sequence[str]) -> np.ndarray:
         hashes = np.array([hash_id(value) for value in ids], dtype=np.uint64)

@@ -146,6 +146,17 @@ def test_own_ids_stay_and_only_the_others_are_places(tmp_path):
     }
 
 
+def test_a_document_that_the_corpus_lacks_is_named_by_its_place(tmp_path):
+    config = written(tmp_path, "localrqa")
+    write_jsonl(
+        tmp_path / "documents.jsonl", [{"page_content": text(n), "metadata": {"title": f"T{n}"}} for n in (0, 1)]
+    )
+    with pytest.raises(
+        RequestError, match=r"qa.jsonl:3: positive_ids has 'train_w_qa.jsonl:3.gold_docs\[0\]', and no "
+    ):
+        load_data(LocalrqaConfig(path=config.path, documents="documents.jsonl"), tmp_path / "cache")
+
+
 def test_files_of_one_name_in_two_folders_do_not_collide(tmp_path):
     for number, folder in enumerate(("a", "b", "c")):
         write_jsonl(tmp_path / folder / "rows.jsonl", [tevatron(number)])

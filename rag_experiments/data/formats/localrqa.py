@@ -113,6 +113,8 @@ def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, 
         document_id = content_id(text, title)
         if store:
             intake.passage(document_id, text, title, repeatable=True, place=place)
+        else:
+            intake.mention(document_id, place)
     except BadRow as error:
         raise BadRow(f"in {name!r}: {error}") from None
     return document_id
