@@ -136,7 +136,7 @@ def show(shown: Reply) -> None:
         title = f"  {passage.title}" if passage.title else ""
         text = " ".join(passage.text.split())
         cut = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
-        say(f"[{number}] {score:.4f}  {passage.id}{title}\n    {cut}")
+        say(f"[{number}] {score:.4f}  {passage.shown_id}{title}\n    {cut}")
 
 
 def converse(components: RunComponents) -> None:

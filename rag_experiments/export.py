@@ -24,6 +24,7 @@ from rag_experiments.config import command_line
 from rag_experiments.core.credentials import refuse_secrets
 from rag_experiments.core.errors import RequestError
 from rag_experiments.core.files import atomic_directory
+from rag_experiments.data.shown_ids import shown_rows
 from rag_experiments.evaluation.trec import run_lines
 from rag_experiments.model_files.metadata import is_adapter, read_facts
 from rag_experiments.training.reopen import Reopened, reopen, split_run
@@ -108,7 +109,7 @@ def export(opened: Reopened, target: Path) -> None:
         place = ("model/encoder" if several else "model") if trained else "encoder"
         write_readmes(opened, retriever, folder, place)
         for split, name in RUN_FILES.items():
-            rows = opened.run.read_predictions(split)
+            rows = list(shown_rows(opened.run.read_predictions(split), passages))
             if rows:
                 (folder / name).write_text("".join(run_lines(rows, opened.run.path.name)), encoding="utf-8")
     log.info("%s: model, index and %d passages of %s", target, len(passages), opened.run.path)
@@ -134,14 +135,17 @@ def write_parquet(passages: PassageStore, file: Path, vectors_ND: np.ndarray | N
     import pyarrow.parquet as pq
 
     schema = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
-    texts = schema.names
     if vectors_ND is not None:
         schema = schema.append(pa.field("vector", pa.list_(pa.float32(), vectors_ND.shape[1])))
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, len(passages), _PARQUET_BLOCK):
             stop = min(start + _PARQUET_BLOCK, len(passages))
             rows = [passages[row] for row in range(start, stop)]
-            columns: list[Any] = [[getattr(passage, name) for passage in rows] for name in texts]
+            columns: list[Any] = [
+                [passage.shown_id for passage in rows],
+                [passage.title for passage in rows],
+                [passage.text for passage in rows],
+            ]
             if vectors_ND is not None:
                 numbers = pa.array(vectors_ND[start:stop].reshape(-1))
                 columns.append(pa.FixedSizeListArray.from_arrays(numbers, vectors_ND.shape[1]))

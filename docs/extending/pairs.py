@@ -32,7 +32,7 @@ def read(config, intake):
                 raise BadRow(f"a line needs a question, an answer and a passage, and this one has {len(fields)} fields")
             question, answer, passage = fields
             key = content_id(passage)
-            intake.passage(key, passage, repeatable=True)
+            intake.passage(key, passage, repeatable=True, place=intake.place())
             intake.question(
                 "train", Question(id=f"q{where.line}", question=question, answers=(answer,), positive_ids=(key,))
             )

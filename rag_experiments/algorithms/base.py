@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from rag_experiments.config.schema import EvaluationConfig, ModelConfig, RunConf
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.data.records import Question
+from rag_experiments.data.shown_ids import shown_rows
 from rag_experiments.evaluation.results import EvaluationResult, Evaluator
 from rag_experiments.retrieval.factory import build_retriever
 from rag_experiments.retrieval.retriever import Retriever
@@ -55,7 +56,8 @@ class RunComponents:
     def evaluate(self, questions: Sequence[Question], persist: bool = False) -> EvaluationResult:
         """The evaluator's figures for the models' current weights; `persist` keeps the corpus vectors on disk."""
         self.retriever.refresh(persist=persist)
-        return self.evaluator.evaluate(questions)
+        result = self.evaluator.evaluate(questions)
+        return replace(result, rows=list(shown_rows(result.rows, self.data.passages)))
 
     def module(self) -> nn.Module:
         """What is trained: the only role's module, or a `RoleModules` of all."""

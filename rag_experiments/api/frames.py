@@ -53,7 +53,7 @@ def passages(hits: Iterable[tuple[float, Passage]]) -> pd.DataFrame:
     """Passages with their scores, by rank from 1, best first."""
     import pandas as pd
 
-    rows = [(score, passage.id, passage.title, passage.text) for score, passage in hits]
+    rows = [(score, passage.shown_id, passage.title, passage.text) for score, passage in hits]
     index = pd.RangeIndex(1, len(rows) + 1, name="rank")
     return pd.DataFrame(rows, columns=["score", "id", "title", "text"], index=index)
 
@@ -62,7 +62,7 @@ def problems(entries: Iterable[Problem]) -> pd.DataFrame:
     """A row for each problem of a data set."""
     import pandas as pd
 
-    rows = [(one.where.file, one.where.line, one.kind, one.reason) for one in entries]
+    rows = [(one.where.file + one.where.inside, one.where.line, one.kind, one.reason) for one in entries]
     frame = pd.DataFrame(rows, columns=["file", "line", "kind", "reason"])
     return frame.astype({"line": "Int64"})
 

@@ -30,6 +30,7 @@ from rag_experiments.data.passage_store import PassageStore, PassageWriter
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Passage, Question, Where
 from rag_experiments.data.row_fields import BadRow, check_text
+from rag_experiments.data.shown_ids import FileLabels, misleading_rows
 
 SPLITS = ("train", "dev", "test")
 LINE_BITS = 40
@@ -93,7 +94,10 @@ class Intake:
         self._remarks: Counter[str] = Counter()
         self._first_remarks: dict[str, Where] = {}
         self.column_report = ColumnReport()
-        self._files: dict[str, int] = {}
+        self._files: dict[tuple[str, str], int] = {}
+        self._labels = FileLabels()
+        self._aliases: dict[str, str] = {}
+        self._mentioned: dict[str, str] = {}
         self._split_files: dict[str, str] = {}
         self._place_N, self._content_N = Column(self.folder / "places"), Column(self.folder / "contents")
         self._repeatable: dict[bytes, bytes] = {}
@@ -134,17 +138,34 @@ class Intake:
         """Record the columns of a row. `finish` adds a note with the columns that are not used."""
         self.column_report.row(row, used)
 
-    def passage(self, id: str, text: str, title: str = "", *, repeatable: bool = False) -> None:
+    def place(self, part: str = "") -> str:
+        """The place of the present row, and `part` of it (`.ctxs[0]`): what a passage without an id is shown as."""
+        return self._labels.place(self._where) + part
+
+    def mention(self, id: str, place: str) -> None:
+        """Record the `place` where a row holds a passage of the corpus: the message that it is missing names that."""
+        self._mentioned.setdefault(id, place)
+
+    def passage(
+        self, id: str, text: str, title: str = "", *, repeatable: bool = False, place: str = "", alias: bool = False
+    ) -> None:
         """Add one passage. With `repeatable`, the same passage may be added again, and is stored once.
+
+        Args:
+            place: what people see in place of the id, if that is a hash (`Passage.place`); the first one counts.
+            alias: questions may name the passage by `place`.
 
         Raises:
             BadRow: the id or the text is empty or not valid Unicode, or the id was used for another content.
         """
+        if self._aliases and (place if alias else id) in self._aliases:
+            raise BadRow(f"passage id {place if alias else id!r} is used already")
         check_text("id", id)
         if not id.strip():
             raise BadRow("'id' is empty")
         check_text("text", text)
         check_text("title", title)
+        check_text("id", place)
         if not text.strip() and not title.strip():
             raise BadRow("'text' is empty")
         if repeatable:
@@ -154,9 +175,11 @@ class Intake:
                 if first_content != content:
                     raise BadRow(f"passage id {id!r} stands for another title or text here than before")
                 return
-        passage = Passage(id, text, title if self.titles else "")
+        if alias:
+            self._aliases[place] = id
+        passage = Passage(id, text, title if self.titles else "", place)
         self._writer.add(passage)
-        file = self._files.setdefault(self._where.file, len(self._files))
+        file = self._files.setdefault((self._where.file, self._where.inside), len(self._files))
         self._place_N.append(file << LINE_BITS | (self._where.line or 0))
         self._content_N.append(content_number(passage.text, passage.title))
 
@@ -187,15 +210,18 @@ class Intake:
                 check_text(name, value)
         check_text("id", question.id)
         check_text("group", group or "")
-        both = set(question.positive_ids) & set(question.negative_ids)
+        own = self._aliases.get
+        positives = {own(value, value) for value in question.positive_ids}
+        both = [value for value in question.negative_ids if own(value, value) in positives]
         if both:
-            raise BadRow(f"{sorted(both)[0]!r} is in positive_ids and in negative_ids")
-        question = dataclasses.replace(
-            question,
-            positive_ids=_once(question.positive_ids),
-            negative_ids=_once(question.negative_ids),
-            candidate_ids=_once(question.candidate_ids),
-        )
+            raise BadRow(f"{min(both)!r} is in positive_ids and in negative_ids")
+        changed: dict[str, Any] = {
+            name: _once(own(value, value) for value in getattr(question, name)) for name in REFERENCES
+        }
+        for name in ("relevance", "scores") if self._aliases else ():
+            numbers = getattr(question, name)
+            changed[name] = numbers and {own(value, value): number for value, number in numbers.items()}
+        question = dataclasses.replace(question, **changed)
         self.splits.setdefault(split, []).append(Asked(question, self._where, group, about=about))
 
     # -- the whole --
@@ -213,13 +239,14 @@ class Intake:
         for first, later in twice:
             self.problem(
                 self.passage_place(later),
-                f"passage id {store[later].id!r} is used by {self.passage_place(first)} already",
+                f"passage id {store[later].shown_id!r} is used by {self.passage_place(first)} already",
                 "duplicate passage id",
             )
         if twice:
             unique_rows = np.setdiff1d(np.arange(len(store)), [later for _, later in twice])
             store = self._only(unique_rows, store)
             self._places, contents_N = self._places[unique_rows], contents_N[unique_rows]
+        store = self._without_misleading(store)
         for sentence in self.column_report.missing():
             self.problem(Where(next(iter(self._split_files.values()), "")), sentence, MISSING_COLUMN)
         if not len(store):
@@ -251,20 +278,30 @@ class Intake:
     def passage_place(self, row: int) -> Where:
         """The file and line from which the passage of `row` was read."""
         place = int(self._places[row])
-        return Where(list(self._files)[place >> LINE_BITS], place % (1 << LINE_BITS) or None)
+        file, inside = list(self._files)[place >> LINE_BITS]
+        return Where(file, place % (1 << LINE_BITS) or None, inside)
 
     def _nothing(self) -> str:
         first = f"; the first problem: {self.problems[0]}" if self.problems else ""
         first = first or "".join(f"; {self._sentence(what)}" for what in self._remarks)
         return f"there is not one usable passage in the data{first}"
 
-    def _only(self, rows: np.ndarray, store: PassageStore) -> PassageStore:
-        """Write the store again with these `rows` only."""
+    def _without_misleading(self, store: PassageStore) -> PassageStore:
+        """The store, in which no passage is shown by the id of another one; each such is shown by its own id."""
+        rows = set(misleading_rows(store))
+        for row in sorted(rows) if self._aliases else ():
+            reason = f"passage id {store[row].shown_id!r} is used by another passage already"
+            self.problem(self.passage_place(row), reason, "duplicate passage id")
+        return self._only(np.arange(len(store)), store, rows) if rows else store
+
+    def _only(self, rows: np.ndarray, store: PassageStore, placeless: Container[int] = ()) -> PassageStore:
+        """Write the store again with these `rows` only, those in `placeless` without their place."""
         again = self.folder / "again"
         again.mkdir()
         writer = PassageWriter(again)
         for row in rows:
-            writer.add(store[row])
+            passage = store[row]
+            writer.add(dataclasses.replace(passage, place="") if row in placeless else passage)
         writer.close()
         # The old files are deleted, but stay readable as long as `store` is open.
         for path in again.iterdir():
@@ -305,7 +342,8 @@ class Intake:
             missing = store.missing(ids)
             if missing:
                 kind = "gold passage missing" if name == "positive_ids" else "listed passage missing"
-                self.problem(one.where, f"{name} has {missing[0]!r}, and no passage has that id", kind)
+                shown = self._mentioned.get(missing[0], missing[0])
+                self.problem(one.where, f"{name} has {shown!r}, and no passage has that id", kind)
                 changed[name] = tuple(value for value in ids if value not in set(missing))
         scores = one.question.scores or {}
         missing = store.missing(list(scores))

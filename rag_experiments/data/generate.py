@@ -43,7 +43,6 @@ def start(arguments: list[str]) -> int:
     folder = open_folder(command.words)
     if isinstance(command.config.model, EncoderConfig):
         raise RequestError(f"model.path={command.config.model.path} is an encoder; questions are written by a reader")
-    from rag_experiments.core.files import atomic_write_jsonl
     from rag_experiments.data.load import assemble, load_data
 
     data = load_data(command.config.data, command.cache)
@@ -53,7 +52,7 @@ def start(arguments: list[str]) -> int:
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(f"the same command continues with what {folder / LOG} holds") from interruption
     say("\n".join(generated.lines()))
-    from rag_experiments.data.tools.native_writer import passage_row, question_row
+    from rag_experiments.data.tools.native_writer import write_files
     from rag_experiments.data.tools.question_generation import as_asked
 
     if not generated.kept:
@@ -61,9 +60,7 @@ def start(arguments: list[str]) -> int:
             "not one question was kept: try another reader (model=…), generate.support=0 or generate.round_trip=false"
         )
     dataset = assemble(data.passages, {"train": as_asked(generated.kept)}, command.config.data, [])
-    atomic_write_jsonl(folder / "passages.jsonl", map(passage_row, data.passages))
-    for split, questions in dataset.splits.items():
-        atomic_write_jsonl(folder / f"{split}.jsonl", map(question_row, questions))
+    write_files(folder, data.passages, dataset.splits)
     say(f"questions   {', '.join(f'{len(members):,} {split}' for split, members in dataset.splits.items())}")
     say(f"read it with: data=jsonl data.path={folder}")
     return command_line.DONE

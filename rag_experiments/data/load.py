@@ -30,7 +30,7 @@ from rag_experiments.data.split import split_questions
 
 log = logging.getLogger(__name__)
 
-IMPORT_VERSION = 7
+IMPORT_VERSION = 8
 """Part of the cache key: raised when the same files would be imported differently."""
 AFTERWARDS = "what is imported is divided and cut short afterwards"
 NOT_IMPORTED = {
@@ -170,7 +170,7 @@ def _write_questions(folder: Path, intake: Intake, config: DataConfig) -> None:
 
 def _stored(one: Asked) -> dict[str, Any]:
     # Only the file's name, not its folder: a copied data set shares the cache of the original.
-    place = [Path(one.where.file).name, one.where.line]
+    place = [Path(one.where.file).name, one.where.line, one.where.inside]
     return {**dataclasses.asdict(one.question), "where": place, "groups": [one.group, *one.more_groups]}
 
 

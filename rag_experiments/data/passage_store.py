@@ -7,17 +7,20 @@ nothing in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rag_experiments.core.digest import ContentDigest, content_number
 from rag_experiments.data.number_columns import Column, sorted_runs
 from rag_experiments.data.records import Passage
 
-SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string()), ("place", pa.string())])
+_FIELDS = ("id", "text", "title", "place")
 BLOCK, BLOCK_CHARACTERS = 2_000, 8_000_000
 """Limits of passages, and of their characters, held in memory while writing."""
 
@@ -35,6 +38,8 @@ class PassageStore:
         self.content_hash = (path / "content_hash").read_text(encoding="utf-8")
         reader = pa.ipc.open_file(pa.memory_map(str(path / "passages.arrow")))
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
+        # An import of an earlier version has no places.
+        self._fields = tuple(name for name in _FIELDS if name in reader.schema.names)
         # Rows are taken batch by batch, because `take` on the whole table copies the table first.
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         self._sorted_N = np.load(path / "id_hashes.npy", mmap_mode="r")
@@ -48,11 +53,11 @@ class PassageStore:
         return int(self._starts[-1])
 
     def __getitem__(self, row: int) -> Passage:
-        return Passage(*self._values(row, ("id", "text", "title")))
+        return Passage(*self._values(row, self._fields))
 
     def __iter__(self) -> Iterator[Passage]:
         for batch in self._batches:
-            for values in zip(*(batch.column(name).to_pylist() for name in ("id", "text", "title")), strict=True):
+            for values in zip(*(batch.column(name).to_pylist() for name in self._fields), strict=True):
                 yield Passage(*values)
 
     def rows(self, ids: Sequence[str]) -> np.ndarray:
@@ -87,11 +92,30 @@ class PassageStore:
         """The ids of `rows`, in their order."""
         return [self._id(row) for row in rows]
 
+    def shown_ids(self, ids: Sequence[str]) -> list[str]:
+        """What people see in place of `ids` (`Passage.shown_id`); an id that no passage has stays as it is."""
+        rows = self._find(ids).tolist()
+        return [value if row < 0 else self[row].shown_id for value, row in zip(ids, rows, strict=True)]
+
+    @cached_property
+    def has_places(self) -> bool:
+        """Whether any passage is shown by its place."""
+        return "place" in self._fields and any(
+            pc.sum(pc.binary_length(batch.column("place"))).as_py() for batch in self._batches
+        )
+
+    def places(self) -> Iterator[tuple[int, str]]:
+        """Row and place of every passage that is shown by its place."""
+        for start, batch in zip(self._starts.tolist(), self._batches, strict=False) if self.has_places else ():
+            for row, place in enumerate(batch.column("place").to_pylist(), start):
+                if place:
+                    yield row, place
+
     def full_texts(self, rows: slice | Sequence[int] | np.ndarray) -> list[str]:
         """The texts of `rows` that an encoder reads (`Passage.full_text`), in their order."""
         if isinstance(rows, slice):
             rows = range(*rows.indices(len(self)))
-        return [self[row].full_text for row in rows]
+        return [Passage("", *self._values(row, ("text", "title"))).full_text for row in rows]
 
     def _find(self, ids: Sequence[str]) -> np.ndarray:
         hashes = np.array([hash_id(value) for value in ids], dtype=np.uint64)

@@ -12,8 +12,16 @@ class Passage:
     either all of them are gold, or none."""
 
     id: str
+    """Identifies the passage in hashes, caches and questions; of a passage without an id of its own, a hash."""
     text: str
     title: str = ""
+    place: str = ""
+    """Where a passage without an id of its own was read first (`train.jsonl:17.positive_passages[0]`); else empty."""
+
+    @property
+    def shown_id(self) -> str:
+        """The id that people see and that files outside the cache hold: the place where there is one, else the id."""
+        return self.place or self.id
 
     @property
     def full_text(self) -> str:
@@ -60,6 +68,8 @@ class Where:
 
     file: str
     line: int | None = None
+    inside: str = ""
+    """The place in a file that has no lines, written as it stands behind the file's name (`[17]`, `: data[3]`)."""
 
     def __str__(self) -> str:
-        return self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{self.file}{self.inside}" if self.line is None else f"{self.file}:{self.line}"

@@ -17,6 +17,8 @@ class EvaluationResult:
     A row holds `id`, `question`, `retrieved_ids` and `retrieved_scores` (best first), `gold_ids`, `answer` (None if
     no answer was generated), `references`, and `metrics` (name to number). If a metric is not defined for a question
     (recall without a gold passage), it is missing from the row and does not enter the mean.
+
+    An evaluator writes passages' own ids; rows of predictions have those that people see (`data/shown_ids.py`).
     """
 
     metrics: dict[str, float] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from rag_experiments.core.files import plain
+from rag_experiments.data.shown_ids import HASHED_AS
 
 LOWER_IS_BETTER = re.compile(r"(?:^|/)(?:loss|.*_loss|perplexity)$")
 HIGHER_IS_BETTER = re.compile(
@@ -58,7 +59,7 @@ def tags(resolved: Mapping[str, Any], sweep: Mapping[str, Any]) -> list[str]:
 def flat_row(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of predictions as columns of plain values, because W&B cannot sort by lists."""
     flat: dict[str, Any] = {}
-    for name, value in plain(dict(row)).items():
+    for name, value in plain({name: value for name, value in row.items() if name != HASHED_AS}).items():
         if isinstance(value, dict):
             flat |= {metric_name(inner): number for inner, number in value.items()}
         elif isinstance(value, list):

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from rag_experiments.core.files import atomic_write_text
+from rag_experiments.data.shown_ids import own_ids
 from rag_experiments.model_files.metadata import ADAPTER_CONFIG, base_of_adapters, is_adapter, read_facts, read_json
 from rag_experiments.model_files.sentence_transformers_format import TRUNCATE_FOLDER, read_folder
 from rag_experiments.model_files.sources import resolve
@@ -180,7 +181,7 @@ def example_of(run: RunDirectory, data: RagData) -> Example:
     rows = [row for split in ("test", "dev") for row in run.read_predictions(split)[:_LOOKED_AT] if row["id"] in alone]
     found: list[tuple[bool, float, int, int, Example]] = []
     for row in rows:
-        ids = row["given_ids"] if "given_ids" in row else row["retrieved_ids"][:2]
+        ids = own_ids(row, "given_ids") if "given_ids" in row else own_ids(row, "retrieved_ids")[:2]
         if ids:
             passages = [data.passages[int(number)] for number in data.passages.rows(ids)]
             right = (row.get("metrics") or {}).get("exact_match", 0.0)

@@ -7,6 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from rag_experiments.algorithms.base import AlgorithmTrainer, RunComponents, sam
 from rag_experiments.config.schema import TrackingConfig
 from rag_experiments.core.files import atomic_directory
 from rag_experiments.data.records import Question
+from rag_experiments.data.shown_ids import shown_rows
 from rag_experiments.evaluation.results import EvaluationResult
 from rag_experiments.evaluation.retrieval_evaluator import RetrievalEvaluator
 from rag_experiments.retrieval.factory import build_baseline
@@ -88,7 +90,8 @@ def baseline_results(
             evaluators[name] = RetrievalEvaluator(retriever, config.evaluation, config.data.query_history, seed=0)
         stage = baseline_stage(name, split)
         log.info("evaluating %s on %d questions", stage, len(data.splits[split]))
-        yield stage, evaluators[name].evaluate(data.splits[split])
+        result = evaluators[name].evaluate(data.splits[split])
+        yield stage, replace(result, rows=list(shown_rows(result.rows, data.passages)))
 
 
 def final(

@@ -17,7 +17,9 @@ from rag_experiments.algorithms.health import Health
 from rag_experiments.algorithms.shared.batches import encode_chunks, length_sorted_chunks
 from rag_experiments.config.schema import EvaluationConfig
 from rag_experiments.core.errors import RequestError
-from rag_experiments.data.records import Question
+from rag_experiments.data.passage_store import PassageStore, write_passages
+from rag_experiments.data.records import Passage, Question
+from rag_experiments.evaluation.results import EvaluationResult
 from tests.algorithms.plain_encoder import TableEncoder
 
 
@@ -153,19 +155,26 @@ def test_add_gold_needs_one_question_with_gold():
         check(True, (), ())
 
 
-def test_evaluating_takes_up_the_current_weights():
+def test_evaluating_takes_up_the_current_weights_and_gives_rows_as_people_see_them(tmp_path):
     refreshed, questions = [], [Question("q", "?")]
+    write_passages(tmp_path, [Passage("h0", "text", place="a.csv:2")])
+
+    def measured(given):
+        return EvaluationResult({"refreshed": len(refreshed)}, [{"id": one.id, "gold_ids": ["h0"]} for one in given])
+
     for persist in (False, True):
         parts = base.RunComponents(
             config=None,
-            data=None,
+            data=SimpleNamespace(passages=PassageStore(tmp_path)),
             models={},
             retriever=SimpleNamespace(refresh=lambda persist: refreshed.append(persist)),
-            evaluator=SimpleNamespace(evaluate=lambda given: ("figures", given, len(refreshed))),
+            evaluator=SimpleNamespace(evaluate=measured),
             cache=None,
         )
-        assert parts.evaluate(questions, persist=persist) == ("figures", questions, len(refreshed))
-    assert parts.evaluate(questions)[2] == 3, "refreshed before it is measured"
+        result = parts.evaluate(questions, persist=persist)
+        assert result.metrics == {"refreshed": len(refreshed)}
+        assert result.rows == [{"id": "q", "gold_ids": ["a.csv:2"], "hashed_as": {"a.csv:2": "h0"}}]
+    assert parts.evaluate(questions).metrics == {"refreshed": 3}, "refreshed before it is measured"
     assert refreshed == [False, True, False], "corpus vectors are kept on disk only where asked"
 
 

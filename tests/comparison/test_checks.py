@@ -85,7 +85,7 @@ def test_figures_are_the_finite_numbers() -> None:
 @pytest.mark.parametrize(
     "change",
     [{}, {"id": 5}, {"metrics": {}}, {"answer": None}, {"answer": "x"}, {"gold_ids": None}, {"gold_ids": []},
-     {"references": ["x"]}, {"given_ids": ["x"]}, {"given_ids": None}],
+     {"references": ["x"]}, {"given_ids": ["x"]}, {"given_ids": None}, {"hashed_as": {}}, {"hashed_as": {"a": "h"}}],
 )  # fmt: skip
 def test_a_row_that_is_one(change: dict[str, Any]) -> None:
     assert record_checks.prediction(ROW | change) == ROW | change
@@ -98,6 +98,8 @@ def test_a_row_that_is_one(change: dict[str, Any]) -> None:
         ({"metrics": None}, "question q has no figures"), ({"metrics": {"f1": "1"}}, "question q has no figures"),
         ({"retrieved_ids": None}, "no list of retrieved_ids"), ({"retrieved_ids": [1]}, "no list of retrieved_ids"),
         ({"gold_ids": "a"}, "no list of gold_ids"), ({"given_ids": [None]}, "no list of given_ids"),
+        ({"hashed_as": ["h"]}, "question q has no ids under hashed_as"),
+        ({"hashed_as": {"a": 5}}, "question q has no ids under hashed_as"),
         ({"references": {"x": 1}}, "no list of references"), ({"answer": 5}, "an answer that is not text"),
     ],
 )  # fmt: skip

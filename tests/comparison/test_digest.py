@@ -46,6 +46,16 @@ def test_every_part_of_a_question_is_in_its_digest(tmp_path: Path, change: dict[
     assert key_of(tmp_path / "a", ROWS) != key_of(tmp_path / "b", changed)
 
 
+def test_gold_passages_are_what_they_are_hashed_as(tmp_path: Path) -> None:
+    """So a run is compared with one that was made from another form of the files, or named them by their hash."""
+    shown = {"gold_ids": ["t.csv:2", "b"], "retrieved_ids": ["t.csv:2"], "hashed_as": {"t.csv:2": "a"}}
+    elsewhere = {"gold_ids": ["t.parquet[1]", "b"], "hashed_as": {"t.parquet[1]": "a"}}
+    key = key_of(tmp_path / "a", ROWS)
+    for name, change in (("b", shown), ("c", elsewhere)):
+        assert key_of(tmp_path / name, [ROWS[0] | change, ROWS[1]]) == key
+    assert key_of(tmp_path / "d", [ROWS[0] | shown | {"hashed_as": {"t.csv:2": "other"}}, ROWS[1]]) != key
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from rag_experiments.dashboard.shared.corpus import passages_of
 from rag_experiments.dashboard.shared.predictions import read_index
 from rag_experiments.dashboard.shared.watch import Watch
 from rag_experiments.dashboard.shared.wording import mark
+from rag_experiments.data.passage_store import PassageStore, write_passages
 from tests.dashboard import synthetic
 
 
@@ -70,6 +73,41 @@ def test_ranks_moves_and_gold(two: Watch) -> None:
     assert [(hit.id, hit.move) for hit in pair.sides[1].hits] == [("p2", "↑1"), ("p4", "new"), ("p1", "↓2")]
     assert [side.gold_rank for side in pair.sides] == [2, 1]
     assert pair.change == 1.0
+
+
+def test_sides_meet_by_hash_and_show_places(tmp_path: Path, two: Watch) -> None:
+    """A was measured before passages were shown by their place, B after; the corpus in the cache has places or not."""
+    file = tmp_path / "runs" / "b" / "predictions" / "test.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for one in rows:
+        ids = [*one["retrieved_ids"], *one["gold_ids"]]
+        one["hashed_as"] = {f"t.csv:{id_[1:]}": id_ for id_ in ids if id_ != "p4"}
+        for name in ("retrieved_ids", "gold_ids"):
+            one[name] = [id_ if id_ == "p4" else f"t.csv:{id_[1:]}" for id_ in one[name]]
+    file.write_text("".join(json.dumps(one) + "\n" for one in rows))
+    pairs = shown(two)["pairs"]
+    assert [(hit.id, hit.shown_id, hit.gold, hit.move) for hit in pairs[0].sides[0].hits] == [
+        ("p1", "t.csv:1", False, "↑2"),
+        ("p2", "t.csv:2", True, "↓1"),
+        ("p3", "p3", False, "new"),
+    ]
+    assert [(hit.shown_id, hit.gold, hit.move) for hit in pairs[0].sides[1].hits] == [
+        ("t.csv:2", True, "↑1"),
+        ("p4", False, "new"),
+        ("t.csv:1", False, "↓2"),
+    ]
+    assert pairs[0].sides[1].hits[0].passage.title == "parser.2"
+    assert pairs[2].missing == ["t.csv:9"]
+    assert [side.gold_rank for side in pairs[0].sides] == [2, 1]
+
+
+def test_hashes_of_an_old_run_are_shown_as_the_corpus_has_them(tmp_path: Path, two: Watch) -> None:
+    folder = tmp_path / "cache" / "data" / "made-up"
+    passages = [dataclasses.replace(one, place=f"t.csv:{one.id[1:]}") for one in PassageStore(folder)]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_passages(folder, passages)
+    assert [hit.shown_id for hit in shown(two)["pairs"][0].sides[0].hits] == ["t.csv:1", "t.csv:2", "t.csv:3"]
 
 
 def test_passages_come_from_the_corpus_of_the_run(two: Watch) -> None:

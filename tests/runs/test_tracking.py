@@ -13,7 +13,7 @@ from rag_experiments.config.schema import TrackingConfig
 from rag_experiments.runs import tracking
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.recorder import recording
-from rag_experiments.runs.tracking_names import has_key, metric_name, session_mode
+from rag_experiments.runs.tracking_names import flat_row, has_key, metric_name, session_mode
 from tests.wandb_reader import read_back
 
 RESOLVED = {
@@ -72,6 +72,11 @@ def test_an_offline_run_read_back(run):
     assert (loss.step_metric, loss.summary.max, loss.summary.min) == ("step", False, True)
     [table] = [line for line in read["history"] if "predictions/test/_type" in line]
     assert (table["predictions/test/nrows"], table["predictions/test/_type"]) == (1, "table-file")
+
+
+def test_a_tables_row_has_no_column_for_each_hash():
+    row = {"id": "q", "gold_ids": ["a.csv:2", "b"], "metrics": {"f1": 0.5}, "hashed_as": {"a.csv:2": "h"}}
+    assert flat_row(row) == {"id": "q", "gold_ids": "a.csv:2 | b", "f1": 0.5}
 
 
 @pytest.mark.parametrize(("error", "code"), [(ZeroDivisionError(), 1), (KeyboardInterrupt(), 130), (MemoryError(), 1)])

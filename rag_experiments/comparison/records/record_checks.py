@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from rag_experiments.data.shown_ids import HASHED_AS
+
 STATES = ("running", "completed", "failed", "interrupted")
 _MAPPINGS = ("data", "error", "versions", "sweep")
 _PLAIN = ("started", "ended", "data_hash", "corpus_hash", "config_hash", "git_commit", "wandb_run_id", "command")
@@ -77,6 +79,8 @@ def prediction(value: Any) -> dict[str, Any]:
     for key in ("retrieved_ids", "gold_ids", "given_ids", "references"):
         if not _is_texts(row.get(key)) and not (row.get(key) is None and key != "retrieved_ids"):
             raise ValueError(f"question {row['id']} has no list of {key}")
+    if not isinstance(hashed := row.get(HASHED_AS, {}), dict) or not _is_texts(list(hashed.values())):
+        raise ValueError(f"question {row['id']} has no ids under {HASHED_AS}")
     row["metrics"] = {name: value if value is None or math.isfinite(value) else None for name, value in metrics.items()}
     if not isinstance(row.get("answer"), str | None):
         raise ValueError(f"question {row['id']} has an answer that is not text")

@@ -18,6 +18,7 @@ from rag_experiments.comparison.records.record_cache import RecordCache
 from rag_experiments.core.bounded_files import SETTINGS_BYTES, parse_json, read_json, read_lines, read_text, read_yaml
 from rag_experiments.core.digest import settled_digest
 from rag_experiments.core.errors import RequestError
+from rag_experiments.data.shown_ids import own_ids
 from rag_experiments.runs.directory import RunDirectory
 from rag_experiments.runs.identity import find_runs
 
@@ -256,7 +257,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 def _stage_info(file: Path) -> dict[str, Any]:
     rows = read_rows(file)
     descriptions = sorted(
-        json.dumps([str(r["id"]), r.get("question"), sorted(r.get("gold_ids") or []), r.get("references") or []])
+        json.dumps([str(r["id"]), r.get("question"), sorted(own_ids(r, "gold_ids")), r.get("references") or []])
         for r in rows
     )
     return {"questions": len(rows), "digest": settled_digest("\n".join(descriptions))[:16]}

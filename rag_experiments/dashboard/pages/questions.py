@@ -16,6 +16,7 @@ from rag_experiments.dashboard.shared.scope import Scope, scope_of
 from rag_experiments.dashboard.shared.watch import Run, Watch
 from rag_experiments.dashboard.shared.wording import mark
 from rag_experiments.data.records import Passage
+from rag_experiments.data.shown_ids import own_ids
 
 DEFAULTS: dict[str, Value] = {
     "a": "",
@@ -50,6 +51,8 @@ class Hit:
     score: float | None
     gold: bool
     passage: Passage | None
+    shown_id: str
+    """The passage's id as people see it."""
     move: str = ""
     """Change of rank from the other run: `↑3`, `↓2`, `=` or `new`; empty if there is no other run."""
 
@@ -244,7 +247,7 @@ def fill(
     for (run, _), row_by_id in zip(sides, full, strict=True):
         passage_ids: list[str] = []
         for row in row_by_id.values():
-            passage_ids += [*_ids(row, "retrieved_ids")[:depth], *_ids(row, "gold_ids")]
+            passage_ids += [*own_ids(row, "retrieved_ids")[:depth], *own_ids(row, "gold_ids")]
         passages = passages_of(run, passage_ids, watch.cache) if run else None
         texts_there |= passages is not None
         stores.append(passages or {})
@@ -252,24 +255,41 @@ def fill(
         side_rows = [row_by_id.get(pair.entry.id) for row_by_id in full]
         first = side_rows[0] or {}
         pair.references = [mark(str(text), [str(first.get("answer") or "")]) for text in first.get("references") or []]
+        shown = Shown(side_rows, stores)
         for mine, other, store in zip(side_rows, reversed(side_rows), stores, strict=True):
             if mine is not None:
-                pair.sides.append(_side(mine, other, store, depth))
+                pair.sides.append(_side(mine, other, store, depth, shown))
         listed = {hit.id for side in pair.sides for hit in side.hits}
-        pair.missing = [id_ for id_ in _ids(first, "gold_ids") if id_ not in listed]
+        pair.missing = [shown(id_) for id_ in own_ids(first, "gold_ids") if id_ not in listed]
     return texts_there
 
 
-def _ids(row: Mapping[str, Any], name: str) -> list[str]:
-    value = row.get(name)
-    return [str(id_) for id_ in value] if isinstance(value, list) else []
+class Shown:
+    """What people see in place of an id: what a side's row says, else what a corpus does, else the id.
+
+    The rows of a run that was made before passages were shown by their place have only hashes.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, Any] | None], stores: Sequence[Mapping[str, Passage]]):
+        self._names = {id_: passage.shown_id for store in stores for id_, passage in store.items()}
+        for row in rows:
+            for name in ("gold_ids", "retrieved_ids") if row else ():
+                shown = row.get(name) if row else None
+                if isinstance(shown, list):
+                    pairs = zip(own_ids(row or {}, name), map(str, shown), strict=True)
+                    self._names |= {id_: value for id_, value in pairs if id_ != value}
+
+    def __call__(self, id_: str) -> str:
+        return self._names.get(id_, id_)
 
 
-def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage], depth: int) -> Side:
-    retrieved, gold = _ids(row, "retrieved_ids"), set(_ids(row, "gold_ids"))
+def _side(
+    row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mapping[str, Passage], depth: int, shown: Shown
+) -> Side:
+    retrieved, gold = own_ids(row, "retrieved_ids"), set(own_ids(row, "gold_ids"))
     scores = row.get("retrieved_scores")
     scores = [score if is_number(score) else None for score in scores] if isinstance(scores, list) else []
-    before = {id_: rank for rank, id_ in enumerate(_ids(other, "retrieved_ids"), 1)} if other else None
+    before = {id_: rank for rank, id_ in enumerate(own_ids(other, "retrieved_ids"), 1)} if other else None
     hits = [
         Hit(
             rank,
@@ -277,6 +297,7 @@ def _side(row: Mapping[str, Any], other: Mapping[str, Any] | None, store: Mappin
             scores[rank - 1] if rank <= len(scores) else None,
             id_ in gold,
             store.get(id_),
+            shown(id_),
             "" if before is None else _move(rank, before.get(id_)),
         )
         for rank, id_ in enumerate(retrieved, 1)

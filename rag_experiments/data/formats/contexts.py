@@ -29,6 +29,7 @@ def take_in(
     intake: Intake,
     name: str,
     context: Any,
+    part: str = "",
     *,
     text: str = "text",
     title: str = "title",
@@ -37,7 +38,9 @@ def take_in(
 ) -> str:
     """The id of one passage of the field `name`. The passage is added to the intake unless `store` is False.
 
-    A passage without an id gets a hash of its content as id. Raises `BadRow` if `context` is not a passage.
+    A passage without an id gets a hash of its content as id, and is shown by its place: that of the row, and `part`,
+    which is its place in the row (`[3]`: in the list `name`; empty: the field itself).
+    Raises `BadRow` if `context` is not a passage.
     """
     if isinstance(context, str):
         context = {text: context}
@@ -49,7 +52,8 @@ def take_in(
             return own_id
         body, head = text_of(context, text), text_of(context, title, required=False)
         passage_id = own_id or content_id(body, head)
-        intake.passage(passage_id, body, head, repeatable=True)
+        place = "" if own_id else intake.place(f".{name}{part}")
+        intake.passage(passage_id, body, head, repeatable=True, place=place)
     except BadRow as error:
         raise BadRow(f"in {name!r}: {error}") from None
     return passage_id

@@ -5,8 +5,8 @@
     also DPR's and Pyserini's retrieval files: `has_answer`, `contexts`, or one object that maps query ids to questions
 
 `data.path` is one such file, or a folder whose file names tell the splits (`nq-train.json`, `dev.jsonl.gz`). A passage
-is {"title", "text", "passage_id" or "psg_id" or "id"}; without an id it gets a hash of its content. The corpus is the
-passages in the lines, or `data.passages`: DPR's TSV (id, text, title).
+is {"title", "text", "passage_id" or "psg_id" or "id"}; without an id it is shown by its place (`dev.json[17].ctxs[0]`).
+The corpus is the passages in the lines, or `data.passages`: DPR's TSV (id, text, title).
 
 All of `ctxs` become the question's candidates, in their order. Gold are those marked `isgold`; if no line has that
 mark, those marked `hasanswer`; and those listed in `positive_ctxs`.
@@ -77,13 +77,17 @@ def read(config: DprConfig, intake: Intake) -> None:
 
 
 def _question(config: DprConfig, intake: Intake, row: Mapping[str, Any], name: str, store: bool) -> Question:
-    positives = [take_in(intake, "positive_ctxs", c, store=store) for c in entries(row, "positive_ctxs")]
+    def passages(field: str, contexts: list[Any]) -> list[str]:
+        return [take_in(intake, field, context, f"[{n}]", store=store) for n, context in enumerate(contexts)]
+
+    positives = passages("positive_ctxs", entries(row, "positive_ctxs"))
     fields = ("hard_negative_ctxs", "negative_ctxs") if config.easy_negatives else ("hard_negative_ctxs",)
-    negatives = [take_in(intake, field, context, store=store) for field in fields for context in entries(row, field)]
+    negatives = [passage for field in fields for passage in passages(field, entries(row, field))]
     if store and not {"positive_ctxs", "ctxs", "contexts"} & row.keys():
         raise BadRow(f"there is no 'positive_ctxs' and no 'ctxs', and no data.passages to search{keys_of(row)}")
-    contexts = entries(row, "ctxs") or entries(row, "contexts")
-    candidates = [take_in(intake, "ctxs", context, store=store) for context in contexts]
+    listing = "ctxs" if entries(row, "ctxs") else "contexts"
+    contexts = entries(row, listing)
+    candidates = passages(listing, contexts)
     positives += [candidates[index] for index in _gold(contexts, config.gold, bool(positives))]
     return Question(
         id=id_of(row, "id") or id_of(row, "question_id") or name,
@@ -131,7 +135,7 @@ def _question_rows(paths: tuple[Path, ...], intake: Intake) -> Iterator[tuple[Wh
                 yield from rows(path, intake)
         elif isinstance(value, dict) and value and "question" not in value and all(map(_is_row, value.values())):
             for query_id, row in value.items():
-                yield Where(f"{path}[{query_id!r}]"), {"id": query_id, **row}
+                yield Where(str(path), inside=f"[{query_id!r}]"), {"id": query_id, **row}
         else:
             yield from json_rows(value, path, intake)
 

@@ -25,8 +25,9 @@ FIELDS = frozenset(("_id", "id", "question", "answer", "answers", "context", "su
 def take_row(row: Mapping[str, Any], default: str, split: str, intake: Intake) -> None:
     """Add the paragraphs and the question of one row to the intake. Raises `BadRow`."""
     question = text_of(row, "question")
-    titles = [title for title, _ in _paragraphs(row)]
-    ids = [take_in(intake, "context", {"title": title, "text": text}) for title, text in _paragraphs(row)]
+    paragraphs = _paragraphs(row)
+    titles = [title for _, title, _ in paragraphs]
+    ids = [take_in(intake, "context", {"title": title, "text": text}, f"[{n}]") for n, title, text in paragraphs]
     named = _named(row)
     unknown = next((title for title in named if title not in titles), None)
     if unknown is not None:
@@ -47,15 +48,15 @@ def take_row(row: Mapping[str, Any], default: str, split: str, intake: Intake) -
     )
 
 
-def _paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Title and text of each paragraph."""
+def _paragraphs(row: Mapping[str, Any]) -> list[tuple[int, str, str]]:
+    """Number, title and text of each paragraph."""
     value = row.get("context")
     if isinstance(value, dict) and isinstance(value.get("title"), list) and isinstance(value.get("sentences"), list):
         value = [list(pair) for pair in zip(value["title"], value["sentences"], strict=False)]
     if not isinstance(value, list):
         raise BadRow(f"'context' must be a list of [title, sentences], and is {shown(value)}")
     paragraphs = []
-    for entry in value:
+    for number, entry in enumerate(value):
         if not isinstance(entry, list) or len(entry) != 2 or not isinstance(entry[0], str):
             raise BadRow(f"'context' must hold [title, sentences], and one entry is {shown(entry)}")
         sentences = [entry[1]] if isinstance(entry[1], str) else entry[1]
@@ -63,7 +64,7 @@ def _paragraphs(row: Mapping[str, Any]) -> list[tuple[str, str]]:
             raise BadRow(f"the sentences of {entry[0]!r} must be strings, and are {shown(entry[1])}")
         text = " ".join(sentence.strip() for sentence in sentences if sentence.strip())
         if text:  # the original files hold paragraphs without a sentence
-            paragraphs.append((entry[0], text))
+            paragraphs.append((number, entry[0], text))
     return paragraphs
 
 

@@ -134,7 +134,8 @@ def _file_rows(
             )
         elif config.preset == "coqa" and isinstance(value.get("data"), list):
             for number, story in enumerate(value["data"]):
-                yield Where(f"{path}: data[{number}]"), story if isinstance(story, dict) else {"story": story}
+                where = Where(str(path), inside=f": data[{number}]")
+                yield where, story if isinstance(story, dict) else {"story": story}
         elif question_sets.is_one(value):
             question_sets.read(value, str(path), split, cutter.intake)
         elif config.preset == "squad":
@@ -176,14 +177,15 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
     cutter.intake.columns(row, {*mapped, *(name.split(".")[0] for name in mapped)})
     values = {name: reach(row, getattr(names, name)) for name in ("title", "group")}
     title = values["title"] if isinstance(values["title"], str) else ""
-    contexts = _texts(reach(row, names.context), names.context)
+    placed = _texts(reach(row, names.context), names.context, "")
+    contexts = [text for _, text in placed]
     group = (
         str(values["group"])
         if values["group"] is not None
         else title or (content_id(contexts[0]) if contexts else None)
     )
-    unwanted = _texts(reach(row, names.negatives), names.negatives)
-    negatives = [cutter.passages(text, "")[0].id for text in unwanted]
+    unwanted = _texts(reach(row, names.negatives), names.negatives, f".{names.negatives}")
+    negatives = [cutter.passages(text, "", part=part)[0].id for part, text in unwanted]
     for name in (names.question, names.context):
         if name is not None and not _has(row, name):
             hint = "; nested SQuAD is read with data.preset=squad" if isinstance(row.get("data"), list) else ""
@@ -212,6 +214,7 @@ def _take_row(config: HubConfig, row: Mapping[str, Any], default: str, split: st
         id=(id_of({"id": reach(row, names.id)}, "id") if names.id else "") or default,
         answers=answers,
         contexts=contexts,
+        parts=[part for part, _ in placed],
         title=title,
         negatives=negatives,
         history=history,
@@ -229,14 +232,16 @@ def _has(row: Mapping[str, Any], name: str) -> bool:
     return reach(row, name, _MISSING) is not _MISSING
 
 
-def _texts(value: Any, name: str | None) -> list[str]:
+def _texts(value: Any, name: str | None, single: str) -> list[tuple[str, str]]:
+    """Each text of a column behind its place in the row: `single` if it is the only one, `.context[0]` in a list."""
     value = listed(value, name or "")
     if value is None:
         return []
-    values = [value] if isinstance(value, str) else value
-    if not isinstance(values, list) or not all(isinstance(entry, str) for entry in values):
+    if isinstance(value, str):
+        return [(single, value)] if value.strip() else []
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         raise BadRow(f"{name!r} must be a string or a list of strings, and is {shown(value)}")
-    return [entry for entry in values if entry.strip()]
+    return [(f".{name}[{number}]", entry) for number, entry in enumerate(value) if entry.strip()]
 
 
 # -- where the rows are -----------------------------------------------------------------------------
@@ -329,4 +334,4 @@ def first_table(config: HubConfig) -> Any:
 
 def _table_rows(config: HubConfig, split: str, table: Any) -> Iterator[tuple[Where, dict[str, Any]]]:
     for number, row in enumerate(table, 1):
-        yield Where(f"{config.path}, {split}[{number}]"), row
+        yield Where(str(config.path), inside=f", {split}[{number}]"), row

@@ -1,12 +1,15 @@
 """`data=jsonl`: the native format, a folder of JSON-lines files (each may be gzipped).
 
-    passages.jsonl       {"id", "title"?, "text", …}             id a string, unique
+    passages.jsonl       {"id", "title"?, "text", "hashed_as"?, …}    id a string, unique
     train.jsonl          {"id"?, "question", "answers"?: [..], "positive_ids"?: [..], "negative_ids"?: [..],
     dev.jsonl?            "history"?: [{"role", "content"}..], "relevance"?: {passage id: grade},
     test.jsonl?           "scores"?: {passage id: number}, "candidate_ids"?: [..]}
 
 Without a dev or test file, a split is made (see `split.py`). A folder with only dev or test can be
 evaluated, not trained on. Other keys are ignored, and a note names them.
+
+`hashed_as` is written by convert, mine, generate and check for passages that had no id: with it the data are the same
+data set as before, whatever the id.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.records import Question
 from rag_experiments.data.row_fields import BadRow, id_of, number_of, shown, text_of, texts_of, turns_of
+from rag_experiments.data.shown_ids import HASHED_AS
 
 KNOWN = frozenset(
     ("id", "question", "answers", "positive_ids", "negative_ids", "history", "relevance", "scores", "candidate_ids")
@@ -49,7 +53,10 @@ def read(config: JsonlConfig, intake: Intake) -> None:
     passages, splits = _files(config)
     for where, row in json_lines(passages, intake):
         with intake.row(where):
-            intake.passage(text_of(row, "id"), text_of(row, "text"), text_of(row, "title", required=False))
+            shown, hashed = text_of(row, "id"), text_of(row, HASHED_AS, required=False)
+            place = shown if hashed else ""
+            text, title = text_of(row, "text"), text_of(row, "title", required=False)
+            intake.passage(hashed or shown, text, title, place=place, alias=bool(place))
     for split, path in splits.items():
         intake.split(split, str(path))
         for where, row in json_lines(path, intake):

@@ -5,7 +5,7 @@
 
 and the same for eval (our dev) and test; a document is {"page_content", "metadata"}. If both files of a split ask one
 question about one passage, the row with the answer is kept. The corpus is `data.documents`, a JSONL of documents, or,
-without it, the documents in the lines. A document's id is a hash of its content.
+without it, the documents in the lines. A document is shown by its place (`train_w_q.jsonl:17.gold_docs[0]`).
 
 An `eval` file can be trained on: `data.splits.train=eval data.splits.dev=null` (dev is then cut from it).
 """
@@ -20,7 +20,7 @@ from typing import Any
 from rag_experiments.config.schema import DataConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import SPLITS, Intake
-from rag_experiments.data.formats.contexts import entries, fingerprint_of, only_negatives, passages_file, take_in
+from rag_experiments.data.formats.contexts import entries, fingerprint_of, only_negatives, passages_file
 from rag_experiments.data.formats.lines import data_path, json_lines, pickle_note
 from rag_experiments.data.queries import question_key
 from rag_experiments.data.records import Question
@@ -55,7 +55,7 @@ def read(config: LocalrqaConfig, intake: Intake) -> None:
     if documents is not None:
         for where, row in json_lines(documents, intake):
             with intake.row(where):
-                _document(config, intake, "the document", row, True)
+                _document(config, intake, "the document", row, intake.place(), True)
     for split, paths in files.items():
         intake.split(split, str(paths[0]))
         seen: set[tuple[str, tuple[str, ...]]] = set()
@@ -77,10 +77,10 @@ def _questions(
 ) -> Iterator[Question]:
     store = documents is None
     texts = texts_of(row, "questions", example='["a question"]') or (text_of(row, "question"),)
-    gold = tuple(_document(config, intake, "gold_docs", entry, store) for entry in entries(row, "gold_docs"))
+    gold = _documents(config, intake, "gold_docs", row, store)
     if not gold:
         raise BadRow("there is no 'gold_docs', or it is empty")
-    listed = [_document(config, intake, "hard_neg_docs", entry, store) for entry in entries(row, "hard_neg_docs")]
+    listed = _documents(config, intake, "hard_neg_docs", row, store)
     negatives = only_negatives(listed, gold, intake, "document")
     history = turns_of(row, "chat_history")
     for number, text in enumerate(texts, 1):
@@ -88,13 +88,20 @@ def _questions(
             id=name if len(texts) == 1 else f"{name}-{number}",
             question=text,
             answers=answers_of_row(row, "gold_answer"),
-            positive_ids=gold,
+            positive_ids=tuple(gold),
             negative_ids=negatives,
             history=history,
         )
 
 
-def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, store: bool) -> str:
+def _documents(config: LocalrqaConfig, intake: Intake, name: str, row: dict[str, Any], store: bool) -> list[str]:
+    return [
+        _document(config, intake, name, entry, intake.place(f".{name}[{number}]"), store)
+        for number, entry in enumerate(entries(row, name))
+    ]
+
+
+def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, place: str, store: bool) -> str:
     if not isinstance(document, dict):
         raise BadRow(f"{name!r} must hold documents, and one is {shown(document)}")
     metadata = document.get("metadata")
@@ -102,11 +109,15 @@ def _document(config: LocalrqaConfig, intake: Intake, name: str, document: Any, 
     title = title if isinstance(title, str) else ""
     try:
         text = text_of(document, "page_content")
+        # Source and number are not part of the id: lines repeat the same chunk with different metadata.
+        document_id = content_id(text, title)
+        if store:
+            intake.passage(document_id, text, title, repeatable=True, place=place)
+        else:
+            intake.mention(document_id, place)
     except BadRow as error:
         raise BadRow(f"in {name!r}: {error}") from None
-    # Source and number are not part of the id: lines repeat the same chunk with different metadata.
-    context = {"id": content_id(text, title), "text": text, "title": title}
-    return take_in(intake, name, context, ids=("id",), store=store)
+    return document_id
 
 
 def _kind(path: Path) -> str:

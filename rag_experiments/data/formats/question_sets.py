@@ -33,7 +33,7 @@ def read(value: Mapping[str, Any], file: str, split: str, intake: Intake) -> Non
         _read_triplets(value, file, split, intake)
         return
     for passage_id, entry in value["corpus"].items():
-        with intake.row(Where(f"{file}: corpus[{passage_id!r}]")):
+        with intake.row(Where(file, inside=f": corpus[{passage_id!r}]")):
             row = {"text": entry} if isinstance(entry, str) else entry
             if not isinstance(row, dict):
                 raise BadRow(f"a passage is a text, or an object with 'text', and this is {shown(entry)}")
@@ -46,7 +46,7 @@ def read(value: Mapping[str, Any], file: str, split: str, intake: Intake) -> Non
         )
         return
     for query_id, text in value["queries"].items():
-        with intake.row(Where(f"{file}: queries[{query_id!r}]")):
+        with intake.row(Where(file, inside=f": queries[{query_id!r}]")):
             grades = dict(_grades(judged.get(query_id)))
             positives = tuple(passage for passage, grade in grades.items() if grade > 0)
             if not positives:
@@ -67,7 +67,8 @@ def read(value: Mapping[str, Any], file: str, split: str, intake: Intake) -> Non
             )
     for query_id in judged:
         if query_id not in value["queries"]:
-            intake.remark("a judged query is not among the queries, and is left out", Where(f"{file}: {query_id!r}"))
+            where = Where(file, inside=f": {query_id!r}")
+            intake.remark("a judged query is not among the queries, and is left out", where)
 
 
 def _grades(judged: Any) -> Iterator[tuple[str, int]]:
@@ -90,10 +91,13 @@ def _read_triplets(value: Mapping[str, Any], file: str, split: str, intake: Inta
         intake.problem(Where(file), f"the lists differ in length ({lengths})")
         return
     for number, row in enumerate(zip(*lists.values(), strict=True)):
-        with intake.row(Where(f"{file}: anchors[{number}]")):
+        with intake.row(Where(file, inside=f": anchors[{number}]")):
             one = dict(zip(lists, row, strict=True))
             ids_by_list = {
-                name: [take_in(intake, name, c) for c in (one[name] if isinstance(one[name], list) else [one[name]])]
+                name: [
+                    take_in(intake, name, c, f"[{n}]" if isinstance(one[name], list) else "")
+                    for n, c in enumerate(one[name] if isinstance(one[name], list) else [one[name]])
+                ]
                 for name in lists
                 if name != "anchors"
             }

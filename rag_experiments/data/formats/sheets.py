@@ -59,14 +59,15 @@ def _batch_rows(
         for batch in batches:
             for row in batch.to_pylist():
                 number += 1
-                yield Where(f"{path}[{number}]"), row
+                yield Where(str(path), inside=f"[{number}]"), row
     except (
         pa.ArrowException,
         OSError,
         ValueError,
         OverflowError,
     ) as error:  # OverflowError: dates outside Python's range
-        intake.problem(Where(f"{path}[{number + 1}]"), f"not readable as {kind}: {str(error).splitlines()[0]}")
+        where = Where(str(path), inside=f"[{number + 1}]")
+        intake.problem(where, f"not readable as {kind}: {str(error).splitlines()[0]}")
 
 
 def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, Any]]]:

@@ -43,8 +43,11 @@ class Cutter:
     overlap: int = 0
     _cuts: dict[str, list[Cut]] = field(default_factory=dict)
 
-    def passages(self, context: str, title: str, name: str = "") -> list[Cut]:
-        """The passages of a context; they are added to the intake the first time. Raises `BadRow` if it is empty."""
+    def passages(self, context: str, title: str, name: str = "", part: str = "") -> list[Cut]:
+        """The passages of a context; they are added to the intake the first time. Raises `BadRow` if it is empty.
+
+        Without a `name` they are shown by their place: that of the row, then `part`, the context's place in the row.
+        """
         key = content_id(context, title)
         if key not in self._cuts:
             pieces = (
@@ -52,10 +55,11 @@ class Cutter:
             )
             if not pieces:
                 raise BadRow("the context is empty")
-            base = name or key
-            ids = [base if len(pieces) == 1 and not name else f"{base}#{number}" for number in range(len(pieces))]
-            for passage_id, piece in zip(ids, pieces, strict=True):
-                self.intake.passage(passage_id, piece.text, title, repeatable=True)
+            numbers = ["" if len(pieces) == 1 and not name else f"#{number}" for number in range(len(pieces))]
+            ids = [f"{name or key}{number}" for number in numbers]
+            for passage_id, piece, number in zip(ids, pieces, numbers, strict=True):
+                place = "" if name else self.intake.place(part + number)
+                self.intake.passage(passage_id, piece.text, title, repeatable=True, place=place)
             self._cuts[key] = [Cut(*pair) for pair in zip(ids, pieces, strict=True)]
         return self._cuts[key]
 
@@ -67,6 +71,7 @@ class Cutter:
         id: str,
         answers: Sequence[Answer],
         contexts: Sequence[str],
+        parts: Sequence[str] = ("",),
         title: str = "",
         name: str = "",
         negatives: Sequence[str] = (),
@@ -77,12 +82,13 @@ class Cutter:
     ) -> None:
         """Add one question to the intake: `about` is the text it needs to be understood, `place` its answer's position.
 
+        `parts` are the places of `contexts` in the row, as in `passages`.
         A question whose context is cut and does not contain its answer is left out, with a note.
         """
         golds: list[str] = []
         lost = False
-        for context in contexts:
-            cuts = self.passages(context, title, name if len(contexts) == 1 else "")
+        for context, part in zip(contexts, parts, strict=True):
+            cuts = self.passages(context, title, name if len(contexts) == 1 else "", part)
             if place is None:
                 context_golds = self._golds(context, cuts, answers)
             else:
@@ -207,17 +213,17 @@ def read_nested(
     earlier_ids: set[str] = set()
     """Question ids of earlier articles: in some data sets each article numbers its questions from the start."""
     for number, article in enumerate(articles):
-        place = f"{file}: data[{number}]"
+        place = Where(file, inside=f": data[{number}]")
         own: set[str] = set()
         if isinstance(article, dict) and "story" in article and "paragraphs" not in article:
-            cutter.intake.problem(Where(place), "this is a story of CoQA's: data.preset=coqa reads it")
+            cutter.intake.problem(place, "this is a story of CoQA's: data.preset=coqa reads it")
             continue
         if not isinstance(article, dict) or not isinstance(article.get("paragraphs"), list):
-            cutter.intake.problem(Where(place), "an article is an object with a list 'paragraphs'")
+            cutter.intake.problem(place, "an article is an object with a list 'paragraphs'")
             continue
         for inner, paragraph in enumerate(article["paragraphs"]):
-            with cutter.intake.row(Where(f"{place}.paragraphs[{inner}]")):
-                spot = f"{place}.paragraphs[{inner}]"
+            spot = Where(file, inside=f"{place.inside}.paragraphs[{inner}]")
+            with cutter.intake.row(spot):
                 if isinstance(paragraph, dict) and (dialogues or is_dialogue(paragraph)):
                     read_dialogue(article, paragraph, f"{split}-{number}-{inner}", split, cutter, whole)
                 else:
@@ -228,7 +234,7 @@ def read_nested(
 def _paragraph(
     article: dict[str, Any],
     paragraph: Any,
-    place: str,
+    place: Where,
     number: str,
     split: str,
     cutter: Cutter,
@@ -246,7 +252,7 @@ def _paragraph(
     if not isinstance(questions, list):
         raise BadRow("there is no list 'qas'")
     for index, entry in enumerate(questions):
-        with cutter.intake.row(Where(f"{place}.qas[{index}]")):
+        with cutter.intake.row(Where(place.file, inside=f"{place.inside}.qas[{index}]")):
             if not isinstance(entry, dict):
                 raise BadRow(f"a question is an object, and this is {shown(entry)}")
             question_id = id_of(entry, "id") or f"{split}-{number}-{index}"

@@ -194,7 +194,7 @@ def json_rows(value: Any, path: Path, intake: Intake) -> Iterator[tuple[Where, d
         return
     inside = rows_inside(value) if isinstance(value, dict) else None
     for number, row in enumerate(inside if inside is not None else value if isinstance(value, list) else [value], 1):
-        where = Where(f"{path}[{number}]")
+        where = Where(str(path), inside=f"[{number}]")
         if isinstance(row, dict):
             yield where, row
         else:

@@ -120,8 +120,10 @@ def read(config: TevatronConfig, intake: Intake) -> None:
 def _question(row: Mapping[str, Any], names: TevatronColumns, intake: Intake, default: str, store: bool) -> Question:
     def passages(field: str, ids: str) -> list[str]:
         inline = [
-            take_in(intake, field, c, text=names.passage_text, title=names.passage_title, ids=keys, store=store)
-            for c in entries(row, field)
+            take_in(
+                intake, field, c, f"[{n}]", text=names.passage_text, title=names.passage_title, ids=keys, store=store
+            )
+            for n, c in enumerate(entries(row, field))
         ]
         return inline + [_as_id(value, ids) for value in entries(row, ids)]
 

@@ -143,7 +143,7 @@ class Findings:
         for passage, length in zip(shown, counter.count([one.full_text for one in shown], "passage"), strict=True):
             text = " ".join(passage.full_text.split())
             text = text if len(text) <= SHOWN else f"{text[: SHOWN * 2 // 3]} … {text[-SHOWN // 3 :]}"
-            lines.append(f"  {passage.id}  {length} {unit}  {text}")
+            lines.append(f"  {passage.shown_id}  {length} {unit}  {text}")
         return lines
 
     def _reader(self, data: RagData) -> list[str]:

@@ -150,7 +150,7 @@ class Generator:
         return sorted(random.Random(self.options.seed).sample(long_enough, limit))
 
     def _pairs(self, rows: Sequence[int], identities: set[str]) -> list[dict[str, Any]]:
-        """One entry per passage: its row and id, the question, the answer, and `kept` or the reason for dropping it."""
+        """One entry per passage: its row, id and place, question and answer, and `kept` or why it was dropped."""
         passages = [self.passages[row] for row in rows]
         texts = self._write(ASK, passages, ["Write the question."] * len(rows), self.options.question_tokens)
         questions = [clean_question(text) for text in texts]
@@ -164,13 +164,15 @@ class Generator:
             outcome = self._outcome(question, answer, passage.full_text, again, identities)
             if outcome == "kept":
                 identities.add(identity(question))
-            entries.append({"row": row, "id": passage.id, "question": question, "answer": answer, "outcome": outcome})
+            place = {"place": passage.place} if passage.place else {}
+            entry = {"row": row, "id": passage.id, **place, "question": question, "answer": answer, "outcome": outcome}
+            entries.append(entry)
         return entries
 
     def _write(self, instruction: str, passages: list[Passage], questions: list[str], tokens: int) -> list[str]:
         builder = replace(self.reader.prompts, instruction=instruction, reserve=tokens)
         prompts = [
-            builder.build(question or "?", [passage], name=passage.id)
+            builder.build(question or "?", [passage], name=passage.shown_id)
             for passage, question in zip(passages, questions, strict=True)
         ]
         return [str(answer) for answer in self.reader.generate(prompts, max_new_tokens=tokens)]
