@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import pytest
+from huggingface_hub import HfApi, constants, errors
 from omegaconf import OmegaConf
 
 from rag_experiments import train
@@ -13,6 +17,7 @@ from rag_experiments.config.data_formats import config_class
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data import check
 from rag_experiments.data.column_report import ColumnReport
+from rag_experiments.data.formats import hub_access
 from rag_experiments.data.formats.hub import HubColumns, HubConfig
 from rag_experiments.data.formats.tevatron import TevatronConfig
 from rag_experiments.data.load import check_required_fields, load_data
@@ -241,8 +246,7 @@ def test_examples_are_one_line_each(tmp_path):
 
 def test_of_a_name_on_the_hub_the_first_rows_are_looked_at(monkeypatch, tmp_path):
     """Nothing is downloaded for the look; a name that is nowhere is refused in the words of `data=hub`."""
-    import datasets
-
+    monkeypatch.setattr(hub_access, "_unreachable", lambda *_: "")
     calls = []
 
     def load_dataset(name, configuration=None, *, revision=None, streaming=False):
@@ -259,10 +263,63 @@ def test_of_a_name_on_the_hub_the_first_rows_are_looked_at(monkeypatch, tmp_path
     assert calls
     assert {call[1:] for call in calls} == {(None, "abc", True)}
     assert composed("data=org/set").data.path == "org/set"
-    monkeypatch.undo()
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ValueError("no such set")))
     with pytest.raises(RequestError, match=r"data\.path=nowhere/set: no file .* not loaded from the hub: no such set"):
         composed("data.path=nowhere/set")
+
+
+def _answer(kind: type[Exception]) -> Exception:
+    """An error of the hub's client."""
+    response = SimpleNamespace(headers={}, request=None, url="", status_code=404)
+    return kind("not there", response=response) if issubclass(kind, errors.HfHubHTTPError) else kind("not there")
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        (
+            errors.RepositoryNotFoundError,
+            r"data\.path=org/set is neither a file or folder here nor a data set on the hub",
+        ),
+        (errors.GatedRepoError, r"the hub's 'org/set' is gated: accept its terms there and set HF_TOKEN"),
+        (errors.RevisionNotFoundError, r"data\.revision: the hub's 'org/set' has no revision 'abc'"),
+        (errors.HFValidationError, r"data\.path=org/set: there is no such file or folder"),
+        (OSError, r"no file or folder of that name, and not loaded from the hub: it cannot be reached \(not there\)"),
+    ],
+)
+def test_the_hub_is_asked_once_and_where_it_cannot_be_its_cache_is(kind, sentence, monkeypatch):
+    def load_dataset(*_, **__):
+        assert kind is OSError, "only a hub that cannot be asked may have been asked before"
+        assert datasets.config.HF_HUB_OFFLINE
+        assert constants.HF_HUB_OFFLINE
+        raise ValueError("not in the cache")
+
+    calls: list[str] = []
+
+    def dataset_info(self, name, **more):
+        calls.append(name)
+        raise _answer(kind)
+
+    hub_access._unreachable.cache_clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(RequestError, match=sentence):
+        load_data(HubConfig(path="org/set", revision="abc"), Path("cache"))
+    assert calls == ["org/set"]
+    assert not constants.HF_HUB_OFFLINE
+    hub_access._unreachable.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["nothere.csv", "notes.md", "rows.jsonl.gz", "a/b/c", "./x", "~/x"])
+def test_the_hub_is_not_asked_for_what_is_named_as_a_file(name, monkeypatch, tmp_path):
+    (tmp_path / "not_here.csv").write_text("question,answer\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub_access, "_unreachable", lambda *_: pytest.fail("the hub was asked"))
+    with pytest.raises(RequestError, match="there is no such file or folder") as refused:
+        composed(f"data.path={name}")
+    assert ("did you mean 'not_here.csv'?" in str(refused.value)) == (name == "nothere.csv")
 
 
 def test_a_column_whose_name_is_half_a_character_is_noted_and_not_fatal(tmp_path):

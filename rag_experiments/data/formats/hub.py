@@ -31,11 +31,11 @@ from rag_experiments.data.bad_row import MissingColumn
 from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.cells import listed
 from rag_experiments.data.column_names import preferred
-from rag_experiments.data.formats import dialogues, hotpot, question_sets, squad
+from rag_experiments.data.formats import dialogues, hotpot, hub_access, question_sets, squad
 from rag_experiments.data.formats.conversations import is_conversation, last_exchange, reply
 from rag_experiments.data.formats.format_files import files_fingerprint
 from rag_experiments.data.formats.json_objects import rows_inside
-from rag_experiments.data.formats.tables import SUFFIXES, find_files, json_rows, kind_of, read_json, rows, split_files
+from rag_experiments.data.formats.tables import find_files, json_rows, kind_of, read_json, rows, split_files
 from rag_experiments.data.records import Where
 from rag_experiments.data.row_fields import BadRow, content_id, id_of, reach, shown, text_of, turns_of
 
@@ -284,20 +284,15 @@ def _tables(config: HubConfig) -> dict[str, Any]:
 
     assert config.path is not None
     path = Path(config.path).expanduser()
-    named_as_file = config.path.startswith((".", "/", "~")) or config.path.count("/") > 1 or kind_of(path) in SUFFIXES
-    if not path.exists() and named_as_file:
-        raise RequestError(f"data.path={config.path}: there is no such file or folder")
-    try:
-        loaded = (
-            datasets.load_from_disk(str(path))
-            if path.is_dir()
-            else datasets.load_dataset(config.path, config.name, revision=config.revision)
-        )
-    except Exception as error:  # the library and the network raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RequestError(
-            f"data.path={config.path}: no file or folder of that name, and not loaded from the hub: {reason}"
-        ) from error
+    if path.is_dir():
+        try:
+            loaded = datasets.load_from_disk(str(path))
+        except Exception as error:  # the library raises many kinds
+            raise RequestError(
+                f"data.path={config.path}: the saved data set there cannot be opened: {hub_access.first_line(error)}"
+            ) from error
+    else:
+        loaded = hub_access.load(config.path, config.name, config.revision)
     tables = dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
     table_by_split = {}
     for split, names in {"train": ["train"], "dev": ["validation", "dev"], "test": ["test"]}.items():
@@ -320,12 +315,10 @@ def first_table(config: HubConfig) -> Any:
     Raises:
         RequestError: there is no such data set here or on the hub.
     """
-    import datasets
-
     assert config.path is not None
     if not Path(config.path).expanduser().exists():
         with suppress(Exception):  # the library and the network raise many kinds; `_tables` says which
-            streamed = datasets.load_dataset(config.path, config.name, revision=config.revision, streaming=True)
+            streamed = hub_access.load(config.path, config.name, config.revision, streaming=True)
             split_name = config.files.get("train") or "train"
             if isinstance(streamed, dict):
                 return list(islice(streamed.get(split_name) or next(iter(streamed.values())), 100))

@@ -6,9 +6,12 @@ Every problem of a line is reported to the intake with file and line number. Pic
 from __future__ import annotations
 
 import codecs
+import contextlib
+import difflib
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator
 from io import BufferedIOBase
@@ -46,13 +49,24 @@ def data_path(path: str | None, data_format: str, *, folder: bool | None = None)
         raise RequestError(f"data={data_format} needs data.path=…: where the data is")
     location = Path(path).expanduser()
     if not location.exists():
-        raise RequestError(f"data.path={path}: there is no such file or folder")
+        raise no_such_path(path)
     if folder is True and not location.is_dir():
         refuse_pickle(location)
         raise RequestError(f"data.path={path} is a file, but data={data_format} needs the folder that contains it")
     if folder is False and not location.is_file():
         raise RequestError(f"data.path={path} is a folder, but data={data_format} needs a file")
     return location
+
+
+def no_such_path(path: str) -> RequestError:
+    """That there is nothing at `data.path`, with the nearest name beside it."""
+    location = Path(path).expanduser()
+    with contextlib.suppress(OSError):
+        for name in difflib.get_close_matches(location.name, os.listdir(location.parent), n=1):
+            return RequestError(
+                f"data.path={path}: there is no such file or folder; did you mean {str(Path(path).with_name(name))!r}?"
+            )
+    return RequestError(f"data.path={path}: there is no such file or folder")
 
 
 def refuse_path(config: DataConfig) -> None:
