@@ -14,7 +14,7 @@ import torch
 
 from rag_experiments import train
 from rag_experiments.algorithms.rerank import RerankConfig, RerankTrainer
-from rag_experiments.algorithms.shared.listed_scores import ListedScores
+from rag_experiments.algorithms.shared.listed_scores import ListedScores, check_scores
 from rag_experiments.algorithms.shared.multiple_positives import make_examples
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.builder import Intake
@@ -247,6 +247,12 @@ def test_questions_without_scores_are_counted_and_without_any_refused(
     out = capsys.readouterr().out
     assert "20 of the 40 training questions list no scores of two passages, and are left out" in out
     assert "of 20 examples per step" in out
+    data = SimpleNamespace(
+        notes=[], splits={"train": [Question("a", "?"), Question("b", "?", scores={"p": 1, "q": 2})]}
+    )
+    for _ in range(2):
+        check_scores(data)  # type: ignore[arg-type]
+    assert len(data.notes) == 1, "asked twice, it is noted once"
     none = arguments(tmp_path / "none", tiny_bert, 0.0)
     with pytest.raises(RequestError, match=r"algorithm\.labels=scores: no training question lists the scores"):
         train.start(none)

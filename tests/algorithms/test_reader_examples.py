@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -82,6 +83,26 @@ def test_the_length_of_answers_follows_the_training_answers(llama):
     assert model.max_new_tokens == 32
     model, _ = checked(llama, max_new_tokens=8, train=[question("t")])
     assert model.max_new_tokens == 8
+
+
+def test_a_question_leaves_room_for_the_length_that_the_training_answers_gave(llama):
+    made = prompt_builder(ReaderConfig(path=str(llama), max_new_tokens=8, max_input_length=400))
+    assert made is not None
+
+    def fits(length: int, reserve: int) -> bool:
+        try:
+            replace(made, reserve=reserve).for_question(question("d", "x" * length), reader_examples.ANY_PASSAGE)
+        except RequestError:
+            return False
+        return True
+
+    length = next(length for length in range(400, 0, -1) if fits(length, 32))
+    assert not fits(length, 100)
+    rows = [question("d", "x" * length)]
+    _, notes = checked(llama, train=[question("t")], dev=rows)
+    assert notes == []
+    _, notes = checked(llama, train=[question("t", "?", "q" * 79)], dev=rows)
+    assert any(note.startswith("dev: 1 of 1 questions are longer than the reader reads") for note in notes)
 
 
 def test_one_long_answer_in_many_decides_nothing():

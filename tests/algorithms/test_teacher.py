@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from rag_experiments.algorithms import dca, fid_teacher
 from rag_experiments.algorithms.base import SAME_FIGURES, EpochsOrder, FirstRun
@@ -218,6 +218,9 @@ def test_a_first_run_is_kept_under_all_that_it_was_made_from():
         trainer = {**base.config.trainer, name: 17}
         first = dataclasses.replace(base, config=dataclasses.replace(base.config, trainer=trainer))
         follows(first, f"trainer.{name}", expected=name not in SAME_FIGURES)
+    sums = {"ddp_bucket_cap_mb", "ddp_static_graph"}  # they decide what is summed together
+    processes = {field.name for field in dataclasses.fields(TrainingArguments) if field.name.startswith("ddp_")}
+    assert processes - sums <= set(SAME_FIGURES), "what several processes do is how, not what"
     rest = {field.name for field in dataclasses.fields(RunConfig)} - {*walked, "trainer"}
     assert rest - set(first_runs.NOT_LEARNT_FROM) == {"seed"}, "a part is new: say whether it is part of the key"
     follows(dataclasses.replace(base, config=dataclasses.replace(base.config, seed=1)), "seed")
