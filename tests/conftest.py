@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,10 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Before torch is imported: tiny models gain nothing from more threads, and figures are equal on any number of cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts pytest in the background lets it ignore Ctrl-C, and so what the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # absl, which rouge-score brings, keeps what standard error is when it is imported, and closes that whenever logging is
 # configured anew, as Hydra does for each job: pytest's own capture, where a test's file imports rouge-score.
