@@ -17,7 +17,6 @@ Where we deviate, and why:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -25,17 +24,14 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainingArguments
 
-from rag_experiments.algorithms.base import Examples, RunComponents, check_add_gold
+from rag_experiments.algorithms.base import RunComponents, check_add_gold
 from rag_experiments.algorithms.sft import SFTTrainer, check_four_bit_training
 from rag_experiments.config.schema import FidSettings, PositiveInt, ReaderConfig, RunConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.load import RagData
 from rag_experiments.data.queries import retrieval_query
 from rag_experiments.data.records import Passage, Question
-from rag_experiments.models.reader.prompts import TruncationCounts
 from rag_experiments.retrieval.search_cache import cached_search
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -93,16 +89,6 @@ class FiDTrainer(SFTTrainer):
         rows = passage_rows(self.components, questions, self.config)
         self.rows = {question.id: question_rows for question, question_rows in zip(questions, rows, strict=True)}
         super().prepare()
-
-    def training_examples(self) -> Examples:
-        """One example per question; what the prompts lose is counted."""
-        questions = self.components.data.splits["train"]
-        cut = TruncationCounts()
-        for question in questions:
-            cut.add(self.reader.prompts.for_question(question, self.passages_for(question, 0), question.answers[0]))
-        if cut.prompts_truncated:
-            log.warning("training: %s", cut.sentence())
-        return Examples(questions, self._example)
 
     def passages_for(self, question: Question, epoch: int) -> list[Passage]:
         """The retriever's passages, or the data's own."""

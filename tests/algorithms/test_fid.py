@@ -10,12 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from rag_experiments.algorithms import fid, sft
+from rag_experiments.algorithms import sft
 from rag_experiments.algorithms.fid import FiDConfig, FiDTrainer, passage_rows, with_gold
 from rag_experiments.config.schema import FidSettings, LoraConfig, ReaderConfig
 from rag_experiments.core.errors import RequestError
 from rag_experiments.data.records import Passage, Question
 from rag_experiments.models.fid.fid_reader import FidReader
+from rag_experiments.models.reader.prompts import TruncationCounts
 from tests.algorithms.reader_parts import losses, make_trainer, small_set
 from tests.examples import ListStore, WordRetriever
 from tests.numeric import assert_near
@@ -155,11 +156,11 @@ def test_what_was_cut_is_counted_and_said_and_nothing_else(model, tmp_path, capl
         dataclasses.replace(asked[1], candidate_ids=("p1",)),
     ]
     trainer_of(model, tmp_path, questions=asked, passages=passages, algorithm_passages="data")
-    (said,) = [record.getMessage() for record in caplog.records if record.name == fid.__name__]
+    (said,) = [record.getMessage() for record in caplog.records if record.name == sft.__name__]
     assert [int(number) for number in re.findall(r"\d+", said)] == [1, 2, 0, 1, 0]
     caplog.clear()
     trainer_of(model, tmp_path, questions=asked[1:], passages=passages, algorithm_passages="data")
-    assert not [record for record in caplog.records if record.name == fid.__name__]
+    assert not [record for record in caplog.records if record.name == sft.__name__]
 
 
 @pytest.mark.parametrize(("across", "processes", "items", "wanted"), [
@@ -284,3 +285,19 @@ def test_answers_come_end_to_end_from_the_retrieved_passages(model, tmp_path):
     answers, cut = trainer.components.model.answer(questions[:2], [passages[:2], []], num_beams=1)
     assert len(answers) == 2
     assert cut.prompts == 2
+
+
+def test_what_the_prompts_of_the_first_epoch_lose_is_counted_as_by_sft(tiny_llama, tmp_path):
+    _, questions = small_set()
+    long = [dataclasses.replace(question, answers=("a" * 200,)) for question in questions]
+    counts = {}
+    for room in (900, 400):  # with and without a loss
+        model = ReaderConfig(path=str(tiny_llama), precision="fp32", max_input_length=room, fid=FidSettings())
+        trainer = trainer_of(model, tmp_path, questions=long)
+        counts[room] = trainer.truncation
+        cut = TruncationCounts()
+        for question in long:
+            cut.add(trainer.reader.prompts.for_question(question, trainer.passages_for(question, 0), "a" * 200))
+        assert trainer.truncation == cut
+        assert cut.prompts == len(questions)
+    assert counts[400].prompts_truncated > counts[900].prompts_truncated
