@@ -68,6 +68,8 @@ def test_typed_keys_stay(tmp_path):
     path = str(SHAPES["Alpaca"].write(tmp_path))
     columns = format_keys({"path": path, "columns": {"question": "input", "context": "instruction"}})["columns"]
     assert (columns["question"], columns["context"], columns["answers"]) == ("input", "instruction", "output")
+    with pytest.raises(RequestError, match="none is called 'nowhere'"):
+        format_keys({"path": path, "columns": {"question": "nowhere"}})
 
 
 def test_a_context_that_is_typed_may_hold_lists(tmp_path):
