@@ -233,6 +233,8 @@ def start(
     folder, environment = os.path.abspath(cwd or "."), dict(os.environ if env is None else env)
     if not hasattr(os, "pidfd_open"):
         reason = "no pidfd"
+    elif SURROUNDINGS.get("OMP_NUM_THREADS") != "1":
+        reason = "libraries start threads, which a fork does not have"
     else:
         reason = why_cold(command, folder, environment, source(source_name))
     if not reason:
