@@ -19,6 +19,11 @@ class RequestError(Exception):
     """
 
 
+def first_line(error: object) -> str:
+    """What an error says first; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def nearest(word: str, options: Iterable[str], count: int = 3) -> list[str]:
     """The options spelt most like `word`, best first."""
     return difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)

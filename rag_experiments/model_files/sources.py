@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rag_experiments.core.errors import RequestError, did_you_mean, with_article
+from rag_experiments.core.errors import RequestError, did_you_mean, first_line, with_article
 from rag_experiments.model_files import integrity
 from rag_experiments.model_files.integrity import WEIGHT_SUFFIXES
 from rag_experiments.model_files.metadata import base_of_adapters, is_adapter, read_facts, read_json
@@ -318,9 +318,8 @@ def hub_config(source: ResolvedSource) -> Path:
 
 def _offline_sentence(hub_id: str, reason: object) -> str:
     """What to do without a network, in one sentence."""
-    first_line = str(reason).strip().splitlines()[0] if str(reason).strip() else type(reason).__name__
     return (
-        f"model.path: {hub_id!r} is not on this disk and the hub cannot be reached ({first_line}); fetch it where "
-        f"there is a network ('hf download {hub_id}') and give its folder as model.path, "
+        f"model.path: {hub_id!r} is not on this disk and the hub cannot be reached ({first_line(reason)}); fetch it "
+        f"where there is a network ('hf download {hub_id}') and give its folder as model.path, "
         "or use a packaged model such as model=minilm."
     )

@@ -20,6 +20,7 @@ from typing import Any
 from rag_experiments.config.schema import TrackingConfig
 from rag_experiments.core.credentials import mask_secrets
 from rag_experiments.core.distributed import is_main_process
+from rag_experiments.core.errors import first_line
 from rag_experiments.core.files import plain, safe_name
 from rag_experiments.core.outcome import ending_of
 from rag_experiments.runs.directory import RunDirectory
@@ -141,7 +142,7 @@ class WandbTracker(Tracker):
         except Exception as error:
             if mode == "offline":
                 raise
-            log.warning("Weights & Biases does not answer (%s); tracking offline instead", _first_line(error))
+            log.warning("Weights & Biases does not answer (%s); tracking offline instead", first_line(error)[:200])
             self._wandb.teardown()  # wandb's service process still holds the run id of the failed attempt
             shutil.rmtree(self.run.wandb_dir, ignore_errors=True)  # remove the empty segment with the same id
             self._session = self._init("offline", run_id, status)
@@ -266,7 +267,7 @@ class WandbTracker(Tracker):
             log.warning(
                 "Weights & Biases %s (%s); the run continues, metrics.jsonl has it all",
                 what,
-                _first_line(error),
+                first_line(error)[:200],
             )
         self._broken = True
 
@@ -281,8 +282,3 @@ def make_tracker(config: TrackingConfig, run: RunDirectory, resolved: Mapping[st
 def _move_back(aside: Path | None, place: Path) -> None:
     if aside is not None and not place.exists():
         aside.rename(place)
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__

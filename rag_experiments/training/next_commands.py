@@ -75,11 +75,11 @@ def _next_half(run: RunDirectory, config: RunConfig, data: RagData, at: str) -> 
 
 def data_words(stored: list[str], config: RunConfig) -> list[str]:
     """The run's data as they were typed, and with all their keys where an experiment chose some of them."""
-    words = {value: split_override(value)[0] for value in stored}
-    if "experiment" not in words.values():
-        typed_words = [value for value, key in words.items() if key.split(".")[0] == "data"]
-        return [value for value in typed_words if value != "data=auto" or "data.path" not in words.values()]
+    keys = [split_override(value)[0] for value in stored]
+    words = [value for value, key in zip(stored, keys, strict=True) if key.split(".")[0] == "data"]
+    if "experiment" not in keys:
+        return [value for value in words if value != "data=auto" or "data.path" not in keys]
     try:
         return resume.data_overrides(dataclasses.asdict(config.data))
     except LookupError:  # a format from outside the package, under the name that was typed
-        return [value for value, key in words.items() if key.split(".")[0] == "data"]
+        return words

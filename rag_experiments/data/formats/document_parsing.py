@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, first_line
 from rag_experiments.data.formats import directives
 from rag_experiments.data.formats.lines import decoded, not_in, open_bytes
 
@@ -252,9 +252,7 @@ def parse_pdf(path: Path, encoding: str = "utf-8") -> Document:
         pages = [page.extract_text() for page in reader.pages]
         title = reader.metadata.title if reader.metadata else None
     except Exception as error:  # a damaged PDF can raise any exception
-        raise Unreadable(
-            f"not readable as PDF: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-        ) from error
+        raise Unreadable(f"not readable as PDF: {first_line(error)}") from error
     return _from_blocks(title if isinstance(title, str) else "", ((page, False) for page in pages))
 
 

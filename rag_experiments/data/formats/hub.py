@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from rag_experiments.config.schema import DataConfig, PositiveInt
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, first_line
 from rag_experiments.data.bad_row import MissingColumn
 from rag_experiments.data.builder import SPLITS, Intake
 from rag_experiments.data.cells import listed
@@ -289,7 +289,7 @@ def _tables(config: HubConfig) -> dict[str, Any]:
             loaded = datasets.load_from_disk(str(path))
         except Exception as error:  # the library raises many kinds
             raise RequestError(
-                f"data.path={config.path}: the saved data set there cannot be opened: {hub_access.first_line(error)}"
+                f"data.path={config.path}: the saved data set there cannot be opened: {first_line(error)}"
             ) from error
     else:
         loaded = hub_access.load(config.path, config.name, config.revision)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, first_line
 from rag_experiments.data.formats.document_parsing import PARSERS
 from rag_experiments.data.formats.lines import no_such_path
 from rag_experiments.data.formats.tables import SUFFIXES, kind_of
@@ -41,11 +41,6 @@ def load(path: str, name: str | None, revision: str | None, *, streaming: bool =
             f"data.path={path}: no file or folder of that name, and not loaded from the hub: "
             f"{reason or first_line(error)}"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What the error says first; its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _is_named_as_file(name: str) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import difflib
 import gzip
 import io
 import json
@@ -19,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, nearest
 from rag_experiments.data.records import Where
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def no_such_path(path: str) -> RequestError:
     """That there is nothing at `data.path`, with the nearest name beside it."""
     location = Path(path).expanduser()
     with contextlib.suppress(OSError):
-        for name in difflib.get_close_matches(location.name, os.listdir(location.parent), n=1):
+        for name in nearest(location.name, os.listdir(location.parent), 1):
             return RequestError(
                 f"data.path={path}: there is no such file or folder; did you mean {str(Path(path).with_name(name))!r}?"
             )

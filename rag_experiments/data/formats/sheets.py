@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, first_line
 from rag_experiments.data.column_names import role_of
 from rag_experiments.data.records import Where
 
@@ -85,8 +85,7 @@ def excel_rows(path: Path, intake: Intake) -> Iterator[tuple[Where, dict[str, An
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except Exception as error:  # zipfile, XML and openpyxl raise many kinds
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        intake.problem(Where(str(path)), f"not readable as Excel: {reason}")
+        intake.problem(Where(str(path)), f"not readable as Excel: {first_line(error)}")
         return
     try:
         places = {sheet.title: _header(sheet, set(intake.column_report.mapping.values())) for sheet in book.worksheets}

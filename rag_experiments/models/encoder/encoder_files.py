@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from rag_experiments.config.schema import EncoderConfig, ModelConfig
-from rag_experiments.core.errors import RequestError
+from rag_experiments.core.errors import RequestError, first_line
 from rag_experiments.model_files.integrity import check_complete, check_tokenizer
 from rag_experiments.model_files.sentence_transformers_format import TRUNCATE_FOLDER, FolderFacts
 from rag_experiments.models.shared.quiet import without_bars
@@ -76,7 +76,7 @@ def load_model_config(config: ModelConfig, folder: Path, tokenizer: PreTrainedTo
         try:
             model_config = AutoConfig.for_model(model_type, **fields)
         except (ValueError, TypeError) as error:
-            raise RequestError(f"model.architecture: {_first_line(error)}") from error
+            raise RequestError(f"model.architecture: {first_line(error)}") from error
     if model_config.vocab_size < len(tokenizer):
         raise RequestError(
             f"model.path: the tokenizer in {folder} has {len(tokenizer)} tokens, the model's vocabulary only "
@@ -270,9 +270,4 @@ def reading(folder: Path, read: Any, what: str = "an encoder") -> Any:
     except (
         Exception
     ) as error:  # transformers raises OSError, ValueError, KeyError, SafetensorError, … for the same thing
-        raise RequestError(f"model.path: {folder} cannot be read as {what}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+        raise RequestError(f"model.path: {folder} cannot be read as {what}: {first_line(error)}") from error
